@@ -1,0 +1,16 @@
+//! Berth hosts MCP servers on one box: each instance in a hardened container, at an address of its own, behind
+//! an authenticating HTTPS edge.
+//!
+//! Floors (imports run downward only; `tests/structure.rs` checks it):
+//!
+//! | floor | modules | may do |
+//! | --- | --- | --- |
+//! | F0 | [`model`] | plain types: no I/O, no async |
+//! | F1 | [`config`], [`catalog`], [`plan`], [`route`], [`authz`], [`mcp`] | decisions: text or values in, values out |
+//! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`metrics`], [`systemd`] | one outside system each |
+//! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
+//! | F3 | [`agent`] | process 1 in a container; uses F0, [`config`]-free, and [`mcp`] only |
+//! | F4 | [`supervise`], [`cli`] | assembly |
+
+pub mod mcp;
+pub mod model;

@@ -1,0 +1,2 @@
+//! The one binary: see `berth::cli`.
+fn main() {}

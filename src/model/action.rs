@@ -1,0 +1,114 @@
+//! What anybody may ask of the supervisor, as one closed enum: the admin API, the CLI and later the console all
+//! end here. Admission answers at once, with a typed refusal.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{InstanceId, InstanceName, InstanceView, Secret, Size, TokenId, TypeName, WorkspaceName};
+
+/// A request that changes something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum Action {
+    Run(RunRequest),
+    Stop {
+        id: InstanceId,
+    },
+    Start {
+        id: InstanceId,
+    },
+    Recreate {
+        id: InstanceId,
+    },
+    Remove {
+        id: InstanceId,
+    },
+    CreateToken {
+        instance: InstanceId,
+        name: Option<String>,
+        expires_at: Option<jiff::Timestamp>,
+    },
+    RevokeToken {
+        id: TokenId,
+    },
+}
+
+/// What `berth run` asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    #[serde(rename = "type")]
+    pub type_name: TypeName,
+    /// Default: the type's name, with a number where that is taken.
+    #[serde(default)]
+    pub name: Option<InstanceName>,
+    /// Default: `default`.
+    #[serde(default)]
+    pub workspace: Option<WorkspaceName>,
+    /// Default: the type's own.
+    #[serde(default)]
+    pub size: Option<Size>,
+    /// Added to the server's environment; sealed at rest.
+    #[serde(default)]
+    pub env: BTreeMap<String, Secret>,
+}
+
+/// What an accepted action came to. It is durable when this is returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The instance as it stands now; with its token after `Run`.
+    Instance(Box<InstanceView>),
+    Token(TokenCreated),
+    /// Nothing to show (removal accepted, token revoked).
+    Done,
+}
+
+/// A token, the one time that its secret is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreated {
+    #[serde(flatten)]
+    pub view: TokenView,
+    pub token: Secret,
+}
+
+/// A token as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    pub id: TokenId,
+    pub instance: InstanceId,
+    pub name: String,
+    pub created_at: jiff::Timestamp,
+    pub last_used_at: Option<jiff::Timestamp>,
+    pub expires_at: Option<jiff::Timestamp>,
+}
+
+/// Why an action was not accepted. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no instance {0}; `berth list` shows what there is")]
+    NoInstance(String),
+    #[error("there is no token {0}; `berth token list` shows what there is")]
+    NoToken(String),
+    #[error("there is no instance type {name:?}; known types: {known}")]
+    NoType { name: String, known: String },
+    #[error(
+        "the name {name:?} is taken in workspace {workspace:?} by {by}; choose another with --name, or remove that one with `berth rm {by}`"
+    )]
+    NameTaken {
+        name: String,
+        workspace: String,
+        by: InstanceId,
+    },
+    #[error("instance {0} is being removed; wait until `berth list` no longer shows it")]
+    Removing(InstanceId),
+    #[error("the box is full: {limit} {what} at most; remove some first")]
+    Full { what: &'static str, limit: usize },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the supervisor is shutting down; try again when it is back")]
+    Stopping,
+    #[error("the store could not keep the change ({0}); nothing was changed. Check the disk with `berth doctor`")]
+    Store(String),
+}

@@ -1,0 +1,176 @@
+//! Identifiers, parsed once: private fields, fallible constructors, ordered so that plans compare as text.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier. The message says what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {given:?} is not valid: {rule}")]
+pub struct ParseError {
+    what: &'static str,
+    given: String,
+    rule: &'static str,
+}
+
+fn slug(s: &str, min: usize, max: usize) -> bool {
+    let b = s.as_bytes();
+    (min..=max).contains(&b.len())
+        && b.iter()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
+        && b.first().is_some_and(|c| *c != b'-')
+        && b.last().is_some_and(|c| *c != b'-')
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, |$s:ident| $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks and wraps a text.
+            ///
+            /// # Errors
+            /// [`ParseError`] with the rule that the text breaks.
+            pub fn parse($s: &str) -> Result<Self, ParseError> {
+                if $valid {
+                    Ok(Self($s.to_owned()))
+                } else {
+                    Err(ParseError { what: $what, given: $s.chars().take(80).collect(), rule: $rule })
+                }
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = ParseError;
+            fn from_str(s: &str) -> Result<Self, ParseError> {
+                Self::parse(s)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ParseError;
+            fn try_from(s: String) -> Result<Self, ParseError> {
+                Self::parse(&s)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+id!(
+    /// An instance's id: 10 characters of `a-z2-7`, the first a letter; safe in a hostname label.
+    InstanceId, "instance id", "an id is 10 characters of a-z and 2-7, starting with a letter; `berth list` shows them",
+    |s| s.len() == 10 && s.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c)) && s.as_bytes()[0].is_ascii_lowercase()
+);
+id!(
+    /// A box's id, made at first start: tells one supervisor's containers from another's.
+    BoxId, "box id", "a box id is 16 hexadecimal digits in lower case",
+    |s| s.len() == 16 && s.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+);
+id!(
+    /// A token's public id (the secret itself is stored only as a hash): 12 characters of `a-z2-7`.
+    TokenId, "token id", "a token id is 12 characters of a-z and 2-7; `berth token list` shows them",
+    |s| s.len() == 12 && s.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c))
+);
+id!(
+    /// An instance type's name, also the stem of its file.
+    TypeName, "type name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    |s| slug(s, 1, 40)
+);
+id!(
+    /// A workspace's name.
+    WorkspaceName, "workspace name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    |s| slug(s, 1, 40)
+);
+id!(
+    /// What a person calls an instance; unique in its workspace.
+    InstanceName, "instance name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    |s| slug(s, 1, 40)
+);
+
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+impl InstanceId {
+    /// An id from 10 random bytes; the first maps to a letter.
+    pub fn from_random(bytes: [u8; 10]) -> Self {
+        let mut s = String::with_capacity(10);
+        for (i, b) in bytes.iter().enumerate() {
+            let n = if i == 0 { b % 26 } else { b % 32 };
+            s.push(char::from(BASE32[usize::from(n)]));
+        }
+        Self(s)
+    }
+}
+
+impl TokenId {
+    /// An id from 12 random bytes.
+    pub fn from_random(bytes: [u8; 12]) -> Self {
+        Self(bytes.iter().map(|b| char::from(BASE32[usize::from(b % 32)])).collect())
+    }
+}
+
+impl BoxId {
+    /// An id from 8 random bytes.
+    pub fn from_random(bytes: [u8; 8]) -> Self {
+        Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_ids_parse() {
+        for b in 0..=255u8 {
+            let id = InstanceId::from_random([b; 10]);
+            assert_eq!(InstanceId::parse(id.as_str()), Ok(id));
+            let id = TokenId::from_random([b; 12]);
+            assert_eq!(TokenId::parse(id.as_str()), Ok(id));
+            let id = BoxId::from_random([b; 8]);
+            assert_eq!(BoxId::parse(id.as_str()), Ok(id));
+        }
+    }
+
+    #[test]
+    fn bad_ids_are_refused_with_the_rule() {
+        for bad in [
+            "",
+            "abc",
+            "2bcdefghij",
+            "ABCDEFGHIJ",
+            "abcdefgh1j",
+            "abcdefghijk",
+            "../../etc/",
+        ] {
+            let e = InstanceId::parse(bad).expect_err(bad).to_string();
+            assert!(e.contains("berth list"), "{e}");
+        }
+        for bad in ["", "-a", "a-", "A", "a b", "ä", &"a".repeat(41)] {
+            assert!(TypeName::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What an instance is to a person: its desired and observed state, its size, and the JSON that verbs print.
+
+use serde::{Deserialize, Serialize};
+
+use super::{InstanceId, InstanceName, Secret, TypeName, WorkspaceName};
+
+/// What was asked for, as the store keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// A container runs and its server answers.
+    Running,
+    /// No process runs; volume, tokens and address stay.
+    Stopped,
+    /// Everything that belongs to the instance goes, its record last.
+    Removed,
+}
+
+/// Where an instance is.
+///
+/// ```text
+/// pending -> preparing -> starting -> running
+///     ^          |            |          |
+///     |          +------------+----------+--> failed   (restarts used up, or a cause that waiting cannot mend)
+///     +---- start, recreate ------- stopped <--- stop  (from any state)
+/// removing (from any state) -> gone
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Accepted; nothing done yet.
+    Pending,
+    /// Image, network, volume and container are being made.
+    Preparing,
+    /// The container runs; its services are not all ready, or it waits to be restarted.
+    Starting,
+    /// The server answered its health contract at least once since it started.
+    Running,
+    /// Stopped on request.
+    Stopped,
+    /// Given up; `reason` says why. `berth start` or `berth recreate` tries again.
+    Failed,
+    /// Being removed.
+    Removing,
+}
+
+/// What the health contract last said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Not asked, or not since the last start.
+    Unknown,
+    /// The last probe was answered.
+    Healthy,
+    /// As many probes in a row as the type allows went unanswered.
+    Unhealthy,
+}
+
+/// A size: how much CPU, memory and how many processes an instance may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// 0.25 CPU, 256 MiB
+    Small,
+    /// 0.5 CPU, 512 MiB
+    Medium,
+    /// 1 CPU, 1 GiB
+    Large,
+    /// 2 CPU, 2 GiB
+    Xlarge,
+}
+
+/// The kernel limits that a size stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimits {
+    /// CPU time per wall time, in billionths of a CPU.
+    pub nano_cpus: i64,
+    /// Memory, in bytes; no swap beyond it.
+    pub memory: i64,
+    /// Processes and threads.
+    pub pids: i64,
+}
+
+impl Size {
+    /// All sizes, smallest first.
+    pub const ALL: [Size; 4] = [Size::Small, Size::Medium, Size::Large, Size::Xlarge];
+
+    /// The limits of this size.
+    pub fn limits(self) -> SizeLimits {
+        const MIB: i64 = 1 << 20;
+        match self {
+            Size::Small => SizeLimits {
+                nano_cpus: 250_000_000,
+                memory: 256 * MIB,
+                pids: 256,
+            },
+            Size::Medium => SizeLimits {
+                nano_cpus: 500_000_000,
+                memory: 512 * MIB,
+                pids: 512,
+            },
+            Size::Large => SizeLimits {
+                nano_cpus: 1_000_000_000,
+                memory: 1024 * MIB,
+                pids: 1024,
+            },
+            Size::Xlarge => SizeLimits {
+                nano_cpus: 2_000_000_000,
+                memory: 2048 * MIB,
+                pids: 2048,
+            },
+        }
+    }
+
+    /// The size's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Size::Small => "small",
+            Size::Medium => "medium",
+            Size::Large => "large",
+            Size::Xlarge => "xlarge",
+        }
+    }
+}
+
+impl std::str::FromStr for Size {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        Size::ALL
+            .into_iter()
+            .find(|z| z.as_str() == s)
+            .ok_or_else(|| format!("{s:?} is not a size: write small, medium, large or xlarge"))
+    }
+}
+
+macro_rules! lower_display {
+    ($($t:ty),*) => {$(
+        impl std::fmt::Display for $t {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&format!("{self:?}").to_lowercase())
+            }
+        }
+    )*};
+}
+lower_display!(State, Health, Size, Desired);
+
+/// An address, in both of its forms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The address by host name: `https://mcp-{id}.{domain}/mcp`.
+    pub url: String,
+    /// The address by path, for sites without wildcard DNS: `https://{domain}/mcp/{id}`.
+    pub path_url: String,
+}
+
+/// An instance's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The MCP endpoint.
+    pub mcp: Endpoint,
+}
+
+/// An instance as verbs and the admin API print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceView {
+    pub id: InstanceId,
+    pub name: InstanceName,
+    #[serde(rename = "type")]
+    pub type_name: TypeName,
+    pub workspace: WorkspaceName,
+    pub size: Size,
+    pub state: State,
+    pub health: Health,
+    /// The image reference that the instance runs.
+    pub image: String,
+    /// RFC 3339, UTC.
+    pub created_at: jiff::Timestamp,
+    pub endpoints: Endpoints,
+    /// Why the instance is in its state, where that needs saying; a server's own last words included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How often the supervisor restarted it since it was last asked to run.
+    pub restarts: u32,
+    /// The token, in the answer to `run` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+}

@@ -1,0 +1,16 @@
+//! F0: plain types that every floor shares. Nothing here does I/O, waits, logs or reads a clock.
+
+mod action;
+mod id;
+mod instance;
+mod order;
+mod secret;
+
+pub use action::{Action, Outcome, Refusal, RunRequest, TokenCreated, TokenView};
+pub use id::{BoxId, InstanceId, InstanceName, ParseError, TokenId, TypeName, WorkspaceName};
+pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Size, SizeLimits, State};
+pub use order::{
+    AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, HealthKind, HealthOrder, McpOrder, McpTransport, Processes,
+    Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
+};
+pub use secret::Secret;
