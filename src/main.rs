@@ -1,2 +1,9 @@
 //! The one binary: see `berth::cli`.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("agent") {
+        return berth::agent::main();
+    }
+    ExitCode::from(2)
+}
