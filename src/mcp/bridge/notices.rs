@@ -109,7 +109,7 @@ impl Bridge {
         if Some(proc) != self.twin && Some(proc) != self.standing.proc {
             return;
         }
-        let concerned = |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| s.watched.contains(u));
+        let concerned = |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| super::listen::watches(&s.watched, u));
         let all: Vec<SessionNo> = self.sessions.iter().filter(|(_, s)| concerned(s)).map(|(no, _)| *no).collect();
         for no in all {
             let Some(lane) = self.sessions.get(&no).map(|s| s.lane) else { continue };

@@ -221,6 +221,12 @@ impl Bridge {
         Ok(self.procs.get(&twin).is_some_and(|p| p.phase == Phase::Ready).then_some(twin))
     }
 
+    /// The process that serves legacy clients of a shared type (and modern ones of a legacy server), if it is there.
+    pub(super) fn shared_legacy_now(&self) -> Option<ProcId> {
+        let ready = |id: &ProcId| self.procs.get(id).is_some_and(|p| p.phase == Phase::Ready && p.era == Era::Legacy);
+        self.standing.proc.filter(ready).or(self.twin.filter(ready))
+    }
+
     /// The standing process, where it serves.
     pub(super) fn standing_ready(&self) -> Option<ProcId> {
         self.standing.proc.filter(|id| self.procs.get(id).is_some_and(|p| p.phase == Phase::Ready))
