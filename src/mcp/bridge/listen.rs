@@ -48,8 +48,10 @@ impl Bridge {
         }
         let hello = self.procs.get(&proc).and_then(|p| p.hello.as_deref()).unwrap_or("{}");
         let hello: Hello<'_> = message::object(hello).unwrap_or_default();
-        let can: serde_json::Value =
-            hello.capabilities.and_then(|c| serde_json::from_str(c.get()).ok()).unwrap_or_default();
+        let can: serde_json::Value = hello
+            .capabilities
+            .and_then(|c| serde_json::from_str(c.get()).ok())
+            .unwrap_or_default();
         filter.tools_list_changed &= can["tools"]["listChanged"] == true;
         filter.prompts_list_changed &= can["prompts"]["listChanged"] == true;
         filter.resources_list_changed &= can["resources"]["listChanged"] == true;
@@ -67,15 +69,28 @@ impl Bridge {
             }
         }
         if !filter.resource_subscriptions.is_empty() {
-            agreed.insert("resourceSubscriptions".to_owned(), filter.resource_subscriptions.iter().cloned().collect());
+            agreed.insert(
+                "resourceSubscriptions".to_owned(),
+                filter.resource_subscriptions.iter().cloned().collect(),
+            );
         }
-        let new: Vec<String> =
-            filter.resource_subscriptions.iter().filter(|uri| !self.is_watched(uri)).cloned().collect();
+        let new: Vec<String> = filter
+            .resource_subscriptions
+            .iter()
+            .filter(|uri| !self.is_watched(uri))
+            .cloned()
+            .collect();
         for uri in new {
             self.request(now, proc, "resources/subscribe", &uri_params(&uri), What::Unheard);
         }
         self.lane(now, wire, None, r.accepts, 1);
-        self.listeners.insert(wire, Listener { id: r.m.id.into(), filter });
+        self.listeners.insert(
+            wire,
+            Listener {
+                id: r.m.id.into(),
+                filter,
+            },
+        );
         let ack = format!(
             "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{{\"_meta\":\
              {{\"{}\":{}}},\"notifications\":{}}}}}",
@@ -88,7 +103,9 @@ impl Bridge {
 
     /// A stream was closed by its client.
     pub(super) fn unlisten(&mut self, now: Instant, lane: LaneId) {
-        let Some(listener) = self.listeners.remove(&lane) else { return };
+        let Some(listener) = self.listeners.remove(&lane) else {
+            return;
+        };
         for uri in &listener.filter.resource_subscriptions {
             self.unwatch(now, uri);
         }
@@ -112,9 +129,15 @@ impl Bridge {
             "notifications/resources/list_changed" => f.resources_list_changed,
             _ => uri.is_some_and(|uri| watches(&f.resource_subscriptions, uri)),
         };
-        let all: Vec<(LaneId, Box<str>)> =
-            self.listeners.iter().filter(|(_, l)| wants(&l.filter)).map(|(lane, l)| (*lane, l.id.clone())).collect();
-        let rest = uri.map(|u| format!(",\"uri\":{}", message::quote(u))).unwrap_or_default();
+        let all: Vec<(LaneId, Box<str>)> = self
+            .listeners
+            .iter()
+            .filter(|(_, l)| wants(&l.filter))
+            .map(|(lane, l)| (*lane, l.id.clone()))
+            .collect();
+        let rest = uri
+            .map(|u| format!(",\"uri\":{}", message::quote(u)))
+            .unwrap_or_default();
         for (lane, id) in all {
             let json = format!(
                 "{{\"jsonrpc\":\"2.0\",\"method\":\"{}\",\"params\":{{\"_meta\":{{\"{}\":{id}}}{rest}}}}}",
@@ -126,8 +149,13 @@ impl Bridge {
     }
 
     fn is_watched(&self, uri: &str) -> bool {
-        self.sessions.values().any(|s| s.proc.is_none() && s.watched.contains(uri))
-            || self.listeners.values().any(|l| l.filter.resource_subscriptions.contains(uri))
+        self.sessions
+            .values()
+            .any(|s| s.proc.is_none() && s.watched.contains(uri))
+            || self
+                .listeners
+                .values()
+                .any(|l| l.filter.resource_subscriptions.contains(uri))
     }
 
     /// A session of a shared process subscribes or gives up. `true`: that was all, the server need not hear of it.
@@ -144,8 +172,12 @@ impl Bridge {
             "resources/unsubscribe" => false,
             _ => return false,
         };
-        let Some(uri) = message::params(m.params).and_then(|p| message::string(p.uri?.get())) else { return false };
-        let Some(s) = self.sessions.get_mut(&session) else { return false };
+        let Some(uri) = message::params(m.params).and_then(|p| message::string(p.uri?.get())) else {
+            return false;
+        };
+        let Some(s) = self.sessions.get_mut(&session) else {
+            return false;
+        };
         let before = s.watched.remove(&uri);
         let others = self.is_watched(&uri);
         if let Some(s) = self.sessions.get_mut(&session)
@@ -173,8 +205,12 @@ impl Bridge {
 
     /// A shared process was started again: subscribe anew.
     pub(super) fn rewatch(&mut self, now: Instant) {
-        let all: BTreeSet<String> =
-            self.sessions.values().filter(|s| s.proc.is_none()).flat_map(|s| s.watched.iter().cloned()).collect();
+        let all: BTreeSet<String> = self
+            .sessions
+            .values()
+            .filter(|s| s.proc.is_none())
+            .flat_map(|s| s.watched.iter().cloned())
+            .collect();
         if let Some(proc) = self.shared_legacy_now() {
             for uri in all {
                 self.request(now, proc, "resources/subscribe", &uri_params(&uri), What::Unheard);
@@ -185,7 +221,10 @@ impl Bridge {
 
 /// Whether a set of resources covers one: itself, or something below it.
 pub(super) fn watches(set: &BTreeSet<String>, uri: &str) -> bool {
-    set.contains(uri) || set.iter().any(|w| uri.strip_prefix(w.as_str()).is_some_and(|rest| rest.starts_with('/')))
+    set.contains(uri)
+        || set
+            .iter()
+            .any(|w| uri.strip_prefix(w.as_str()).is_some_and(|rest| rest.starts_with('/')))
 }
 
 fn uri_params(uri: &str) -> String {

@@ -73,7 +73,14 @@ impl Bridge {
     pub(super) fn room(&mut self, wire: WireId, proc: ProcId, id: &str) -> bool {
         let full = self.clogged(proc) || self.procs.get(&proc).is_none_or(|p| p.calls.len() >= MAX_IN_FLIGHT);
         if full {
-            self.refuse(wire, 503, id, codes::BUSY, "the server has too much to do, try again", None);
+            self.refuse(
+                wire,
+                503,
+                id,
+                codes::BUSY,
+                "the server has too much to do, try again",
+                None,
+            );
         }
         !full
     }
@@ -101,7 +108,14 @@ impl Bridge {
     /// Answers a modern exchange with a result that the bridge made itself.
     pub(super) fn result(&mut self, wire: WireId, id: &str, result: &str) {
         let body = message::result(id, result).into();
-        self.effects.push(super::Effect::Answer(wire, Answer { status: 200, body, ..Answer::default() }));
+        self.effects.push(super::Effect::Answer(
+            wire,
+            Answer {
+                status: 200,
+                body,
+                ..Answer::default()
+            },
+        ));
     }
 }
 
@@ -110,12 +124,17 @@ fn check<'a, 'm>(headers: &HeaderMap, accepts: Accepts, m: &'m Message<'a>) -> R
     let mismatch = |text: String| Fault(codes::HEADER_MISMATCH, text);
     let invalid = |text: &str| Fault(codes::INVALID_PARAMS, text.to_owned());
     let params = message::params(m.params).ok_or_else(|| invalid("params is not an object"))?;
-    let meta: Meta<'_> = params.meta.and_then(|raw| message::object(raw.get())).unwrap_or_default();
+    let meta: Meta<'_> = params
+        .meta
+        .and_then(|raw| message::object(raw.get()))
+        .unwrap_or_default();
     let said = head::text(headers, VERSION).ok_or_else(|| mismatch("MCP-Protocol-Version is missing".to_owned()))?;
     let meant = meta.version.and_then(|v| message::string(v.get()));
     let meant = meant.ok_or_else(|| invalid("params._meta names no protocol version"))?;
     if said != meant {
-        return Err(mismatch(format!("MCP-Protocol-Version is {said}, the body says {meant}")));
+        return Err(mismatch(format!(
+            "MCP-Protocol-Version is {said}, the body says {meant}"
+        )));
     }
     if !meta.capabilities.is_some_and(|c| c.get().starts_with('{')) {
         return Err(invalid("params._meta names no client capabilities"));
@@ -130,14 +149,28 @@ fn check<'a, 'm>(headers: &HeaderMap, accepts: Accepts, m: &'m Message<'a>) -> R
     let name = match &*m.method {
         "tools/call" | "prompts/get" => params.name,
         "resources/read" => params.uri,
-        _ => return Ok(Request { m, params, meta, accepts }),
+        _ => {
+            return Ok(Request {
+                m,
+                params,
+                meta,
+                accepts,
+            });
+        }
     };
-    let name = name.and_then(|n| message::string(n.get())).ok_or_else(|| invalid("params has no name or uri"))?;
+    let name = name
+        .and_then(|n| message::string(n.get()))
+        .ok_or_else(|| invalid("params has no name or uri"))?;
     let header = head::text(headers, "mcp-name").ok_or_else(|| mismatch("Mcp-Name is missing".to_owned()))?;
     if head::decode(header).as_deref() != Some(&*name) {
         return Err(mismatch("Mcp-Name does not match the body".to_owned()));
     }
-    Ok(Request { m, params, meta, accepts })
+    Ok(Request {
+        m,
+        params,
+        meta,
+        accepts,
+    })
 }
 
 /// What is known of tools whose parameters are mirrored into headers (`x-mcp-header`).
@@ -160,11 +193,16 @@ impl Mirrored {
         if memchr::memmem::find(result.as_bytes(), b"x-mcp-header").is_none() {
             return;
         }
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(result) else { return };
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(result) else {
+            return;
+        };
         for tool in value["tools"].as_array().into_iter().flatten() {
             let mut found = Vec::new();
             annotated(&tool["inputSchema"], &mut Vec::new(), &mut found);
-            if let Some(name) = tool["name"].as_str().filter(|_| !found.is_empty() && self.0.len() < MAX_TOOLS) {
+            if let Some(name) = tool["name"]
+                .as_str()
+                .filter(|_| !found.is_empty() && self.0.len() < MAX_TOOLS)
+            {
                 self.0.insert(name.to_owned(), found);
             }
         }
@@ -179,14 +217,20 @@ impl Mirrored {
         let arguments = r.params.arguments.map_or("{}", RawValue::get);
         let arguments: serde_json::Value = serde_json::from_str(arguments).unwrap_or_default();
         for (header, path) in list {
-            let value = path.iter().try_fold(&arguments, |v, key| v.get(key)).filter(|v| !v.is_null());
+            let value = path
+                .iter()
+                .try_fold(&arguments, |v, key| v.get(key))
+                .filter(|v| !v.is_null());
             let fits = match (head::text(headers, header), value) {
                 (None, None) => true,
                 (Some(said), Some(value)) => head::matches(said, value),
                 _ => false,
             };
             if !fits {
-                return Err(Fault(codes::HEADER_MISMATCH, format!("{header} does not match the body")));
+                return Err(Fault(
+                    codes::HEADER_MISMATCH,
+                    format!("{header} does not match the body"),
+                ));
             }
         }
         Ok(())
@@ -211,7 +255,9 @@ fn annotated(schema: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec
 
 /// The log level that a request asks for, raw.
 pub(super) fn level<'a>(meta: &Meta<'a>) -> Option<&'a str> {
-    meta.level.map(RawValue::get).filter(|l| l.starts_with('"') && l.len() < 32)
+    meta.level
+        .map(RawValue::get)
+        .filter(|l| l.starts_with('"') && l.len() < 32)
 }
 
 /// The members of `_meta` that only the modern era knows.

@@ -42,7 +42,9 @@ pub(super) struct Suspended {
 impl Bridge {
     /// The server of a translated call asks.
     pub(super) fn suspend(&mut self, now: Instant, proc: ProcId, call: CallId, m: &Message<'_>) {
-        let Some(What::Translated(origin)) = self.calls.get(&call).map(|c| &c.what) else { return };
+        let Some(What::Translated(origin)) = self.calls.get(&call).map(|c| &c.what) else {
+            return;
+        };
         let needs = match &*m.method {
             "sampling/createMessage" => "sampling",
             "elicitation/create" => "elicitation",
@@ -78,7 +80,13 @@ impl Bridge {
     pub(super) fn ask_suspended(&mut self, _now: Instant, proc: ProcId, m: &Message<'_>) {
         match self.suspended.values_mut().find(|s| s.proc == proc) {
             Some(s) if s.questions.len() < MAX_QUESTIONS => {
-                let next = s.questions.keys().filter_map(|k| k.parse::<u32>().ok()).max().unwrap_or(1) + 1;
+                let next = s
+                    .questions
+                    .keys()
+                    .filter_map(|k| k.parse::<u32>().ok())
+                    .max()
+                    .unwrap_or(1)
+                    + 1;
                 s.questions.insert(next.to_string(), (m.id.into(), question(m)));
             }
             _ => self.refuse_server(proc, m.id, "too many questions"),
@@ -88,8 +96,11 @@ impl Bridge {
     /// Files a suspended call under a new state, and says what the client is told.
     fn input_required(&mut self, id: &str, s: Suspended) -> Vec<u8> {
         let state = self.secret();
-        let questions: Vec<String> =
-            s.questions.iter().map(|(key, (_, text))| format!("{}:{text}", message::quote(key))).collect();
+        let questions: Vec<String> = s
+            .questions
+            .iter()
+            .map(|(key, (_, text))| format!("{}:{text}", message::quote(key)))
+            .collect();
         let result = format!(
             "{{\"resultType\":\"input_required\",\"inputRequests\":{{{}}},\"requestState\":\"{state}\"}}",
             questions.join(",")
@@ -100,9 +111,16 @@ impl Bridge {
 
     /// A client comes back with answers.
     pub(super) fn resume(&mut self, now: Instant, wire: WireId, r: &Request<'_, '_>) {
-        let state = r.params.state.and_then(|s| message::string(s.get())).unwrap_or_default();
+        let state = r
+            .params
+            .state
+            .and_then(|s| message::string(s.get()))
+            .unwrap_or_default();
         let name = r.params.name.or(r.params.uri).map_or("", RawValue::get);
-        let fits = self.suspended.get(&state).is_some_and(|s| *s.method == *r.m.method && &*s.name == name);
+        let fits = self
+            .suspended
+            .get(&state)
+            .is_some_and(|s| *s.method == *r.m.method && &*s.name == name);
         let Some(mut s) = fits.then(|| self.suspended.remove(&state)).flatten() else {
             let text = "requestState is unknown, was used, or belongs to another request: start anew without it";
             return self.refuse(wire, 400, r.m.id, codes::INVALID_PARAMS, text, None);
@@ -112,8 +130,11 @@ impl Bridge {
             self.lane(now, wire, None, r.accepts, 1);
             return self.respond(now, wire, json, status);
         }
-        let answers: BTreeMap<String, &RawValue> =
-            r.params.responses.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        let answers: BTreeMap<String, &RawValue> = r
+            .params
+            .responses
+            .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .unwrap_or_default();
         for (key, answer) in answers {
             if let Some((id, _)) = s.questions.remove(&key) {
                 self.answer_server(s.proc, &message::result(&id, answer.get()));
@@ -143,7 +164,10 @@ impl Bridge {
 
     /// Suspended calls of a process.
     pub(super) fn suspended_of(&self, proc: ProcId) -> usize {
-        self.suspended.values().filter(|s| s.proc == proc && s.done.is_none()).count()
+        self.suspended
+            .values()
+            .filter(|s| s.proc == proc && s.done.is_none())
+            .count()
     }
 
     /// A process is gone: its suspended calls are too.
@@ -153,9 +177,17 @@ impl Bridge {
 
     /// Clients that did not come back.
     pub(super) fn tick_suspended(&mut self, now: Instant) {
-        let late: Vec<String> =
-            self.suspended.iter().filter(|(_, s)| now >= s.expires).map(|(state, _)| state.clone()).collect();
-        for s in late.iter().filter_map(|state| self.suspended.remove(state)).collect::<Vec<_>>() {
+        let late: Vec<String> = self
+            .suspended
+            .iter()
+            .filter(|(_, s)| now >= s.expires)
+            .map(|(state, _)| state.clone())
+            .collect();
+        for s in late
+            .iter()
+            .filter_map(|state| self.suspended.remove(state))
+            .collect::<Vec<_>>()
+        {
             for (id, _) in s.questions.values() {
                 self.refuse_server(s.proc, id, "the client did not come back with an answer");
             }

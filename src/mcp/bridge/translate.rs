@@ -45,7 +45,11 @@ impl Bridge {
     pub(super) fn translate(&mut self, now: Instant, wire: WireId, standing: ProcId, r: &Request<'_, '_>) {
         match &*r.m.method {
             "server/discover" => {
-                let hello = self.procs.get(&standing).and_then(|p| p.hello.as_deref()).unwrap_or("{}");
+                let hello = self
+                    .procs
+                    .get(&standing)
+                    .and_then(|p| p.hello.as_deref())
+                    .unwrap_or("{}");
                 let result = discovery(&message::object(hello).unwrap_or_default());
                 return self.result(wire, r.m.id, &result);
             }
@@ -95,7 +99,10 @@ impl Bridge {
         let mut legacy = String::new();
         if let Some(raw) = r.params.meta {
             let all: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
-            for (key, value) in all.iter().filter(|(k, _)| !modern::is_modern_key(k) && *k != "progressToken") {
+            for (key, value) in all
+                .iter()
+                .filter(|(k, _)| !modern::is_modern_key(k) && *k != "progressToken")
+            {
                 legacy.push_str(if legacy.is_empty() { "" } else { "," });
                 legacy.push_str(&format!("{}:{}", message::quote(key), value.get()));
             }
@@ -116,7 +123,9 @@ impl Bridge {
             return Some(standing);
         }
         // One text for what means the same.
-        let key = serde_json::from_str::<serde_json::Value>(capabilities).ok()?.to_string();
+        let key = serde_json::from_str::<serde_json::Value>(capabilities)
+            .ok()?
+            .to_string();
         if key == "{}" {
             return Some(standing);
         }
@@ -135,7 +144,9 @@ impl Bridge {
         let chosen = match best {
             Some((0, id)) => id,
             Some((_, id)) if same.len() >= POOL.0 => id,
-            _ if pool.len() < POOL.1 => self.spawn_legacy(now, Role::Pool(key), &capabilities.replace(['\n', '\r'], " ")),
+            _ if pool.len() < POOL.1 => {
+                self.spawn_legacy(now, Role::Pool(key), &capabilities.replace(['\n', '\r'], " "))
+            }
             Some((_, id)) => id,
             None => {
                 let idle = pool.iter().find(|(load, _)| *load == 0).map(|(_, id)| *id)?;
@@ -153,11 +164,25 @@ impl Bridge {
     fn set_level(&mut self, now: Instant, proc: ProcId, r: &Request<'_, '_>) {
         let Some(level) = modern::level(&r.meta) else { return };
         let standing = self.standing_ready().and_then(|id| self.procs.get(&id));
-        let hello: Hello<'_> = standing.and_then(|p| message::object(p.hello.as_deref()?)).unwrap_or_default();
+        let hello: Hello<'_> = standing
+            .and_then(|p| message::object(p.hello.as_deref()?))
+            .unwrap_or_default();
         let knows = hello.capabilities.is_some_and(|c| c.get().contains("\"logging\""));
-        let Some(p) = self.procs.get_mut(&proc).filter(|p| knows && p.level.as_deref() != Some(level)) else { return };
+        let Some(p) = self
+            .procs
+            .get_mut(&proc)
+            .filter(|p| knows && p.level.as_deref() != Some(level))
+        else {
+            return;
+        };
         p.level = Some(level.into());
-        self.request(now, proc, "logging/setLevel", &format!("{{\"level\":{level}}}"), What::Unheard);
+        self.request(
+            now,
+            proc,
+            "logging/setLevel",
+            &format!("{{\"level\":{level}}}"),
+            What::Unheard,
+        );
     }
 
     /// The answer of a legacy server to a modern client.
@@ -171,7 +196,11 @@ impl Bridge {
                 if &*origin.method == "tools/list" {
                     self.tools.learn(result);
                 }
-                let hello = self.procs.get(&call.proc).and_then(|p| p.hello.as_deref()).unwrap_or("{}");
+                let hello = self
+                    .procs
+                    .get(&call.proc)
+                    .and_then(|p| p.hello.as_deref())
+                    .unwrap_or("{}");
                 let hello: Hello<'_> = message::object(hello).unwrap_or_default();
                 format!("\"result\":{}", modern_result(result, &origin.method, &hello))
             }
@@ -200,7 +229,10 @@ fn discovery(hello: &Hello<'_>) -> String {
         out.push_str(&format!(",\"instructions\":{}", text.get()));
     }
     if let Some(info) = hello.server_info {
-        out.push_str(&format!(",\"_meta\":{{\"io.modelcontextprotocol/serverInfo\":{}}}", info.get()));
+        out.push_str(&format!(
+            ",\"_meta\":{{\"io.modelcontextprotocol/serverInfo\":{}}}",
+            info.get()
+        ));
     }
     out.push('}');
     out
@@ -218,7 +250,9 @@ fn modern_result(result: &str, method: &str, hello: &Hello<'_>) -> String {
         #[serde(rename = "_meta", borrow, default, deserialize_with = "present")]
         meta: Option<&'a RawValue>,
     }
-    let Some(has) = message::object::<Has<'_>>(result) else { return result.to_owned() };
+    let Some(has) = message::object::<Has<'_>>(result) else {
+        return result.to_owned();
+    };
     let mut add = String::new();
     if has.result_type.is_none() {
         add.push_str("\"resultType\":\"complete\",");
@@ -230,14 +264,20 @@ fn modern_result(result: &str, method: &str, hello: &Hello<'_>) -> String {
     if cacheable && has.ttl_ms.is_none() {
         add.push_str("\"ttlMs\":0,\"cacheScope\":\"private\",");
     }
-    let info = hello.server_info.map(|i| format!("\"io.modelcontextprotocol/serverInfo\":{}", i.get()));
+    let info = hello
+        .server_info
+        .map(|i| format!("\"io.modelcontextprotocol/serverInfo\":{}", i.get()));
     let mut cuts = Vec::new();
     let mut inner = String::new();
     match (&info, has.meta) {
         (Some(info), None) => add.push_str(&format!("\"_meta\":{{{info}}},")),
         (Some(info), Some(old)) if old.get().starts_with('{') && !old.get().contains("/serverInfo\"") => {
             let at = message::place(result, old.get()).start + 1;
-            let comma = if old.get()[1..].trim_start().starts_with('}') { "" } else { "," };
+            let comma = if old.get()[1..].trim_start().starts_with('}') {
+                ""
+            } else {
+                ","
+            };
             inner = format!("{info}{comma}");
             cuts.push(at..at);
         }
@@ -278,13 +318,23 @@ mod tests {
     #[test]
     fn results_gain_what_they_lack() {
         let hello: Hello<'_> = message::object(r#"{"serverInfo":{"name":"s"}}"#).expect("object");
-        let read = |s: &str, m: &str| serde_json::from_str::<serde_json::Value>(&modern_result(s, m, &hello)).expect("JSON");
+        let read =
+            |s: &str, m: &str| serde_json::from_str::<serde_json::Value>(&modern_result(s, m, &hello)).expect("JSON");
         let info = serde_json::json!({"io.modelcontextprotocol/serverInfo": {"name": "s"}});
-        assert_eq!(read("{}", "tools/call"), serde_json::json!({"resultType": "complete", "_meta": info}));
+        assert_eq!(
+            read("{}", "tools/call"),
+            serde_json::json!({"resultType": "complete", "_meta": info})
+        );
         let list = read(r#"{"tools":[],"_meta":{"a":1}}"#, "tools/list");
-        assert_eq!((list["ttlMs"].as_i64(), list["_meta"]["a"].as_i64()), (Some(0), Some(1)));
+        assert_eq!(
+            (list["ttlMs"].as_i64(), list["_meta"]["a"].as_i64()),
+            (Some(0), Some(1))
+        );
         assert_eq!(list["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "s");
         assert_eq!(read(r#"{"_meta":{}}"#, "x")["_meta"], info);
-        assert_eq!(modern_error(r#"{"code":-32002,"message":"m"}"#), r#"{"code":-32602,"message":"m"}"#);
+        assert_eq!(
+            modern_error(r#"{"code":-32002,"message":"m"}"#),
+            r#"{"code":-32602,"message":"m"}"#
+        );
     }
 }
