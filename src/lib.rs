@@ -12,5 +12,7 @@
 //! | F3 | [`agent`] | process 1 in a container; uses F0, [`config`]-free, and [`mcp`] only |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
+pub mod catalog;
+pub mod config;
 pub mod mcp;
 pub mod model;
