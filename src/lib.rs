@@ -16,3 +16,4 @@ pub mod catalog;
 pub mod config;
 pub mod mcp;
 pub mod model;
+pub mod strict;
