@@ -12,8 +12,11 @@
 //! | F3 | [`agent`] | process 1 in a container; uses F0, [`config`]-free, and [`mcp`] only |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
+pub mod admin;
 pub mod catalog;
 pub mod config;
 pub mod mcp;
+pub mod metrics;
 pub mod model;
 pub mod strict;
+pub mod systemd;

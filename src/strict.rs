@@ -328,11 +328,8 @@ impl<'i> Section<'i> {
                 .span()
                 .start
                 .max(if key.span().is_empty() { value.span().start } else { 0 });
-            let near = self
-                .known
-                .iter()
-                .min_by_key(|k| distance(k, name))
-                .filter(|k| distance(k, name) <= 2);
+            let near = self.known.iter().map(|k| (distance(k, name), k)).min();
+            let near = near.filter(|(d, _)| *d <= 2 && d * 2 < name.len()).map(|(_, k)| k);
             let advice = match near {
                 Some(k) => format!("did you mean {k}?"),
                 None if self.known.is_empty() => "no keys are known here".into(),
