@@ -1,9 +1,13 @@
 //! F1: the text of `instance-types/*.toml` -> the registry of types: type -> container spec -> route -> health
 //! contract. Strict: an unknown key, a wrong unit or a missing image is a problem with file, line and advice.
 
+mod check;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName};
+
+pub use check::{check_env_key, load_dir, load_file, millis, parse};
 
 /// All known types, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ mod check;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use check::{ConfigErrors, Problem, load, parse};
+pub use check::{load, parse};
 
 /// The checked configuration of one supervisor. Every key has a default that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]

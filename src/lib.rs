@@ -12,11 +12,18 @@
 //! | F3 | [`agent`] | process 1 in a container; uses F0, [`config`]-free, and [`mcp`] only |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
+pub mod admin;
 pub mod catalog;
+pub mod cgroup;
 pub mod config;
+pub mod docker;
 pub mod mcp;
+pub mod metrics;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
 pub mod record;
 pub mod secret;
 pub mod store;
+pub mod strict;
+pub mod systemd;

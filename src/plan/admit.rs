@@ -219,16 +219,7 @@ fn check_env(env: &BTreeMap<String, Secret>) -> Result<(), Refusal> {
     }
     let mut total = 0;
     for (name, value) in env {
-        let first_ok = name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic() || c == b'_');
-        if !first_ok || name.len() > 128 || !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
-            return refuse(format!(
-                "{:?} is not a variable's name: use A-Z, a-z, 0-9 and _, no digit first, 128 at most",
-                name.chars().take(80).collect::<String>()
-            ));
-        }
-        if name.starts_with("BERTH_") {
-            return refuse(format!("{name}: names that begin with BERTH_ are the agent's own; choose another"));
-        }
+        crate::catalog::check_env_key(name).map_err(Refusal::Invalid)?;
         // Never quote a value.
         if value.expose().contains('\0') {
             return refuse(format!("the value of {name} holds a NUL byte; remove it"));
