@@ -385,14 +385,11 @@ fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String,
 
 fn expiry(text: &str) -> Result<jiff::Timestamp> {
     let bad = || anyhow!("--expires {text:?}: write a number with its unit, such as 30d, 12h or 45m");
-    let (n, unit) = text.split_at(text.len().saturating_sub(1));
+    let (n, seconds) = [("m", 60), ("h", 3600), ("d", 86_400)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
+        .ok_or_else(bad)?;
     let n: i64 = n.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?;
-    let seconds = match unit {
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(bad()),
-    };
     let span = n.checked_mul(seconds).filter(|s| *s <= 3_650 * 86_400).ok_or_else(bad)?;
     Ok(jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?)
 }
