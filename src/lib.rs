@@ -6,7 +6,7 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`config`], [`catalog`], [`plan`], [`route`], [`authz`], [`mcp`] | decisions: text or values in, values out |
+//! | F1 | [`config`], [`catalog`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`metrics`], [`systemd`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses F0, [`config`]-free, and [`mcp`] only |
@@ -14,9 +14,16 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod cgroup;
 pub mod config;
+pub mod docker;
 pub mod mcp;
 pub mod metrics;
 pub mod model;
+pub mod plan;
+pub mod reconcile;
+pub mod record;
+pub mod secret;
+pub mod store;
 pub mod strict;
 pub mod systemd;

@@ -1,0 +1,76 @@
+//! What everybody sees: a snapshot after every change, whole and without a lock.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Snapshot, task::Task};
+use crate::{
+    model::{Health, InstanceId, InstanceView, State},
+    record::InstanceRecord,
+};
+
+impl Task {
+    pub(super) fn view(&self, record: &InstanceRecord) -> InstanceView {
+        let live = self.lives.get(&record.id);
+        let seen = self.container_of(record).map(|(_, c)| c.run);
+        let state = live.map_or(State::Pending, |l| l.state(record, seen));
+        let reason = match state {
+            State::Failed => record.failure.clone(),
+            State::Stopped => None,
+            _ => {
+                let own = live.and_then(|l| l.reason.clone());
+                let engine = self.away.clone().filter(|_| state != State::Running);
+                own.or(engine)
+            }
+        };
+        let health = live.map_or(Health::Unknown, |l| l.health);
+        InstanceView {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            type_name: record.type_name().clone(),
+            workspace: record.workspace.clone(),
+            size: record.size,
+            state,
+            health,
+            image: record.spec.image.reference.clone(),
+            created_at: record.created_at,
+            endpoints: (self.endpoints)(&record.id),
+            reason,
+            restarts: live.map_or(0, |l| l.restarts.total),
+            token: None,
+        }
+    }
+
+    /// Publishes what changed, and tells the links the states that did.
+    pub(super) fn publish(&mut self) {
+        let now = self.now();
+        let views: BTreeMap<InstanceId, InstanceView> =
+            self.instances.values().map(|r| (r.id.clone(), self.view(r))).collect();
+        for (id, view) in &views {
+            let Some(live) = self.lives.get_mut(id) else { continue };
+            if live.shown != Some(view.state) {
+                live.shown = Some(view.state);
+                let wait = live.hold_until.saturating_sub(now) / 1000;
+                let retry_after = match view.state {
+                    State::Pending | State::Preparing | State::Starting => Some(u32::try_from(wait).unwrap_or(60).max(1)),
+                    _ => None,
+                };
+                self.tools.links.set_state(id, view.state, retry_after);
+            }
+        }
+        let own = self.instances.values();
+        let containers: BTreeMap<InstanceId, String> = own
+            .filter_map(|r| Some((r.id.clone(), self.container_of(r)?.0.clone())))
+            .collect();
+        let before = self.outlets.snapshot.load();
+        if *before.views == views && before.containers == containers && before.engine == self.away {
+            return;
+        }
+        self.outlets.snapshot.store(Arc::new(Snapshot {
+            views: Arc::new(views),
+            containers,
+            engine: self.away.clone(),
+            systemd_cgroups: self.facts.as_ref().is_some_and(|f| f.systemd_cgroups),
+        }));
+        self.outlets.changed.send_modify(|n| *n += 1);
+    }
+}
