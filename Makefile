@@ -16,7 +16,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what building and running need (as root, from Debian; Rust by rustup)
-	@images/install-deps
+	@images/install-deps --engine
+	@systemd/install-rust
 
 build: deps ## build berth as one static binary: target/dist/berth
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(TARGET) --bin berth

@@ -75,3 +75,74 @@ fn read_config(file: Option<&Path>) -> Result<Config, crate::strict::Problems> {
         None => Ok(Config::default()),
     }
 }
+
+/// A fresh box id, for a store that does not exist yet.
+fn fresh_box() -> Result<BoxId> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("the operating system gives no random numbers")?;
+    Ok(BoxId::from_random(bytes))
+}
+
+/// Everything that can fail before anything runs.
+struct Built {
+    config: Config,
+    catalog: Arc<Catalog>,
+    store: store::Store,
+    key: secret::BoxKey,
+    router: Arc<route::Router>,
+    certificates: tls::Certificates,
+    https: std::net::TcpListener,
+    http: std::net::TcpListener,
+    admin: tokio::net::UnixListener,
+    agent: PathBuf,
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let running = build(config)?.run()?;
+    let mut running = running;
+    let why = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => running.reload(),
+            ended = running.tasks.join_next() => {
+                let name = ended.map(|e| e.unwrap_or("a task that panicked")).unwrap_or("every task");
+                break Err(anyhow::anyhow!("{name} ended by itself; starting anew"));
+            }
+        }
+    };
+    running.drain().await;
+    why
+}
+
+fn build(config: Config) -> Result<Built> {
+    let catalog = Arc::new(catalog::load_dir(&config.types_dir).context("the instance types cannot be used")?);
+    // The store's lock comes first: it says that no other supervisor works on this state.
+    let store = store::Store::open(&config.state_dir, &fresh_box()?)?;
+    let key = secret::BoxKey::load_or_create(&config.state_dir.join("keys"))?;
+    let passed = systemd::passed_sockets()?;
+    let https = listener(passed.https, config.listen.https)?;
+    let http = listener(passed.http, config.listen.http)?;
+    let port = https.local_addr()?.port();
+    let router = Arc::new(route::Router::new(&config.domain, port));
+    let names = tls::Names { domain: config.domain.clone(), loopback: config.domain == "localhost" };
+    let certificates =
+        tls::Certificates::open(&config.tls, &config.state_dir, names, std::time::SystemTime::now())?;
+    let admin = admin::bind(&config.admin_socket())?;
+    let agent = std::env::current_exe().context("the path of this program is not known")?;
+    Ok(Built { config, catalog, store, key, router, certificates, https, http, admin, agent })
+}
+
+fn listener(passed: Option<std::net::TcpListener>, address: std::net::SocketAddr) -> Result<std::net::TcpListener> {
+    let listener = match passed {
+        Some(passed) => passed,
+        None => std::net::TcpListener::bind(address).with_context(|| {
+            format!("cannot listen on {address}: stop what listens there (`ss -ltnp`), or set [listen] to another address")
+        })?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
