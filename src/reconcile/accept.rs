@@ -1,6 +1,9 @@
 //! Actions: admitted, committed, and only then true. A refusal or a store that fails leaves everything as it was.
 
-use super::{live::Live, task::{Task, entry}};
+use super::{
+    live::Live,
+    task::{Task, entry},
+};
 use crate::{
     model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, TokenCreated, TokenId},
     plan::admit::{Book, Decision, admit},

@@ -218,7 +218,10 @@ impl Task {
                 | Step::StartContainer { .. }
         );
         live.rebuild |= matches!(step, Step::StartContainer { .. });
-        let wanted = self.instances.get(&id).is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
+        let wanted = self
+            .instances
+            .get(&id)
+            .is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
         match trouble {
             Trouble::Final(why) => self.fail(&id, &why).await,
             Trouble::Engine(e) if e.is_away() => {

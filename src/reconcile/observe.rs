@@ -100,7 +100,9 @@ impl Task {
         let mut removed = Vec::new();
         let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in ids {
-            let Some(record) = self.instances.get(&id) else { continue };
+            let Some(record) = self.instances.get(&id) else {
+                continue;
+            };
             let container = self.container_of(record).map(|(c, seen)| (c.clone(), seen.run));
             let runs = record.desired == Desired::Running && record.failure.is_none();
             let memory = record.size.limits().memory;
@@ -144,14 +146,20 @@ impl Task {
             }
             Verdict::GiveUp => {
                 let deaths = live.restarts.quick();
-                self.fail(id, &format!("given up after {deaths} quick failures in a row; the last: {why}")).await;
+                self.fail(
+                    id,
+                    &format!("given up after {deaths} quick failures in a row; the last: {why}"),
+                )
+                .await;
             }
         }
     }
 
     /// Gives up until somebody starts it again.
     pub(super) async fn fail(&mut self, id: &InstanceId, why: &str) {
-        let Some(record) = self.instances.get_mut(id) else { return };
+        let Some(record) = self.instances.get_mut(id) else {
+            return;
+        };
         if record.desired != Desired::Running {
             return;
         }

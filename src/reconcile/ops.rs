@@ -104,7 +104,10 @@ impl Tools {
             Step::CreateContainer { .. } => {
                 let spec = spec.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;
                 let made = self.create(&spec).await?;
-                return Ok(Made::Container(made, spec.labels.get(LABEL_SPEC).cloned().unwrap_or_default()));
+                return Ok(Made::Container(
+                    made,
+                    spec.labels.get(LABEL_SPEC).cloned().unwrap_or_default(),
+                ));
             }
             Step::StartContainer { container, .. } => engine.start(container).await?,
             Step::StopContainer { container, .. } => engine.stop(container, GRACE).await?,
@@ -160,7 +163,13 @@ impl Tools {
     }
 
     /// Finds out why a container ended.
-    pub(super) async fn autopsy(self, id: InstanceId, container: String, agent: Option<AgentStatus>, memory: i64) -> Done {
+    pub(super) async fn autopsy(
+        self,
+        id: InstanceId,
+        container: String,
+        agent: Option<AgentStatus>,
+        memory: i64,
+    ) -> Done {
         let (exit, words) = tokio::join!(
             self.engine.exit(&container),
             self.engine.last_words(&container, WORDS_LINES, WORDS_BYTES)

@@ -51,7 +51,9 @@ impl Task {
                 live.shown = Some(view.state);
                 let wait = live.hold_until.saturating_sub(now) / 1000;
                 let retry_after = match view.state {
-                    State::Pending | State::Preparing | State::Starting => Some(u32::try_from(wait).unwrap_or(60).max(1)),
+                    State::Pending | State::Preparing | State::Starting => {
+                        Some(u32::try_from(wait).unwrap_or(60).max(1))
+                    }
                     _ => None,
                 };
                 self.tools.links.set_state(id, view.state, retry_after);

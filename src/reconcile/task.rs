@@ -145,7 +145,11 @@ impl Task {
             },
             endpoints: deps.endpoints,
             outlets,
-            lives: loaded.instances.keys().map(|id| (id.clone(), Live::default())).collect(),
+            lives: loaded
+                .instances
+                .keys()
+                .map(|id| (id.clone(), Live::default()))
+                .collect(),
             instances: loaded.instances,
             tokens: loaded.tokens,
             observed: None,
@@ -251,7 +255,12 @@ impl Task {
     /// Agents that are there dial in at once, whether Docker answers yet or not.
     fn open_links(&mut self) {
         let running = |r: &InstanceRecord| r.desired == Desired::Running && r.failure.is_none();
-        let all: Vec<_> = self.instances.values().filter(|r| running(r)).map(|r| r.id.clone()).collect();
+        let all: Vec<_> = self
+            .instances
+            .values()
+            .filter(|r| running(r))
+            .map(|r| r.id.clone())
+            .collect();
         for id in all {
             self.begin(Step::OpenLink { id });
         }
