@@ -365,8 +365,8 @@ impl Engine for Docker {
         };
         let mut filters = filter(box_id);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        // Only what changes a container's life: exec and health events of others do not wake us.
-        let actions = ["start", "die", "destroy", "pause", "unpause", "oom"];
+        // Only ends: starts are our own, and a listing while a server boots would take time from it.
+        let actions = ["die", "destroy", "pause", "unpause"];
         filters.insert("event".to_owned(), actions.map(str::to_owned).to_vec());
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let socket = self.socket.clone();

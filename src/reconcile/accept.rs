@@ -64,7 +64,8 @@ impl Task {
     fn outcome(&self, id: &InstanceId) -> Result<Outcome, Refusal> {
         let record = self.instances.get(id);
         let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
-        Ok(Outcome::Instance(Box::new(self.view(record))))
+        let seen = self.container_of(record).map(|(_, c)| c.run);
+        Ok(Outcome::Instance(Box::new(self.view(record, seen))))
     }
 
     fn new_token(
@@ -107,7 +108,7 @@ impl Task {
         self.tokens.insert(token.id.clone(), token);
         let id = record.id.clone();
         self.lives.insert(id.clone(), Live::default());
-        let mut view = self.view(&record);
+        let mut view = self.view(&record, None);
         self.instances.insert(id, record);
         view.token = Some(secret);
         Ok(Outcome::Instance(Box::new(view)))
