@@ -67,10 +67,12 @@ async fn within_time<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, EngineError>>,
 ) -> Result<T, EngineError> {
-    tokio::time::timeout(limit, call).await.unwrap_or(Err(EngineError::Slow {
-        what,
-        seconds: limit.as_secs(),
-    }))
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or(Err(EngineError::Slow {
+            what,
+            seconds: limit.as_secs(),
+        }))
 }
 
 fn filter(box_id: &BoxId) -> HashMap<String, Vec<String>> {
@@ -88,14 +90,20 @@ impl Docker {
 
     async fn client(&self) -> Result<&Client, EngineError> {
         let connect = || async {
-            let client = Client::connect_with_unix(&self.socket.display().to_string(), CLIENT_TIMEOUT, API_DEFAULT_VERSION)
-                .map_err(|e| self.error("connect", e))?;
+            let client =
+                Client::connect_with_unix(&self.socket.display().to_string(), CLIENT_TIMEOUT, API_DEFAULT_VERSION)
+                    .map_err(|e| self.error("connect", e))?;
             client.negotiate_version().await.map_err(|e| self.error("answer", e))
         };
         self.client.get_or_try_init(connect).await
     }
 
-    async fn call<T, F>(&self, what: &'static str, limit: Duration, f: impl FnOnce(Client) -> F) -> Result<T, EngineError>
+    async fn call<T, F>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        f: impl FnOnce(Client) -> F,
+    ) -> Result<T, EngineError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -119,7 +127,9 @@ impl Docker {
             version: word(version.version),
             api_version: word(version.api_version),
             systemd_cgroups: info.cgroup_driver.is_some_and(|d| d.to_string() == "systemd"),
-            cgroup_version: info.cgroup_version.map_or(1, |v| if v.to_string() == "2" { 2 } else { 1 }),
+            cgroup_version: info
+                .cgroup_version
+                .map_or(1, |v| if v.to_string() == "2" { 2 } else { 1 }),
             cpus: info.ncpu.unwrap_or(1),
             memory_limit: info.memory_limit.unwrap_or(false),
             cpu_quota: info.cpu_cfs_quota.unwrap_or(false),
@@ -144,7 +154,9 @@ impl Docker {
             async move { c.list_volumes(Some(options)).await }
         });
         let (containers, networks, volumes) = tokio::try_join!(containers, networks, volumes)?;
-        let named = networks.into_iter().filter_map(|n| Some((n.name?, n.labels.unwrap_or_default())));
+        let named = networks
+            .into_iter()
+            .filter_map(|n| Some((n.name?, n.labels.unwrap_or_default())));
         Ok(Observed {
             containers: containers.into_iter().filter_map(seen).collect(),
             networks: named.map(|(name, labels)| (name, owner(&labels))).collect(),
@@ -353,8 +365,8 @@ impl Engine for Docker {
         };
         let mut filters = filter(box_id);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        // Only what changes a container's life: exec and health events of others do not wake us.
-        let actions = ["start", "die", "destroy", "pause", "unpause", "oom"];
+        // Only ends: starts are our own, and a listing while a server boots would take time from it.
+        let actions = ["die", "destroy", "pause", "unpause"];
         filters.insert("event".to_owned(), actions.map(str::to_owned).to_vec());
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let socket = self.socket.clone();

@@ -6,9 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{image, order};
 use crate::{
     catalog::{Catalog, InstanceType},
-    model::{
-        Action, Desired, InstanceId, InstanceName, Refusal, RunRequest, Secret, TokenId, TypeName, WorkspaceName,
-    },
+    model::{Action, Desired, InstanceId, InstanceName, Refusal, RunRequest, Secret, TokenId, TypeName, WorkspaceName},
     record::{InstanceRecord, TokenRecord},
 };
 
@@ -79,8 +77,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             record.desired = Desired::Running;
             record.failure = None;
             record.generation += 1;
-            record.spec_hash =
-                order::spec_hash(&record.spec, &id, &record.workspace, record.size, record.generation);
+            record.spec_hash = order::spec_hash(&record.spec, &id, &record.workspace, record.size, record.generation);
             Ok(Decision::Update(Box::new(record)))
         }
         Action::Remove { id } => {
@@ -191,7 +188,8 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
 
 fn taken<'a>(book: &Book<'a>, workspace: &WorkspaceName, name: &InstanceName) -> Option<&'a InstanceId> {
     let mut all = book.instances.values();
-    all.find(|r| r.workspace == *workspace && r.name == *name).map(|r| &r.id)
+    all.find(|r| r.workspace == *workspace && r.name == *name)
+        .map(|r| &r.id)
 }
 
 /// The type's name, with a number where that is taken.
@@ -252,11 +250,15 @@ fn create_token(
         });
     }
     if expires_at.is_some_and(|at| at <= book.now) {
-        return Err(Refusal::Invalid("the token would have expired already; give a later time".to_owned()));
+        return Err(Refusal::Invalid(
+            "the token would have expired already; give a later time".to_owned(),
+        ));
     }
     let name = name.unwrap_or_else(|| "token".to_owned());
     if name.is_empty() || name.len() > 80 || name.chars().any(char::is_control) {
-        return Err(Refusal::Invalid("a token's name has 1 to 80 characters, none of them control characters".to_owned()));
+        return Err(Refusal::Invalid(
+            "a token's name has 1 to 80 characters, none of them control characters".to_owned(),
+        ));
     }
     Ok(Decision::CreateToken {
         instance,

@@ -16,8 +16,6 @@ pub mod image;
 pub mod order;
 pub mod restart;
 pub mod spec;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,19 +98,46 @@ pub enum Run {
 /// The next thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    OpenLink { id: InstanceId },
-    CloseLink { id: InstanceId },
-    CreateNetwork { id: InstanceId },
-    CreateContainer { id: InstanceId },
-    StartContainer { id: InstanceId, container: String },
-    StopContainer { id: InstanceId, container: String },
-    RemoveContainer { id: InstanceId, container: String },
-    RemoveNetwork { id: InstanceId, network: String },
-    RemoveVolume { id: InstanceId, volume: String },
+    OpenLink {
+        id: InstanceId,
+    },
+    CloseLink {
+        id: InstanceId,
+    },
+    CreateNetwork {
+        id: InstanceId,
+    },
+    CreateContainer {
+        id: InstanceId,
+    },
+    StartContainer {
+        id: InstanceId,
+        container: String,
+    },
+    StopContainer {
+        id: InstanceId,
+        container: String,
+    },
+    RemoveContainer {
+        id: InstanceId,
+        container: String,
+    },
+    RemoveNetwork {
+        id: InstanceId,
+        network: String,
+    },
+    RemoveVolume {
+        id: InstanceId,
+        volume: String,
+    },
     /// Everything of it is gone: its record and tokens go.
-    Forget { id: InstanceId },
+    Forget {
+        id: InstanceId,
+    },
     /// Ours by its label, but no record knows it.
-    RemoveOrphan { what: Orphan },
+    RemoveOrphan {
+        what: Orphan,
+    },
 }
 
 /// Something that carries our box's label and belongs to no instance.
@@ -334,3 +359,8 @@ impl Mine<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod admit_tests;
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,11 @@ mod tests {
             assert_eq!(r.died(now + 65_000, Some(now)), Verdict::At(now + 65_250));
         }
         assert_eq!(r.total, 100);
-        assert_eq!(r.died(10_000_000, None), Verdict::At(10_001_000), "never ready is quick");
+        assert_eq!(
+            r.died(10_000_000, None),
+            Verdict::At(10_001_000),
+            "never ready is quick"
+        );
     }
 
     #[test]

@@ -23,8 +23,9 @@ pub const LABEL_SPEC: &str = "berth.spec";
 
 /// The user that everything in a container runs as.
 const USER: &str = "10001:10001";
-/// `/tmp`, within the container's memory limit.
-const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777,size=64m";
+/// `/tmp`, within the memory limit of its container. It belongs to the user: some runtimes give it the mode that the
+/// image has there.
+const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777,uid=10001,gid=10001,size=64m";
 
 /// Facts of this box that containers are made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,9 @@ pub fn image_reference(reference: &str, digest: Option<&str>) -> String {
     };
     // A colon after the last slash begins a tag; one before it belongs to the registry's port.
     let path = reference.rfind('/').map_or(0, |i| i + 1);
-    let name = reference[path..].find(':').map_or(reference, |i| &reference[..path + i]);
+    let name = reference[path..]
+        .find(':')
+        .map_or(reference, |i| &reference[..path + i]);
     format!("{name}@{digest}")
 }
 

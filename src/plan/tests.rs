@@ -22,7 +22,11 @@ fn check(case: &str) {
     for line in given.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let owner = |whose: &str, n: &str| Owner {
-            box_id: if whose == "ours" { box_id().to_string() } else { whose.to_owned() },
+            box_id: if whose == "ours" {
+                box_id().to_string()
+            } else {
+                whose.to_owned()
+            },
             instance: id(n.parse().unwrap()).to_string(),
         };
         match words.as_slice() {
@@ -133,7 +137,10 @@ impl World {
             }
             Step::StartContainer { container, .. } => {
                 let c = self.seen.containers.get_mut(&container).unwrap();
-                assert!(matches!(c.run, Run::Created | Run::Exited), "only what rests is started");
+                assert!(
+                    matches!(c.run, Run::Created | Run::Exited),
+                    "only what rests is started"
+                );
                 c.run = Run::Running;
             }
             Step::StopContainer { id, container } => {
@@ -149,7 +156,10 @@ impl World {
             Step::RemoveVolume { volume, .. } => drop(self.seen.volumes.remove(&volume).unwrap()),
             Step::Forget { id } => {
                 let left = |o: &Owner| *o == Self::owner(&id);
-                assert!(!self.seen.containers.values().any(|c| left(&c.owner)), "forgotten too early");
+                assert!(
+                    !self.seen.containers.values().any(|c| left(&c.owner)),
+                    "forgotten too early"
+                );
                 assert!(!self.seen.networks.values().any(left), "forgotten too early");
                 assert!(!self.seen.volumes.values().any(left), "forgotten too early");
                 self.wants.remove(&id);

@@ -1,6 +1,9 @@
 //! Actions: admitted, committed, and only then true. A refusal or a store that fails leaves everything as it was.
 
-use super::{live::Live, task::{Task, entry}};
+use super::{
+    live::Live,
+    task::{Task, entry},
+};
 use crate::{
     model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, TokenCreated, TokenId},
     plan::admit::{Book, Decision, admit},
@@ -61,7 +64,8 @@ impl Task {
     fn outcome(&self, id: &InstanceId) -> Result<Outcome, Refusal> {
         let record = self.instances.get(id);
         let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
-        Ok(Outcome::Instance(Box::new(self.view(record))))
+        let seen = self.container_of(record).map(|(_, c)| c.run);
+        Ok(Outcome::Instance(Box::new(self.view(record, seen))))
     }
 
     fn new_token(
@@ -104,7 +108,7 @@ impl Task {
         self.tokens.insert(token.id.clone(), token);
         let id = record.id.clone();
         self.lives.insert(id.clone(), Live::default());
-        let mut view = self.view(&record);
+        let mut view = self.view(&record, None);
         self.instances.insert(id, record);
         view.token = Some(secret);
         Ok(Outcome::Instance(Box::new(view)))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ops::{Done, Made, Trouble},
+    ops::{Done, Made, NewContainer, Trouble},
     task::Task,
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Task {
 
     /// Begins a step as an operation of its own.
     pub(super) fn begin(&mut self, step: Step) {
-        let mut spec = None;
+        let mut new = None;
         match step.instance() {
             None => {
                 if let Step::RemoveOrphan { what } = &step {
@@ -80,13 +80,16 @@ impl Task {
                     let (Some(facts), Some(dir)) = (&self.facts, &live.socket_dir) else {
                         return;
                     };
-                    spec = Some(container_spec(record, facts, dir.clone()));
+                    new = Some(NewContainer {
+                        spec: container_spec(record, facts, dir.clone()),
+                        reference: record.spec.image.reference.clone(),
+                    });
                 }
                 live.busy = true;
                 live.touching = !matches!(step, Step::OpenLink { .. } | Step::CloseLink { .. });
             }
         }
-        let op = self.tools.clone().step(step.clone(), spec);
+        let op = self.tools.clone().step(step.clone(), new);
         self.spawn(Some(step), op);
     }
 
@@ -116,11 +119,15 @@ impl Task {
     }
 
     fn step_over(&mut self, id: &InstanceId) {
+        let now = self.now();
         self.steps_done += 1;
         if let Some(live) = self.lives.get_mut(id) {
             live.busy = false;
             if std::mem::take(&mut live.touching) {
                 live.touched = self.steps_done;
+            }
+            if std::mem::take(&mut live.doubted) {
+                self.list_at = self.list_at.min(now + 50);
             }
         }
     }
@@ -218,7 +225,10 @@ impl Task {
                 | Step::StartContainer { .. }
         );
         live.rebuild |= matches!(step, Step::StartContainer { .. });
-        let wanted = self.instances.get(&id).is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
+        let wanted = self
+            .instances
+            .get(&id)
+            .is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
         match trouble {
             Trouble::Final(why) => self.fail(&id, &why).await,
             Trouble::Engine(e) if e.is_away() => {

@@ -59,6 +59,10 @@ pub(super) struct Live {
     pub(super) touched: u64,
     pub(super) reason: Option<String>,
     pub(super) shown: Option<State>,
+    /// A listing was not believed about it, since a step was in flight.
+    pub(super) doubted: bool,
+    /// It was there before this supervisor: most likely it runs.
+    pub(super) resumed: bool,
 }
 
 impl Default for Live {
@@ -90,6 +94,8 @@ impl Default for Live {
             touched: 0,
             reason: None,
             shown: None,
+            doubted: false,
+            resumed: false,
         }
     }
 }
@@ -98,14 +104,24 @@ impl Live {
     /// A container of it runs from now on.
     pub(super) fn run_began(&mut self, now: Millis) {
         self.started_at = Some(now);
+        self.resumed = false;
         if !self.link_up {
             self.down_since = now;
+        }
+    }
+
+    /// What a supervisor that starts anew knows of it: nothing but that it was there.
+    pub(super) fn resumed() -> Self {
+        Self {
+            resumed: true,
+            ..Self::default()
         }
     }
 
     /// Its run is over, and accounted for.
     pub(super) fn run_ended(&mut self) {
         self.started_at = None;
+        self.resumed = false;
         self.kick = None;
         self.failed_since = None;
         self.agent = None;
@@ -179,7 +195,7 @@ impl Live {
         if self.ready_since.is_some() {
             return State::Running;
         }
-        if self.started_at.is_some() || self.restarts.total > 0 || seen.is_some() {
+        if self.started_at.is_some() || self.restarts.total > 0 || seen.is_some() || self.resumed {
             return State::Starting;
         }
         if self.busy || self.link == LinkSeen::Open {

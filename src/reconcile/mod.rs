@@ -21,8 +21,6 @@ mod ops;
 mod ports;
 mod publish;
 mod task;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -217,3 +215,6 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What Docker shows and what agents say, and what follows from it for an instance: adopted, ended, ready, unhealthy.
 //! Listings are the truth; where one began before a step was done, it is not believed about that instance.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LinkEvent, task::Task};
 use crate::{
@@ -55,15 +55,13 @@ impl Task {
 
     /// Takes the listing over, but for what a step has touched since it began.
     fn believe(&mut self, began: u64, mut seen: Observed) {
+        let now = self.now();
         let doubted: BTreeSet<&str> = self
             .lives
             .iter()
             .filter(|(_, l)| l.touching || l.touched > began)
             .map(|(id, _)| id.as_str())
             .collect();
-        if !doubted.is_empty() {
-            self.list_at = self.list_at.min(self.born_plus(AGAIN));
-        }
         let doubt = |instance: &str| doubted.contains(instance);
         let old = self.observed.take().unwrap_or_default();
         seen.containers.retain(|_, c| !doubt(&c.owner.instance));
@@ -76,10 +74,14 @@ impl Task {
         seen.volumes
             .extend(old.volumes.into_iter().filter(|(_, o)| doubt(&o.instance)));
         self.observed = Some(seen);
-    }
-
-    fn born_plus(&self, ms: Millis) -> Millis {
-        self.now() + ms
+        for live in self.lives.values_mut() {
+            if live.touching {
+                // Once more when the step is done.
+                live.doubted = true;
+            } else if live.touched > began {
+                self.list_at = self.list_at.min(now + AGAIN);
+            }
+        }
     }
 
     /// The container of the instance's present spec, rather a running one.
@@ -93,20 +95,40 @@ impl Task {
         .min_by_key(|(_, c)| c.run)
     }
 
+    /// The container of each instance, as [`Task::container_of`] finds it.
+    pub(super) fn containers(&self) -> BTreeMap<InstanceId, (String, Run)> {
+        let mut found: BTreeMap<InstanceId, (String, Run)> = BTreeMap::new();
+        let Some(seen) = &self.observed else { return found };
+        for (container, c) in &seen.containers {
+            let Some(record) = self.instances.get(c.owner.instance.as_str()) else {
+                continue;
+            };
+            if c.owner.box_id != self.tools.box_id.as_str() || c.spec != record.spec_hash {
+                continue;
+            }
+            match found.get(&record.id) {
+                Some((_, run)) if *run <= c.run => {}
+                _ => drop(found.insert(record.id.clone(), (container.clone(), c.run))),
+            }
+        }
+        found
+    }
+
     /// Which runs began (adopted) and which ended since the last look.
     fn notice(&mut self) {
         let now = self.now();
         let mut autopsies = Vec::new();
         let mut removed = Vec::new();
-        let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
-        for id in ids {
-            let Some(record) = self.instances.get(&id) else { continue };
-            let container = self.container_of(record).map(|(c, seen)| (c.clone(), seen.run));
+        let mut containers = self.containers();
+        for (id, record) in &self.instances {
+            let id = id.clone();
+            let container = containers.remove(&id);
             let runs = record.desired == Desired::Running && record.failure.is_none();
             let memory = record.size.limits().memory;
             let after_loss = self.after_loss;
             let Some(live) = self.lives.get_mut(&id) else { continue };
             if live.busy {
+                live.doubted |= live.started_at.is_some();
                 continue;
             }
             match (container, live.started_at.is_some()) {
@@ -144,14 +166,20 @@ impl Task {
             }
             Verdict::GiveUp => {
                 let deaths = live.restarts.quick();
-                self.fail(id, &format!("given up after {deaths} quick failures in a row; the last: {why}")).await;
+                self.fail(
+                    id,
+                    &format!("given up after {deaths} quick failures in a row; the last: {why}"),
+                )
+                .await;
             }
         }
     }
 
     /// Gives up until somebody starts it again.
     pub(super) async fn fail(&mut self, id: &InstanceId, why: &str) {
-        let Some(record) = self.instances.get_mut(id) else { return };
+        let Some(record) = self.instances.get_mut(id) else {
+            return;
+        };
         if record.desired != Desired::Running {
             return;
         }

@@ -3,6 +3,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 use super::ports::Links;
 use crate::{
     docker::{Engine, EngineError, EngineInfo, Exit},
@@ -69,6 +71,14 @@ impl std::fmt::Display for Trouble {
     }
 }
 
+/// What a container is made from.
+#[derive(Debug)]
+pub(super) struct NewContainer {
+    pub(super) spec: ContainerSpec,
+    /// The image as the type names it.
+    pub(super) reference: String,
+}
+
 /// What every operation may use.
 #[derive(Clone)]
 pub(super) struct Tools {
@@ -76,17 +86,27 @@ pub(super) struct Tools {
     pub(super) links: Arc<dyn Links>,
     pub(super) box_id: BoxId,
     pub(super) images: Arc<[String]>,
+    /// So many steps at the engine at once; past it they wait.
+    pub(super) lanes: Arc<Semaphore>,
 }
 
 impl Tools {
-    /// Does a step. `spec` is there for the steps that make a container.
-    pub(super) async fn step(self, step: Step, spec: Option<ContainerSpec>) -> Done {
-        let result = self.do_step(&step, spec).await;
+    /// Does a step. A container is made from `new`.
+    pub(super) async fn step(self, step: Step, new: Option<NewContainer>) -> Done {
+        let result = self.do_step(&step, new).await;
         Done::Step(step, result)
     }
 
-    async fn do_step(&self, step: &Step, spec: Option<ContainerSpec>) -> Result<Made, Trouble> {
+    async fn do_step(&self, step: &Step, new: Option<NewContainer>) -> Result<Made, Trouble> {
         let engine = &self.engine;
+        let _lane = match step {
+            // Links are not the engine's, making waits for its lane by itself, and stopping is mostly waiting.
+            Step::OpenLink { .. }
+            | Step::CloseLink { .. }
+            | Step::CreateContainer { .. }
+            | Step::StopContainer { .. } => None,
+            _ => self.lanes.acquire().await.ok(),
+        };
         match step {
             Step::OpenLink { id } => {
                 let opened = tokio::time::timeout(SOCKET, self.links.open(id)).await;
@@ -102,9 +122,10 @@ impl Tools {
                 engine.create_network(&name, &owner_labels(&self.box_id, id)).await?;
             }
             Step::CreateContainer { .. } => {
-                let spec = spec.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;
-                let made = self.create(&spec).await?;
-                return Ok(Made::Container(made, spec.labels.get(LABEL_SPEC).cloned().unwrap_or_default()));
+                let new = new.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;
+                let made = self.create(&new).await?;
+                let spec = new.spec.labels.get(LABEL_SPEC).cloned().unwrap_or_default();
+                return Ok(Made::Container(made, spec));
             }
             Step::StartContainer { container, .. } => engine.start(container).await?,
             Step::StopContainer { container, .. } => engine.stop(container, GRACE).await?,
@@ -123,16 +144,18 @@ impl Tools {
     }
 
     /// Creates; an image that is not here is fetched, if it may be, and never one that is.
-    async fn create(&self, spec: &ContainerSpec) -> Result<String, Trouble> {
-        match self.engine.create(spec).await {
+    async fn create(&self, new: &NewContainer) -> Result<String, Trouble> {
+        let (spec, image) = (&new.spec, &new.spec.image);
+        // Admission said so already; the patterns may have changed since.
+        if !image::allowed(&new.reference, &self.images) {
+            return Err(Trouble::Final(format!(
+                "no pattern in [docker] images of berth.toml allows the image {}; add one, then `berth start` the instance",
+                new.reference
+            )));
+        }
+        match self.create_once(spec).await {
             Err(EngineError::NotFound { why, .. }) if why.to_lowercase().contains("no such image") => {}
             other => return Ok(other?),
-        }
-        let image = &spec.image;
-        if !image::allowed(image, &self.images) {
-            return Err(Trouble::Final(format!(
-                "the image {image} is not on this box, and no pattern in [docker] images of berth.toml allows fetching it"
-            )));
         }
         log::info!(image = image.as_str(); "the image is not on this box: pulling it");
         match self.engine.pull(image).await {
@@ -144,7 +167,12 @@ impl Tools {
                 )));
             }
         }
-        Ok(self.engine.create(spec).await?)
+        Ok(self.create_once(spec).await?)
+    }
+
+    async fn create_once(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
+        let _lane = self.lanes.acquire().await;
+        self.engine.create(spec).await
     }
 
     /// Lists all that is this box's; describes the engine too where that is asked.
@@ -160,7 +188,13 @@ impl Tools {
     }
 
     /// Finds out why a container ended.
-    pub(super) async fn autopsy(self, id: InstanceId, container: String, agent: Option<AgentStatus>, memory: i64) -> Done {
+    pub(super) async fn autopsy(
+        self,
+        id: InstanceId,
+        container: String,
+        agent: Option<AgentStatus>,
+        memory: i64,
+    ) -> Done {
         let (exit, words) = tokio::join!(
             self.engine.exit(&container),
             self.engine.last_words(&container, WORDS_LINES, WORDS_BYTES)

@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Snapshot, task::Task};
 use crate::{
     model::{Health, InstanceId, InstanceView, State},
+    plan::Run,
     record::InstanceRecord,
 };
 
 impl Task {
-    pub(super) fn view(&self, record: &InstanceRecord) -> InstanceView {
+    /// The instance as it is shown; `seen` is what its container does.
+    pub(super) fn view(&self, record: &InstanceRecord, seen: Option<Run>) -> InstanceView {
         let live = self.lives.get(&record.id);
-        let seen = self.container_of(record).map(|(_, c)| c.run);
         let state = live.map_or(State::Pending, |l| l.state(record, seen));
         let reason = match state {
             State::Failed => record.failure.clone(),
@@ -43,33 +44,39 @@ impl Task {
     /// Publishes what changed, and tells the links the states that did.
     pub(super) fn publish(&mut self) {
         let now = self.now();
+        let found = self.containers();
+        let view = |r: &InstanceRecord| self.view(r, found.get(&r.id).map(|(_, run)| *run));
         let views: BTreeMap<InstanceId, InstanceView> =
-            self.instances.values().map(|r| (r.id.clone(), self.view(r))).collect();
+            self.instances.values().map(|r| (r.id.clone(), view(r))).collect();
         for (id, view) in &views {
             let Some(live) = self.lives.get_mut(id) else { continue };
             if live.shown != Some(view.state) {
                 live.shown = Some(view.state);
                 let wait = live.hold_until.saturating_sub(now) / 1000;
                 let retry_after = match view.state {
-                    State::Pending | State::Preparing | State::Starting => Some(u32::try_from(wait).unwrap_or(60).max(1)),
+                    State::Pending | State::Preparing | State::Starting => {
+                        Some(u32::try_from(wait).unwrap_or(60).max(1))
+                    }
                     _ => None,
                 };
                 self.tools.links.set_state(id, view.state, retry_after);
             }
         }
-        let own = self.instances.values();
-        let containers: BTreeMap<InstanceId, String> = own
-            .filter_map(|r| Some((r.id.clone(), self.container_of(r)?.0.clone())))
-            .collect();
+        let containers: BTreeMap<InstanceId, String> = found.into_iter().map(|(id, (c, _))| (id, c)).collect();
+        let systemd_cgroups = self.facts.as_ref().is_some_and(|f| f.systemd_cgroups);
         let before = self.outlets.snapshot.load();
-        if *before.views == views && before.containers == containers && before.engine == self.away {
+        if *before.views == views
+            && before.containers == containers
+            && before.engine == self.away
+            && before.systemd_cgroups == systemd_cgroups
+        {
             return;
         }
         self.outlets.snapshot.store(Arc::new(Snapshot {
             views: Arc::new(views),
             containers,
             engine: self.away.clone(),
-            systemd_cgroups: self.facts.as_ref().is_some_and(|f| f.systemd_cgroups),
+            systemd_cgroups,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);
     }

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -42,6 +42,8 @@ const TURN: Millis = 1_000;
 const LIST_EVERY: Millis = 30_000;
 /// When a token was last used is kept this often.
 const FLUSH_EVERY: Millis = 60_000;
+/// Steps at the engine at once.
+const LANES: usize = 8;
 /// Events that wait to be noticed; one is as good as many.
 const WAKES: usize = 8;
 /// After the event stream was asked for, it is there; what happened before is then found by a listing.
@@ -132,6 +134,7 @@ impl Task {
                 links: deps.links,
                 box_id,
                 images: deps.images.into(),
+                lanes: Arc::new(Semaphore::new(LANES)),
             },
             keeper: Keeper::spawn(deps.store)?,
             key: deps.key,
@@ -145,7 +148,11 @@ impl Task {
             },
             endpoints: deps.endpoints,
             outlets,
-            lives: loaded.instances.keys().map(|id| (id.clone(), Live::default())).collect(),
+            lives: loaded
+                .instances
+                .keys()
+                .map(|id| (id.clone(), Live::resumed()))
+                .collect(),
             instances: loaded.instances,
             tokens: loaded.tokens,
             observed: None,
@@ -197,6 +204,7 @@ impl Task {
                     Some(Request::Tokens(reply)) => { let _ = reply.send(self.token_views()); }
                     Some(Request::Shutdown(reply)) => {
                         self.flush_tokens().await;
+                        self.keeper.close().await;
                         let _ = reply.send(());
                         return;
                     }
@@ -251,7 +259,12 @@ impl Task {
     /// Agents that are there dial in at once, whether Docker answers yet or not.
     fn open_links(&mut self) {
         let running = |r: &InstanceRecord| r.desired == Desired::Running && r.failure.is_none();
-        let all: Vec<_> = self.instances.values().filter(|r| running(r)).map(|r| r.id.clone()).collect();
+        let all: Vec<_> = self
+            .instances
+            .values()
+            .filter(|r| running(r))
+            .map(|r| r.id.clone())
+            .collect();
         for id in all {
             self.begin(Step::OpenLink { id });
         }

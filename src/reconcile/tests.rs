@@ -94,7 +94,13 @@ struct Fake(Arc<World>);
 
 impl Engine for Fake {
     fn info(&self) -> Answer<'_, EngineInfo> {
-        async { self.0.check("info").map(|()| EngineInfo { cpus: 2, ..EngineInfo::default() }) }.boxed()
+        async {
+            self.0.check("info").map(|()| EngineInfo {
+                cpus: 2,
+                ..EngineInfo::default()
+            })
+        }
+        .boxed()
     }
     fn list<'a>(&'a self, _: &'a BoxId) -> Answer<'a, Observed> {
         async { self.0.check("list").map(|()| self.0.seen.lock().unwrap().clone()) }.boxed()
@@ -150,7 +156,13 @@ impl Engine for Fake {
         .boxed()
     }
     fn exit<'a>(&'a self, _: &'a str) -> Answer<'a, Exit> {
-        async { Ok(Exit { code: 3, ..Exit::default() }) }.boxed()
+        async {
+            Ok(Exit {
+                code: 3,
+                ..Exit::default()
+            })
+        }
+        .boxed()
     }
     fn create_network<'a>(&'a self, _: &'a str, _: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
         async { self.0.check("create network") }.boxed()
@@ -198,13 +210,14 @@ impl Links for FakeLinks {
         .boxed()
     }
     fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()> {
-        async move { drop(self.0.links.lock().unwrap().remove(id)) }.boxed()
+        async move { self.0.links.lock().unwrap().retain(|i, _| i != id) }.boxed()
     }
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
         async move {
             self.0.orders.lock().unwrap().push(order.clone());
-            self.0.say(id, World::status(AgentState::Ready, Some(order.spec.clone()), None));
+            self.0
+                .say(id, World::status(AgentState::Ready, Some(order.spec.clone()), None));
             Ok(())
         }
         .boxed()
@@ -340,12 +353,17 @@ impl Bench {
             }
         };
         if timeout(Duration::from_secs(10), reached).await.is_err() {
-            panic!("not {what}: {:#?}\n{:?}", self.handle.views(), self.world.calls.lock().unwrap());
+            panic!(
+                "not {what}: {:#?}\n{:?}",
+                self.handle.views(),
+                self.world.calls.lock().unwrap()
+            );
         }
     }
 
     async fn until_state(&self, id: &InstanceId, state: State) {
-        self.until(&state.to_string(), |v| v.get(id).is_some_and(|v| v.state == state)).await;
+        self.until(&state.to_string(), |v| v.get(id).is_some_and(|v| v.state == state))
+            .await;
     }
 
     /// The same box with a supervisor that was killed and started anew.
@@ -372,7 +390,13 @@ async fn a_life_from_run_to_removal() {
     let order = bench.world.orders.lock().unwrap()[0].clone();
     assert_eq!(order.env["API_KEY"].expose(), "hunter2");
     let steps = |w: &World| -> Vec<String> {
-        w.calls.lock().unwrap().iter().filter(|c| !matches!(c.as_str(), "list" | "info")).cloned().collect()
+        w.calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|c| !matches!(c.as_str(), "list" | "info"))
+            .cloned()
+            .collect()
     };
     assert_eq!(steps(&bench.world), ["create", "start"], "no more calls than it takes");
 
@@ -384,13 +408,25 @@ async fn a_life_from_run_to_removal() {
     assert_eq!(bench.world.container().0, "c0", "start keeps the container");
     bench.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
     bench
-        .until("recreated", |v| v[&id].state == State::Running && bench.world.container().0 == "c1")
+        .until("recreated", |v| {
+            v[&id].state == State::Running && bench.world.container().0 == "c1"
+        })
         .await;
-    assert_eq!(bench.handle.views()[&id].restarts, 0, "what was asked for is no restart");
+    assert_eq!(
+        bench.handle.views()[&id].restarts,
+        0,
+        "what was asked for is no restart"
+    );
     assert_eq!(bench.handle.tokens().await.unwrap().len(), 1);
 
-    assert_eq!(bench.handle.submit(Action::Remove { id: id.clone() }).await, Ok(Outcome::Done));
-    assert!(bench.world.table.lock().unwrap().is_empty(), "tokens are refused at once");
+    assert_eq!(
+        bench.handle.submit(Action::Remove { id: id.clone() }).await,
+        Ok(Outcome::Done)
+    );
+    assert!(
+        bench.world.table.lock().unwrap().is_empty(),
+        "tokens are refused at once"
+    );
     bench.until("gone", BTreeMap::is_empty).await;
     assert!(bench.world.seen.lock().unwrap().containers.is_empty());
     assert!(bench.world.links.lock().unwrap().is_empty());
@@ -410,7 +446,9 @@ async fn what_runs_is_adopted_and_not_touched() {
     bench.until_state(&id, State::Running).await;
     let bench = bench.killed_and_started().await;
     assert_eq!(bench.world.table.lock().unwrap().len(), 1, "tokens serve at once");
-    bench.until("link open", |_| bench.world.links.lock().unwrap().contains_key(&id)).await;
+    bench
+        .until("link open", |_| bench.world.links.lock().unwrap().contains_key(&id))
+        .await;
     bench.world.say(&id, LinkEvent::Up);
     bench.until_state(&id, State::Running).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -458,7 +496,10 @@ async fn an_image_that_is_gone_is_said_at_once_and_start_tries_again() {
     let id = bench.run().await.id;
     bench.until_state(&id, State::Failed).await;
     let reason = bench.handle.views()[&id].reason.clone().unwrap();
-    assert!(reason.contains("berth/echo:1") && reason.contains("make images"), "{reason}");
+    assert!(
+        reason.contains("berth/echo:1") && reason.contains("make images"),
+        "{reason}"
+    );
     let bench = bench.killed_and_started().await;
     assert_eq!(bench.handle.views()[&id].state, State::Failed, "and it is kept");
     bench.world.image_missing.store(false, Ordering::SeqCst);
@@ -474,7 +515,9 @@ async fn a_container_removed_by_hand_is_made_again() {
     bench.world.seen.lock().unwrap().containers.clear();
     bench.world.say(&id, LinkEvent::Down);
     bench.world.events.notify_waiters();
-    bench.until("made again", |v| v[&id].restarts == 1 && v[&id].state == State::Running).await;
+    bench
+        .until("made again", |v| v[&id].restarts == 1 && v[&id].state == State::Running)
+        .await;
     assert_eq!(bench.world.container(), ("c1".to_owned(), Run::Running));
 }
 
@@ -498,7 +541,11 @@ async fn an_engine_that_was_away_costs_nobody_a_death() {
     bench.world.away.store(true, Ordering::SeqCst);
     let (container, _) = bench.world.container();
     bench.world.end(&container);
-    bench.until("told", |v| v[&id].reason.as_ref().is_some_and(|r| r.contains("does not answer"))).await;
+    bench
+        .until("told", |v| {
+            v[&id].reason.as_ref().is_some_and(|r| r.contains("does not answer"))
+        })
+        .await;
     bench.world.away.store(false, Ordering::SeqCst);
     bench.until_state(&id, State::Running).await;
     assert_eq!(bench.handle.views()[&id].restarts, 0);

@@ -5,8 +5,6 @@
 
 mod migrate;
 mod stored;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -34,10 +32,13 @@ const CACHE: usize = 4 << 20;
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("another supervisor uses {0}; stop it first (`systemctl stop berth`), or give this one a state_dir of its own")]
+    #[error(
+        "another supervisor uses {0}; stop it first (`systemctl stop berth`), or give this one a state_dir of its own"
+    )]
     InUse(PathBuf),
     #[error(
-        "{path} was written by a newer berth (schema {found}; this one knows up to {}); it was not touched. Install the newer berth again, or put back a backup from before", migrate::SCHEMA
+        "{path} was written by a newer berth (schema {found}; this one knows up to {}); it was not touched. Install the newer berth again, or put back a backup from before",
+        migrate::SCHEMA
     )]
     Newer { path: PathBuf, found: u32 },
     #[error("{path} is damaged ({why}); it was not touched. Put back a backup of it, or move it away to begin anew")]
@@ -181,8 +182,7 @@ impl Store {
         for entry in table.iter().map_err(failed("read instances"))? {
             let (key, value) = entry.map_err(failed("read an instance"))?;
             let broken = |e: String| row("instances", key.value(), e);
-            let stored: stored::Instance =
-                serde_json::from_slice(value.value()).map_err(|e| broken(e.to_string()))?;
+            let stored: stored::Instance = serde_json::from_slice(value.value()).map_err(|e| broken(e.to_string()))?;
             let record = stored.into_record(key.value()).map_err(broken)?;
             loaded.instances.insert(record.id.clone(), record);
         }
@@ -238,8 +238,8 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
                     let mut owned = Vec::new();
                     for entry in tokens.iter().map_err(failed("read tokens"))? {
                         let (key, value) = entry.map_err(failed("read a token"))?;
-                        let stored: stored::Token = serde_json::from_slice(value.value())
-                            .map_err(|e| row("tokens", key.value(), e))?;
+                        let stored: stored::Token =
+                            serde_json::from_slice(value.value()).map_err(|e| row("tokens", key.value(), e))?;
                         let record = stored
                             .into_record(key.value())
                             .map_err(|e| row("tokens", key.value(), e))?;
@@ -367,3 +367,6 @@ fn lock(at: &Path, store: &Path) -> Result<fs::File, StoreError> {
         Err(fs::TryLockError::Error(e)) => Err(fail(e)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,11 +104,11 @@ fn what_is_written_is_read_and_removal_takes_the_tokens_along() {
     store.commit(&[Change::RemoveInstance(a.id.clone())]).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!(loaded.instances.keys().collect::<Vec<_>>(), [&b.id]);
-    assert_eq!(
-        loaded.tokens.values().map(|t| &t.instance).collect::<Vec<_>>(),
-        [&b.id]
-    );
-    let mode = fs::metadata(dir.path().join("berth.redb")).unwrap().permissions().mode();
+    assert_eq!(loaded.tokens.values().map(|t| &t.instance).collect::<Vec<_>>(), [&b.id]);
+    let mode = fs::metadata(dir.path().join("berth.redb"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -161,10 +161,7 @@ fn schema_1_stays_readable() {
     let read = stored.into_record("aaaaaaaaaa").unwrap();
     assert_eq!(read, instance('a'));
     let stored: stored::Token = serde_json::from_str(rows.next().unwrap()).unwrap();
-    assert_eq!(
-        stored.into_record("cccccccccccc").unwrap(),
-        token('c', &instance('a'))
-    );
+    assert_eq!(stored.into_record("cccccccccccc").unwrap(), token('c', &instance('a')));
     assert_eq!(
         serde_json::to_string(&stored::Instance::from_record(&read)).unwrap(),
         include_str!("testdata/schema1.jsonl").lines().next().unwrap()
