@@ -2,6 +2,8 @@
 //! (Debian's `busybox-static`); without them the tests say so and pass. Everything made carries a box id of the
 //! test's own and is removed again, also after a panic.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -62,7 +64,7 @@ impl Bench {
         std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
         std::os::unix::fs::chown(root.join("data"), Some(10001), Some(10001)).unwrap();
         let image = format!("berth/test-{box_id}:1");
-        let tar = Command::new("tar")
+        let mut tar = Command::new("tar")
             .arg("-C")
             .arg(&root)
             .args(["-c", "."])
@@ -71,10 +73,10 @@ impl Bench {
             .unwrap();
         let done = Command::new("docker")
             .args(["import", "-", &image])
-            .stdin(tar.stdout.unwrap())
+            .stdin(tar.stdout.take().unwrap())
             .stdout(Stdio::null())
             .status();
-        assert!(done.unwrap().success());
+        assert!(done.unwrap().success() && tar.wait().unwrap().success());
         let engine = Docker::new(&socket());
         let info = engine.info().await.unwrap();
         let facts = BoxFacts {

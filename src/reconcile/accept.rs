@@ -121,6 +121,7 @@ impl Task {
         let before = self.instances.insert(id.clone(), record.clone());
         let live = self.lives.entry(id.clone()).or_default();
         live.forgive();
+        live.break_off_pull();
         if before.is_none_or(|b| b.spec_hash != record.spec_hash) {
             // What runs is of an earlier spec; it will be replaced, and its end is no death.
             live.run_ended();

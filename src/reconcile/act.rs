@@ -1,6 +1,6 @@
 //! Steps: planned from what is known, begun one at a time for each instance, and noted when they are done.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::{
     ops::{Done, Made, NewContainer, Trouble},
@@ -83,6 +83,7 @@ impl Task {
                     new = Some(NewContainer {
                         spec: container_spec(record, facts, dir.clone()),
                         reference: record.spec.image.reference.clone(),
+                        pulling: live.pulling.clone(),
                     });
                 }
                 live.busy = true;
@@ -90,7 +91,11 @@ impl Task {
             }
         }
         let op = self.tools.clone().step(step.clone(), new);
-        self.spawn(Some(step), op);
+        let making = matches!(step, Step::CreateContainer { .. }).then(|| step.instance().cloned());
+        let handle = self.spawn(Some(step), op);
+        if let Some(live) = making.flatten().and_then(|id| self.lives.get_mut(&id)) {
+            live.making = Some(handle);
+        }
     }
 
     pub(super) async fn on_done(&mut self, done: Done) {
@@ -118,11 +123,21 @@ impl Task {
         }
     }
 
+    /// A step that was broken off: what it left is found by a listing.
+    pub(super) fn on_broken_off(&mut self, step: &Step) {
+        self.list_at = self.list_at.min(self.now());
+        if let Some(id) = step.instance().cloned() {
+            self.step_over(&id);
+        }
+    }
+
     fn step_over(&mut self, id: &InstanceId) {
         let now = self.now();
         self.steps_done += 1;
         if let Some(live) = self.lives.get_mut(id) {
             live.busy = false;
+            live.making = None;
+            live.pulling.store(false, Ordering::Relaxed);
             if std::mem::take(&mut live.touching) {
                 live.touched = self.steps_done;
             }

@@ -7,7 +7,15 @@
 //!    +------------- exit, stop, loss ----------------+---------------------+
 //! ```
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::task::AbortHandle;
 
 use crate::{
     model::{AgentStatus, Desired, Health, State},
@@ -59,6 +67,9 @@ pub(super) struct Live {
     pub(super) touched: u64,
     pub(super) reason: Option<String>,
     pub(super) shown: Option<State>,
+    /// Set while the image of the container being made is fetched; that may be broken off.
+    pub(super) pulling: Arc<AtomicBool>,
+    pub(super) making: Option<AbortHandle>,
     /// A listing was not believed about it, since a step was in flight.
     pub(super) doubted: bool,
     /// It was there before this supervisor: most likely it runs.
@@ -94,6 +105,8 @@ impl Default for Live {
             touched: 0,
             reason: None,
             shown: None,
+            pulling: Arc::default(),
+            making: None,
             doubted: false,
             resumed: false,
         }
@@ -156,6 +169,15 @@ impl Live {
         self.tries = 0;
         self.reason = None;
         self.kick = None;
+    }
+
+    /// Nobody waits for the image any more.
+    pub(super) fn break_off_pull(&mut self) {
+        if self.pulling.load(Ordering::Relaxed)
+            && let Some(making) = self.making.take()
+        {
+            making.abort();
+        }
     }
 
     /// When a running container without a ready server has had its time, and why.

@@ -1,7 +1,14 @@
 //! Slow things, each a task of its own in one set: the steps of a plan, listings, probes, the look at a death. They
 //! report to the reconciler and change nothing of its state themselves.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 
@@ -77,6 +84,8 @@ pub(super) struct NewContainer {
     pub(super) spec: ContainerSpec,
     /// The image as the type names it.
     pub(super) reference: String,
+    /// Set while the image is being fetched.
+    pub(super) pulling: Arc<AtomicBool>,
 }
 
 /// What every operation may use.
@@ -158,7 +167,10 @@ impl Tools {
             other => return Ok(other?),
         }
         log::info!(image = image.as_str(); "the image is not on this box: pulling it");
-        match self.engine.pull(image).await {
+        new.pulling.store(true, Ordering::Relaxed);
+        let pulled = self.engine.pull(image).await;
+        new.pulling.store(false, Ordering::Relaxed);
+        match pulled {
             Ok(()) => {}
             Err(e @ EngineError::Unreachable { .. }) => return Err(e.into()),
             Err(e) => {

@@ -1,6 +1,9 @@
 //! What everybody sees: a snapshot after every change, whole and without a lock.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{Snapshot, task::Task};
 use crate::{
@@ -18,7 +21,9 @@ impl Task {
             State::Failed => record.failure.clone(),
             State::Stopped => None,
             _ => {
-                let own = live.and_then(|l| l.reason.clone());
+                let pulling = live.is_some_and(|l| l.pulling.load(Ordering::Relaxed));
+                let fetching = || format!("fetching the image {}", record.spec.image.reference);
+                let own = pulling.then(fetching).or_else(|| live.and_then(|l| l.reason.clone()));
                 let engine = self.away.clone().filter(|_| state != State::Running);
                 own.or(engine)
             }

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
@@ -236,6 +236,11 @@ impl Task {
                 self.op_of.remove(&task);
                 self.on_done(done).await;
             }
+            Err(e) if e.is_cancelled() => {
+                if let Some(Some(step)) = self.op_of.remove(&e.id()) {
+                    self.on_broken_off(&step);
+                }
+            }
             Err(e) => {
                 log::error!("an operation ended badly: {e}");
                 match self.op_of.remove(&e.id()) {
@@ -339,9 +344,10 @@ impl Task {
         next
     }
 
-    pub(super) fn spawn(&mut self, step: Option<Step>, op: impl Future<Output = Done> + Send + 'static) {
+    pub(super) fn spawn(&mut self, step: Option<Step>, op: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
         let handle = self.ops.spawn(op);
         self.op_of.insert(handle.id(), step);
+        handle
     }
 
     /// Keeps when tokens were last used; no harm where it fails.

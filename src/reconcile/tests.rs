@@ -32,6 +32,7 @@ struct World {
     made: AtomicU32,
     away: std::sync::atomic::AtomicBool,
     image_missing: std::sync::atomic::AtomicBool,
+    pull_hangs: std::sync::atomic::AtomicBool,
     /// Containers exit at once with this status.
     dies: std::sync::atomic::AtomicBool,
     healthy: std::sync::atomic::AtomicBool,
@@ -175,6 +176,9 @@ impl Engine for Fake {
     }
     fn pull<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
         async {
+            if self.0.pull_hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             let why = "no registry".to_owned();
             Err(EngineError::Refused { what: "pull", why })
         }
@@ -574,4 +578,19 @@ async fn actions_are_refused_with_words_and_change_nothing() {
     let before = bench.handle.heartbeat();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(bench.handle.heartbeat() > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_does_not_wait_for_a_pull() {
+    let bench = start();
+    bench.world.image_missing.store(true, Ordering::SeqCst);
+    bench.world.pull_hangs.store(true, Ordering::SeqCst);
+    let id = bench.run().await.id;
+    let fetching = |r: &Option<String>| {
+        r.as_ref()
+            .is_some_and(|r| r.contains("fetching the image berth/echo:1"))
+    };
+    bench.until("fetching", |v| fetching(&v[&id].reason)).await;
+    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.until("gone", BTreeMap::is_empty).await;
 }

@@ -294,3 +294,51 @@ fn a_full_disk_refuses_and_then_serves_again() {
     let ids: Vec<_> = store.load().unwrap().instances.into_keys().collect();
     assert_eq!(ids, [instance('a').id, instance('c').id]);
 }
+
+/// On a file system that is really full; needs root to mount one, and says so where it may not.
+#[test]
+fn a_real_full_disk_refuses_and_then_serves_again() {
+    struct Mount(tempfile::TempDir);
+    impl Drop for Mount {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+        }
+    }
+    let at = Mount(tempfile::tempdir().unwrap());
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+        .arg(at.0.path())
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !mount.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: may not mount");
+        return;
+    }
+    let mut store = Store::open(at.0.path(), &box_id()).unwrap();
+    store.commit(&[Change::PutInstance(Box::new(instance('a')))]).unwrap();
+    let filler = at.0.path().join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    let mut refused = 0;
+    let mut kept = vec![instance('a').id];
+    for c in 'b'..='y' {
+        let mut big = instance(c);
+        big.env.insert("BIG".into(), Sealed(vec![1; 100_000]));
+        match store.commit(&[Change::PutInstance(Box::new(big.clone()))]) {
+            Ok(()) => kept.push(big.id),
+            Err(e) => {
+                refused += 1;
+                assert!(!e.to_string().is_empty());
+            }
+        }
+    }
+    assert!(refused > 0, "the disk was never full");
+    fs::remove_file(&filler).unwrap();
+    drop(file);
+    store.commit(&[Change::PutInstance(Box::new(instance('z')))]).unwrap();
+    kept.push(instance('z').id);
+    assert_eq!(store.load().unwrap().instances.into_keys().collect::<Vec<_>>(), kept);
+    drop(store);
+    let again = Store::open(at.0.path(), &box_id()).unwrap().load().unwrap();
+    assert_eq!(again.instances.into_keys().collect::<Vec<_>>(), kept);
+}
