@@ -1,2 +1,7 @@
 //! The one binary: see `berth::cli`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    berth::cli::main()
+}

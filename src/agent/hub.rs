@@ -1,0 +1,275 @@
+//! Carries out what the bridge decides: answers to exchanges, lines to processes, starts and stops.
+//!
+//! Never decides anything of the protocol itself, and never holds a borrow of the bridge while it does something.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::sync::{Notify, oneshot};
+
+use super::journal;
+use super::process::{self, Handle};
+use super::reap::Reaper;
+use super::slot::{Head, Slot};
+use super::status::Board;
+use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId};
+use crate::model::{AgentState, Secret};
+
+/// How often the bridge looks at its deadlines while something is under way, and while nothing is.
+const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const NO_BUFFER: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What every server process is started with.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub(super) command: Vec<String>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) order: BTreeMap<String, Secret>,
+    pub(super) secrets: Rc<[Secret]>,
+    pub(super) max_message: usize,
+}
+
+/// The bridge and what it drives.
+#[derive(Debug)]
+pub(super) struct Hub {
+    bridge: RefCell<Bridge>,
+    slots: RefCell<HashMap<WireId, Rc<Slot>>>,
+    procs: RefCell<HashMap<ProcId, Rc<Handle>>>,
+    running: Cell<usize>,
+    next: Cell<u64>,
+    probes: RefCell<HashMap<u64, oneshot::Sender<Option<String>>>>,
+    wake: Notify,
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    pub(super) recipe: Recipe,
+    pub(super) reaper: Rc<Reaper>,
+    board: Rc<Board>,
+    /// Whether an answer of the server means that the instance is ready.
+    counts: bool,
+    this: Weak<Hub>,
+}
+
+impl Hub {
+    /// A bridge for these processes; [`Hub::start`] starts the first.
+    pub(super) fn new(config: Config, recipe: Recipe, reaper: Rc<Reaper>, board: Rc<Board>, counts: bool) -> Rc<Self> {
+        let random = Box::new(|out: &mut [u8]| {
+            if getrandom::fill(out).is_err() {
+                // Without randomness there are no session ids that nobody can guess.
+                std::process::abort();
+            }
+        });
+        Rc::new_cyclic(|this| Self {
+            bridge: RefCell::new(Bridge::new(config, random)),
+            slots: RefCell::default(),
+            procs: RefCell::default(),
+            running: Cell::new(0),
+            next: Cell::new(1),
+            probes: RefCell::default(),
+            wake: Notify::new(),
+            scratch: RefCell::new(vec![0; 32 * 1024].into()),
+            recipe,
+            reaper,
+            board,
+            counts,
+            this: this.clone(),
+        })
+    }
+
+    /// Starts the standing process and the ticks.
+    pub(super) fn start(self: &Rc<Self>) {
+        self.with(|b, now| b.start(now));
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                if this.busy() {
+                    tokio::time::sleep(TICKS.0).await;
+                } else {
+                    let _ = tokio::time::timeout(TICKS.1, this.wake.notified()).await;
+                }
+                this.with(|b, now| b.tick(now));
+            }
+        });
+    }
+
+    fn busy(&self) -> bool {
+        self.bridge.borrow().busy()
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.bridge.borrow().sessions()
+    }
+
+    /// Server processes that run, those that are about to end included.
+    pub(super) fn processes(&self) -> usize {
+        self.running.get()
+    }
+
+    /// A new exchange.
+    pub(super) fn wire(&self) -> (WireId, Rc<Slot>) {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let slot = Rc::new(Slot::default());
+        self.slots.borrow_mut().insert(id, Rc::clone(&slot));
+        (id, slot)
+    }
+
+    /// The exchange's client is gone, or has got its answer.
+    pub(super) fn drop_wire(&self, id: WireId) {
+        if let Some(slot) = self.slots.borrow_mut().remove(&id) {
+            slot.dead.set(true);
+        } else {
+            return;
+        }
+        self.with(|b, now| b.closed(now, id));
+    }
+
+    /// Lets the bridge think, then does what it decided.
+    pub(super) fn with(&self, think: impl FnOnce(&mut Bridge, Instant)) {
+        let now = Instant::now();
+        let (mut effects, busy, was) = {
+            let mut bridge = self.bridge.borrow_mut();
+            let was = bridge.busy();
+            think(&mut bridge, now);
+            (bridge.take_effects(), bridge.busy(), was)
+        };
+        if busy && !was {
+            self.wake.notify_one();
+        }
+        while !effects.is_empty() {
+            for effect in effects {
+                self.apply(effect, now);
+            }
+            effects = self.bridge.borrow_mut().take_effects();
+        }
+    }
+
+    fn apply(&self, effect: Effect, now: Instant) {
+        match effect {
+            Effect::Spawn(id) => self.spawn(id, now),
+            Effect::Input(id) => {
+                if let Some(p) = self.procs.borrow().get(&id) {
+                    p.input.notify_one();
+                }
+            }
+            Effect::Stop(id) => {
+                if let Some(p) = self.procs.borrow_mut().remove(&id) {
+                    p.stop();
+                }
+            }
+            Effect::Answer(wire, answer) => {
+                if let Some(slot) = self.slots.borrow_mut().remove(&wire) {
+                    slot.head(head(answer));
+                }
+            }
+            Effect::Open(wire, session) => {
+                if let Some(slot) = self.slots.borrow().get(&wire) {
+                    slot.head(stream_head(session));
+                }
+            }
+            Effect::Send(wire, bytes) => {
+                let slot = self.slots.borrow().get(&wire).cloned();
+                if slot.is_some_and(|s| !s.send(bytes)) {
+                    self.slots.borrow_mut().remove(&wire);
+                    self.bridge.borrow_mut().closed(now, wire);
+                }
+            }
+            Effect::Close(wire) => {
+                if let Some(slot) = self.slots.borrow_mut().remove(&wire) {
+                    slot.end();
+                }
+            }
+            Effect::Health(ticket, fault) => {
+                if let Some(waiting) = self.probes.borrow_mut().remove(&ticket) {
+                    let _ = waiting.send(fault);
+                }
+            }
+            Effect::Ready => {
+                if self.counts {
+                    self.board.set(AgentState::Ready, None);
+                }
+            }
+            Effect::Failed(why) => self.board.set(AgentState::Failed, Some(why)),
+            Effect::Log(text) => journal::say("bridge", &text),
+        }
+    }
+
+    fn spawn(&self, id: ProcId, now: Instant) {
+        let Some(this) = self.this.upgrade() else { return };
+        match process::start(&this, id) {
+            Ok(handle) => {
+                self.running.set(self.running.get() + 1);
+                self.procs.borrow_mut().insert(id, handle);
+            }
+            Err(why) => self.bridge.borrow_mut().gone(now, id, &why),
+        }
+    }
+
+    /// A process has ended.
+    pub(super) fn ended(&self, id: ProcId, why: &str) {
+        self.running.set(self.running.get().saturating_sub(1));
+        if self.procs.borrow_mut().remove(&id).is_some() {
+            self.with(|b, now| b.gone(now, id, why));
+        }
+    }
+
+    /// Takes the lines that wait for a process's stdin.
+    pub(super) fn take_input(&self, id: ProcId, buffer: &mut Vec<u8>) {
+        self.bridge.borrow_mut().take_input(id, buffer);
+    }
+
+    /// Closes every process's stdin and sees them end.
+    pub(super) fn stop_all(&self) {
+        for (_, p) in self.procs.borrow_mut().drain() {
+            p.stop();
+        }
+    }
+
+    /// One round trip to the server: `None` is healthy.
+    pub(super) async fn health(&self, limit: Duration) -> Option<String> {
+        let ticket = self.next.get();
+        self.next.set(ticket + 1);
+        let (tell, told) = oneshot::channel();
+        self.probes.borrow_mut().insert(ticket, tell);
+        self.with(|b, now| b.health(now, ticket));
+        let answer = tokio::time::timeout(limit, told).await;
+        self.probes.borrow_mut().remove(&ticket);
+        match answer {
+            Ok(Ok(fault)) => fault,
+            _ => Some(format!("the server gave no answer within {} ms", limit.as_millis())),
+        }
+    }
+}
+
+fn head(answer: Answer) -> Head {
+    let mut headers = HeaderMap::new();
+    if !answer.body.is_empty() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some(value) = answer.session.and_then(|s| HeaderValue::try_from(s).ok()) {
+        headers.insert(SESSION, value);
+    }
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = answer.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Head { status, headers, body: Some(answer.body) }
+}
+
+fn stream_head(session: Option<String>) -> Head {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(NO_BUFFER, HeaderValue::from_static("no"));
+    if let Some(value) = session.and_then(|s| HeaderValue::try_from(s).ok()) {
+        headers.insert(SESSION, value);
+    }
+    Head { status: StatusCode::OK, headers, body: None::<Bytes> }
+}

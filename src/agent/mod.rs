@@ -1,0 +1,106 @@
+//! Process 1 in every container: dials home, receives its start order, runs the type's services and server processes,
+//! bridges stdio to Streamable HTTP, and says how it is.
+//!
+//! One thread, one runtime, no locks: tasks share state by `Rc` and never hold a borrow across a wait. Uses `model` and
+//! `mcp` only. Never writes a credential anywhere but into the environment of the processes it starts.
+//!
+//! | task | module | ends |
+//! | --- | --- | --- |
+//! | pool of connections to the supervisor, one task each | [`link`] | never |
+//! | reaper | [`reap`] | never |
+//! | signals | this one | with the agent |
+//! | ticks of the bridge | [`hub`] | never |
+//! | a server process: its pipes and its end | [`process`] | with the process |
+//! | a service | [`services`] | by its restart policy |
+//! | the stderr of a child | [`journal`] | with the child |
+
+mod hub;
+mod journal;
+mod link;
+mod orders;
+mod process;
+mod proxy;
+mod reap;
+mod serve;
+mod services;
+mod slot;
+mod spawn;
+mod status;
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the supervisor listens, unless `BERTH_AGENT_SOCKET` says otherwise.
+const SOCKET: &str = "/berth/run/agent.sock";
+/// How long everything has to end after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(8);
+/// How long the supervisor has to read why the agent failed.
+const LAST_WORD: Duration = Duration::from_millis(700);
+
+/// Runs the agent until it is told to stop (status 0) or cannot run (status 1).
+pub fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            journal::say("agent", &format!("cannot start: {e}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    let code = local.block_on(&runtime, run());
+    // Whatever is still running in other tasks ends with the process.
+    std::process::exit(i32::from(code));
+}
+
+async fn run() -> u8 {
+    let socket = std::env::var_os("BERTH_AGENT_SOCKET").unwrap_or_else(|| SOCKET.into());
+    let reaper = match reap::Reaper::start() {
+        Ok(reaper) => reaper,
+        Err(e) => {
+            journal::say("agent", &format!("cannot watch for ended processes: {e}"));
+            return 1;
+        }
+    };
+    let board = Rc::new(status::Board::new());
+    let orders = Rc::new(orders::Orders::new(Rc::clone(&board), Rc::clone(&reaper)));
+    link::start(socket.into(), Rc::clone(&orders));
+    board.start_beat();
+    let stopped = signals(&reaper);
+    tokio::select! {
+        r = stopped => {
+            if let Err(e) = r {
+                journal::say("agent", &format!("cannot listen for signals: {e}"));
+                return 1;
+            }
+            orders.stop(DRAIN).await;
+            0
+        }
+        reason = board.failed() => {
+            journal::say("agent", &reason);
+            tokio::time::sleep(LAST_WORD).await;
+            reaper.kill_all();
+            1
+        }
+    }
+}
+
+/// Passes SIGHUP, SIGUSR1 and SIGUSR2 on to every child's group; returns on SIGTERM or SIGINT.
+async fn signals(reaper: &Rc<reap::Reaper>) -> std::io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let mut usr1 = signal(SignalKind::user_defined1())?;
+    let mut usr2 = signal(SignalKind::user_defined2())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            _ = hup.recv() => reaper.signal_all(nix::sys::signal::Signal::SIGHUP),
+            _ = usr1.recv() => reaper.signal_all(nix::sys::signal::Signal::SIGUSR1),
+            _ = usr2.recv() => reaper.signal_all(nix::sys::signal::Signal::SIGUSR2),
+        }
+    }
+}

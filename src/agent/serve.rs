@@ -1,0 +1,166 @@
+//! The paths that the agent serves to the supervisor (see `model::order`), as HTTP.
+//!
+//! Knows no protocol: `/mcp` goes to the bridge or the proxy, the rest to the orders and the board.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::hub::Hub;
+use super::orders::{Endpoint, Orders, Taken};
+use super::proxy;
+use super::slot::{Body, Head, Keep, Marked, OnDrop, Served, Slot};
+use crate::mcp::{codes, message};
+use crate::model::StartOrder;
+
+/// A start order may have so many bytes.
+const MAX_ORDER: usize = 1024 * 1024;
+const MCP: &str = "/mcp";
+
+/// Answers one request; `mark` lives until the answer is sent.
+pub(super) async fn serve(orders: Rc<Orders>, req: Request<Incoming>, mark: Keep) -> Served {
+    let (status, headers, body) = match (req.method(), req.uri().path()) {
+        (_, MCP) => match mcp(&orders, req).await {
+            Ok((head, body)) => (head.status, head.headers, body),
+            Err((status, code, text)) => failure(status, code, &text),
+        },
+        (&Method::POST, "/.berth/start") => start(&orders, req).await,
+        (&Method::GET, "/.berth/events") => events(&orders),
+        (&Method::GET, "/.berth/status") => {
+            let text = serde_json::to_vec(&orders.board.status()).unwrap_or_default();
+            typed(StatusCode::OK, "application/json", text.into())
+        }
+        (&Method::GET, "/.berth/health") => match orders.health().await {
+            None => (StatusCode::NO_CONTENT, http::HeaderMap::new(), Body::Full(None)),
+            Some(why) => typed(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", why.into()),
+        },
+        _ => failure(StatusCode::NOT_FOUND, codes::NOT_FOUND, "no such path"),
+    };
+    let mut response = Response::new(Marked(body, mark));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+type Parts = (StatusCode, http::HeaderMap, Body);
+type Refused = (StatusCode, i64, String);
+
+fn typed(status: StatusCode, kind: &'static str, body: Bytes) -> Parts {
+    let mut headers = http::HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    (status, headers, Body::Full(Some(body)))
+}
+
+fn failure(status: StatusCode, code: i64, text: &str) -> Parts {
+    let mut parts = typed(status, "application/json", message::error("", code, text, None).into());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        parts.1.insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    parts
+}
+
+async fn start(orders: &Rc<Orders>, req: Request<Incoming>) -> Parts {
+    let body = match collect(req, MAX_ORDER).await {
+        Ok((_, body)) => body,
+        Err((status, code, text)) => return failure(status, code, &text),
+    };
+    // The parser's own text could quote a credential: say where, not what.
+    let order: StartOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(e) => {
+            let text = format!("the start order is not valid at line {}, column {}", e.line(), e.column());
+            return failure(StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, &text);
+        }
+    };
+    match orders.take(order) {
+        Taken::Yes => (StatusCode::NO_CONTENT, http::HeaderMap::new(), Body::Full(None)),
+        Taken::Other => failure(StatusCode::CONFLICT, codes::INVALID_REQUEST, "another spec runs here already"),
+    }
+}
+
+fn events(orders: &Rc<Orders>) -> Parts {
+    let slot = orders.board.listen();
+    let end = Rc::clone(&slot);
+    let keep: Keep = Box::new(OnDrop(Some(move || end.dead.set(true))));
+    let mut parts = typed(StatusCode::OK, "application/x-ndjson", Bytes::new());
+    parts.2 = Body::Stream(slot, keep);
+    parts
+}
+
+async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body), Refused> {
+    let unready = || (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the server is not ready".to_owned());
+    if orders.stopping() {
+        return Err(unready());
+    }
+    match orders.endpoint().ok_or_else(unready)? {
+        Endpoint::Bridge(hub) => bridge(orders, &hub, req).await,
+        Endpoint::Proxy { port, path } => match proxy::pass(port, &path, req).await {
+            Ok(answer) => {
+                let (parts, body) = answer.into_parts();
+                Ok((Head { status: parts.status, headers: parts.headers, body: None }, Body::Proxied(body)))
+            }
+            Err(why) => {
+                let text = format!("the server does not answer on its port: {why}");
+                Err((StatusCode::BAD_GATEWAY, codes::SERVER_GONE, text))
+            }
+        },
+    }
+}
+
+async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Result<(Head, Body), Refused> {
+    let (parts, body) = match *req.method() {
+        Method::POST => collect(req, orders.max_message()).await?,
+        _ => (req.into_parts().0, Bytes::new()),
+    };
+    let (wire, slot) = hub.wire();
+    let at_end = {
+        let hub = Rc::clone(hub);
+        OnDrop(Some(move || hub.drop_wire(wire)))
+    };
+    hub.with(|b, now| match parts.method {
+        Method::POST => b.post(now, wire, &parts.headers, &body),
+        Method::GET => b.get(now, wire, &parts.headers),
+        Method::DELETE => b.delete(now, wire, &parts.headers),
+        _ => b.not_allowed(wire, "GET, POST, DELETE"),
+    });
+    drop((parts, body));
+    let mut head = Slot::wait_head(&slot).await;
+    let body = match head.body.take() {
+        Some(bytes) => Body::Full((!bytes.is_empty()).then_some(bytes)),
+        None => Body::Stream(slot, Box::new(at_end)),
+    };
+    Ok((head, body))
+}
+
+/// Reads a whole body, `limit` bytes at most. The usual case, one piece, is not copied.
+async fn collect(req: Request<Incoming>, limit: usize) -> Result<(http::request::Parts, Bytes), Refused> {
+    let too_long = || {
+        let text = format!("the body may have {limit} bytes at most");
+        (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT, text)
+    };
+    let (parts, mut body) = req.into_parts();
+    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|n| n > limit) {
+        return Err(too_long());
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let broken = |e: hyper::Error| (StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, e.to_string());
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(too_long());
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&std::mem::take(&mut first));
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok((parts, if rest.is_empty() { first } else { rest.freeze() }))
+}

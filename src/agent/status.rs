@@ -1,0 +1,161 @@
+//! What the agent says of itself: the status, and who listens to its changes.
+//!
+//! ```text
+//! waiting --start order--> starting --first healthy answer--> ready
+//!                              |                                |
+//!                              +------> failed <----------------+
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::hub::Hub;
+use super::slot::Slot;
+use crate::model::{AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, ServiceStatus};
+
+/// How often a listener hears something at least.
+const BEAT: Duration = Duration::from_secs(5);
+/// Listeners at most; the oldest gives way.
+const MAX_LISTENERS: usize = 8;
+
+/// The status and its listeners.
+#[derive(Debug)]
+pub(super) struct Board {
+    state: Cell<AgentState>,
+    spec: RefCell<Option<String>>,
+    reason: RefCell<Option<String>>,
+    services: RefCell<Vec<ServiceStatus>>,
+    hub: RefCell<Weak<Hub>>,
+    listeners: RefCell<Vec<Rc<Slot>>>,
+    last: Cell<Instant>,
+    failed: Notify,
+}
+
+impl Board {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Cell::new(AgentState::Waiting),
+            spec: RefCell::default(),
+            reason: RefCell::default(),
+            services: RefCell::default(),
+            hub: RefCell::default(),
+            listeners: RefCell::default(),
+            last: Cell::new(Instant::now()),
+            failed: Notify::new(),
+        }
+    }
+
+    pub(super) fn state(&self) -> AgentState {
+        self.state.get()
+    }
+
+    /// The hash of the order that was taken.
+    pub(super) fn spec(&self) -> Option<String> {
+        self.spec.borrow().clone()
+    }
+
+    /// An order was taken.
+    pub(super) fn starting(&self, spec: &str, services: Vec<ServiceStatus>) {
+        *self.spec.borrow_mut() = Some(spec.to_owned());
+        *self.services.borrow_mut() = services;
+        self.set(AgentState::Starting, None);
+    }
+
+    /// Counts come from this hub from now on.
+    pub(super) fn attach(&self, hub: &Rc<Hub>) {
+        *self.hub.borrow_mut() = Rc::downgrade(hub);
+    }
+
+    /// Changes state and reason, and says so if that is news.
+    pub(super) fn set(&self, state: AgentState, reason: Option<String>) {
+        if self.state.get() == AgentState::Failed || (self.state.get() == state && *self.reason.borrow() == reason) {
+            return;
+        }
+        self.state.set(state);
+        *self.reason.borrow_mut() = reason;
+        self.publish();
+        if state == AgentState::Failed {
+            self.failed.notify_one();
+        }
+    }
+
+    /// Waits until the agent cannot run any more, and says why.
+    pub(super) async fn failed(&self) -> String {
+        while self.state.get() != AgentState::Failed {
+            self.failed.notified().await;
+        }
+        self.reason.borrow().clone().unwrap_or_default()
+    }
+
+    /// Changes one service's entry.
+    pub(super) fn service(&self, index: usize, change: impl FnOnce(&mut ServiceStatus)) {
+        if let Some(s) = self.services.borrow_mut().get_mut(index) {
+            change(s);
+        }
+        self.publish();
+    }
+
+    /// The status now.
+    pub(super) fn status(&self) -> AgentStatus {
+        let hub = self.hub.borrow().upgrade();
+        AgentStatus {
+            protocol: AGENT_PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.state.get(),
+            spec: self.spec.borrow().clone(),
+            reason: self.reason.borrow().clone(),
+            services: self.services.borrow().clone(),
+            sessions: hub.as_ref().map_or(0, |h| h.sessions() as u32),
+            processes: hub.as_ref().map_or(0, |h| h.processes() as u32),
+        }
+    }
+
+    /// A listener: hears the status now, and every change.
+    pub(super) fn listen(&self) -> Rc<Slot> {
+        let slot = Rc::new(Slot::default());
+        slot.send(line(&AgentEvent::Status(self.status())));
+        let mut all = self.listeners.borrow_mut();
+        all.retain(|l| !l.dead.get());
+        if all.len() >= MAX_LISTENERS {
+            all.remove(0).end();
+        }
+        all.push(Rc::clone(&slot));
+        slot
+    }
+
+    /// Says `alive` where nothing else was said for a while.
+    pub(super) fn start_beat(self: &Rc<Self>) {
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                let next = this.last.get() + BEAT;
+                tokio::time::sleep_until(next).await;
+                if Instant::now() >= this.last.get() + BEAT {
+                    this.tell(&line(&AgentEvent::Alive));
+                }
+            }
+        });
+    }
+
+    fn publish(&self) {
+        self.tell(&line(&AgentEvent::Status(self.status())));
+    }
+
+    fn tell(&self, bytes: &Bytes) {
+        self.last.set(Instant::now());
+        let mut all = self.listeners.borrow_mut();
+        all.retain(|l| !l.dead.get() && l.send(bytes.clone()));
+    }
+}
+
+fn line(event: &AgentEvent) -> Bytes {
+    // A status holds nothing that JSON cannot carry.
+    let mut text = serde_json::to_vec(event).unwrap_or_default();
+    text.push(b'\n');
+    text.into()
+}

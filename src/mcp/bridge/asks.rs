@@ -1,0 +1,143 @@
+//! Asks: requests from a server to a client (sampling, elicitation, roots, ping), and the client's answers.
+//!
+//! Never shows one client another's question: where more than one could be meant, the server gets an error.
+
+use std::time::Instant;
+
+use super::{Ask, AskId, Bridge, CallId, LaneId, ProcId, Role, SessionNo, UNDELIVERED, What};
+use crate::mcp::message::{self, Message};
+use crate::mcp::codes;
+
+/// Requests of one process that may wait for answers.
+const MAX_ASKS: usize = 256;
+
+impl Bridge {
+    /// A server asks.
+    pub(super) fn asked(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let Some(p) = self.procs.get(&proc) else { return };
+        let own = match p.role {
+            Role::Session(no) => Some(no),
+            _ => None,
+        };
+        if own.is_none() && m.method == "ping" {
+            return self.answer_server(proc, &message::result(m.id, "{}"));
+        }
+        if self.asks.len() >= MAX_ASKS {
+            return self.refuse_server(proc, m.id, "too many requests wait for clients");
+        }
+        let calls: Vec<CallId> =
+            p.calls.iter().copied().filter(|id| self.calls.get(id).is_some_and(|c| c.lane.is_some())).collect();
+        if let Some(no) = own {
+            return self.ask_session(now, proc, no, &calls, m);
+        }
+        let suspended = self.suspended_of(proc);
+        match (calls.as_slice(), suspended) {
+            ([call], 0) => self.ask_call(now, proc, *call, m),
+            ([], 1) => self.ask_suspended(now, proc, m),
+            ([], 0) => match self.only_session(proc) {
+                Some(no) => self.ask_session(now, proc, no, &[], m),
+                None => self.refuse_server(proc, m.id, "no client is there to answer this"),
+            },
+            _ => self.refuse_server(proc, m.id, "several clients share this server, and any could be meant"),
+        }
+    }
+
+    /// The session of a shared process, if there is exactly one.
+    fn only_session(&self, proc: ProcId) -> Option<SessionNo> {
+        let legacy = Some(proc) == self.standing.proc || Some(proc) == self.twin;
+        let mut shared = self.sessions.iter().filter(|(_, s)| legacy && s.proc.is_none());
+        match (shared.next(), shared.next()) {
+            (Some((no, _)), None) => Some(*no),
+            _ => None,
+        }
+    }
+
+    fn ask_call(&mut self, now: Instant, proc: ProcId, call: CallId, m: &Message<'_>) {
+        let Some(c) = self.calls.get(&call) else { return };
+        match (&c.what, c.session) {
+            (What::Translated(_), _) => self.suspend(now, proc, call, m),
+            (_, Some(no)) => self.ask_session(now, proc, no, &[call], m),
+            _ => self.refuse_server(proc, m.id, "requests to the client have no place in this protocol version"),
+        }
+    }
+
+    /// Asks a session's client, by the stream of its only call, else its own stream, else any of its streams, else
+    /// later.
+    fn ask_session(&mut self, now: Instant, proc: ProcId, no: SessionNo, calls: &[CallId], m: &Message<'_>) {
+        let id = self.fresh();
+        let mut buffer = itoa::Buffer::new();
+        let own = buffer.format(id).as_bytes();
+        let mut json = Vec::new();
+        message::splice(&mut json, m.text, &[(message::place(m.text, m.id), own)]);
+        let lane = self.say_to(now, no, calls, &json);
+        let deadline = now + if lane.is_some() { self.config.call } else { UNDELIVERED };
+        let delivered = lane.is_some();
+        self.asks.insert(id, Ask { proc, id: m.id.into(), session: Some(no), lane, delivered, deadline });
+        if !delivered {
+            self.backlog(no, Some(id), json);
+        }
+    }
+
+    /// Says something to a session; `None` when it has no stream for it.
+    pub(super) fn say_to(&mut self, now: Instant, no: SessionNo, calls: &[CallId], json: &[u8]) -> Option<LaneId> {
+        let standing = self.sessions.get(&no)?.lane;
+        let attached = |b: &Self, lane: &LaneId| b.lanes.get(lane).is_some_and(|l| l.wire.is_some() && l.accepts.sse);
+        let of_calls: Vec<LaneId> =
+            calls.iter().filter_map(|c| self.calls.get(c)?.lane).filter(|l| attached(self, l)).collect();
+        let first = if calls.len() == 1 { of_calls.first() } else { None };
+        let standing = attached(self, &standing).then_some(standing);
+        let lane = first.copied().or(standing).or(of_calls.last().copied())?;
+        self.emit(now, lane, json).then_some(lane)
+    }
+
+    /// A client answers.
+    pub(super) fn ask_answered(&mut self, now: Instant, session: SessionNo, m: &Message<'_>) {
+        let Some(id) = message::own_id(m.id).filter(|id| self.asks.get(id).is_some_and(|a| a.session == Some(session)))
+        else {
+            return;
+        };
+        let Some(ask) = self.asks.remove(&id) else { return };
+        if let Some(p) = self.procs.get_mut(&ask.proc) {
+            p.used = now;
+        }
+        let cuts = [(message::place(m.text, m.id), ask.id.as_bytes())];
+        self.write(ask.proc, |out| message::splice_line(out, m.text, &cuts));
+    }
+
+    /// Ends an ask with an error to the server.
+    pub(super) fn fail_ask(&mut self, id: AskId, why: &str) {
+        if let Some(ask) = self.asks.remove(&id) {
+            self.refuse_server(ask.proc, &ask.id, why);
+        }
+    }
+
+    pub(super) fn refuse_server(&mut self, proc: ProcId, id: &str, why: &str) {
+        self.answer_server(proc, &message::error(id, codes::INTERNAL_ERROR, why, None));
+    }
+
+    pub(super) fn answer_server(&mut self, proc: ProcId, json: &[u8]) {
+        if self.clogged(proc) {
+            return;
+        }
+        self.write(proc, |out| {
+            out.extend(json.iter().map(|b| if *b == b'\n' || *b == b'\r' { b' ' } else { *b }));
+            out.push(b'\n');
+        });
+    }
+
+    /// The server takes a request back: tell the client that was asked.
+    pub(super) fn ask_cancelled(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let Some(raw) = message::params(m.params).and_then(|p| p.request_id).map(|r| r.get()) else { return };
+        let Some(id) = self.asks.iter().find(|(_, a)| a.proc == proc && &*a.id == raw).map(|(id, _)| *id) else {
+            return;
+        };
+        let Some(ask) = self.asks.remove(&id) else { return };
+        let mut json = Vec::new();
+        message::splice(&mut json, m.text, &[(message::place(m.text, raw), id.to_string().as_bytes())]);
+        let (Some(no), true) = (ask.session, ask.delivered) else { return };
+        let open = ask.lane.filter(|l| self.lanes.contains_key(l));
+        if !open.is_some_and(|lane| self.emit(now, lane, &json)) {
+            self.say_to(now, no, &[], &json);
+        }
+    }
+}

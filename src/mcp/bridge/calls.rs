@@ -1,0 +1,245 @@
+//! Calls: requests on their way to a server, and their answers on the way back. The hot path.
+//!
+//! Never copies more than once each way, and never looks below the top level of an answer unless the call asks for it.
+
+use std::time::Instant;
+
+use super::{Bridge, Call, CallId, Effect, LaneId, MAX_INPUT, Phase, ProcId, What};
+use crate::mcp::frame::Line;
+use crate::mcp::message::{self, Kind, Message};
+use crate::mcp::{codes, meta};
+
+/// As much of a line that is no message goes to the log.
+const SHOWN: usize = 200;
+
+impl Bridge {
+    /// Puts a line (with its newline) on a process's stdin, or holds it until the process is ready.
+    pub(super) fn write(&mut self, proc: ProcId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(p) = self.procs.get_mut(&proc) else { return };
+        if p.phase != Phase::Ready {
+            write(&mut p.held);
+            return;
+        }
+        if p.input.is_empty() {
+            self.effects.push(Effect::Input(proc));
+        }
+        write(&mut p.input);
+    }
+
+    /// Puts a line on the stdin of a process that is not ready yet.
+    pub(super) fn write_now(&mut self, proc: ProcId, line: &str) {
+        let Some(p) = self.procs.get_mut(&proc) else { return };
+        if p.input.is_empty() {
+            self.effects.push(Effect::Input(proc));
+        }
+        p.input.extend_from_slice(line.as_bytes());
+        p.input.push(b'\n');
+    }
+
+    /// Whether a process has stopped reading.
+    pub(super) fn clogged(&self, proc: ProcId) -> bool {
+        self.procs.get(&proc).is_some_and(|p| p.input.len() + p.held.len() > MAX_INPUT)
+    }
+
+    /// Registers a call; its id is the one to write.
+    pub(super) fn register(&mut self, call: Call) -> CallId {
+        let id = self.fresh();
+        if let Some(p) = self.procs.get_mut(&call.proc) {
+            p.calls.insert(id);
+        }
+        if let Some(lane) = call.lane
+            && let Some(s) = call.session.and_then(|s| self.sessions.get_mut(&s))
+        {
+            debug_assert!(self.lanes.contains_key(&lane));
+            s.ids.insert(call.id.clone(), id);
+        }
+        self.calls.insert(id, call);
+        id
+    }
+
+    /// Forgets a call.
+    pub(super) fn unregister(&mut self, id: CallId) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        if let Some(p) = self.procs.get_mut(&call.proc) {
+            p.calls.remove(&id);
+        }
+        if let Some(s) = call.session.and_then(|s| self.sessions.get_mut(&s))
+            && s.ids.get(&call.id) == Some(&id)
+        {
+            s.ids.remove(&call.id);
+        }
+        Some(call)
+    }
+
+    /// Sends a request of our own.
+    pub(super) fn request(&mut self, now: Instant, proc: ProcId, method: &str, params: &str, what: What) {
+        let deadline = Some(now + self.config.call.min(self.config.start.max(super::UNDELIVERED)));
+        let own = matches!(what, What::Discover | What::Handshake);
+        let deadline = if own { None } else { deadline };
+        let id = self.register(Call {
+            proc,
+            lane: None,
+            session: None,
+            id: "".into(),
+            token: None,
+            deadline,
+            logs: false,
+            what,
+        });
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}");
+        if own {
+            self.write_now(proc, &line);
+        } else {
+            self.write(proc, |out| {
+                out.extend_from_slice(line.as_bytes());
+                out.push(b'\n');
+            });
+        }
+    }
+
+    /// Passes a client's request on, with our id and progress token in it.
+    pub(super) fn pass_on(&mut self, proc: ProcId, id: CallId, m: &Message<'_>, token: Option<&str>) {
+        let mut buffer = itoa::Buffer::new();
+        let own = buffer.format(id).as_bytes();
+        let mut cuts = vec![(message::place(m.text, m.id), own)];
+        if let Some(token) = token {
+            cuts.push((message::place(m.text, token), own));
+            cuts.sort_by_key(|(range, _)| range.start);
+        }
+        self.write(proc, |out| message::splice_line(out, m.text, &cuts));
+    }
+
+    /// A line from a process's stdout.
+    pub fn line(&mut self, now: Instant, proc: ProcId, line: &Line<'_>) {
+        if !self.procs.contains_key(&proc) {
+            return;
+        }
+        let bytes = match line {
+            Line::Whole(bytes) => bytes,
+            Line::TooLong { head, tail } => return self.oversized(now, proc, head, tail),
+        };
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        match message::parse(bytes) {
+            Ok(m) => match m.kind {
+                Kind::Response => self.answered(now, proc, &m),
+                Kind::Request => self.asked(now, proc, &m),
+                Kind::Notification => self.told(now, proc, &m),
+            },
+            Err(_) if bytes.trim_ascii_start().starts_with(b"[") => self.unbatch(now, proc, bytes),
+            Err(e) => {
+                let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).into_owned();
+                self.log(format!("skipped a line on the server's stdout ({e}): {text}"));
+            }
+        }
+    }
+
+    /// A batch from a server (2025-03-26): its messages one by one.
+    fn unbatch(&mut self, now: Instant, proc: ProcId, bytes: &[u8]) {
+        let Ok(items) = serde_json::from_slice::<Vec<&serde_json::value::RawValue>>(bytes) else {
+            return self.log("skipped a line on the server's stdout that is no JSON".to_owned());
+        };
+        for item in items.iter().map(|i| i.get().as_bytes()).filter(|i| !i.starts_with(b"[")) {
+            self.line(now, proc, &Line::Whole(item));
+        }
+    }
+
+    fn oversized(&mut self, now: Instant, proc: ProcId, head: &[u8], tail: &[u8]) {
+        let limit = self.config.max_message;
+        let text = format!("the server's answer is longer than {limit} bytes");
+        let call = message::guess_id(head, tail).filter(|id| self.calls.get(id).is_some_and(|c| c.proc == proc));
+        if let Some(id) = call {
+            return self.abandon(now, id, codes::LIMIT, &text, false);
+        }
+        self.log(format!("the server wrote a line of more than {limit} bytes that answers no call; it is ended"));
+        self.effects.push(Effect::Stop(proc));
+        self.gone(now, proc, &text);
+    }
+
+    /// The answer to a call.
+    fn answered(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let found = message::own_id(m.id).filter(|id| self.calls.get(id).is_some_and(|c| c.proc == proc));
+        let Some(id) = found else {
+            // Late, after its call had ended; or to nothing that was asked.
+            return;
+        };
+        let Some(call) = self.unregister(id) else { return };
+        match call.what {
+            What::Plain | What::Listen => {
+                let Some(lane) = call.lane else { return };
+                let json = self.restore(m, id, &call);
+                let status = meta::status_of(m.error, self.lanes.get(&lane).is_some_and(|l| l.session.is_none()));
+                self.respond(now, lane, json, status);
+            }
+            What::Opening => self.opened(now, &call, m),
+            What::Discover => self.discovered(now, proc, m),
+            What::Handshake => self.greeted(now, proc, m),
+            What::Health(ticket) => self.effects.push(Effect::Health(ticket, None)),
+            What::Unheard => {}
+            What::Translated(_) => self.translated(now, call, m),
+        }
+    }
+
+    /// The answer's text with the client's id in the place of ours (and in the subscription id, where it ends one).
+    pub(super) fn restore(&self, m: &Message<'_>, id: CallId, call: &Call) -> Vec<u8> {
+        let mut cuts = vec![(message::place(m.text, m.id), call.id.as_bytes())];
+        if matches!(call.what, What::Listen)
+            && let Some(raw) = m.result.and_then(meta::subscription)
+            && message::own_id(raw) == Some(id)
+        {
+            cuts.push((message::place(m.text, raw), call.id.as_bytes()));
+            cuts.sort_by_key(|(range, _)| range.start);
+        }
+        let mut json = Vec::new();
+        message::splice(&mut json, m.text, &cuts);
+        json
+    }
+
+    /// Ends a call with an error to its client, and tells the server where that makes sense.
+    pub(super) fn abandon(&mut self, now: Instant, id: CallId, code: i64, why: &str, cancel: bool) {
+        let Some(call) = self.unregister(id) else { return };
+        if cancel && !matches!(call.what, What::Opening) {
+            self.cancel(call.proc, id, why);
+        }
+        match call.what {
+            What::Health(ticket) => self.effects.push(Effect::Health(ticket, Some(why.to_owned()))),
+            What::Opening => self.opening_failed(now, &call, code, why),
+            What::Discover | What::Handshake | What::Unheard => {}
+            What::Plain | What::Listen | What::Translated(_) => {
+                if let Some(lane) = call.lane {
+                    self.respond(now, lane, message::error(&call.id, code, why, None), 200);
+                }
+            }
+        }
+    }
+
+    /// Tells a server that nobody waits for an answer any more.
+    pub(super) fn cancel(&mut self, proc: ProcId, id: CallId, why: &str) {
+        if self.clogged(proc) {
+            return;
+        }
+        let reason = message::quote(why);
+        self.write(proc, |out| {
+            out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":");
+            out.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
+            out.extend_from_slice(b",\"reason\":");
+            out.extend_from_slice(reason.as_bytes());
+            out.extend_from_slice(b"}}\n");
+        });
+    }
+
+    /// A modern exchange was closed by its client: that cancels what it asked for.
+    pub(super) fn hang_up(&mut self, now: Instant, lane: LaneId) {
+        if self.listeners.contains_key(&lane) {
+            self.unlisten(now, lane);
+        }
+        let calls: Vec<CallId> =
+            self.calls.iter().filter(|(_, c)| c.lane == Some(lane)).map(|(id, _)| *id).collect();
+        for id in calls {
+            if let Some(call) = self.unregister(id) {
+                self.cancel(call.proc, id, "the client closed the stream");
+            }
+        }
+    }
+}

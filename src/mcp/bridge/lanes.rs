@@ -1,0 +1,211 @@
+//! Lanes: where the messages to a client go. A lane starts as an open question (JSON or stream?) and is settled by the
+//! first thing to be said.
+//!
+//! ```text
+//!            answer, JSON accepted
+//! waiting ────────────────────────────────────────────► gone
+//!    │ anything else first, or 5 s          answer
+//!    └──────────────► streaming ─────────────────────► gone (its events stay in the session's replay buffer)
+//!                       │    ▲
+//!        wire closed    ▼    │ GET with Last-Event-ID
+//!                     detached (legacy only)
+//! ```
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Answer, Bridge, Effect, KEEP_ALIVE, Lane, LaneId, OPEN_AFTER, REPLAY, REPLAY_ALL, SessionNo, WireId};
+use crate::mcp::head::Accepts;
+use crate::mcp::sse::{self, EventId};
+
+impl Bridge {
+    /// A lane for an exchange: it has the exchange's number.
+    pub(super) fn lane(&mut self, now: Instant, wire: WireId, session: Option<SessionNo>, accepts: Accepts, calls: u32) {
+        let lane = Lane {
+            session,
+            wire: Some(wire),
+            accepts,
+            opened: false,
+            standing: false,
+            seq: 0,
+            pending: calls,
+            batch: None,
+            since: now,
+            last: now,
+        };
+        self.lanes.insert(wire, lane);
+    }
+
+    /// Says something before the answer. `false` when this lane cannot carry it.
+    pub(super) fn emit(&mut self, now: Instant, id: LaneId, json: &[u8]) -> bool {
+        if !self.open(now, id) {
+            return false;
+        }
+        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        lane.last = now;
+        let Some(session) = lane.session else {
+            let Some(wire) = lane.wire else { return false };
+            self.effects.push(Effect::Send(wire, Bytes::from(sse::event(None, json))));
+            return true;
+        };
+        lane.seq += 1;
+        let event = EventId { lane: id, seq: lane.seq };
+        let bytes = Bytes::from(sse::event(Some(event), json));
+        if let Some(wire) = lane.wire {
+            self.effects.push(Effect::Send(wire, bytes.clone()));
+        }
+        self.keep(session, event, bytes);
+        true
+    }
+
+    /// Makes the lane a stream, if it may be one.
+    fn open(&mut self, now: Instant, id: LaneId) -> bool {
+        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        if lane.opened {
+            return lane.wire.is_some() || lane.session.is_some();
+        }
+        let (Some(wire), true) = (lane.wire, lane.accepts.sse) else { return false };
+        lane.opened = true;
+        lane.last = now;
+        let session = lane.session.and_then(|s| self.sessions.get_mut(&s));
+        let key = session.as_ref().map(|s| s.key.clone());
+        self.effects.push(Effect::Open(wire, key));
+        if let Some(session) = session {
+            session.had_stream = true;
+            if session.version.as_str() >= "2025-11-25" {
+                lane.seq += 1;
+                let event = EventId { lane: id, seq: lane.seq };
+                self.effects.push(Effect::Send(wire, Bytes::from(sse::prime(event))));
+            }
+        }
+        for early in lane.batch.take().unwrap_or_default() {
+            self.emit(now, id, &early);
+        }
+        true
+    }
+
+    /// Gives one call's answer; the last one ends the lane.
+    pub(super) fn respond(&mut self, now: Instant, id: LaneId, json: Vec<u8>, status: u16) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.pending = lane.pending.saturating_sub(1);
+        let last = lane.pending == 0;
+        if !lane.opened && lane.accepts.json {
+            if let Some(batch) = &mut lane.batch {
+                batch.push(json);
+                if last {
+                    let body = Bytes::from(array(batch));
+                    self.answer(id, Answer { status: 200, body, ..Answer::default() });
+                }
+            } else {
+                self.answer(id, Answer { status, body: Bytes::from(json), ..Answer::default() });
+            }
+            return;
+        }
+        self.emit(now, id, &json);
+        if last {
+            self.end_lane(id);
+        }
+    }
+
+    /// Answers the exchange of a lane that is no stream, and forgets the lane.
+    pub(super) fn answer(&mut self, id: LaneId, answer: Answer) {
+        if let Some(wire) = self.lanes.remove(&id).and_then(|l| l.wire) {
+            self.moved.remove(&wire);
+            self.effects.push(Effect::Answer(wire, answer));
+        }
+    }
+
+    /// Ends a lane's stream and forgets the lane; an exchange without an answer so far gets an empty one.
+    pub(super) fn end_lane(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.remove(&id) else { return };
+        self.listeners.remove(&id);
+        let Some(wire) = lane.wire else { return };
+        self.moved.remove(&wire);
+        if lane.opened {
+            self.effects.push(Effect::Close(wire));
+        } else {
+            self.effects.push(Effect::Answer(wire, Answer { status: 202, ..Answer::default() }));
+        }
+    }
+
+    /// The lane that a wire carries.
+    pub(super) fn lane_of(&self, wire: WireId) -> LaneId {
+        self.moved.get(&wire).copied().unwrap_or(wire)
+    }
+
+    /// An exchange's other end is gone. In the modern era that cancels its call, in the legacy era it does not.
+    pub fn closed(&mut self, now: Instant, wire: WireId) {
+        let id = self.lane_of(wire);
+        self.moved.remove(&wire);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if lane.wire != Some(wire) {
+            return;
+        }
+        lane.wire = None;
+        if let Some(session) = lane.session {
+            if !lane.opened && !lane.standing {
+                // The client has no event id to resume from: its answers will have nowhere to go.
+                lane.accepts = Accepts { json: false, sse: false };
+            }
+            if let Some(s) = self.sessions.get_mut(&session) {
+                s.last = now;
+            }
+            return;
+        }
+        self.lanes.remove(&id);
+        self.hang_up(now, id);
+    }
+
+    /// Carries a lane on another exchange from now on.
+    pub(super) fn attach(&mut self, now: Instant, id: LaneId, wire: WireId) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let before = lane.wire.replace(wire);
+        lane.opened = true;
+        lane.last = now;
+        lane.accepts.sse = true;
+        self.moved.insert(wire, id);
+        if let Some(before) = before {
+            self.moved.remove(&before);
+            self.effects.push(Effect::Close(before));
+        }
+    }
+
+    /// Keeps an event for resumption, within the session's bounds and everybody's.
+    fn keep(&mut self, session: SessionNo, id: EventId, bytes: Bytes) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        s.replay_bytes += bytes.len();
+        self.replay_total += bytes.len();
+        s.replay.push_back((id, bytes));
+        while s.replay.len() > REPLAY.0 || s.replay_bytes > REPLAY.1 || self.replay_total > REPLAY_ALL {
+            let Some((_, old)) = s.replay.pop_front() else { break };
+            s.replay_bytes -= old.len();
+            self.replay_total -= old.len();
+        }
+    }
+
+    /// Streams for calls that take long, comments for streams that are quiet.
+    pub(super) fn tick_lanes(&mut self, now: Instant) {
+        let due = |l: &Lane| {
+            l.wire.is_some()
+                && if l.opened { now >= l.last + KEEP_ALIVE } else { l.accepts.sse && now >= l.since + OPEN_AFTER }
+        };
+        let ids: Vec<LaneId> = self.lanes.iter().filter(|(_, l)| due(l)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if self.open(now, id)
+                && let Some(lane) = self.lanes.get_mut(&id)
+                && let Some(wire) = lane.wire
+            {
+                lane.last = now;
+                self.effects.push(Effect::Send(wire, Bytes::from_static(sse::KEEP_ALIVE)));
+            }
+        }
+    }
+}
+
+fn array(items: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = vec![b'['];
+    out.extend_from_slice(&items.join(&b','));
+    out.push(b']');
+    out
+}

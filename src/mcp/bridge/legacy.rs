@@ -1,0 +1,351 @@
+//! POST, and what legacy clients (2024-11-05 to 2025-11-25) send by it.
+//!
+//! Decides the era of each message; a modern one goes to the module `modern`.
+
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::sessions::{SESSION, VERSION};
+use super::{Answer, Bridge, Call, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, What, WireId};
+use crate::mcp::head::{self, Accepts};
+use crate::mcp::message::{self, Kind, Message};
+use crate::mcp::version::{self, Era};
+use crate::mcp::{codes, meta};
+
+/// Exchanges that may wait for a shared process to be ready.
+const MAX_WAITING: usize = 64;
+/// Messages in one batch.
+const MAX_BATCH: usize = 256;
+
+/// A client of a shared type whose `initialize` waits for the process.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    lane: LaneId,
+    id: Box<str>,
+    version: String,
+    until: Instant,
+}
+
+impl Bridge {
+    /// `POST` on the MCP endpoint. The answer comes as effects for `wire`, now or later.
+    pub fn post(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, body: &[u8]) {
+        if !head::is_json(headers) {
+            let text = "send Content-Type: application/json";
+            return self.refuse(wire, 415, "", codes::INVALID_REQUEST, text, None);
+        }
+        let accepts = head::accepts(headers);
+        if !accepts.json && !accepts.sse {
+            let text = "send Accept: application/json, text/event-stream";
+            return self.refuse(wire, 406, "", codes::INVALID_REQUEST, text, None);
+        }
+        if body.len() > self.config.max_message {
+            let text = format!("a message may have {} bytes at most", self.config.max_message);
+            return self.refuse(wire, 413, "", codes::LIMIT, &text, None);
+        }
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return self.batch(now, wire, headers, accepts, body);
+        }
+        let m = match message::parse(body) {
+            Ok(m) => m,
+            Err(e) => return self.refuse(wire, 400, "", e.code(), &e.to_string(), None),
+        };
+        let said = head::text(headers, VERSION);
+        let modern = match said.map(|v| (version::era(v), v)) {
+            Some((Some(era), _)) => era == Era::Modern,
+            Some((None, v)) => return self.refuse_version(wire, m.id, v),
+            None => !headers.contains_key(SESSION) && meta::names_version(m.params),
+        };
+        if modern {
+            return self.modern(now, wire, headers, accepts, &m);
+        }
+        if m.kind == Kind::Request && m.method == "initialize" {
+            return self.initialize(now, wire, accepts, &m);
+        }
+        let Some(session) = self.session(now, wire, headers, m.id) else { return };
+        match m.kind {
+            Kind::Request => {
+                self.lane(now, wire, Some(session), accepts, 1);
+                self.legacy_request(now, wire, session, &m);
+            }
+            Kind::Notification => {
+                if self.legacy_notification(now, session, &m) {
+                    self.accepted(wire);
+                } else {
+                    self.busy_answer(wire, m.id);
+                }
+            }
+            Kind::Response => {
+                self.ask_answered(now, session, &m);
+                self.accepted(wire);
+            }
+        }
+    }
+
+    fn busy_answer(&mut self, wire: WireId, id: &str) {
+        self.refuse(wire, 503, id, codes::BUSY, "the server has too much to do, try again", None);
+    }
+
+    /// The process that serves a session.
+    pub(super) fn proc_of(&mut self, now: Instant, session: SessionNo) -> Option<u64> {
+        match self.sessions.get(&session)?.proc {
+            Some(own) => Some(own),
+            None => self.shared_legacy(now).ok().flatten(),
+        }
+    }
+
+    /// One request of a session. Its lane exists already.
+    pub(super) fn legacy_request(&mut self, now: Instant, lane: LaneId, session: SessionNo, m: &Message<'_>) {
+        let refused = |bridge: &mut Self, status, code, text: &str| {
+            let body = message::error(m.id, code, text, None);
+            let retry = bridge.lanes.get(&lane).is_some_and(|l| !l.opened && l.batch.is_none() && status == 503);
+            if retry {
+                let answer = Answer { status, retry_after: Some(1), body: body.into(), ..Answer::default() };
+                bridge.answer(lane, answer);
+            } else {
+                bridge.respond(now, lane, body, status);
+            }
+        };
+        let Some(proc) = self.proc_of(now, session) else {
+            return refused(self, 503, codes::NOT_READY, "the server is starting again, try again");
+        };
+        let clogged = self.clogged(proc);
+        let Some(s) = self.sessions.get(&session) else { return };
+        if s.ids.contains_key(m.id) {
+            return refused(self, 400, codes::INVALID_REQUEST, "a request with this id is in flight already");
+        }
+        if clogged || s.ids.len() >= MAX_IN_FLIGHT {
+            return refused(self, 503, codes::BUSY, "the server has too much to do, try again");
+        }
+        if s.proc.is_none() && self.watching(now, lane, session, proc, m) {
+            return;
+        }
+        let token = meta::progress_token(m);
+        let id = self.register(Call {
+            proc,
+            lane: Some(lane),
+            session: Some(session),
+            id: m.id.into(),
+            token: token.map(Into::into),
+            deadline: Some(now + self.config.call),
+            logs: true,
+            what: What::Plain,
+        });
+        self.pass_on(proc, id, m, token);
+    }
+
+    /// One notification of a session; `false` when the server does not read.
+    fn legacy_notification(&mut self, now: Instant, session: SessionNo, m: &Message<'_>) -> bool {
+        let Some(proc) = self.proc_of(now, session) else { return true };
+        if self.clogged(proc) {
+            return false;
+        }
+        let shared = self.sessions.get(&session).is_none_or(|s| s.proc.is_none());
+        if m.method == "notifications/cancelled" {
+            self.legacy_cancel(now, session, proc, m);
+        } else if !shared {
+            self.write(proc, |out| message::splice_line(out, m.text, &[]));
+        } else if !matches!(&*m.method, "notifications/initialized" | "notifications/roots/list_changed") {
+            // Those two speak for one client, and the process has heard ours.
+            self.write(proc, |out| message::splice_line(out, m.text, &[]));
+        }
+        true
+    }
+
+    /// A client cancels a call. The server may answer all the same, for a while.
+    fn legacy_cancel(&mut self, now: Instant, session: SessionNo, proc: u64, m: &Message<'_>) {
+        let Some(raw) = message::params(m.params).and_then(|p| p.request_id) else { return };
+        let Some(id) = self.sessions.get(&session).and_then(|s| s.ids.get(raw.get()).copied()) else { return };
+        let Some(call) = self.calls.get_mut(&id).filter(|c| c.proc == proc) else { return };
+        let grace = now + super::UNDELIVERED;
+        call.deadline = Some(call.deadline.map_or(grace, |d| d.min(grace)));
+        let mut buffer = itoa::Buffer::new();
+        let own = buffer.format(id).as_bytes();
+        let cuts = [(message::place(m.text, raw.get()), own)];
+        self.write(proc, |out| message::splice_line(out, m.text, &cuts));
+    }
+
+    /// A batch (2025-03-26): all its requests share one lane.
+    fn batch(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, accepts: Accepts, body: &[u8]) {
+        let items: Vec<&serde_json::value::RawValue> = match serde_json::from_slice(body) {
+            Ok(items) => items,
+            Err(e) => return self.refuse(wire, 400, "", codes::PARSE_ERROR, &e.to_string(), None),
+        };
+        let parsed: Result<Vec<_>, _> = items.iter().map(|i| message::parse(i.get().as_bytes())).collect();
+        let bad = "a batch holds 1 to 256 requests, notifications and responses, and no initialize";
+        let list = match parsed {
+            Ok(list) if !list.is_empty() && list.len() <= MAX_BATCH => list,
+            _ => return self.refuse(wire, 400, "", codes::INVALID_REQUEST, bad, None),
+        };
+        if list.iter().any(|m| m.method == "initialize") {
+            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, bad, None);
+        }
+        let Some(session) = self.session(now, wire, headers, "") else { return };
+        if self.sessions.get(&session).is_some_and(|s| s.version.as_str() > "2025-03-26") {
+            let text = "this protocol version has no batches";
+            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, text, None);
+        }
+        let requests = list.iter().filter(|m| m.kind == Kind::Request).count();
+        if requests > 0 {
+            self.lane(now, wire, Some(session), accepts, requests as u32);
+            if let Some(lane) = self.lanes.get_mut(&wire) {
+                lane.batch = Some(Vec::new());
+            }
+        }
+        for m in &list {
+            match m.kind {
+                Kind::Request => self.legacy_request(now, wire, session, m),
+                Kind::Notification => {
+                    self.legacy_notification(now, session, m);
+                }
+                Kind::Response => self.ask_answered(now, session, m),
+            }
+        }
+        if requests == 0 {
+            self.accepted(wire);
+        }
+    }
+
+    /// `initialize`: opens a session.
+    fn initialize(&mut self, now: Instant, wire: WireId, accepts: Accepts, m: &Message<'_>) {
+        if self.sessions.len() >= self.config.max_sessions {
+            let text = "all sessions of this server are taken, try again later";
+            return self.refuse(wire, 503, m.id, codes::BUSY, text, None);
+        }
+        let Some(asked) = message::params(m.params).and_then(|p| message::string(p.version?.get())) else {
+            let text = "initialize needs params.protocolVersion";
+            return self.refuse(wire, 400, m.id, codes::INVALID_PARAMS, text, None);
+        };
+        if let (true, Some(why)) = (self.per_session(), &self.modern_only) {
+            let text = format!("this server speaks only {}, which has no initialize ({why})", version::MODERN);
+            return self.refuse(wire, 400, m.id, codes::UNSUPPORTED_PROTOCOL_VERSION, &text, None);
+        }
+        if self.per_session() {
+            let proc = self.spawn(now, Role::Standing, Phase::Initializing, Era::Legacy);
+            let session = self.open_session(now, Some(proc), &asked);
+            if let Some(p) = self.procs.get_mut(&proc) {
+                p.role = Role::Session(session);
+            }
+            self.lane(now, wire, Some(session), accepts, 1);
+            let id = self.register(Call {
+                proc,
+                lane: Some(wire),
+                session: Some(session),
+                id: m.id.into(),
+                token: None,
+                deadline: None,
+                logs: false,
+                what: What::Opening,
+            });
+            let mut line = Vec::new();
+            message::splice(&mut line, m.text, &[(message::place(m.text, m.id), id.to_string().as_bytes())]);
+            let line = String::from_utf8(line).unwrap_or_default().replace(['\n', '\r'], " ");
+            return self.write_now(proc, &line);
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            return self.busy_answer(wire, m.id);
+        }
+        self.lane(now, wire, None, accepts, 1);
+        let until = now + self.config.start;
+        self.waiting.push(Waiting { lane: wire, id: m.id.into(), version: asked, until });
+        self.greet_waiting(now);
+    }
+
+    /// The client's own `initialize` was answered by the process of its session.
+    pub(super) fn opened(&mut self, now: Instant, call: &Call, m: &Message<'_>) {
+        let (Some(no), Some(lane)) = (call.session, call.lane) else { return };
+        let json = self.restore(m, 0, call);
+        let Some(version) = m.result.and_then(meta::protocol_version) else {
+            if let Some(l) = self.lanes.get_mut(&lane) {
+                l.session = None;
+            }
+            self.respond(now, lane, json, 200);
+            return self.end_session(now, no, "initialize was refused");
+        };
+        if let Some(p) = self.procs.get_mut(&call.proc) {
+            p.version = version.clone();
+            p.hello = m.result.map(Into::into);
+        }
+        let Some(session) = self.sessions.get_mut(&no) else { return };
+        session.version = version;
+        session.open = true;
+        session.last = now;
+        let key = session.key.clone();
+        self.ready(now, call.proc);
+        self.welcome(now, lane, Some(key), json);
+    }
+
+    /// Answers `initialize`, with the session's id.
+    fn welcome(&mut self, now: Instant, lane: LaneId, session: Option<String>, json: Vec<u8>) {
+        if self.lanes.get(&lane).is_some_and(|l| l.accepts.json) {
+            self.answer(lane, Answer { status: 200, session, body: json.into(), ..Answer::default() });
+        } else {
+            self.respond(now, lane, json, 200);
+        }
+    }
+
+    /// The process of a session ended, or its time ran out, before it answered `initialize`.
+    pub(super) fn opening_failed(&mut self, now: Instant, call: &Call, code: i64, why: &str) {
+        let (Some(no), Some(lane)) = (call.session, call.lane) else { return };
+        if let Some(l) = self.lanes.get_mut(&lane) {
+            l.session = None;
+        }
+        self.respond(now, lane, message::error(&call.id, code, why, None), 200);
+        self.end_session(now, no, why);
+    }
+
+    /// Answers the clients that wait for a shared process, if it is there.
+    pub(super) fn greet_waiting(&mut self, now: Instant) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let proc = match self.shared_legacy(now) {
+            Ok(Some(proc)) => proc,
+            Ok(None) => return,
+            Err(why) => {
+                let text = format!("this server speaks only {}, which has no initialize ({why})", version::MODERN);
+                return self.refuse_waiting(now, &text);
+            }
+        };
+        for w in std::mem::take(&mut self.waiting) {
+            if !self.lanes.contains_key(&w.lane) {
+                continue;
+            }
+            if self.sessions.len() >= self.config.max_sessions {
+                let text = "all sessions of this server are taken, try again later";
+                let body = message::error(&w.id, codes::BUSY, text, None).into();
+                self.answer(w.lane, Answer { status: 503, retry_after: Some(1), body, ..Answer::default() });
+                continue;
+            }
+            let Some((hello, version)) = self.hello_for(proc, &w.version) else { continue };
+            let no = self.open_session(now, None, &version);
+            let mut key = None;
+            if let Some(s) = self.sessions.get_mut(&no) {
+                s.open = true;
+                key = Some(s.key.clone());
+            }
+            if let Some(l) = self.lanes.get_mut(&w.lane) {
+                l.session = Some(no);
+            }
+            self.welcome(now, w.lane, key, message::result(&w.id, &hello));
+        }
+    }
+
+    /// Tells the clients that wait for a shared process that there is none.
+    pub(super) fn refuse_waiting(&mut self, now: Instant, why: &str) {
+        for w in std::mem::take(&mut self.waiting) {
+            self.respond(now, w.lane, message::error(&w.id, codes::SERVER_GONE, why, None), 200);
+        }
+    }
+
+    /// Clients that have waited too long for a shared process.
+    pub(super) fn tick_waiting(&mut self, now: Instant) {
+        let (late, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| now >= w.until);
+        self.waiting = rest;
+        let late: Vec<Waiting> = late;
+        for w in late {
+            let body = message::error(&w.id, codes::NOT_READY, "the server is not ready, try again", None).into();
+            self.answer(w.lane, Answer { status: 503, retry_after: Some(1), body, ..Answer::default() });
+        }
+    }
+}

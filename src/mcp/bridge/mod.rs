@@ -1,0 +1,403 @@
+//! The bridge: Streamable HTTP exchanges on one side, stdio server processes on the other, as one state machine.
+//!
+//! Sans-IO: callers feed it requests, lines, ends and the time, and carry out the [`Effect`]s that it leaves. It never
+//! waits, never reads a clock, and holds nothing without a bound. One HTTP exchange is a *wire*; the stream of
+//! messages that it carries is a *lane*, which may outlive its wire (resumption) in the legacy era.
+//!
+//! ```text
+//!            post/get/delete                       line
+//!  client ───────────────────► sessions ─► calls ◄──────── processes
+//!         ◄─────────────────── lanes    ◄─ asks  ────────►
+//!            answer/open/send                     input
+//! ```
+//!
+//! A **process**: `discovering → initializing → ready → gone` (legacy servers), `discovering → ready → gone` (modern
+//! ones), `initializing → ready → gone` when the client's own `initialize` opens it (process per session).
+//!
+//! A **call** is a request that a server has not answered yet. Its id is ours, so that clients may share a process;
+//! the client's id and progress token are put back on the way home. It ends by its answer, its deadline, the death
+//! of its process or the end of its session, each of which the client is told.
+//!
+//! An **ask** is a request from a server to a client, which ends by its answer, or by its deadline with an error to the
+//! server.
+
+mod asks;
+mod calls;
+mod lanes;
+mod legacy;
+mod listen;
+mod modern;
+mod notices;
+mod procs;
+mod sessions;
+mod suspend;
+mod tick;
+mod translate;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::head::Accepts;
+use super::sse::EventId;
+use super::version::Era;
+use crate::model::{McpOrder, Processes};
+
+/// A server process, as the bridge names it.
+pub type ProcId = u64;
+/// An HTTP exchange, as the caller names it; never reused.
+pub type WireId = u64;
+type CallId = u64;
+type LaneId = u64;
+type SessionNo = u64;
+type AskId = u64;
+
+/// Requests that one session (or all modern clients of one process) may have in flight.
+const MAX_IN_FLIGHT: usize = 1024;
+/// Bytes that may wait for a server that does not read its stdin.
+const MAX_INPUT: usize = 1024 * 1024;
+/// Events, and bytes of events, kept for resumption per session.
+const REPLAY: (usize, usize) = (256, 1024 * 1024);
+/// Bytes of events kept for resumption over all sessions.
+const REPLAY_ALL: usize = 8 * 1024 * 1024;
+/// Messages, and bytes of messages, kept for a session that has no stream open.
+const BACKLOG: (usize, usize) = (64, 256 * 1024);
+/// How long a request from a server waits for a stream to its client.
+const UNDELIVERED: Duration = Duration::from_secs(5);
+/// When a call without an answer becomes an event stream.
+const OPEN_AFTER: Duration = Duration::from_secs(5);
+/// How often a quiet event stream gets a comment.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A standing process that dies younger than this died quickly.
+const QUICK: Duration = Duration::from_secs(60);
+/// So many quick deaths in a row, and the server has failed.
+const MAX_QUICK: u32 = 5;
+
+/// The limits that the bridge keeps.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// One process for all, or one per session.
+    pub processes: Processes,
+    /// Live sessions at most.
+    pub max_sessions: usize,
+    /// A session that never had a stream ends after this long without traffic.
+    pub idle: Duration,
+    /// A session whose streams have closed ends after this long without traffic.
+    pub vanish: Duration,
+    /// How long one call may take.
+    pub call: Duration,
+    /// How long a server has for its first answer.
+    pub start: Duration,
+    /// One message at most, in bytes.
+    pub max_message: usize,
+}
+
+impl Config {
+    /// The limits of an order.
+    pub fn new(order: &McpOrder, processes: Processes) -> Self {
+        Self {
+            processes,
+            max_sessions: order.max_sessions as usize,
+            idle: Duration::from_millis(order.idle_timeout_ms),
+            vanish: Duration::from_millis(order.vanish_timeout_ms),
+            call: Duration::from_millis(order.call_timeout_ms),
+            start: Duration::from_millis(order.start_timeout_ms),
+            max_message: order.max_message,
+        }
+    }
+}
+
+/// A whole HTTP response.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Mcp-Session-Id`
+    pub session: Option<String>,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+    /// Whether `Allow` is sent: the method does not exist here.
+    pub allow: Option<&'static str>,
+    /// JSON, or nothing.
+    pub body: Bytes,
+}
+
+/// What the caller has to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Start a server process; feed it from [`Bridge::take_input`].
+    Spawn(ProcId),
+    /// [`Bridge::take_input`] has bytes for this process.
+    Input(ProcId),
+    /// Close the process's stdin and see that its group ends. The bridge has forgotten it.
+    Stop(ProcId),
+    /// Answer the exchange, which ends it.
+    Answer(WireId, Answer),
+    /// Answer the exchange with an event stream (with this `Mcp-Session-Id`).
+    Open(WireId, Option<String>),
+    /// Put bytes on the exchange's event stream. A reader that does not keep up loses the stream.
+    Send(WireId, Bytes),
+    /// End the exchange's event stream.
+    Close(WireId),
+    /// The answer to [`Bridge::health`]: `None` is healthy.
+    Health(u64, Option<String>),
+    /// The standing process answered for the first time, or again after it died.
+    Ready,
+    /// The server cannot run.
+    Failed(String),
+    /// A line for the log.
+    Log(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Role {
+    /// The one that says whether the server works; serves everybody that has no process of their own.
+    Standing,
+    /// Serves legacy clients of a shared type whose standing process speaks the modern era.
+    Twin,
+    /// Belongs to one session.
+    Session(SessionNo),
+    /// Serves modern clients that declared these capabilities; speaks the legacy era.
+    Pool(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// `server/discover` was sent; `initialize` follows when it stays silent until then.
+    Discovering { silent_at: Instant },
+    /// `initialize` was sent.
+    Initializing,
+    Ready,
+}
+
+#[derive(Debug)]
+struct Proc {
+    role: Role,
+    phase: Phase,
+    era: Era,
+    /// The raw result of `initialize` or `server/discover`.
+    hello: Option<Box<str>>,
+    /// The protocol version that it speaks.
+    version: String,
+    /// Lines for its stdin.
+    input: Vec<u8>,
+    /// Lines that wait until it is ready.
+    held: Vec<u8>,
+    calls: BTreeSet<CallId>,
+    born: Instant,
+    used: Instant,
+    /// The log level last set, where the bridge sets it for its callers.
+    level: Option<Box<str>>,
+}
+
+/// What a call's answer is for.
+#[derive(Debug)]
+enum What {
+    /// A client's request, passed on as it is.
+    Plain,
+    /// A client's `initialize`, which opens its session.
+    Opening,
+    /// Our own `server/discover`.
+    Discover,
+    /// Our own `initialize`.
+    Handshake,
+    /// Our own probe, with its ticket.
+    Health(u64),
+    /// Our own request whose answer does not matter.
+    Unheard,
+    /// A modern client's `subscriptions/listen`, passed on.
+    Listen,
+    /// A modern client's request on a legacy process.
+    Translated(Box<translate::Origin>),
+}
+
+#[derive(Debug)]
+struct Call {
+    proc: ProcId,
+    lane: Option<LaneId>,
+    session: Option<SessionNo>,
+    /// The client's id, raw.
+    id: Box<str>,
+    /// The client's progress token, raw.
+    token: Option<Box<str>>,
+    deadline: Option<Instant>,
+    /// Whether log messages of the server may go to this call.
+    logs: bool,
+    what: What,
+}
+
+#[derive(Debug)]
+struct Lane {
+    session: Option<SessionNo>,
+    wire: Option<WireId>,
+    accepts: Accepts,
+    opened: bool,
+    /// The session's own stream (GET), which carries what belongs to no call.
+    standing: bool,
+    seq: u32,
+    /// Calls that have not been answered on it.
+    pending: u32,
+    /// Answers of a batch that is not a stream yet.
+    batch: Option<Vec<Vec<u8>>>,
+    since: Instant,
+    last: Instant,
+}
+
+#[derive(Debug)]
+struct Session {
+    key: String,
+    /// Its own process; `None` where one serves all.
+    proc: Option<ProcId>,
+    version: String,
+    /// Whether its `initialize` was answered.
+    open: bool,
+    last: Instant,
+    had_stream: bool,
+    lane: LaneId,
+    /// The client's ids in flight.
+    ids: HashMap<Box<str>, CallId>,
+    backlog: VecDeque<(Option<AskId>, Vec<u8>)>,
+    backlog_bytes: usize,
+    replay: VecDeque<(EventId, Bytes)>,
+    replay_bytes: usize,
+    /// Resources that it subscribed to.
+    watched: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    proc: ProcId,
+    /// The server's id, raw.
+    id: Box<str>,
+    session: Option<SessionNo>,
+    lane: Option<LaneId>,
+    delivered: bool,
+    deadline: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    proc: Option<ProcId>,
+    respawn_at: Option<Instant>,
+    quick: u32,
+    was_ready: bool,
+    /// The server died of our `server/discover`: do not send it again.
+    no_discover: bool,
+}
+
+/// Where random bytes come from.
+pub type Random = Box<dyn FnMut(&mut [u8])>;
+
+/// The state machine. See the module's text.
+pub struct Bridge {
+    config: Config,
+    random: Random,
+    next: u64,
+    procs: HashMap<ProcId, Proc>,
+    standing: Standing,
+    twin: Option<ProcId>,
+    /// The server has no `initialize`: why.
+    modern_only: Option<String>,
+    sessions: HashMap<SessionNo, Session>,
+    keys: HashMap<String, SessionNo>,
+    calls: HashMap<CallId, Call>,
+    lanes: HashMap<LaneId, Lane>,
+    /// Wires that carry another lane than the one that bears their number.
+    moved: HashMap<WireId, LaneId>,
+    asks: HashMap<AskId, Ask>,
+    suspended: HashMap<String, suspend::Suspended>,
+    listeners: HashMap<LaneId, listen::Listener>,
+    waiting: Vec<legacy::Waiting>,
+    tools: translate::Headers,
+    replay_total: usize,
+    effects: Vec<Effect>,
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("sessions", &self.sessions.len()).field("calls", &self.calls.len()).finish()
+    }
+}
+
+impl Bridge {
+    /// A bridge with no process yet: [`Bridge::start`] asks for the first.
+    pub fn new(config: Config, random: Random) -> Self {
+        Self {
+            config,
+            random,
+            next: 1,
+            procs: HashMap::new(),
+            standing: Standing::default(),
+            twin: None,
+            modern_only: None,
+            sessions: HashMap::new(),
+            keys: HashMap::new(),
+            calls: HashMap::new(),
+            lanes: HashMap::new(),
+            moved: HashMap::new(),
+            asks: HashMap::new(),
+            suspended: HashMap::new(),
+            listeners: HashMap::new(),
+            waiting: Vec::new(),
+            tools: translate::Headers::default(),
+            replay_total: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last time it was asked.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The lines that wait for a process's stdin; the caller's empty buffer takes their place.
+    pub fn take_input(&mut self, proc: ProcId, empty: &mut Vec<u8>) {
+        empty.clear();
+        if let Some(p) = self.procs.get_mut(&proc) {
+            std::mem::swap(&mut p.input, empty);
+        }
+    }
+
+    /// Live sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether anything has a deadline that is near: then [`Bridge::tick`] wants to be called often.
+    pub fn busy(&self) -> bool {
+        !self.calls.is_empty() || !self.asks.is_empty() || self.standing.respawn_at.is_some()
+    }
+
+    /// Things held, for tests that look for leaks: sessions, calls, lanes, asks, processes.
+    pub fn held(&self) -> [usize; 5] {
+        let lanes = self.lanes.len() + self.moved.len() + self.listeners.len();
+        [self.sessions.len(), self.calls.len(), lanes, self.asks.len() + self.suspended.len(), self.procs.len()]
+    }
+
+    fn fresh(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    fn secret(&mut self) -> String {
+        let mut raw = [0u8; 24];
+        (self.random)(&mut raw);
+        raw.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn log(&mut self, text: String) {
+        self.effects.push(Effect::Log(text));
+    }
+
+    fn refuse(&mut self, wire: WireId, status: u16, id: &str, code: i64, message: &str, data: Option<&str>) {
+        let body = Bytes::from(super::message::error(id, code, message, data));
+        let retry_after = (status == 503).then_some(1);
+        self.effects.push(Effect::Answer(wire, Answer { status, retry_after, body, ..Answer::default() }));
+    }
+
+    fn accepted(&mut self, wire: WireId) {
+        self.effects.push(Effect::Answer(wire, Answer { status: 202, ..Answer::default() }));
+    }
+}

@@ -1,0 +1,138 @@
+//! Notifications from servers, each to whom it concerns: progress to its call, changes to who listens, logs to who
+//! called. What could be another client's business is dropped rather than shown.
+
+use std::time::Instant;
+
+use super::{Bridge, CallId, LaneId, ProcId, Role, SessionNo, What};
+use crate::mcp::message::{self, Message};
+use crate::mcp::meta;
+
+impl Bridge {
+    /// A server notifies.
+    pub(super) fn told(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        match &*m.method {
+            "notifications/progress" => return self.progressed(now, proc, m),
+            "notifications/cancelled" => return self.server_cancelled(now, proc, m),
+            _ => {}
+        }
+        if let Some(raw) = m.params.and_then(meta::subscription) {
+            return self.subscribed(now, proc, raw, m);
+        }
+        let Some(p) = self.procs.get(&proc) else { return };
+        if let Role::Session(no) = p.role {
+            return self.tell_session(now, no, proc, m);
+        }
+        match &*m.method {
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => {
+                self.tools.clear();
+                self.tell_all(now, proc, m, None);
+                self.tell_listeners(now, proc, m, None);
+            }
+            "notifications/resources/updated" => {
+                let uri = message::params(m.params).and_then(|p| message::string(p.uri?.get()));
+                self.tell_all(now, proc, m, uri.as_deref());
+                self.tell_listeners(now, proc, m, uri.as_deref());
+            }
+            _ => self.tell_caller(now, proc, m),
+        }
+    }
+
+    /// Progress: to the call whose token it names.
+    fn progressed(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let Some(raw) = message::params(m.params).and_then(|p| p.token).map(|t| t.get()) else { return };
+        let Some(call) = message::own_id(raw).and_then(|id| self.calls.get(&id)).filter(|c| c.proc == proc) else {
+            return;
+        };
+        let (Some(lane), Some(token)) = (call.lane, call.token.clone()) else { return };
+        let mut json = Vec::new();
+        message::splice(&mut json, m.text, &[(message::place(m.text, raw), token.as_bytes())]);
+        self.emit(now, lane, &json);
+    }
+
+    /// A server cancels: its own request, or (modern) a subscription that it tears down.
+    fn server_cancelled(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let raw = message::params(m.params).and_then(|p| p.request_id).map(|r| r.get());
+        let listen = raw.and_then(message::own_id).filter(|id| {
+            self.calls.get(id).is_some_and(|c| c.proc == proc && matches!(c.what, What::Listen))
+        });
+        match listen {
+            Some(id) => {
+                if let Some(lane) = self.unregister(id).and_then(|c| c.lane) {
+                    self.end_lane(lane);
+                }
+            }
+            None => self.ask_cancelled(now, proc, m),
+        }
+    }
+
+    /// A notification for a subscription of a modern process: to the stream that asked for it.
+    fn subscribed(&mut self, now: Instant, proc: ProcId, raw: &str, m: &Message<'_>) {
+        let Some(call) = message::own_id(raw).and_then(|id| self.calls.get(&id)).filter(|c| c.proc == proc) else {
+            return;
+        };
+        let Some(lane) = call.lane else { return };
+        let mut json = Vec::new();
+        message::splice(&mut json, m.text, &[(message::place(m.text, raw), call.id.as_bytes())]);
+        self.emit(now, lane, &json);
+    }
+
+    /// To the client that owns the process: on its own stream, else on its only call's, else later.
+    fn tell_session(&mut self, now: Instant, no: SessionNo, proc: ProcId, m: &Message<'_>) {
+        let Some(standing) = self.sessions.get(&no).map(|s| s.lane) else { return };
+        if self.lanes.get(&standing).is_some_and(|l| l.wire.is_some()) {
+            self.emit(now, standing, m.text.as_bytes());
+            return;
+        }
+        if let Some(lane) = self.only_lane(proc, |_| true)
+            && self.emit(now, lane, m.text.as_bytes())
+        {
+            return;
+        }
+        self.backlog(no, None, m.text.as_bytes().to_vec());
+    }
+
+    /// The lane of the only call of a process that is for somebody and fits.
+    fn only_lane(&self, proc: ProcId, fits: impl Fn(&super::Call) -> bool) -> Option<LaneId> {
+        let p = self.procs.get(&proc)?;
+        let lane = |id: &CallId| self.calls.get(id).filter(|c| fits(c) && !matches!(c.what, What::Listen))?.lane;
+        let mut lanes = p.calls.iter().filter_map(lane);
+        match (lanes.next(), lanes.next()) {
+            (Some(lane), None) => Some(lane),
+            _ => None,
+        }
+    }
+
+    /// To every session of a shared process, or to those that watch a resource.
+    fn tell_all(&mut self, now: Instant, proc: ProcId, m: &Message<'_>, uri: Option<&str>) {
+        if Some(proc) != self.twin && Some(proc) != self.standing.proc {
+            return;
+        }
+        let concerned = |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| s.watched.contains(u));
+        let all: Vec<SessionNo> = self.sessions.iter().filter(|(_, s)| concerned(s)).map(|(no, _)| *no).collect();
+        for no in all {
+            let Some(lane) = self.sessions.get(&no).map(|s| s.lane) else { continue };
+            if self.lanes.get(&lane).is_some_and(|l| l.wire.is_some()) {
+                self.emit(now, lane, m.text.as_bytes());
+            } else {
+                self.backlog(no, None, m.text.as_bytes().to_vec());
+            }
+        }
+    }
+
+    /// To the only one who has called and wants to hear.
+    fn tell_caller(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let log = m.method == "notifications/message";
+        if let Some(lane) = self.only_lane(proc, |c| c.logs || !log) {
+            self.emit(now, lane, m.text.as_bytes());
+            return;
+        }
+        let mut mine = self.sessions.iter().filter(|(_, s)| s.proc.is_none()).map(|(no, _)| *no);
+        if let (Some(no), None) = (mine.next(), mine.next())
+            && (Some(proc) == self.twin || Some(proc) == self.standing.proc)
+        {
+            self.tell_session(now, no, proc, m);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Server processes: starting, finding out their era, their ends.
+//!
+//! ```text
+//!               discover answered
+//! discovering ──────────────────────► ready (modern)
+//!    │ any other answer, or silence
+//!    ▼           initialize answered
+//! initializing ─────────────────────► ready (legacy)
+//! ```
+//!
+//! `server/discover` goes first (MCP 2026-07-28, stdio, "Backward Compatibility"). Legacy servers of the official
+//! SDKs answer it with an error at once, so that costs one pipe round trip. Both are not sent together, because
+//! `initialize` would put a server that knows both eras into the legacy one. A server that stays silent gets
+//! `initialize` after [`SILENCE`]; one that dies of the question (some SDKs end on anything but `initialize`) is started
+//! again and asked `initialize` alone.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{Bridge, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What};
+use crate::mcp::message::{self, Message};
+use crate::mcp::version::{self, Era};
+use crate::mcp::{codes, meta};
+use crate::model::Processes;
+
+/// How long a server may stay silent on `server/discover`, counted from its start (loading included).
+const SILENCE: Duration = Duration::from_secs(4);
+/// First delay before a standing process is started again; doubles up to [`LONGEST`].
+const SHORTEST: Duration = Duration::from_millis(100);
+/// The longest such delay.
+const LONGEST: Duration = Duration::from_secs(10);
+
+impl Bridge {
+    /// Starts the standing process.
+    pub fn start(&mut self, now: Instant) {
+        if self.standing.proc.is_some() {
+            return;
+        }
+        self.standing.respawn_at = None;
+        let proc = if self.standing.no_discover {
+            self.spawn_legacy(now, Role::Standing, "{}")
+        } else {
+            let silence = SILENCE.min(self.config.start / 3);
+            let proc = self.spawn(now, Role::Standing, Phase::Discovering { silent_at: now + silence }, Era::Modern);
+            self.request(now, proc, "server/discover", &meta::discover_params(), What::Discover);
+            proc
+        };
+        self.standing.proc = Some(proc);
+    }
+
+    /// Starts a process that is greeted with our own `initialize`.
+    pub(super) fn spawn_legacy(&mut self, now: Instant, role: Role, capabilities: &str) -> ProcId {
+        let proc = self.spawn(now, role, Phase::Initializing, Era::Legacy);
+        self.request(now, proc, "initialize", &meta::initialize_params(capabilities), What::Handshake);
+        proc
+    }
+
+    pub(super) fn spawn(&mut self, now: Instant, role: Role, phase: Phase, era: Era) -> ProcId {
+        let id = self.fresh();
+        self.procs.insert(id, Proc {
+            role,
+            phase,
+            era,
+            hello: None,
+            version: String::new(),
+            input: Vec::new(),
+            held: Vec::new(),
+            calls: BTreeSet::new(),
+            born: now,
+            used: now,
+            level: None,
+        });
+        self.effects.push(Effect::Spawn(id));
+        id
+    }
+
+    /// Our `server/discover` was answered.
+    pub(super) fn discovered(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let Some(p) = self.procs.get_mut(&proc) else { return };
+        if p.phase == Phase::Ready {
+            return;
+        }
+        if let Some(versions) = m.result.and_then(meta::supported_versions) {
+            if versions.iter().any(|v| v == version::MODERN) {
+                p.era = Era::Modern;
+                p.version = version::MODERN.to_owned();
+                p.hello = m.result.map(Into::into);
+                return self.ready(now, proc);
+            }
+        }
+        if matches!(p.phase, Phase::Discovering { .. }) {
+            self.greet(now, proc);
+        }
+    }
+
+    /// Goes over from `server/discover` to `initialize`.
+    pub(super) fn greet(&mut self, now: Instant, proc: ProcId) {
+        let Some(p) = self.procs.get_mut(&proc) else { return };
+        p.phase = Phase::Initializing;
+        self.request(now, proc, "initialize", &meta::initialize_params("{}"), What::Handshake);
+    }
+
+    /// Our `initialize` was answered.
+    pub(super) fn greeted(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
+        let Some(p) = self.procs.get_mut(&proc) else { return };
+        if p.phase == Phase::Ready {
+            return;
+        }
+        let spoken = m.result.and_then(meta::protocol_version);
+        let (Some(result), Some(spoken)) = (m.result, spoken) else {
+            let why = format!("the server refused initialize: {}", meta::error_message(m.error));
+            if p.role == Role::Twin {
+                self.modern_only = Some(why.clone());
+            }
+            self.effects.push(Effect::Stop(proc));
+            return self.gone(now, proc, &why);
+        };
+        p.era = Era::Legacy;
+        p.version = spoken;
+        p.hello = Some(result.into());
+        self.write_now(proc, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        self.ready(now, proc);
+    }
+
+    /// The process serves from now on.
+    pub(super) fn ready(&mut self, now: Instant, proc: ProcId) {
+        let Some(p) = self.procs.get_mut(&proc) else { return };
+        p.phase = Phase::Ready;
+        let held = std::mem::take(&mut p.held);
+        let role = p.role.clone();
+        if !held.is_empty() {
+            self.write(proc, |out| out.extend_from_slice(&held));
+        }
+        match role {
+            Role::Standing => {
+                self.standing.was_ready = true;
+                self.effects.push(Effect::Ready);
+                self.rewatch(now);
+                self.greet_waiting(now);
+            }
+            Role::Twin => self.greet_waiting(now),
+            Role::Session(_) | Role::Pool(_) => {}
+        }
+    }
+
+    /// Stops a process: what it was still asked is answered with an error.
+    pub(super) fn stop(&mut self, now: Instant, proc: ProcId) {
+        self.effects.push(Effect::Stop(proc));
+        self.gone(now, proc, "the server process was stopped");
+    }
+
+    /// A process has ended, or could not be started. `why` is for people, and names its last words.
+    pub fn gone(&mut self, now: Instant, proc: ProcId, why: &str) {
+        let Some(p) = self.procs.get(&proc) else { return };
+        let calls: Vec<u64> = p.calls.iter().copied().collect();
+        let text = format!("the server is gone: {why}");
+        let unsure = matches!(p.phase, Phase::Discovering { .. }) && p.era == Era::Modern;
+        for call in calls {
+            self.abandon(now, call, codes::SERVER_GONE, &text, false);
+        }
+        let Some(p) = self.procs.remove(&proc) else { return };
+        self.asks.retain(|_, a| a.proc != proc);
+        self.forget_suspended(proc);
+        match p.role {
+            Role::Standing => self.standing_gone(now, &p, why, unsure),
+            Role::Twin => {
+                self.twin = None;
+                self.refuse_waiting(now, &text);
+            }
+            Role::Session(no) => self.end_session(now, no, &text),
+            Role::Pool(_) => {}
+        }
+    }
+
+    fn standing_gone(&mut self, now: Instant, p: &Proc, why: &str, unsure: bool) {
+        self.standing.proc = None;
+        self.end_listeners(now);
+        if !self.standing.was_ready {
+            if unsure && !self.standing.no_discover && now < p.born + self.config.start {
+                self.standing.no_discover = true;
+                self.log(format!("the server ended on server/discover ({why}); trying initialize alone"));
+                return self.start(now);
+            }
+            return self.effects.push(Effect::Failed(format!("{why} before it answered")));
+        }
+        let quick = now < p.born + QUICK;
+        self.standing.quick = if quick { self.standing.quick + 1 } else { 1 };
+        if self.standing.quick >= MAX_QUICK {
+            let text = format!("the server died {} times in a row: {why}", self.standing.quick);
+            return self.effects.push(Effect::Failed(text));
+        }
+        let delay = (SHORTEST * 2u32.pow(self.standing.quick.saturating_sub(1))).min(LONGEST);
+        self.log(format!("{why}; starting it again in {} ms", delay.as_millis()));
+        self.standing.respawn_at = Some(now + delay);
+    }
+
+    /// The process that serves legacy clients of a shared type: `Err` says when there will never be one.
+    pub(super) fn shared_legacy(&mut self, now: Instant) -> Result<Option<ProcId>, String> {
+        let standing = self.standing.proc.and_then(|id| self.procs.get(&id).map(|p| (id, p)));
+        if let Some((id, p)) = standing {
+            if p.phase != Phase::Ready {
+                return Ok(None);
+            }
+            if p.era == Era::Legacy {
+                return Ok(Some(id));
+            }
+        } else {
+            return Ok(None);
+        }
+        if let Some(why) = &self.modern_only {
+            return Err(why.clone());
+        }
+        let twin = match self.twin {
+            Some(id) => id,
+            None => {
+                let id = self.spawn_legacy(now, Role::Twin, "{}");
+                self.twin = Some(id);
+                id
+            }
+        };
+        Ok(self.procs.get(&twin).is_some_and(|p| p.phase == Phase::Ready).then_some(twin))
+    }
+
+    /// The standing process, where it serves.
+    pub(super) fn standing_ready(&self) -> Option<ProcId> {
+        self.standing.proc.filter(|id| self.procs.get(id).is_some_and(|p| p.phase == Phase::Ready))
+    }
+
+    /// Whether each session has a process of its own.
+    pub(super) fn per_session(&self) -> bool {
+        self.config.processes == Processes::Session
+    }
+
+    /// One round trip to the standing process; the answer comes as [`Effect::Health`] with the ticket.
+    pub fn health(&mut self, now: Instant, ticket: u64) {
+        let Some(proc) = self.standing_ready() else {
+            let why = "the server is not ready".to_owned();
+            return self.effects.push(Effect::Health(ticket, Some(why)));
+        };
+        if self.clogged(proc) {
+            let why = "the server does not read its stdin".to_owned();
+            return self.effects.push(Effect::Health(ticket, Some(why)));
+        }
+        if self.procs.get(&proc).is_some_and(|p| p.era == Era::Modern) {
+            self.request(now, proc, "server/discover", &meta::discover_params(), What::Health(ticket));
+        } else {
+            self.request(now, proc, "ping", "{}", What::Health(ticket));
+        }
+    }
+
+    /// Live processes by their age: which of them have outstayed their time to become ready.
+    pub(super) fn tick_procs(&mut self, now: Instant) {
+        if self.standing.respawn_at.is_some_and(|at| now >= at) {
+            self.start(now);
+        }
+        let mut late = Vec::new();
+        let mut silent = Vec::new();
+        for (id, p) in &self.procs {
+            if p.phase != Phase::Ready && now >= p.born + self.config.start {
+                late.push(*id);
+            } else if matches!(p.phase, Phase::Discovering { silent_at } if now >= silent_at) {
+                silent.push(*id);
+            }
+        }
+        for id in silent {
+            self.greet(now, id);
+        }
+        for id in late {
+            let why = format!("the server gave no answer within {} ms", self.config.start.as_millis());
+            self.effects.push(Effect::Stop(id));
+            self.gone(now, id, &why);
+        }
+        let idle = self.config.idle;
+        let is_idle =
+            |p: &Proc| p.calls.is_empty() && now >= p.used + idle && matches!(p.role, Role::Pool(_) | Role::Twin);
+        let old: Vec<ProcId> = self.procs.iter().filter(|(_, p)| is_idle(p)).map(|(id, _)| *id).collect();
+        let shared_in_use = !self.per_session() && !self.sessions.is_empty();
+        for id in old {
+            if self.twin != Some(id) || !shared_in_use {
+                self.stop(now, id);
+            }
+        }
+    }
+
+    /// What an answered `initialize` is told a client of a shared process.
+    pub(super) fn hello_for(&self, proc: ProcId, asked: &str) -> Option<(String, String)> {
+        let p = self.procs.get(&proc)?;
+        let hello = p.hello.as_deref()?;
+        let version = version::negotiate(asked, &p.version).to_owned();
+        let params = message::params(Some(hello))?;
+        let raw = params.version?.get();
+        let mut out = Vec::new();
+        let quoted = message::quote(&version);
+        message::splice(&mut out, hello, &[(message::place(hello, raw), quoted.as_bytes())]);
+        Some((String::from_utf8(out).ok()?, version))
+    }
+}

@@ -1,0 +1,201 @@
+//! Legacy sessions: opening, finding, ending, the GET stream, resumption.
+//!
+//! ```text
+//! opening ──initialize answered──► open ──DELETE, time, process gone──► ended (its id answers 404)
+//!    └─────error or process gone────────────────────────────────────────────┘
+//! ```
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::{Answer, BACKLOG, Bridge, Effect, Lane, ProcId, Session, SessionNo, WireId};
+use crate::mcp::head::{self, Accepts};
+use crate::mcp::sse::EventId;
+use crate::mcp::version::{self, Era};
+use crate::mcp::{codes, message};
+
+/// The session header, in lower case.
+pub(super) const SESSION: &str = "mcp-session-id";
+/// The version header, in lower case.
+pub(super) const VERSION: &str = "mcp-protocol-version";
+
+impl Bridge {
+    /// A new session with its standing lane.
+    pub(super) fn open_session(&mut self, now: Instant, proc: Option<ProcId>, version: &str) -> SessionNo {
+        let (no, lane) = (self.fresh(), self.fresh() | 1 << 63);
+        let key = self.secret();
+        self.lanes.insert(lane, Lane {
+            session: Some(no),
+            wire: None,
+            accepts: Accepts { json: false, sse: true },
+            opened: false,
+            standing: true,
+            seq: 0,
+            pending: 0,
+            batch: None,
+            since: now,
+            last: now,
+        });
+        self.keys.insert(key.clone(), no);
+        self.sessions.insert(no, Session {
+            key,
+            proc,
+            version: version.to_owned(),
+            open: false,
+            last: now,
+            had_stream: false,
+            lane,
+            ids: HashMap::new(),
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            replay: VecDeque::new(),
+            replay_bytes: 0,
+            watched: BTreeSet::new(),
+        });
+        no
+    }
+
+    /// The session that a request names, or an answer to the request.
+    pub(super) fn session(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, id: &str) -> Option<SessionNo> {
+        let Some(key) = head::text(headers, SESSION) else {
+            let text = "the Mcp-Session-Id header is missing: send initialize first";
+            self.refuse(wire, 400, id, codes::INVALID_REQUEST, text, None);
+            return None;
+        };
+        if let Some(v) = head::text(headers, VERSION)
+            && version::era(v) != Some(Era::Legacy)
+        {
+            self.refuse_version(wire, id, v);
+            return None;
+        }
+        let found = self.keys.get(key).copied();
+        let Some(session) = found.and_then(|no| self.sessions.get_mut(&no)).filter(|s| s.open) else {
+            let text = "unknown session: it has ended, send initialize again";
+            self.refuse(wire, 404, id, codes::SESSION_NOT_FOUND, text, None);
+            return None;
+        };
+        session.last = now;
+        found
+    }
+
+    /// 400 with the versions that are served (MCP 2026-07-28, basic/versioning).
+    pub(super) fn refuse_version(&mut self, wire: WireId, id: &str, asked: &str) {
+        let data = format!("{{\"supported\":{},\"requested\":{}}}", version::supported_json(), message::quote(asked));
+        let code = codes::UNSUPPORTED_PROTOCOL_VERSION;
+        self.refuse(wire, 400, id, code, "Unsupported protocol version", Some(&data));
+    }
+
+    /// `GET`: the session's stream, or the rest of a stream that broke.
+    pub fn get(&mut self, now: Instant, wire: WireId, headers: &HeaderMap) {
+        if head::text(headers, VERSION).is_some_and(|v| version::era(v) == Some(Era::Modern)) {
+            return self.not_allowed(wire, "POST");
+        }
+        if !head::accepts(headers).sse {
+            let text = "a GET stream needs Accept: text/event-stream";
+            return self.refuse(wire, 406, "", codes::INVALID_REQUEST, text, None);
+        }
+        let Some(no) = self.session(now, wire, headers, "") else { return };
+        let Some(session) = self.sessions.get_mut(&no) else { return };
+        session.had_stream = true;
+        let standing = session.lane;
+        let from = head::text(headers, "last-event-id").and_then(EventId::parse);
+        self.effects.push(Effect::Open(wire, Some(session.key.clone())));
+        if let Some(from) = from {
+            for (id, bytes) in session.replay.iter().filter(|(id, _)| id.lane == from.lane && id.seq > from.seq) {
+                debug_assert!(id.seq > from.seq);
+                self.effects.push(Effect::Send(wire, bytes.clone()));
+            }
+        }
+        let lane = from.map_or(standing, |f| f.lane);
+        if self.lanes.get(&lane).is_none_or(|l| l.session != Some(no)) {
+            // That stream has said all it had to say.
+            self.effects.push(Effect::Close(wire));
+            return;
+        }
+        self.attach(now, lane, wire);
+        if lane == standing {
+            self.flush_backlog(now, no);
+        }
+    }
+
+    /// `DELETE`: ends the session.
+    pub fn delete(&mut self, now: Instant, wire: WireId, headers: &HeaderMap) {
+        if head::text(headers, VERSION).is_some_and(|v| version::era(v) == Some(Era::Modern)) {
+            return self.not_allowed(wire, "POST");
+        }
+        let Some(no) = self.session(now, wire, headers, "") else { return };
+        self.end_session(now, no, "the session was deleted");
+        self.effects.push(Effect::Answer(wire, Answer { status: 204, ..Answer::default() }));
+    }
+
+    /// Any other method: 405.
+    pub fn not_allowed(&mut self, wire: WireId, allow: &'static str) {
+        let body = message::error("", codes::INVALID_REQUEST, "this HTTP method has no meaning here", None).into();
+        let answer = Answer { status: 405, allow: Some(allow), body, ..Answer::default() };
+        self.effects.push(Effect::Answer(wire, answer));
+    }
+
+    /// Ends a session: its calls are answered with an error, its streams close, its process stops.
+    pub(super) fn end_session(&mut self, now: Instant, no: SessionNo, why: &str) {
+        let Some(session) = self.sessions.get(&no) else { return };
+        let calls: Vec<u64> = session.ids.values().copied().collect();
+        for call in calls {
+            self.abandon(now, call, codes::SERVER_GONE, why, true);
+        }
+        let Some(session) = self.sessions.remove(&no) else { return };
+        self.keys.remove(&session.key);
+        self.replay_total -= session.replay_bytes;
+        let lanes: Vec<u64> = self.lanes.iter().filter(|(_, l)| l.session == Some(no)).map(|(id, _)| *id).collect();
+        for lane in lanes {
+            if lane == session.lane && self.lanes.get(&lane).is_some_and(|l| l.wire.is_none()) {
+                self.lanes.remove(&lane);
+            } else {
+                self.end_lane(lane);
+            }
+        }
+        let asks: Vec<u64> = self.asks.iter().filter(|(_, a)| a.session == Some(no)).map(|(id, _)| *id).collect();
+        for ask in asks {
+            self.fail_ask(ask, why);
+        }
+        if let Some(proc) = session.proc
+            && self.procs.contains_key(&proc)
+        {
+            self.stop(now, proc);
+        }
+        for uri in &session.watched {
+            self.unwatch(now, uri);
+        }
+    }
+
+    /// Keeps a message until the session's stream opens; the oldest give way.
+    pub(super) fn backlog(&mut self, no: SessionNo, ask: Option<u64>, json: Vec<u8>) {
+        let Some(s) = self.sessions.get_mut(&no) else { return };
+        s.backlog_bytes += json.len();
+        s.backlog.push_back((ask, json));
+        while s.backlog.len() > BACKLOG.0 || s.backlog_bytes > BACKLOG.1 {
+            let Some((_, old)) = s.backlog.pop_front() else { break };
+            s.backlog_bytes -= old.len();
+        }
+    }
+
+    fn flush_backlog(&mut self, now: Instant, no: SessionNo) {
+        let Some(s) = self.sessions.get_mut(&no) else { return };
+        let (lane, waiting) = (s.lane, std::mem::take(&mut s.backlog));
+        s.backlog_bytes = 0;
+        for (ask, json) in waiting {
+            match ask.map(|a| self.asks.get_mut(&a)) {
+                // Its time is over, and the server has been told.
+                Some(None) => continue,
+                Some(Some(a)) => {
+                    a.delivered = true;
+                    a.lane = Some(lane);
+                    a.deadline = now + self.config.call;
+                }
+                None => {}
+            }
+            self.emit(now, lane, &json);
+        }
+    }
+}

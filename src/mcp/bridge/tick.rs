@@ -1,0 +1,60 @@
+//! Everything that ends by time. Each wait in the bridge has its deadline looked at here, and nowhere else.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::{Bridge, CallId, SessionNo};
+use crate::mcp::codes;
+
+impl Bridge {
+    /// Looks at all deadlines. To be called about ten times a second while [`Bridge::busy`], else once a second.
+    pub fn tick(&mut self, now: Instant) {
+        self.tick_procs(now);
+        self.tick_calls(now);
+        self.tick_asks(now);
+        self.tick_waiting(now);
+        self.tick_suspended(now);
+        self.tick_lanes(now);
+        self.tick_sessions(now);
+    }
+
+    fn tick_calls(&mut self, now: Instant) {
+        let late = |d: Option<Instant>| d.is_some_and(|d| now >= d);
+        let ids: Vec<CallId> = self.calls.iter().filter(|(_, c)| late(c.deadline)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.abandon(now, id, codes::CALL_TIMEOUT, "the call took longer than it may take", true);
+        }
+    }
+
+    fn tick_asks(&mut self, now: Instant) {
+        let ids: Vec<u64> = self.asks.iter().filter(|(_, a)| now >= a.deadline).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.fail_ask(id, "the client gave no answer in time");
+        }
+    }
+
+    fn tick_sessions(&mut self, now: Instant) {
+        for s in self.sessions.values_mut().filter(|s| !s.ids.is_empty()) {
+            s.last = now;
+        }
+        let shortest = self.config.idle.min(self.config.vanish);
+        let old = |s: &super::Session| s.open && s.ids.is_empty() && now >= s.last + shortest;
+        let candidates: Vec<SessionNo> = self.sessions.iter().filter(|(_, s)| old(s)).map(|(no, _)| *no).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let connected: HashSet<SessionNo> =
+            self.lanes.values().filter(|l| l.wire.is_some()).filter_map(|l| l.session).collect();
+        for no in candidates {
+            let Some(s) = self.sessions.get_mut(&no) else { continue };
+            if connected.contains(&no) {
+                s.last = now;
+                continue;
+            }
+            let limit = if s.had_stream { self.config.vanish } else { self.config.idle };
+            if now >= s.last + limit {
+                self.end_session(now, no, "the session was idle for too long");
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What the headers of a Streamable HTTP request say (MCP 2026-07-28, basic/transports/streamable-http).
+//!
+//! Looks at headers alone; whether they agree with a body is for [`matches()`] and its callers. Never trusts a header
+//! over the body.
+
+use http::HeaderMap;
+
+/// What a client can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts {
+    /// `application/json`
+    pub json: bool,
+    /// `text/event-stream`
+    pub sse: bool,
+}
+
+/// Reads `Accept`; no header means everything.
+pub fn accepts(headers: &HeaderMap) -> Accepts {
+    let mut seen = false;
+    let mut out = Accepts { json: false, sse: false };
+    for value in headers.get_all(http::header::ACCEPT) {
+        seen = true;
+        for part in value.to_str().unwrap_or_default().split(',') {
+            let mut bits = part.split(';').map(str::trim);
+            let kind = bits.next().unwrap_or_default();
+            if bits.any(|p| p == "q=0" || p == "q=0.0") {
+                continue;
+            }
+            let all = kind == "*/*";
+            out.json |= all || kind.eq_ignore_ascii_case("application/json") || kind == "application/*";
+            out.sse |= all || kind.eq_ignore_ascii_case("text/event-stream") || kind == "text/*";
+        }
+    }
+    if seen { out } else { Accepts { json: true, sse: true } }
+}
+
+/// Whether the body is declared as JSON.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let kind = text(headers, "content-type").unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// A header's text; `None` when absent, empty text when it is not visible ASCII.
+pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|v| v.to_str().unwrap_or_default().trim())
+}
+
+/// The value that an `Mcp-Name` or `Mcp-Param-*` header carries: plain, or `=?base64?…?=` decoded. `None` when it
+/// cannot be one.
+pub fn decode(value: &str) -> Option<String> {
+    let Some(inner) = value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) else {
+        return value.bytes().all(|b| (0x20..0x7f).contains(&b) || b == b'\t').then(|| value.to_owned());
+    };
+    String::from_utf8(base64(inner)?).ok()
+}
+
+/// Whether a header's value stands for `value`; integers are compared as numbers.
+pub fn matches(header: &str, value: &serde_json::Value) -> bool {
+    let Some(said) = decode(header) else { return false };
+    match value {
+        serde_json::Value::String(s) => said == *s,
+        serde_json::Value::Bool(b) => said == if *b { "true" } else { "false" },
+        serde_json::Value::Number(n) => match (said.trim().parse::<f64>(), n.as_f64()) {
+            (Ok(a), Some(b)) => a == b,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Standard base64 (RFC 4648, section 4), padding optional.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut acc, mut bits) = (0u32, 0);
+    for b in text.bytes() {
+        let v = match b {
+            b'A'..=b'Z' => b - b'A',
+            b'a'..=b'z' => b - b'a' + 26,
+            b'0'..=b'9' => b - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        acc = (acc << 6) | u32::from(v);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((acc >> bits) as u8);
+            acc &= (1 << bits) - 1;
+        }
+    }
+    (bits < 6 && acc == 0).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_decoded() {
+        assert_eq!(decode("us-west1").as_deref(), Some("us-west1"));
+        assert_eq!(decode("=?base64?SGVsbG8sIOS4lueVjA==?=").as_deref(), Some("Hello, 世界"));
+        assert_eq!(decode("=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=").as_deref(), Some("=?base64?literal?="));
+        assert_eq!(decode("=?base64?!!!?="), None);
+        assert!(matches("42.0", &serde_json::json!(42)));
+        assert!(!matches("x", &serde_json::json!(42)));
+    }
+
+    #[test]
+    fn accept_is_read() {
+        let mut h = HeaderMap::new();
+        assert_eq!(accepts(&h), Accepts { json: true, sse: true });
+        h.insert("accept", "application/json;q=0.9, text/event-stream;q=0".parse().expect("header"));
+        assert_eq!(accepts(&h), Accepts { json: true, sse: false });
+        h.insert("accept", "image/png".parse().expect("header"));
+        assert_eq!(accepts(&h), Accepts { json: false, sse: false });
+    }
+}
