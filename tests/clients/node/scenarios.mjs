@@ -188,7 +188,7 @@ export const scenarios = {
       );
       return new Response(body, { status: response.status, headers: response.headers });
     });
-    const connection = await sdk.connect({ fetch });
+    const connection = await sdk.connect({ era: 'legacy', fetch });
     const progress = [];
     const result = await sdk.call(
       connection.client,
