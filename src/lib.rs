@@ -12,7 +12,12 @@
 //! | F3 | [`agent`] | process 1 in a container; uses F0, [`config`]-free, and [`mcp`] only |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
+pub mod authz;
 pub mod catalog;
 pub mod config;
+pub mod edge;
+pub mod link;
 pub mod mcp;
 pub mod model;
+pub mod route;
+pub mod tls;
