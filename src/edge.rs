@@ -44,6 +44,7 @@ use crate::{
     authz::{Cut, FailureLimiter, TokenTable},
     config::Limits,
     link::Registry,
+    model::{InstanceId, State},
     route::Router,
     tls::{Certificates, TlsError},
 };
@@ -92,6 +93,9 @@ pub struct Listeners {
     pub http: Vec<TcpListener>,
 }
 
+/// The state of an instance that has no link: stopped, failed, or not reached yet after a start.
+pub type States = Box<dyn Fn(&InstanceId) -> Option<State> + Send + Sync>;
+
 /// A connection that was accepted and is not served yet.
 struct Accepted {
     stream: std::net::TcpStream,
@@ -112,6 +116,7 @@ pub struct Edge {
     router: Router,
     registry: Registry,
     tokens: TokenTable,
+    states: States,
     tls: tokio_rustls::TlsAcceptor,
     limiter: Mutex<FailureLimiter>,
     by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -132,6 +137,7 @@ impl Edge {
         listeners: Listeners,
         registry: Registry,
         tokens: TokenTable,
+        states: States,
         certificates: &Certificates,
     ) -> Result<EdgeHandle, EdgeError> {
         let edge = Arc::new(Edge {
@@ -140,6 +146,7 @@ impl Edge {
             config,
             registry,
             tokens,
+            states,
             limiter: Mutex::default(),
             by_address: Mutex::default(),
             stats: Arc::default(),
@@ -164,8 +171,8 @@ impl Edge {
         }
         Ok(EdgeHandle {
             edge,
-            tasks,
-            threads,
+            tasks: Mutex::new(tasks),
+            threads: Mutex::new(threads),
             beats,
         })
     }
@@ -229,8 +236,8 @@ fn start_workers(edge: &Arc<Edge>) -> Result<(Vec<Worker>, Vec<thread::JoinHandl
 /// A running edge. Dropping it cuts everything.
 pub struct EdgeHandle {
     edge: Arc<Edge>,
-    tasks: Vec<JoinHandle<()>>,
-    threads: Vec<thread::JoinHandle<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
     beats: Vec<Arc<AtomicU64>>,
 }
 
@@ -246,21 +253,10 @@ impl EdgeHandle {
         self.beats.iter().map(|b| b.load(Relaxed)).min().unwrap_or(0)
     }
 
-    /// Ends when an accept loop has ended: the edge does not recover from that by itself.
-    pub async fn failed(&mut self) {
-        let ended = self.tasks.iter_mut().map(|t| Box::pin(async move { drop(t.await) }));
-        if ended.len() == 0 {
-            std::future::pending::<()>().await;
-        }
-        futures_util::future::select_all(ended).await;
-    }
-
     /// Stops accepting, tells clients (`GOAWAY`, `Connection: close`), ends streams that clients resume, waits for
     /// the rest at most `within`, then cuts. Whether all ended by themselves.
-    pub async fn drain(mut self, within: Duration) -> bool {
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.stop_accepting();
         self.edge.drain.fire();
         let until = tokio::time::Instant::now() + within;
         let open = || self.edge.stats.connections.load(Relaxed);
@@ -269,7 +265,7 @@ impl EdgeHandle {
         }
         let clean = open() == 0;
         self.edge.kill.fire();
-        let threads = std::mem::take(&mut self.threads);
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
         if !joined.await.unwrap_or(false) {
             log::error!("an edge worker ended in a panic");
@@ -278,11 +274,17 @@ impl EdgeHandle {
     }
 }
 
-impl Drop for EdgeHandle {
-    fn drop(&mut self) {
-        for task in &self.tasks {
+impl EdgeHandle {
+    fn stop_accepting(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
+    }
+}
+
+impl Drop for EdgeHandle {
+    fn drop(&mut self) {
+        self.stop_accepting();
         self.edge.drain.fire();
         self.edge.kill.fire();
     }

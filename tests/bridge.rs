@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 async fn read_until(body: &mut Incoming, fits: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
     while !fits(&text) {
-        let frame = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap_or_else(|_| panic!("only {text:?}"));
-        let Some(frame) = frame else { panic!("ended after {text:?}") };
+        let frame = tokio::time::timeout(PATIENCE, body.frame())
+            .await
+            .unwrap_or_else(|_| panic!("only {text:?}"));
+        let Some(frame) = frame else {
+            panic!("ended after {text:?}")
+        };
         text.push_str(std::str::from_utf8(frame.expect("frame").data_ref().expect("data")).expect("utf-8"));
     }
     text
@@ -28,11 +32,21 @@ async fn a_start_order_is_taken_once() {
     assert_eq!(rig.post(&[], &initialize("2025-11-25")).await.status, 503);
     let order1 = order("legacy", "shared");
     for _ in 0..2 {
-        assert_eq!(rig.send(Method::POST, "/.berth/start", &[], &order1.to_string()).await.status, 204);
+        assert_eq!(
+            rig.send(Method::POST, "/.berth/start", &[], &order1.to_string())
+                .await
+                .status,
+            204
+        );
     }
     let mut other = order1.clone();
     other["spec"] = json!("spec-2");
-    assert_eq!(rig.send(Method::POST, "/.berth/start", &[], &other.to_string()).await.status, 409);
+    assert_eq!(
+        rig.send(Method::POST, "/.berth/start", &[], &other.to_string())
+            .await
+            .status,
+        409
+    );
     rig.state(|s| s["state"] == "ready").await;
     assert_eq!(rig.send(Method::GET, "/.berth/health", &[], "").await.status, 204);
     assert_eq!(rig.send(Method::GET, "/.berth/nothing", &[], "").await.status, 404);
@@ -52,11 +66,22 @@ async fn a_session_has_a_process_of_its_own_that_ends_with_it() {
     assert!(alive(grandchild));
     let seen: Value = serde_json::from_str(&rig.text(&a, 3, "seen", json!({})).await).expect("json");
     assert_eq!(seen["initialize"]["clientInfo"]["name"], "test");
-    assert_eq!(rig.send(Method::DELETE, "/mcp", &[("mcp-session-id", &a)], "").await.status, 204);
-    until("its process and what it started are gone", || !alive(pid) && !alive(grandchild)).await;
+    assert_eq!(
+        rig.send(Method::DELETE, "/mcp", &[("mcp-session-id", &a)], "")
+            .await
+            .status,
+        204
+    );
+    until("its process and what it started are gone", || {
+        !alive(pid) && !alive(grandchild)
+    })
+    .await;
     assert!(alive(other));
     let gone = rig.call(&a, 4, "echo", json!({})).await;
-    assert_eq!((gone.status.as_u16(), gone.json()["error"]["code"].as_i64()), (404, Some(-32001)));
+    assert_eq!(
+        (gone.status.as_u16(), gone.json()["error"]["code"].as_i64()),
+        (404, Some(-32001))
+    );
     assert_eq!(rig.status().await["sessions"], 1);
 }
 
@@ -65,8 +90,16 @@ async fn environment_and_secrets() {
     let rig = Rig::ready(&order("legacy", "session")).await;
     let session = rig.initialize().await;
     let env: Value = serde_json::from_str(&rig.text(&session, 1, "env", json!({})).await).expect("json");
-    assert_eq!((env["TYPE_VAR"].as_str(), env["API_TOKEN"].as_str()), (Some("type"), Some("s3cret-s3cret")));
-    assert!(env.as_object().expect("object").keys().all(|k| !k.starts_with("BERTH_")));
+    assert_eq!(
+        (env["TYPE_VAR"].as_str(), env["API_TOKEN"].as_str()),
+        (Some("type"), Some("s3cret-s3cret"))
+    );
+    assert!(
+        env.as_object()
+            .expect("object")
+            .keys()
+            .all(|k| !k.starts_with("BERTH_"))
+    );
     let status = rig.status().await.to_string();
     assert!(!status.contains("s3cret"));
 }
@@ -77,14 +110,23 @@ async fn a_server_that_cannot_start_says_its_last_words() {
     let state = rig.state(|s| s["state"] == "failed").await;
     let reason = state["reason"].as_str().expect("reason");
     assert!(reason.contains("exited with status 7"), "{reason}");
-    assert!(reason.contains("no database here; token=***") && !reason.contains("s3cret"), "{reason}");
+    assert!(
+        reason.contains("no database here; token=***") && !reason.contains("s3cret"),
+        "{reason}"
+    );
     assert_eq!(rig.exit().await, 1);
     assert!(!rig.log.lock().expect("log").join("\n").contains("s3cret"));
     let mut absent = order("dead", "shared");
     absent["mcp"]["transport"]["command"] = json!(["/no/such/program"]);
     let mut rig = Rig::ordered(&absent).await;
     let state = rig.state(|s| s["state"] == "failed").await;
-    assert!(state["reason"].as_str().expect("reason").contains("/no/such/program cannot be started"), "{state}");
+    assert!(
+        state["reason"]
+            .as_str()
+            .expect("reason")
+            .contains("/no/such/program cannot be started"),
+        "{state}"
+    );
     assert_eq!(rig.exit().await, 1);
 }
 
@@ -92,7 +134,11 @@ async fn a_server_that_cannot_start_says_its_last_words() {
 async fn every_kind_of_server_gets_ready() {
     for mode in ["legacy", "modern", "dual", "picky", "silent"] {
         let rig = Rig::ready(&order(mode, "shared")).await;
-        assert_eq!(rig.send(Method::GET, "/.berth/health", &[], "").await.status, 204, "{mode}");
+        assert_eq!(
+            rig.send(Method::GET, "/.berth/health", &[], "").await.status,
+            204,
+            "{mode}"
+        );
     }
 }
 
@@ -101,13 +147,22 @@ async fn a_server_that_dies_mid_call_answers_its_callers_at_once() {
     let rig = Rig::ready(&order("legacy", "session")).await;
     let session = rig.initialize().await;
     let before = Instant::now();
-    let (never, die) =
-        tokio::join!(rig.call(&session, 1, "never", json!({})), rig.call(&session, 2, "die", json!({"of": "age"})));
+    let (never, die) = tokio::join!(
+        rig.call(&session, 1, "never", json!({})),
+        rig.call(&session, 2, "die", json!({"of": "age"}))
+    );
     assert!(before.elapsed() < Duration::from_secs(4));
     for (got, id) in [(never, 1), (die, 2)] {
         let m = got.messages().pop().expect("a message");
-        assert_eq!((m["id"].as_u64(), m["error"]["code"].as_i64()), (Some(id), Some(-32000)), "{m}");
-        assert!(m["error"]["message"].as_str().expect("text").contains("dying of age"), "{m}");
+        assert_eq!(
+            (m["id"].as_u64(), m["error"]["code"].as_i64()),
+            (Some(id), Some(-32000)),
+            "{m}"
+        );
+        assert!(
+            m["error"]["message"].as_str().expect("text").contains("dying of age"),
+            "{m}"
+        );
     }
     assert_eq!(rig.call(&session, 3, "echo", json!({})).await.status, 404);
     // Shared: the process comes back, and the session lives on.
@@ -150,7 +205,10 @@ async fn many_in_flight_on_one_pipe_and_progress_on_the_right_stream() {
         assert_eq!(got.headers["x-accel-buffering"], "no");
         let all = got.messages();
         assert_eq!(all.len(), 4, "{all:?}");
-        assert!(all[..3].iter().all(|m| m["params"]["progressToken"] == token), "{all:?}");
+        assert!(
+            all[..3].iter().all(|m| m["params"]["progressToken"] == token),
+            "{all:?}"
+        );
         assert_eq!(all[3]["id"], 7);
     }
 }
@@ -170,7 +228,9 @@ async fn requests_to_the_client_and_logs() {
     let text = read_until(answer.body_mut(), |t| t.contains("\"id\": 1") || t.contains("\"id\":1")).await;
     assert!(text.contains("model"), "{text}");
     // Logs wait for the session's own stream, or go on it.
-    let mut own = rig.open(Method::GET, "/mcp", &[head[0], ("accept", "text/event-stream")], "").await;
+    let mut own = rig
+        .open(Method::GET, "/mcp", &[head[0], ("accept", "text/event-stream")], "")
+        .await;
     rig.text(&session, 2, "log", json!({"data": "on the stream"})).await;
     read_until(own.body_mut(), |t| t.contains("on the stream")).await;
 }
@@ -186,7 +246,11 @@ async fn a_broken_stream_is_resumed() {
     let text = read_until(answer.body_mut(), |t| t.contains("notifications/progress")).await;
     drop(answer);
     let last = events(&text).pop().expect("event").0.expect("id");
-    let resume = [head[0], ("accept", "text/event-stream"), ("last-event-id", last.as_str())];
+    let resume = [
+        head[0],
+        ("accept", "text/event-stream"),
+        ("last-event-id", last.as_str()),
+    ];
     let got = rig.send(Method::GET, "/mcp", &resume, "").await;
     let all = got.messages();
     assert_eq!(all.len(), 4, "{}", got.text);
@@ -225,7 +289,10 @@ async fn what_is_wrong_is_refused_in_the_right_way() {
     let session = rig.initialize().await;
     let s = ("mcp-session-id", session.as_str());
     let full = rig.post(&[], &initialize("2025-11-25")).await;
-    assert_eq!((full.status.as_u16(), full.json()["error"]["code"].as_i64()), (503, Some(-32003)));
+    assert_eq!(
+        (full.status.as_u16(), full.json()["error"]["code"].as_i64()),
+        (503, Some(-32003))
+    );
     assert!(full.headers.contains_key("retry-after"));
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let json_type = ("content-type", "application/json");
@@ -245,14 +312,25 @@ async fn what_is_wrong_is_refused_in_the_right_way() {
         assert_eq!(got.status, status, "{headers:?} {body} {}", got.text);
     }
     let put = rig.send(Method::PUT, "/mcp", &[s], "").await;
-    assert_eq!((put.status.as_u16(), put.headers["allow"].to_str().expect("text")), (405, "GET, POST, DELETE"));
-    assert_eq!(rig.send(Method::GET, "/mcp", &[s, ("accept", "application/json")], "").await.status, 406);
+    assert_eq!(
+        (put.status.as_u16(), put.headers["allow"].to_str().expect("text")),
+        (405, "GET, POST, DELETE")
+    );
+    assert_eq!(
+        rig.send(Method::GET, "/mcp", &[s, ("accept", "application/json")], "")
+            .await
+            .status,
+        406
+    );
     let long = call(3, "echo", json!({"message": "x".repeat(5000)}));
     assert_eq!(rig.post(&[s], &long).await.status, 413);
     let got = rig.call(&session, 4, "big", json!({"bytes": 9000})).await;
     assert_eq!(got.json()["error"]["code"], -32007, "{}", got.text);
     let (never, twice) = tokio::join!(
-        tokio::time::timeout(Duration::from_millis(500), rig.call(&session, 5, "slow", json!({"ms": 200}))),
+        tokio::time::timeout(
+            Duration::from_millis(500),
+            rig.call(&session, 5, "slow", json!({"ms": 200}))
+        ),
         async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             rig.call(&session, 5, "echo", json!({})).await
@@ -271,7 +349,10 @@ async fn batches_of_2025_03_26() {
                        call(2, "echo", json!({"message": 2}))]);
     let got = rig.post(&[("mcp-session-id", &session)], &batch).await;
     let list: Vec<Value> = serde_json::from_str(&got.text).expect("array");
-    assert_eq!(list.iter().map(|m| m["id"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!(
+        list.iter().map(|m| m["id"].as_u64()).collect::<Vec<_>>(),
+        [Some(1), Some(2)]
+    );
 }
 
 #[tokio::test]
@@ -300,7 +381,11 @@ async fn abandoned_sessions_end() {
 #[tokio::test]
 async fn services_start_in_order_and_are_restarted() {
     let mut o = order("legacy", "shared");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("addr").port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("port")
+        .local_addr()
+        .expect("addr")
+        .port();
     o["services"] = json!([
         {"name": "web", "command": ["python3", "-m", "http.server", "--bind", "127.0.0.1", port.to_string()], "env": {},
          "ready": {"kind": "port", "port": port, "timeout_ms": 15000}, "restart": "always"},
@@ -310,15 +395,19 @@ async fn services_start_in_order_and_are_restarted() {
     o["health"] = json!({"kind": {"kind": "http", "port": port, "path": "/"}, "timeout_ms": 3000});
     let mut rig = Rig::ready(&o).await;
     let status = rig.status().await;
-    assert_eq!(status["services"][0], json!({"name": "web", "ready": true, "restarts": 0}));
+    assert_eq!(
+        status["services"][0],
+        json!({"name": "web", "ready": true, "restarts": 0})
+    );
     assert!(rig.log.lock().expect("log").iter().any(|l| l == "once: hello"));
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", rig.pid())).expect("children");
-    let web = children.split_whitespace().find(|p| {
-        std::fs::read_to_string(format!("/proc/{p}/cmdline")).is_ok_and(|c| c.contains("http.server"))
-    });
+    let web = children
+        .split_whitespace()
+        .find(|p| std::fs::read_to_string(format!("/proc/{p}/cmdline")).is_ok_and(|c| c.contains("http.server")));
     let web = web.expect("web").parse().expect("pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(web), nix::sys::signal::Signal::SIGKILL).expect("kill");
-    rig.state(|s| s["services"][0]["restarts"] == 1 && s["services"][0]["ready"] == true).await;
+    rig.state(|s| s["services"][0]["restarts"] == 1 && s["services"][0]["ready"] == true)
+        .await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(rig.pid()), nix::sys::signal::Signal::SIGTERM).expect("kill");
     assert_eq!(rig.exit().await, 0);
 }

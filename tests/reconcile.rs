@@ -16,11 +16,12 @@ use std::{
 use berth::{
     catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     docker::Docker,
+    link::LinkEvent,
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, HealthKind, InstanceId,
         InstanceView, Outcome, Processes, RunRequest, Secret, Size, StartOrder, State, TokenId, TypeName,
     },
-    reconcile::{self, Deps, Handle, LinkEvent, Links, TokenEntry, Tokens},
+    reconcile::{self, Deps, Handle, Links, TokenEntry, Tokens},
     secret::BoxKey,
     store::Store,
 };

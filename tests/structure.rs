@@ -142,7 +142,16 @@ fn what_must_be_absent() {
             }
         }
         let code = without_tests(&text);
-        for word in ["todo!(", "unimplemented!(", "dbg!(", ".unwrap()"] {
+        // The last three ask the C library for names: in a static binary that loads foreign modules and crashes.
+        for word in [
+            "todo!(",
+            "unimplemented!(",
+            "dbg!(",
+            ".unwrap()",
+            "::from_name(",
+            "lookup_host(",
+            "to_socket_addrs(",
+        ] {
             if code.contains(word) {
                 bad.push(format!("src/{name}: {word}"));
             }

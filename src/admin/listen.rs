@@ -9,7 +9,7 @@ use std::{
 };
 
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::unistd::{Gid, Group, Uid};
+use nix::unistd::{Gid, Uid};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Semaphore, watch},
@@ -48,10 +48,21 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
     }
     let listener = UnixListener::bind(path).map_err(fail)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
-    if let Ok(Some(group)) = Group::from_name("berth") {
-        std::os::unix::fs::chown(path, None, Some(group.gid.as_raw())).map_err(fail)?;
+    if let Some(gid) = group_id("berth") {
+        std::os::unix::fs::chown(path, None, Some(gid)).map_err(fail)?;
     }
     Ok(listener)
+}
+
+/// A local group's id. Read from the file: the C library's look-up loads modules, which a static binary cannot.
+fn group_id(name: &str) -> Option<u32> {
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name))
+            .then(|| fields.nth(1)?.parse().ok())
+            .flatten()
+    })
 }
 
 /// Answers until `stop` turns true, then lets open requests end within `drain`.

@@ -260,7 +260,11 @@ fn head(answer: Answer) -> Head {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Head { status, headers, body: Some(answer.body) }
+    Head {
+        status,
+        headers,
+        body: Some(answer.body),
+    }
 }
 
 fn stream_head(session: Option<String>) -> Head {
@@ -271,5 +275,9 @@ fn stream_head(session: Option<String>) -> Head {
     if let Some(value) = session.and_then(|s| HeaderValue::try_from(s).ok()) {
         headers.insert(SESSION, value);
     }
-    Head { status: StatusCode::OK, headers, body: None::<Bytes> }
+    Head {
+        status: StatusCode::OK,
+        headers,
+        body: None::<Bytes>,
+    }
 }

@@ -31,8 +31,11 @@ const MANY: usize = 512;
 /// An idle connection that is not needed is closed after this long.
 const SURPLUS: Duration = Duration::from_secs(10);
 /// How often a lost supervisor is dialed: at first, until when, and from then on.
-const REDIAL: (Duration, Duration, Duration) =
-    (Duration::from_millis(25), Duration::from_secs(10), Duration::from_millis(250));
+const REDIAL: (Duration, Duration, Duration) = (
+    Duration::from_millis(25),
+    Duration::from_secs(10),
+    Duration::from_millis(250),
+);
 /// hyper's buffers for one connection; a larger body takes several reads.
 const BUFFER: usize = 16 * 1024;
 
@@ -100,8 +103,11 @@ async fn dial(pool: Rc<Pool>) {
 fn serve_link(pool: &Rc<Pool>, stream: UnixStream) {
     let id = pool.next.get();
     pool.next.set(id + 1);
-    let link =
-        Rc::new(Link { requests: Cell::new(0), idle_since: Cell::new(Instant::now()), close: Notify::new() });
+    let link = Rc::new(Link {
+        requests: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        close: Notify::new(),
+    });
     pool.links.borrow_mut().insert(id, Rc::clone(&link));
     let pool = Rc::clone(pool);
     tokio::task::spawn_local(async move {
@@ -151,7 +157,9 @@ async fn trim(pool: Rc<Pool>) {
         sleep(SURPLUS / 4).await;
         let surplus = pool.idle().saturating_sub(FEW.max(pool.busy.get()));
         let links = pool.links.borrow();
-        let stale = links.values().filter(|l| l.requests.get() == 0 && l.idle_since.get().elapsed() >= SURPLUS);
+        let stale = links
+            .values()
+            .filter(|l| l.requests.get() == 0 && l.idle_since.get().elapsed() >= SURPLUS);
         for link in stale.take(surplus) {
             link.close.notify_one();
         }

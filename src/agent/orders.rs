@@ -64,7 +64,11 @@ impl Orders {
             return if spec == order.spec { Taken::Yes } else { Taken::Other };
         }
         let order = Rc::new(order);
-        let names = order.services.iter().map(|s| ServiceStatus { name: s.name.clone(), ready: false, restarts: 0 });
+        let names = order.services.iter().map(|s| ServiceStatus {
+            name: s.name.clone(),
+            ready: false,
+            restarts: 0,
+        });
         *self.secrets.borrow_mut() = order.env.values().cloned().collect();
         *self.order.borrow_mut() = Some(Rc::clone(&order));
         self.board.starting(&order.spec, names.collect());
@@ -81,7 +85,11 @@ impl Orders {
     fn serve(self: &Rc<Self>, order: &Rc<StartOrder>) {
         let by_answer = matches!(order.health.kind, HealthKind::Mcp);
         match &order.mcp.transport {
-            McpTransport::Stdio { command, env, processes } => {
+            McpTransport::Stdio {
+                command,
+                env,
+                processes,
+            } => {
                 let recipe = Recipe {
                     command: command.clone(),
                     env: env.clone(),
@@ -100,7 +108,10 @@ impl Orders {
                 }
             }
             McpTransport::Http { port, path } => {
-                *self.endpoint.borrow_mut() = Some(Endpoint::Proxy { port: *port, path: path.as_str().into() });
+                *self.endpoint.borrow_mut() = Some(Endpoint::Proxy {
+                    port: *port,
+                    path: path.as_str().into(),
+                });
                 self.probe_until_ready(order);
             }
         }
@@ -115,7 +126,9 @@ impl Orders {
                 match this.health().await {
                     None => return this.board.set(AgentState::Ready, None),
                     Some(why) if Instant::now() >= end => {
-                        return this.board.set(AgentState::Failed, Some(format!("not healthy in time: {why}")));
+                        return this
+                            .board
+                            .set(AgentState::Failed, Some(format!("not healthy in time: {why}")));
                     }
                     Some(_) => sleep(TRY).await,
                 }
@@ -144,16 +157,22 @@ impl Orders {
 
     /// Asks the health contract: `None` is healthy.
     pub(super) async fn health(&self) -> Option<String> {
-        let Some(order) = self.order.borrow().clone() else { return Some("no start order yet".to_owned()) };
+        let Some(order) = self.order.borrow().clone() else {
+            return Some("no start order yet".to_owned());
+        };
         let limit = Duration::from_millis(order.health.timeout_ms);
-        let Some(endpoint) = self.endpoint() else { return Some("services are starting".to_owned()) };
+        let Some(endpoint) = self.endpoint() else {
+            return Some("services are starting".to_owned());
+        };
         let late = || Some(format!("no answer within {} ms", limit.as_millis()));
         match (&order.health.kind, endpoint) {
-            (HealthKind::Http { port, path }, _) => timeout(limit, proxy::probe(*port, path)).await.unwrap_or_else(|_| late()),
+            (HealthKind::Http { port, path }, _) => timeout(limit, proxy::probe(*port, path))
+                .await
+                .unwrap_or_else(|_| late()),
             (HealthKind::Mcp, Endpoint::Bridge(hub)) => hub.health(limit).await,
-            (HealthKind::Mcp, Endpoint::Proxy { port, path }) => {
-                timeout(limit, proxy::probe_mcp(port, &path)).await.unwrap_or_else(|_| late())
-            }
+            (HealthKind::Mcp, Endpoint::Proxy { port, path }) => timeout(limit, proxy::probe_mcp(port, &path))
+                .await
+                .unwrap_or_else(|_| late()),
         }
     }
 

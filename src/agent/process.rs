@@ -67,7 +67,10 @@ impl Handle {
 /// Starts a server process and the tasks that serve its pipes.
 pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
     let recipe = &hub.recipe;
-    let environment = Environment { own: &recipe.env, order: &recipe.order };
+    let environment = Environment {
+        own: &recipe.env,
+        order: &recipe.order,
+    };
     let child = spawn::spawn(&hub.reaper, &recipe.command, &environment, true)?;
     let handle = Rc::new(Handle {
         pid: child.pid,
@@ -77,7 +80,12 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
         stopped: Notify::new(),
     });
     let words = Rc::new(LastWords::default());
-    journal::drain("server".into(), child.stderr, Rc::clone(&recipe.secrets), Rc::clone(&words));
+    journal::drain(
+        "server".into(),
+        child.stderr,
+        Rc::clone(&recipe.secrets),
+        Rc::clone(&words),
+    );
     if let Some(stdin) = child.stdin {
         tokio::task::spawn_local(feed(Rc::clone(hub), id, Rc::clone(&handle), stdin));
     }
@@ -86,7 +94,9 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
         let ended = read(&hub, id, &handle2, &child.stdout).await;
         let _ = timeout(REST, words.ended()).await;
         let said = words.text();
-        let why = if said.is_empty() { format!("the server {ended}") } else {
+        let why = if said.is_empty() {
+            format!("the server {ended}")
+        } else {
             format!("the server {ended}; its last words: {said}")
         };
         handle2.stopping.set(true);

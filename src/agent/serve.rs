@@ -72,13 +72,21 @@ async fn start(orders: &Rc<Orders>, req: Request<Incoming>) -> Parts {
     let order: StartOrder = match serde_json::from_slice(&body) {
         Ok(order) => order,
         Err(e) => {
-            let text = format!("the start order is not valid at line {}, column {}", e.line(), e.column());
+            let text = format!(
+                "the start order is not valid at line {}, column {}",
+                e.line(),
+                e.column()
+            );
             return failure(StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, &text);
         }
     };
     match orders.take(order) {
         Taken::Yes => (StatusCode::NO_CONTENT, http::HeaderMap::new(), Body::Full(None)),
-        Taken::Other => failure(StatusCode::CONFLICT, codes::INVALID_REQUEST, "another spec runs here already"),
+        Taken::Other => failure(
+            StatusCode::CONFLICT,
+            codes::INVALID_REQUEST,
+            "another spec runs here already",
+        ),
     }
 }
 
@@ -92,7 +100,13 @@ fn events(orders: &Rc<Orders>) -> Parts {
 }
 
 async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body), Refused> {
-    let unready = || (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the server is not ready".to_owned());
+    let unready = || {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            codes::NOT_READY,
+            "the server is not ready".to_owned(),
+        )
+    };
     if orders.stopping() {
         return Err(unready());
     }
@@ -101,7 +115,14 @@ async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body)
         Endpoint::Proxy { port, path } => match proxy::pass(port, &path, req).await {
             Ok(answer) => {
                 let (parts, body) = answer.into_parts();
-                Ok((Head { status: parts.status, headers: parts.headers, body: None }, Body::Proxied(body)))
+                Ok((
+                    Head {
+                        status: parts.status,
+                        headers: parts.headers,
+                        body: None,
+                    },
+                    Body::Proxied(body),
+                ))
             }
             Err(why) => {
                 let text = format!("the server does not answer on its port: {why}");
@@ -143,7 +164,10 @@ async fn collect(req: Request<Incoming>, limit: usize) -> Result<(http::request:
         (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT, text)
     };
     let (parts, mut body) = req.into_parts();
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    let declared = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|n| n > limit) {
         return Err(too_long());
     }
@@ -151,7 +175,9 @@ async fn collect(req: Request<Incoming>, limit: usize) -> Result<(http::request:
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let broken = |e: hyper::Error| (StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, e.to_string());
-        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else {
+            continue;
+        };
         if first.len() + rest.len() + data.len() > limit {
             return Err(too_long());
         }

@@ -38,7 +38,13 @@ pub(super) async fn start(orders: &Rc<Orders>, order: &Rc<StartOrder>) -> Result
     for (index, service) in order.services.iter().enumerate() {
         let mark = Rc::new(Mark::default());
         let words = Rc::new(LastWords::default());
-        let task = run(Rc::clone(orders), Rc::clone(order), index, Rc::clone(&mark), Rc::clone(&words));
+        let task = run(
+            Rc::clone(orders),
+            Rc::clone(order),
+            index,
+            Rc::clone(&mark),
+            Rc::clone(&words),
+        );
         tokio::task::spawn_local(task);
         let limit = match service.ready {
             Ready::Started => Duration::from_secs(10),
@@ -52,14 +58,20 @@ pub(super) async fn start(orders: &Rc<Orders>, order: &Rc<StartOrder>) -> Result
         let in_time = timeout(limit, settled).await.is_ok();
         if !mark.ready.get() {
             let what = if in_time { "ended" } else { "was not ready in time" };
-            return Err(format!("service {} {what}; its last words: {}", service.name, words.text()));
+            return Err(format!(
+                "service {} {what}; its last words: {}",
+                service.name,
+                words.text()
+            ));
         }
     }
     Ok(())
 }
 
 async fn run(orders: Rc<Orders>, order: Rc<StartOrder>, index: usize, mark: Rc<Mark>, words: Rc<LastWords>) {
-    let Some(service) = order.services.get(index) else { return };
+    let Some(service) = order.services.get(index) else {
+        return;
+    };
     let mut wait = WAIT.0;
     loop {
         let born = Instant::now();
@@ -98,7 +110,10 @@ async fn once(
     mark: &Rc<Mark>,
     words: &Rc<LastWords>,
 ) -> Result<Ended, String> {
-    let environment = Environment { own: &service.env, order: &order.env };
+    let environment = Environment {
+        own: &service.env,
+        order: &order.env,
+    };
     let child = spawn::spawn(&orders.reaper, &service.command, &environment, false)?;
     let name: Rc<str> = service.name.as_str().into();
     let secrets = orders.secrets();

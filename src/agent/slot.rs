@@ -133,7 +133,10 @@ pub(super) enum Body {
 }
 
 /// A body and the mark that its connection is in use, which goes with it.
-pub(super) struct Marked(pub(super) Body, #[allow(dead_code, reason = "dropped with the body")] pub(super) Keep);
+pub(super) struct Marked(
+    pub(super) Body,
+    #[allow(dead_code, reason = "dropped with the body")] pub(super) Keep,
+);
 
 impl http_body::Body for Marked {
     type Data = Bytes;

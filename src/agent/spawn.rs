@@ -42,11 +42,16 @@ pub(super) fn spawn(
     environment: &Environment<'_>,
     stdin: bool,
 ) -> Result<Child, String> {
-    let Some((program, arguments)) = command.split_first() else { return Err("the command is empty".to_owned()) };
+    let Some((program, arguments)) = command.split_first() else {
+        return Err("the command is empty".to_owned());
+    };
     let mut c = Command::new(program);
     c.args(arguments).env_clear().envs(inherited());
-    c.envs(environment.own).envs(environment.order.iter().map(|(k, v)| (k, v.expose())));
-    c.stdin(if stdin { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+    c.envs(environment.own)
+        .envs(environment.order.iter().map(|(k, v)| (k, v.expose())));
+    c.stdin(if stdin { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec the closure makes three system calls and touches no memory but its own copy of
     // `parent`; none of them allocates or takes a lock.
@@ -65,14 +70,24 @@ pub(super) fn spawn(
     let pid = child.id().cast_signed();
     let exit = reaper.register(pid);
     let pipes = || -> std::io::Result<_> {
-        let stdin = child.stdin.take().map(|p| pipe::Sender::from_owned_fd(p.into())).transpose()?;
+        let stdin = child
+            .stdin
+            .take()
+            .map(|p| pipe::Sender::from_owned_fd(p.into()))
+            .transpose()?;
         let missing = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         let stdout = pipe::Receiver::from_owned_fd(child.stdout.take().ok_or_else(missing)?.into())?;
         let stderr = pipe::Receiver::from_owned_fd(child.stderr.take().ok_or_else(missing)?.into())?;
         Ok((stdin, stdout, stderr))
     };
     let (stdin, stdout, stderr) = pipes_or_kill(pid, pipes)?;
-    Ok(Child { pid, exit, stdin, stdout, stderr })
+    Ok(Child {
+        pid,
+        exit,
+        stdin,
+        stdout,
+        stderr,
+    })
 }
 
 fn pipes_or_kill<T>(pid: i32, pipes: impl FnOnce() -> std::io::Result<T>) -> Result<T, String> {
@@ -84,5 +99,7 @@ fn pipes_or_kill<T>(pid: i32, pipes: impl FnOnce() -> std::io::Result<T>) -> Res
 
 /// The container's environment without what is the agent's own.
 fn inherited() -> Vec<(OsString, OsString)> {
-    std::env::vars_os().filter(|(k, _)| !k.as_encoded_bytes().starts_with(b"BERTH_")).collect()
+    std::env::vars_os()
+        .filter(|(k, _)| !k.as_encoded_bytes().starts_with(b"BERTH_"))
+        .collect()
 }

@@ -11,7 +11,13 @@ use crate::model::{InstanceName, Size, WorkspaceName};
 #[command(name = "berth", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Args {
     /// The supervisor's admin socket
-    #[arg(long, global = true, env = "BERTH_SOCKET", value_name = "PATH", default_value = "/run/berth/admin.sock")]
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/berth/admin.sock"
+    )]
     pub(super) socket: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]

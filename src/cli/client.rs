@@ -24,11 +24,15 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub(super) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self {
+            socket: socket.to_owned(),
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Incoming)> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|e| self.unreachable(&e))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::builder()
@@ -37,7 +41,10 @@ impl Supervisor {
             .header(header::HOST, "berth")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
-        let answer = sender.send_request(request).await.context("the supervisor closed the connection; `berth doctor` may say why")?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .context("the supervisor closed the connection; `berth doctor` may say why")?;
         let (parts, body) = answer.into_parts();
         Ok((parts.status, body))
     }
@@ -88,7 +95,9 @@ impl Supervisor {
     }
 
     pub(super) async fn act(&self, action: &Action) -> Result<Outcome> {
-        let (_, bytes) = self.whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?).await?;
+        let (_, bytes) = self
+            .whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
+            .await?;
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
     }
 

@@ -31,17 +31,25 @@ pub(super) fn configuration(client: Client, t: &Target<'_>) -> Value {
                 "env": env,
             })
         }
-        Client::ClaudeCode | Client::Vscode => json!({ "type": "http", "url": t.url, "headers": { "Authorization": bearer } }),
+        Client::ClaudeCode | Client::Vscode => {
+            json!({ "type": "http", "url": t.url, "headers": { "Authorization": bearer } })
+        }
         Client::Cursor | Client::Json => json!({ "url": t.url, "headers": { "Authorization": bearer } }),
     };
-    let key = if client == Client::Vscode { "servers" } else { "mcpServers" };
+    let key = if client == Client::Vscode {
+        "servers"
+    } else {
+        "mcpServers"
+    };
     json!({ key: { t.name: one } })
 }
 
 /// Where the configuration goes and what else is needed, for people.
 pub(super) fn advice(client: Client, t: &Target<'_>) -> String {
     let place = match client {
-        Client::ClaudeDesktop => "Settings > Developer > Edit Config (claude_desktop_config.json); needs Node.js on that machine",
+        Client::ClaudeDesktop => {
+            "Settings > Developer > Edit Config (claude_desktop_config.json); needs Node.js on that machine"
+        }
         Client::ClaudeCode => ".mcp.json in the project",
         Client::Cursor => "~/.cursor/mcp.json, or .cursor/mcp.json in the project",
         Client::Vscode => ".vscode/mcp.json in the project",
@@ -50,8 +58,12 @@ pub(super) fn advice(client: Client, t: &Target<'_>) -> String {
     let mut text = format!("goes into: {place}\n");
     if let Some(ca) = t.ca_file {
         let how = match client {
-            Client::ClaudeDesktop => format!("NODE_EXTRA_CA_CERTS above names it: copy {ca} to that machine and correct the path"),
-            _ => format!("copy {ca} (or the output of `berth ca`) to that machine; set NODE_EXTRA_CA_CERTS to it before the client starts, or add it to the system's trust store"),
+            Client::ClaudeDesktop => {
+                format!("NODE_EXTRA_CA_CERTS above names it: copy {ca} to that machine and correct the path")
+            }
+            _ => format!(
+                "copy {ca} (or the output of `berth ca`) to that machine; set NODE_EXTRA_CA_CERTS to it before the client starts, or add it to the system's trust store"
+            ),
         };
         text += &format!("trust:     {how}\n");
     }
@@ -64,10 +76,24 @@ mod tests {
 
     #[test]
     fn every_client_gets_address_and_token() {
-        let t = Target { name: "demo", url: "https://mcp-x.localhost/mcp", token: "brt_i_x", ca_file: Some("/ca.pem") };
-        for client in [Client::ClaudeDesktop, Client::ClaudeCode, Client::Cursor, Client::Vscode, Client::Json] {
+        let t = Target {
+            name: "demo",
+            url: "https://mcp-x.localhost/mcp",
+            token: "brt_i_x",
+            ca_file: Some("/ca.pem"),
+        };
+        for client in [
+            Client::ClaudeDesktop,
+            Client::ClaudeCode,
+            Client::Cursor,
+            Client::Vscode,
+            Client::Json,
+        ] {
             let text = configuration(client, &t).to_string();
-            assert!(text.contains(t.url) && text.contains("Bearer brt_i_x") && text.contains("\"demo\""), "{text}");
+            assert!(
+                text.contains(t.url) && text.contains("Bearer brt_i_x") && text.contains("\"demo\""),
+                "{text}"
+            );
             assert!(advice(client, &t).contains("/ca.pem"));
         }
         assert_eq!(

@@ -43,7 +43,12 @@ struct Check {
 
 fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, mend: impl Into<String>) -> Check {
     let mend = (verdict != Verdict::Ok).then(|| mend.into());
-    Check { name, verdict, found: found.into(), mend }
+    Check {
+        name,
+        verdict,
+        found: found.into(),
+        mend,
+    }
 }
 
 /// Checks everything and prints the report. Status 1 when a check failed; warnings alone are 0.
@@ -104,7 +109,12 @@ fn configuration(file: Option<&Path>, checks: &mut Vec<Check>) -> Config {
             c
         }
         Err(e) => {
-            checks.push(check("configuration", Verdict::Fail, e.to_string(), "correct the lines above"));
+            checks.push(check(
+                "configuration",
+                Verdict::Fail,
+                e.to_string(),
+                "correct the lines above",
+            ));
             Config::default()
         }
     }
@@ -112,8 +122,18 @@ fn configuration(file: Option<&Path>, checks: &mut Vec<Check>) -> Config {
 
 fn types(config: &Config, checks: &mut Vec<Check>) {
     checks.push(match catalog::load_dir(&config.types_dir) {
-        Ok(c) => check("instance types", Verdict::Ok, format!("{} in {}", c.types.len(), config.types_dir.display()), ""),
-        Err(e) => check("instance types", Verdict::Fail, e.to_string(), "correct the lines above, or set types_dir"),
+        Ok(c) => check(
+            "instance types",
+            Verdict::Ok,
+            format!("{} in {}", c.types.len(), config.types_dir.display()),
+            "",
+        ),
+        Err(e) => check(
+            "instance types",
+            Verdict::Fail,
+            e.to_string(),
+            "correct the lines above, or set types_dir",
+        ),
     });
 }
 
@@ -127,18 +147,43 @@ async fn engine(config: &Config, checks: &mut Vec<Check>) {
             return;
         }
     };
-    checks.push(check("engine", Verdict::Ok, format!("Docker {} on {socket}", found.version), ""));
-    let api = found.api_version.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
-    let verdict = if api.is_some_and(|v| v >= MIN_API) { Verdict::Ok } else { Verdict::Fail };
+    checks.push(check(
+        "engine",
+        Verdict::Ok,
+        format!("Docker {} on {socket}", found.version),
+        "",
+    ));
+    let api = found
+        .api_version
+        .split_once('.')
+        .and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
+    let verdict = if api.is_some_and(|v| v >= MIN_API) {
+        Verdict::Ok
+    } else {
+        Verdict::Fail
+    };
     let mend = format!("install Docker Engine 20.10 or newer (API {}.{})", MIN_API.0, MIN_API.1);
     checks.push(check("engine API", verdict, found.api_version, mend));
     let limits = found.memory_limit && found.cpu_quota && found.pids_limit;
     let verdict = if limits { Verdict::Ok } else { Verdict::Fail };
-    let said = format!("memory {}, CPU {}, pids {}", found.memory_limit, found.cpu_quota, found.pids_limit);
-    checks.push(check("engine limits", verdict, said, "boot with the memory, cpu and pids cgroup controllers on"));
+    let said = format!(
+        "memory {}, CPU {}, pids {}",
+        found.memory_limit, found.cpu_quota, found.pids_limit
+    );
+    checks.push(check(
+        "engine limits",
+        verdict,
+        said,
+        "boot with the memory, cpu and pids cgroup controllers on",
+    ));
     let seccomp = found.security.iter().any(|s| s.contains("seccomp"));
     let verdict = if seccomp { Verdict::Ok } else { Verdict::Fail };
-    checks.push(check("seccomp", verdict, if seccomp { "on" } else { "off" }, "use a kernel with CONFIG_SECCOMP_FILTER and an engine with it on"));
+    checks.push(check(
+        "seccomp",
+        verdict,
+        if seccomp { "on" } else { "off" },
+        "use a kernel with CONFIG_SECCOMP_FILTER and an engine with it on",
+    ));
     disk("engine's disk", Path::new(&found.root_dir), checks);
 }
 
@@ -147,15 +192,30 @@ fn cgroups(checks: &mut Vec<Check>) {
     let v1 = Path::new("/sys/fs/cgroup/memory").exists() && Path::new("/sys/fs/cgroup/pids").exists();
     checks.push(match (v2, v1) {
         (true, _) => check("cgroups", Verdict::Ok, "version 2", ""),
-        (_, true) => check("cgroups", Verdict::Warn, "version 1", "boot with systemd.unified_cgroup_hierarchy=1: version 2 holds workspace quotas better"),
-        _ => check("cgroups", Verdict::Fail, "not mounted", "mount cgroup2 on /sys/fs/cgroup"),
+        (_, true) => check(
+            "cgroups",
+            Verdict::Warn,
+            "version 1",
+            "boot with systemd.unified_cgroup_hierarchy=1: version 2 holds workspace quotas better",
+        ),
+        _ => check(
+            "cgroups",
+            Verdict::Fail,
+            "not mounted",
+            "mount cgroup2 on /sys/fs/cgroup",
+        ),
     });
 }
 
 fn disk(name: &'static str, path: &Path, checks: &mut Vec<Check>) {
     let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let Ok(vfs) = nix::sys::statvfs::statvfs(there) else {
-        checks.push(check(name, Verdict::Warn, format!("{} cannot be looked at", there.display()), "run this as root"));
+        checks.push(check(
+            name,
+            Verdict::Warn,
+            format!("{} cannot be looked at", there.display()),
+            "run this as root",
+        ));
         return;
     };
     let free = u64::from(vfs.blocks_available()).saturating_mul(vfs.fragment_size()) / MIB;
@@ -164,7 +224,12 @@ fn disk(name: &'static str, path: &Path, checks: &mut Vec<Check>) {
         100..1024 => Verdict::Warn,
         _ => Verdict::Ok,
     };
-    checks.push(check(name, verdict, format!("{free} MiB free at {}", path.display()), "free some space, or move the folder to a larger disk"));
+    checks.push(check(
+        name,
+        verdict,
+        format!("{free} MiB free at {}", path.display()),
+        "free some space, or move the folder to a larger disk",
+    ));
 }
 
 fn clock(checks: &mut Vec<Check>) {
@@ -173,7 +238,12 @@ fn clock(checks: &mut Vec<Check>) {
     let sane = now.as_second() > 1_767_225_600;
     let said = print::short(now);
     let mend = "set the clock, or let systemd-timesyncd do it (`timedatectl set-ntp true`)";
-    checks.push(check("clock", if sane { Verdict::Ok } else { Verdict::Fail }, said, mend));
+    checks.push(check(
+        "clock",
+        if sane { Verdict::Ok } else { Verdict::Fail },
+        said,
+        mend,
+    ));
 }
 
 fn certificates(config: &Config, checks: &mut Vec<Check>) {
@@ -181,24 +251,54 @@ fn certificates(config: &Config, checks: &mut Vec<Check>) {
         Tls::LocalCa => {
             let path = config.state_dir.join("tls").join("ca.pem");
             if !path.exists() {
-                checks.push(check("certificates", Verdict::Ok, "a CA of our own; made when the supervisor first starts", ""));
+                checks.push(check(
+                    "certificates",
+                    Verdict::Ok,
+                    "a CA of our own; made when the supervisor first starts",
+                    "",
+                ));
                 return;
             }
             path
         }
         Tls::Files { cert, key } => {
             if let Err(e) = std::fs::read(key) {
-                checks.push(check("certificates", Verdict::Fail, format!("{}: {e}", key.display()), "correct [tls] key"));
+                checks.push(check(
+                    "certificates",
+                    Verdict::Fail,
+                    format!("{}: {e}", key.display()),
+                    "correct [tls] key",
+                ));
                 return;
             }
             cert.clone()
         }
     };
     checks.push(match expiry(&path) {
-        Ok(days) if days < 0 => check("certificates", Verdict::Fail, format!("{} ended {} days ago", path.display(), -days), "replace it; the supervisor reads the new file by itself"),
-        Ok(days) if days < 14 => check("certificates", Verdict::Warn, format!("{} ends in {days} days", path.display()), "replace it soon; the supervisor reads the new file by itself"),
-        Ok(days) => check("certificates", Verdict::Ok, format!("{} ends in {days} days", path.display()), ""),
-        Err(e) => check("certificates", Verdict::Fail, format!("{}: {e}", path.display()), "correct [tls] cert: a PEM file, leaf first"),
+        Ok(days) if days < 0 => check(
+            "certificates",
+            Verdict::Fail,
+            format!("{} ended {} days ago", path.display(), -days),
+            "replace it; the supervisor reads the new file by itself",
+        ),
+        Ok(days) if days < 14 => check(
+            "certificates",
+            Verdict::Warn,
+            format!("{} ends in {days} days", path.display()),
+            "replace it soon; the supervisor reads the new file by itself",
+        ),
+        Ok(days) => check(
+            "certificates",
+            Verdict::Ok,
+            format!("{} ends in {days} days", path.display()),
+            "",
+        ),
+        Err(e) => check(
+            "certificates",
+            Verdict::Fail,
+            format!("{}: {e}", path.display()),
+            "correct [tls] cert: a PEM file, leaf first",
+        ),
     });
 }
 
@@ -214,7 +314,12 @@ fn listeners(config: &Config, checks: &mut Vec<Check>) {
     for address in [config.listen.https, config.listen.http] {
         checks.push(match TcpListener::bind(address) {
             Ok(_) => check("port", Verdict::Ok, format!("{address} is free"), ""),
-            Err(e) => check("port", Verdict::Fail, format!("{address}: {e}"), "stop what listens there (`ss -ltnp`), or set [listen] to another address"),
+            Err(e) => check(
+                "port",
+                Verdict::Fail,
+                format!("{address}: {e}"),
+                "stop what listens there (`ss -ltnp`), or set [listen] to another address",
+            ),
         });
     }
 }

@@ -22,7 +22,13 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 
 /// Aligned columns below their headings.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
-    let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([head[i].len()]).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter()
+            .map(|r| r[i].chars().count())
+            .chain([head[i].len()])
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let cells: Vec<String> = cells.zip(&widths).map(|(c, w)| format!("{c:<w$}")).collect();
@@ -92,7 +98,10 @@ pub(super) fn instances(views: &[InstanceView]) -> Result<()> {
             ]
         })
         .collect();
-    table(&["ID", "NAME", "TYPE", "WORKSPACE", "SIZE", "STATE", "HEALTH", "ADDRESS"], &rows)
+    table(
+        &["ID", "NAME", "TYPE", "WORKSPACE", "SIZE", "STATE", "HEALTH", "ADDRESS"],
+        &rows,
+    )
 }
 
 /// A time to the second, in UTC.

@@ -12,7 +12,10 @@ use super::{
 use crate::{
     admin::{Status, TypeView},
     catalog,
-    model::{Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, TokenCreated, TokenId, TokenView, TypeName},
+    model::{
+        Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, TokenCreated, TokenId, TokenView,
+        TypeName,
+    },
 };
 
 /// Standard input and `--env-file` may be this long, in bytes.
@@ -31,7 +34,10 @@ pub(super) fn run(socket: PathBuf, json: bool, verb: Verb) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let verbs = Verbs { supervisor: Supervisor::new(&socket), json };
+    let verbs = Verbs {
+        supervisor: Supervisor::new(&socket),
+        json,
+    };
     match runtime.block_on(verbs.one(verb)) {
         Ok(code) => code,
         Err(e) => {
@@ -46,25 +52,59 @@ impl Verbs {
         match verb {
             Verb::Status => self.status().await?,
             Verb::Types { what } => return self.types(what).await,
-            Verb::Run { type_name, name, workspace, size, env, env_file, wait } => {
+            Verb::Run {
+                type_name,
+                name,
+                workspace,
+                size,
+                env,
+                env_file,
+                wait,
+            } => {
                 let type_name = TypeName::parse(&type_name)?;
                 let env = environment(&env, env_file.as_deref())?;
-                return self.start_one(RunRequest { type_name, name, workspace, size, env }, &wait).await;
+                return self
+                    .start_one(
+                        RunRequest {
+                            type_name,
+                            name,
+                            workspace,
+                            size,
+                            env,
+                        },
+                        &wait,
+                    )
+                    .await;
             }
             Verb::List => {
                 let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
-                if self.json { print::json(&views)? } else { print::instances(&views)? }
+                if self.json {
+                    print::json(&views)?
+                } else {
+                    print::instances(&views)?
+                }
             }
             Verb::Show { id } => {
                 let view = self.view(&id).await?;
-                if self.json { print::json(&view)? } else { print::instance(&view)? }
+                if self.json {
+                    print::json(&view)?
+                } else {
+                    print::instance(&view)?
+                }
             }
             Verb::Logs { id, follow, tail } => self.logs(&id, follow, tail).await?,
             Verb::Stop { id, wait } => return self.change(&id, &wait, "stopped", |id| Action::Stop { id }).await,
             Verb::Start { id, wait } => return self.change(&id, &wait, "settled", |id| Action::Start { id }).await,
-            Verb::Recreate { id, wait } => return self.change(&id, &wait, "settled", |id| Action::Recreate { id }).await,
+            Verb::Recreate { id, wait } => {
+                return self.change(&id, &wait, "settled", |id| Action::Recreate { id }).await;
+            }
             Verb::Rm { id, wait } => return self.change(&id, &wait, "gone", |id| Action::Remove { id }).await,
-            Verb::Connect { id, client, token, path } => self.connect(&id, client, token, path).await?,
+            Verb::Connect {
+                id,
+                client,
+                token,
+                path,
+            } => self.connect(&id, client, token, path).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config } => return doctor::run(config.as_deref(), self.json).await,
@@ -90,7 +130,14 @@ impl Verbs {
             ("https", s.https),
             ("since", print::short(s.started_at)),
             ("engine", s.engine),
-            ("instances", if count.is_empty() { "none".into() } else { count.join(", ") }),
+            (
+                "instances",
+                if count.is_empty() {
+                    "none".into()
+                } else {
+                    count.join(", ")
+                },
+            ),
             ("certificate", format!("SHA-256 {}", s.certificate_sha256)),
             ("sealing", s.sealing),
         ];
@@ -109,8 +156,10 @@ impl Verbs {
             if self.json {
                 print::json(&types)?;
             } else {
-                let rows: Vec<_> =
-                    types.iter().map(|t| vec![t.name.clone(), t.size.clone(), t.network.clone(), t.description.clone()]).collect();
+                let rows: Vec<_> = types
+                    .iter()
+                    .map(|t| vec![t.name.clone(), t.size.clone(), t.network.clone(), t.description.clone()])
+                    .collect();
                 print::table(&["TYPE", "SIZE", "NETWORK", "WHAT IT DOES"], &rows)?;
             }
             return Ok(ExitCode::SUCCESS);
@@ -194,12 +243,20 @@ impl Verbs {
 
     async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
         let ms = wait.timeout.saturating_mul(1000);
-        self.supervisor.get_if_any(&format!("/v1/instances/{id}/wait?for={until}&ms={ms}")).await
+        self.supervisor
+            .get_if_any(&format!("/v1/instances/{id}/wait?for={until}&ms={ms}"))
+            .await
     }
 
     /// The same for each of several instances; all are asked before any is waited for, and one failure does not
     /// keep the others from being done.
-    async fn change(&self, ids: &[String], wait: &Wait, until: &str, action: impl Fn(InstanceId) -> Action) -> Result<ExitCode> {
+    async fn change(
+        &self,
+        ids: &[String],
+        wait: &Wait,
+        until: &str,
+        action: impl Fn(InstanceId) -> Action,
+    ) -> Result<ExitCode> {
         let (mut failed, mut asked, mut shown) = (false, Vec::new(), Vec::new());
         for id in ids {
             let done = async {
@@ -216,12 +273,20 @@ impl Verbs {
             }
         }
         for view in asked {
-            let now = if wait.no_wait { self.now(&view).await } else { self.wait(&view.id, until, wait).await };
+            let now = if wait.no_wait {
+                self.now(&view).await
+            } else {
+                self.wait(&view.id, until, wait).await
+            };
             match now {
                 Ok(None) => self.say(&view.id, "removed")?,
                 Ok(Some(now)) => {
                     if now.state == State::Failed && until == "settled" {
-                        eprintln!("berth: {} failed: {}", now.id, now.reason.as_deref().unwrap_or("no reason is known"));
+                        eprintln!(
+                            "berth: {} failed: {}",
+                            now.id,
+                            now.reason.as_deref().unwrap_or("no reason is known")
+                        );
                         failed = true;
                     } else {
                         self.say(&now.id, &now.state.to_string())?;
@@ -246,7 +311,11 @@ impl Verbs {
     }
 
     fn say(&self, id: &InstanceId, what: &str) -> Result<()> {
-        if self.json { Ok(()) } else { print::out(&format!("{id} {what}\n")) }
+        if self.json {
+            Ok(())
+        } else {
+            print::out(&format!("{id} {what}\n"))
+        }
     }
 
     async fn logs(&self, id: &str, follow: bool, tail: Option<u32>) -> Result<()> {
@@ -275,7 +344,11 @@ impl Verbs {
         let status: Status = self.supervisor.get("/v1/status").await?;
         let token = match token {
             Some(t) => Secret::new(t),
-            None => self.create_token(&view.id, Some(format!("connect {client:?}").to_lowercase()), None).await?.token,
+            None => {
+                self.create_token(&view.id, Some(format!("connect {client:?}").to_lowercase()), None)
+                    .await?
+                    .token
+            }
         };
         let endpoint = &view.endpoints.mcp;
         let target = connect::Target {
@@ -291,8 +364,21 @@ impl Verbs {
         Ok(())
     }
 
-    async fn create_token(&self, id: &InstanceId, name: Option<String>, expires_at: Option<jiff::Timestamp>) -> Result<TokenCreated> {
-        match self.supervisor.act(&Action::CreateToken { instance: id.clone(), name, expires_at }).await? {
+    async fn create_token(
+        &self,
+        id: &InstanceId,
+        name: Option<String>,
+        expires_at: Option<jiff::Timestamp>,
+    ) -> Result<TokenCreated> {
+        match self
+            .supervisor
+            .act(&Action::CreateToken {
+                instance: id.clone(),
+                name,
+                expires_at,
+            })
+            .await?
+        {
             Outcome::Token(created) => Ok(created),
             _ => bail!("the supervisor's answer is not understood; is it of another version?"),
         }
@@ -300,7 +386,11 @@ impl Verbs {
 
     async fn token(&self, what: TokenVerb) -> Result<()> {
         match what {
-            TokenVerb::Create { instance, name, expires } => {
+            TokenVerb::Create {
+                instance,
+                name,
+                expires,
+            } => {
                 let expires = expires.map(|e| expiry(&e)).transpose()?;
                 let view = self.view(&instance).await?;
                 let created = self.create_token(&view.id, name, expires).await?;
@@ -325,7 +415,14 @@ impl Verbs {
                     .into_iter()
                     .map(|t| {
                         let created = print::short(t.created_at);
-                        vec![t.id.to_string(), t.instance.to_string(), t.name, created, time(t.last_used_at), time(t.expires_at)]
+                        vec![
+                            t.id.to_string(),
+                            t.instance.to_string(),
+                            t.name,
+                            created,
+                            time(t.last_used_at),
+                            time(t.expires_at),
+                        ]
                     })
                     .collect();
                 print::table(&["ID", "INSTANCE", "NAME", "CREATED", "LAST USED", "EXPIRES"], &rows)
@@ -333,7 +430,11 @@ impl Verbs {
             TokenVerb::Revoke { id } => {
                 let id = TokenId::parse(&id)?;
                 self.supervisor.act(&Action::RevokeToken { id: id.clone() }).await?;
-                if self.json { print::json(&serde_json::json!({ "revoked": id })) } else { print::out(&format!("{id} revoked\n")) }
+                if self.json {
+                    print::json(&serde_json::json!({ "revoked": id }))
+                } else {
+                    print::out(&format!("{id} revoked\n"))
+                }
             }
         }
     }
@@ -342,7 +443,13 @@ impl Verbs {
 /// An id or a name as a path segment: both are made of characters that need no escaping.
 fn segment(id: &str) -> Result<&str> {
     let ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if ok { Ok(id) } else { Err(anyhow!("{id:?} is neither an instance's id nor its name; `berth list` shows both")) }
+    if ok {
+        Ok(id)
+    } else {
+        Err(anyhow!(
+            "{id:?} is neither an instance's id nor its name; `berth list` shows both"
+        ))
+    }
 }
 
 fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String, Secret>> {
@@ -359,7 +466,11 @@ fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String,
         } else {
             Box::new(std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?)
         };
-        input.by_ref().take(MAX_ENV_FILE).read_to_string(&mut text).with_context(|| format!("{} cannot be read", file.display()))?;
+        input
+            .by_ref()
+            .take(MAX_ENV_FILE)
+            .read_to_string(&mut text)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
         for (n, line) in text.lines().enumerate() {
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
@@ -377,7 +488,11 @@ fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String,
     for pair in pairs {
         match pair.split_once('=') {
             Some((key, value)) => add(key, value.to_owned())?,
-            None => add(pair, std::env::var(pair).map_err(|_| anyhow!("--env {pair}: this shell has no such variable; write {pair}=VALUE"))?)?,
+            None => add(
+                pair,
+                std::env::var(pair)
+                    .map_err(|_| anyhow!("--env {pair}: this shell has no such variable; write {pair}=VALUE"))?,
+            )?,
         }
     }
     Ok(env)
@@ -390,7 +505,10 @@ fn expiry(text: &str) -> Result<jiff::Timestamp> {
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
         .ok_or_else(bad)?;
     let n: i64 = n.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?;
-    let span = n.checked_mul(seconds).filter(|s| *s <= 3_650 * 86_400).ok_or_else(bad)?;
+    let span = n
+        .checked_mul(seconds)
+        .filter(|s| *s <= 3_650 * 86_400)
+        .ok_or_else(bad)?;
     Ok(jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?)
 }
 

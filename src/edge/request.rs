@@ -91,8 +91,13 @@ fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<(Arc<Link>, Arc<Tok
     }
     let token = check_token(edge, headers, &id)?;
     let link = edge.registry.get(id.as_str());
-    // A token without a link: the supervisor has only just started.
-    let link = link.ok_or(Refusal::NotReady(State::Pending, Some(1)))?;
+    let Some(link) = link else {
+        return Err(match (edge.states)(&id) {
+            Some(state @ (State::Stopped | State::Failed | State::Removing)) => Refusal::NotReady(state, None),
+            // Not reached yet: the supervisor has only just started, or the instance has.
+            state => Refusal::NotReady(state.unwrap_or(State::Pending), Some(1)),
+        });
+    };
     match link.state() {
         State::Running => Ok((link, token)),
         State::Pending | State::Preparing | State::Starting => {

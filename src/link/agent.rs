@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{CallError, Link, LinkError, LinkEvent, NoBody, Payload, Request};
-use crate::model::{AgentEvent, InstanceId, StartOrder};
+use crate::model::{AgentEvent, AgentStatus, InstanceId, StartOrder};
 
 /// The agent speaks at least every 5 s.
 const SILENCE: Duration = Duration::from_secs(16);
@@ -124,7 +124,8 @@ impl Link {
             why: e.to_string(),
         })?;
         self.control(WHAT, &Method::POST, "/.berth/start", Some(body.into()), CONTROL)
-            .await
+            .await?;
+        Ok(())
     }
 
     /// Asks the type's health contract now (`GET /.berth/health`).
@@ -133,7 +134,21 @@ impl Link {
     /// [`LinkError::Refused`] with the agent's reason, [`LinkError::Timeout`], or as the connection failed.
     pub async fn health(self: &Arc<Self>, limit: Duration) -> Result<(), LinkError> {
         self.control("ask for health", &Method::GET, "/.berth/health", None, limit)
-            .await
+            .await?;
+        Ok(())
+    }
+
+    /// What the agent says of itself now (`GET /.berth/status`).
+    ///
+    /// # Errors
+    /// [`LinkError::Protocol`] for an answer that is no status; else as the connection failed.
+    pub async fn status(self: &Arc<Self>, limit: Duration) -> Result<AgentStatus, LinkError> {
+        const WHAT: &str = "ask for the agent's status";
+        let text = self.control(WHAT, &Method::GET, "/.berth/status", None, limit).await?;
+        serde_json::from_slice(&text).map_err(|e| LinkError::Protocol {
+            what: WHAT,
+            why: e.to_string(),
+        })
     }
 
     async fn control(
@@ -143,7 +158,7 @@ impl Link {
         target: &str,
         body: Option<Bytes>,
         limit: Duration,
-    ) -> Result<(), LinkError> {
+    ) -> Result<BytesMut, LinkError> {
         let asked = async {
             let mut reply = send(self, what, method, target, body, limit).await?;
             let mut text = BytesMut::new();
@@ -158,7 +173,7 @@ impl Link {
                 text.extend_from_slice(&piece);
             }
             if reply.status.is_success() {
-                return Ok(());
+                return Ok(text);
             }
             Err(LinkError::Refused {
                 what,

@@ -34,7 +34,11 @@ pub struct Splitter {
 impl Splitter {
     /// A splitter whose lines are at most `max` bytes long.
     pub fn new(max: usize) -> Self {
-        Self { carry: Vec::new(), max, skipping: None }
+        Self {
+            carry: Vec::new(),
+            max,
+            skipping: None,
+        }
     }
 
     /// Takes a chunk and calls `each` for every line that it completes, in order.
@@ -45,7 +49,10 @@ impl Splitter {
             if self.skipping.is_some() || self.carry.len() + line.len() > self.max {
                 self.skip(line);
                 let head = self.skipping.take().unwrap_or_default();
-                each(Line::TooLong { head: &head, tail: trim(&self.carry) });
+                each(Line::TooLong {
+                    head: &head,
+                    tail: trim(&self.carry),
+                });
             } else if self.carry.is_empty() {
                 each(Line::Whole(trim(line)));
             } else {
@@ -118,15 +125,18 @@ mod tests {
 
     #[test]
     fn splits_across_chunks() {
-        assert_eq!(lines(99, &[b"ab", b"c\r\nd", b"\n\n"]), [Ok(b"abc".to_vec()), Ok(b"d".to_vec()), Ok(vec![])]);
+        assert_eq!(
+            lines(99, &[b"ab", b"c\r\nd", b"\n\n"]),
+            [Ok(b"abc".to_vec()), Ok(b"d".to_vec()), Ok(vec![])]
+        );
     }
 
     #[test]
     fn says_how_an_oversized_line_began_and_ended() {
-        assert_eq!(lines(4, &[b"abc", b"def", b"g\nok\n"]), [
-            Err((b"abcdef".to_vec(), b"abcdefg".to_vec())),
-            Ok(b"ok".to_vec())
-        ]);
+        assert_eq!(
+            lines(4, &[b"abc", b"def", b"g\nok\n"]),
+            [Err((b"abcdef".to_vec(), b"abcdefg".to_vec())), Ok(b"ok".to_vec())]
+        );
     }
 
     proptest! {

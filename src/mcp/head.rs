@@ -17,7 +17,10 @@ pub struct Accepts {
 /// Reads `Accept`; no header means everything.
 pub fn accepts(headers: &HeaderMap) -> Accepts {
     let mut seen = false;
-    let mut out = Accepts { json: false, sse: false };
+    let mut out = Accepts {
+        json: false,
+        sse: false,
+    };
     for value in headers.get_all(http::header::ACCEPT) {
         seen = true;
         for part in value.to_str().unwrap_or_default().split(',') {
@@ -37,7 +40,11 @@ pub fn accepts(headers: &HeaderMap) -> Accepts {
 /// Whether the body is declared as JSON.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let kind = text(headers, "content-type").unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    kind.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
 }
 
 /// A header's text; `None` when absent, empty text when it is not visible ASCII.
@@ -49,7 +56,10 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// cannot be one.
 pub fn decode(value: &str) -> Option<String> {
     let Some(inner) = value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) else {
-        return value.bytes().all(|b| (0x20..0x7f).contains(&b) || b == b'\t').then(|| value.to_owned());
+        return value
+            .bytes()
+            .all(|b| (0x20..0x7f).contains(&b) || b == b'\t')
+            .then(|| value.to_owned());
     };
     String::from_utf8(base64(inner)?).ok()
 }
@@ -100,8 +110,14 @@ mod tests {
     #[test]
     fn names_are_decoded() {
         assert_eq!(decode("us-west1").as_deref(), Some("us-west1"));
-        assert_eq!(decode("=?base64?SGVsbG8sIOS4lueVjA==?=").as_deref(), Some("Hello, 世界"));
-        assert_eq!(decode("=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=").as_deref(), Some("=?base64?literal?="));
+        assert_eq!(
+            decode("=?base64?SGVsbG8sIOS4lueVjA==?=").as_deref(),
+            Some("Hello, 世界")
+        );
+        assert_eq!(
+            decode("=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=").as_deref(),
+            Some("=?base64?literal?=")
+        );
         assert_eq!(decode("=?base64?!!!?="), None);
         assert!(matches("42.0", &serde_json::json!(42)));
         assert!(!matches("x", &serde_json::json!(42)));
@@ -111,9 +127,18 @@ mod tests {
     fn accept_is_read() {
         let mut h = HeaderMap::new();
         assert_eq!(accepts(&h), Accepts { json: true, sse: true });
-        h.insert("accept", "application/json;q=0.9, text/event-stream;q=0".parse().expect("header"));
+        h.insert(
+            "accept",
+            "application/json;q=0.9, text/event-stream;q=0".parse().expect("header"),
+        );
         assert_eq!(accepts(&h), Accepts { json: true, sse: false });
         h.insert("accept", "image/png".parse().expect("header"));
-        assert_eq!(accepts(&h), Accepts { json: false, sse: false });
+        assert_eq!(
+            accepts(&h),
+            Accepts {
+                json: false,
+                sse: false
+            }
+        );
     }
 }

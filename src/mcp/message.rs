@@ -121,7 +121,11 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
 
 /// Whether the raw text of an `id` (or of a progress token) may be one: a string or a number, at most 1 KiB.
 pub fn is_id(raw: &str) -> bool {
-    raw.len() <= 1024 && raw.as_bytes().first().is_some_and(|b| *b == b'"' || *b == b'-' || b.is_ascii_digit())
+    raw.len() <= 1024
+        && raw
+            .as_bytes()
+            .first()
+            .is_some_and(|b| *b == b'"' || *b == b'-' || b.is_ascii_digit())
 }
 
 /// Where `part`, a slice of `whole`, stands in it.
@@ -173,7 +177,11 @@ pub fn guess_id(head: &[u8], tail: &[u8]) -> Option<u64> {
     };
     if let Some(at) = memchr::memmem::rfind(tail, b"\"id\":") {
         let rest = &tail[at + 5..];
-        if rest.trim_ascii().strip_suffix(b"}").is_some_and(|r| r.trim_ascii().iter().all(u8::is_ascii_digit)) {
+        if rest
+            .trim_ascii()
+            .strip_suffix(b"}")
+            .is_some_and(|r| r.trim_ascii().iter().all(u8::is_ascii_digit))
+        {
             return digits(rest);
         }
     }
@@ -283,11 +291,23 @@ mod tests {
     fn tells_the_kinds_apart() {
         let kind = |s: &str| parse(s.as_bytes()).map(|m| m.kind);
         assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#), Ok(Kind::Request));
-        assert_eq!(kind(r#"{"jsonrpc":"2.0","method":"a","params":{}}"#), Ok(Kind::Notification));
+        assert_eq!(
+            kind(r#"{"jsonrpc":"2.0","method":"a","params":{}}"#),
+            Ok(Kind::Notification)
+        );
         assert_eq!(kind(r#"{"result":null,"jsonrpc":"2.0","id":"x"}"#), Ok(Kind::Response));
-        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m"}}"#), Ok(Kind::Response));
-        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":null,"method":"a"}"#), Err(Malformed::NotRpc));
-        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}"#), Err(Malformed::NotRpc));
+        assert_eq!(
+            kind(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m"}}"#),
+            Ok(Kind::Response)
+        );
+        assert_eq!(
+            kind(r#"{"jsonrpc":"2.0","id":null,"method":"a"}"#),
+            Err(Malformed::NotRpc)
+        );
+        assert_eq!(
+            kind(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}"#),
+            Err(Malformed::NotRpc)
+        );
         assert_eq!(kind(r#"{"jsonrpc":"1.0","id":1,"method":"a"}"#), Err(Malformed::NotRpc));
         assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"method":"a""#), Err(Malformed::NotJson));
         assert_eq!(kind("[]"), Err(Malformed::NotRpc));
@@ -297,7 +317,10 @@ mod tests {
     #[test]
     fn an_id_is_found_at_either_end_of_a_long_line() {
         assert_eq!(guess_id(br#"{"jsonrpc":"2.0","id":17,"result":{"a"#, b"aaaa"), Some(17));
-        assert_eq!(guess_id(br#"{"result":{"id":3,"#, br#"xx"},"jsonrpc":"2.0","id":18}"#), Some(18));
+        assert_eq!(
+            guess_id(br#"{"result":{"id":3,"#, br#"xx"},"jsonrpc":"2.0","id":18}"#),
+            Some(18)
+        );
         assert_eq!(guess_id(br#"{"result":{"id":3,"#, br#"xxx"#), None);
     }
 

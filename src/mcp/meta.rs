@@ -18,19 +18,44 @@ pub const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 #[derive(Debug, Default, Deserialize)]
 pub struct Meta<'a> {
     /// The protocol version of a request.
-    #[serde(rename = "io.modelcontextprotocol/protocolVersion", borrow, default, deserialize_with = "present")]
+    #[serde(
+        rename = "io.modelcontextprotocol/protocolVersion",
+        borrow,
+        default,
+        deserialize_with = "present"
+    )]
     pub version: Option<&'a RawValue>,
     /// What the client can do.
-    #[serde(rename = "io.modelcontextprotocol/clientCapabilities", borrow, default, deserialize_with = "present")]
+    #[serde(
+        rename = "io.modelcontextprotocol/clientCapabilities",
+        borrow,
+        default,
+        deserialize_with = "present"
+    )]
     pub capabilities: Option<&'a RawValue>,
     /// Who the client is.
-    #[serde(rename = "io.modelcontextprotocol/clientInfo", borrow, default, deserialize_with = "present")]
+    #[serde(
+        rename = "io.modelcontextprotocol/clientInfo",
+        borrow,
+        default,
+        deserialize_with = "present"
+    )]
     pub client: Option<&'a RawValue>,
     /// The least log level that the client wants to see.
-    #[serde(rename = "io.modelcontextprotocol/logLevel", borrow, default, deserialize_with = "present")]
+    #[serde(
+        rename = "io.modelcontextprotocol/logLevel",
+        borrow,
+        default,
+        deserialize_with = "present"
+    )]
     pub level: Option<&'a RawValue>,
     /// The subscription that a message belongs to.
-    #[serde(rename = "io.modelcontextprotocol/subscriptionId", borrow, default, deserialize_with = "present")]
+    #[serde(
+        rename = "io.modelcontextprotocol/subscriptionId",
+        borrow,
+        default,
+        deserialize_with = "present"
+    )]
     pub subscription: Option<&'a RawValue>,
     /// The token under which the client wants progress.
     #[serde(rename = "progressToken", borrow, default, deserialize_with = "present")]
@@ -108,17 +133,21 @@ struct ErrorBody {
 
 /// `message` of an error object, for people.
 pub fn error_message(error: Option<&str>) -> String {
-    error.and_then(message::object::<ErrorBody>).map_or_else(|| "no reason given".to_owned(), |e| e.message)
+    error
+        .and_then(message::object::<ErrorBody>)
+        .map_or_else(|| "no reason given".to_owned(), |e| e.message)
 }
 
 /// The HTTP status for an answer: 200, but in the modern era 404 for an unknown method and 400 for the
 /// specification's own errors.
 pub fn status_of(error: Option<&str>, modern: bool) -> u16 {
-    match error.filter(|_| modern).and_then(message::object::<ErrorBody>).map(|e| e.code) {
+    match error
+        .filter(|_| modern)
+        .and_then(message::object::<ErrorBody>)
+        .map(|e| e.code)
+    {
         Some(codes::METHOD_NOT_FOUND) => 404,
-        Some(
-            codes::HEADER_MISMATCH | codes::MISSING_CLIENT_CAPABILITY | codes::UNSUPPORTED_PROTOCOL_VERSION,
-        ) => 400,
+        Some(codes::HEADER_MISMATCH | codes::MISSING_CLIENT_CAPABILITY | codes::UNSUPPORTED_PROTOCOL_VERSION) => 400,
         _ => 200,
     }
 }

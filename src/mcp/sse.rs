@@ -18,7 +18,10 @@ impl EventId {
     /// Reads `Last-Event-ID`; `None` when it is none of ours.
     pub fn parse(text: &str) -> Option<Self> {
         let (lane, seq) = text.trim().split_once('-')?;
-        Some(Self { lane: u64::from_str_radix(lane, 16).ok()?, seq: u32::from_str_radix(seq, 16).ok()? })
+        Some(Self {
+            lane: u64::from_str_radix(lane, 16).ok()?,
+            seq: u32::from_str_radix(seq, 16).ok()?,
+        })
     }
 }
 

@@ -32,7 +32,11 @@ pub fn era(version: &str) -> Option<Era> {
 /// What a client that asked for `asked` is told when the process behind it speaks `spoken`: its own version where
 /// both know it and it is not newer, else the process's.
 pub fn negotiate<'a>(asked: &'a str, spoken: &'a str) -> &'a str {
-    if era(asked) == Some(Era::Legacy) && asked <= spoken { asked } else { spoken }
+    if era(asked) == Some(Era::Legacy) && asked <= spoken {
+        asked
+    } else {
+        spoken
+    }
 }
 
 /// [`SUPPORTED`] as a JSON array.

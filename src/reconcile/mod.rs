@@ -39,11 +39,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use ports::{LinkEvent, Links, TokenEntry, Tokens};
+pub use ports::{Links, TokenEntry, Tokens};
 
 use crate::{
     catalog::Catalog,
     docker::{Engine, EngineError},
+    link::LinkEvent,
     model::{Action, BoxId, Endpoints, InstanceId, InstanceView, Outcome, Refusal, TokenView},
     secret::BoxKey,
     store::{Store, StoreError},

@@ -5,18 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::model::{AgentStatus, InstanceId, Secret, StartOrder, State, TokenId};
-
-/// What an instance's link tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkEvent {
-    /// An agent dialled in.
-    Up,
-    /// What it says of itself.
-    Status(AgentStatus),
-    /// Its last connection is gone.
-    Down,
-}
+use crate::model::{InstanceId, Secret, StartOrder, State, TokenId};
 
 /// The sockets that agents dial.
 pub trait Links: Send + Sync + 'static {

@@ -1,9 +1,6 @@
 //! What stands behind the admin API: the handles of the running parts, put together.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::StreamExt;

@@ -1,25 +1,19 @@
 //! Feeds systemd's watchdog, but only while the reconciler and the edge both make progress.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::systemd;
+use super::backend::Parts;
+use crate::{model::State, systemd};
 
-/// A task's sign of life: it counts up at least once per [`BEAT`].
-pub(super) type Heartbeat = Arc<AtomicU64>;
-
-/// How often a sign of life is looked for, where systemd asks for none more often.
+/// How often signs of life are looked for, where systemd asks for none more often. Both hearts beat once a second.
 const BEAT: Duration = Duration::from_secs(5);
 
 /// Runs until `stop` turns true. Withholds the watchdog's food when a heartbeat has not moved since the last look.
-pub(super) async fn run(hearts: Vec<(&'static str, Heartbeat)>, mut stop: watch::Receiver<bool>) {
-    let interval = systemd::watchdog_interval().unwrap_or(BEAT).max(Duration::from_millis(200));
-    let mut last: Vec<u64> = hearts.iter().map(|(_, h)| h.load(Ordering::Relaxed)).collect();
+pub(super) async fn run(parts: Arc<Parts>, mut stop: watch::Receiver<bool>) {
+    let interval = systemd::watchdog_interval().unwrap_or(BEAT).max(Duration::from_secs(2));
+    let mut last = beats(&parts);
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
@@ -28,14 +22,34 @@ pub(super) async fn run(hearts: Vec<(&'static str, Heartbeat)>, mut stop: watch:
             _ = stop.wait_for(|s| *s) => return,
             _ = ticks.tick() => {}
         }
-        let now: Vec<u64> = hearts.iter().map(|(_, h)| h.load(Ordering::Relaxed)).collect();
-        let stuck: Vec<&str> =
-            hearts.iter().zip(last.iter().zip(&now)).filter(|(_, (a, b))| a == b).map(|((name, _), _)| *name).collect();
-        if stuck.is_empty() {
-            systemd::watchdog();
+        let now = beats(&parts);
+        if now.0 == last.0 || now.1 == last.1 {
+            let stuck = if now.0 == last.0 { "reconcile" } else { "edge" };
+            log::error!(task = stuck; "no progress within {interval:?}");
         } else {
-            log::error!("no progress for {interval:?}: {}", stuck.join(", "));
+            systemd::watchdog();
+            systemd::status(&summary(&parts));
         }
         last = now;
     }
+}
+
+fn beats(parts: &Parts) -> (u64, u64) {
+    (parts.reconcile.heartbeat(), parts.edge.heartbeat())
+}
+
+/// The line of `systemctl status`.
+fn summary(parts: &Parts) -> String {
+    let snapshot = parts.reconcile.snapshot();
+    let running = snapshot.views.values().filter(|v| v.state == State::Running).count();
+    let engine = if snapshot.engine.is_some() {
+        "; the engine does not answer"
+    } else {
+        ""
+    };
+    format!(
+        "serving {}: {running} of {} instances running{engine}",
+        parts.router.domain(),
+        snapshot.views.len()
+    )
 }

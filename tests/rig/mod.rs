@@ -1,7 +1,11 @@
 //! The supervisor's side of an agent, for tests: a Unix listener, a pool of the connections that the agent dials, and
 //! an agent process that ends with the rig.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part, and is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its part, and is a crate of its own"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -65,7 +69,11 @@ pub fn events(text: &str) -> Vec<(Option<String>, Value)> {
     let mut out = Vec::new();
     for block in text.split("\n\n") {
         let id = block.lines().find_map(|l| l.strip_prefix("id: ")).map(str::to_owned);
-        if let Some(data) = block.lines().find_map(|l| l.strip_prefix("data: ")).filter(|d| !d.is_empty()) {
+        if let Some(data) = block
+            .lines()
+            .find_map(|l| l.strip_prefix("data: "))
+            .filter(|d| !d.is_empty())
+        {
             out.push((id, serde_json::from_str(data).expect("JSON event")));
         }
     }
@@ -74,7 +82,12 @@ pub fn events(text: &str) -> Vec<(Option<String>, Value)> {
 
 pub fn fixture(mode: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/server.py");
-    vec!["python3".into(), "-u".into(), path.to_string_lossy().into_owned(), mode.into()]
+    vec![
+        "python3".into(),
+        "-u".into(),
+        path.to_string_lossy().into_owned(),
+        mode.into(),
+    ]
 }
 
 /// An order for the fixture server.
@@ -102,8 +115,9 @@ fn listen(path: &Path, back: &mpsc::UnboundedSender<Sender>) -> tokio::task::Joi
     tokio::spawn(async move {
         let mut set = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            let (sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("handshake");
+            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .expect("handshake");
             set.spawn(async move {
                 let _ = connection.await;
             });
@@ -138,7 +152,14 @@ impl Rig {
                 copy.lock().expect("log").push(line);
             }
         });
-        Self { dir, agent, idle: tokio::sync::Mutex::new(idle), back, accepting, log }
+        Self {
+            dir,
+            agent,
+            idle: tokio::sync::Mutex::new(idle),
+            back,
+            accepting,
+            log,
+        }
     }
 
     /// An agent that was given an order.
@@ -170,7 +191,9 @@ impl Rig {
                 }
                 text = rest.to_owned();
             }
-            let frame = timeout(PATIENCE, events.body_mut().frame()).await.expect("an event in time");
+            let frame = timeout(PATIENCE, events.body_mut().frame())
+                .await
+                .expect("an event in time");
             let frame = frame.expect("the stream goes on").expect("no error");
             text.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("utf-8"));
         }
@@ -189,8 +212,13 @@ impl Rig {
         for (k, v) in headers {
             req = req.header(*k, *v);
         }
-        let req = req.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("request");
-        let answer = timeout(PATIENCE, sender.send_request(req)).await.expect("in time").expect("an answer");
+        let req = req
+            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+            .expect("request");
+        let answer = timeout(PATIENCE, sender.send_request(req))
+            .await
+            .expect("in time")
+            .expect("an answer");
         let back = self.back.clone();
         tokio::spawn(async move {
             if sender.ready().await.is_ok() {
@@ -203,19 +231,33 @@ impl Rig {
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Got {
         let answer = self.open(method, path, headers, body).await;
         let (parts, body) = answer.into_parts();
-        let bytes = timeout(PATIENCE, body.collect()).await.expect("in time").expect("body").to_bytes();
+        let bytes = timeout(PATIENCE, body.collect())
+            .await
+            .expect("in time")
+            .expect("body")
+            .to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("utf-8");
-        Got { status: parts.status, headers: parts.headers, text }
+        Got {
+            status: parts.status,
+            headers: parts.headers,
+            text,
+        }
     }
 
     pub async fn post(&self, headers: &[(&str, &str)], body: &Value) -> Got {
-        let mut all = vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+        let mut all = vec![
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+        ];
         all.extend_from_slice(headers);
         self.send(Method::POST, "/mcp", &all, &body.to_string()).await
     }
 
     pub async fn post_open(&self, headers: &[(&str, &str)], body: &Value) -> Response<Incoming> {
-        let mut all = vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+        let mut all = vec![
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+        ];
         all.extend_from_slice(headers);
         self.open(Method::POST, "/mcp", &all, &body.to_string()).await
     }
@@ -232,7 +274,8 @@ impl Rig {
 
     /// Calls a tool in a session.
     pub async fn call(&self, session: &str, id: u64, name: &str, arguments: Value) -> Got {
-        self.post(&[("mcp-session-id", session)], &call(id, name, arguments)).await
+        self.post(&[("mcp-session-id", session)], &call(id, name, arguments))
+            .await
     }
 
     /// Calls a tool in a session and returns its text.
@@ -240,7 +283,10 @@ impl Rig {
         let got = self.call(session, id, name, arguments).await;
         let last = got.messages().pop().unwrap_or_else(|| panic!("no message in {got:?}"));
         assert_eq!(last["id"], id, "{last}");
-        last["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{last}")).to_owned()
+        last["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{last}"))
+            .to_owned()
     }
 
     pub async fn status(&self) -> Value {
@@ -283,7 +329,12 @@ impl Rig {
 
     /// Waits for the agent's end.
     pub async fn exit(&mut self) -> i32 {
-        timeout(PATIENCE, self.agent.wait()).await.expect("in time").expect("wait").code().expect("a status")
+        timeout(PATIENCE, self.agent.wait())
+            .await
+            .expect("in time")
+            .expect("wait")
+            .code()
+            .expect("a status")
     }
 }
 
@@ -300,11 +351,17 @@ pub fn call(id: u64, name: &str, arguments: Value) -> Value {
 pub fn modern(id: u64, method: &str, mut params: Value, capabilities: Value) -> (Vec<(&'static str, String)>, Value) {
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;
-    let mut headers = vec![("mcp-protocol-version", "2026-07-28".to_owned()), ("mcp-method", method.to_owned())];
+    let mut headers = vec![
+        ("mcp-protocol-version", "2026-07-28".to_owned()),
+        ("mcp-method", method.to_owned()),
+    ];
     if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
         headers.push(("mcp-name", name.to_owned()));
     }
-    (headers, json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    (
+        headers,
+        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}),
+    )
 }
 
 /// Whether a process exists and is no zombie.

@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use super::{Ask, AskId, Bridge, CallId, LaneId, ProcId, Role, SessionNo, UNDELIVERED, What};
-use crate::mcp::message::{self, Message};
 use crate::mcp::codes;
+use crate::mcp::message::{self, Message};
 
 /// Requests of one process that may wait for answers.
 const MAX_ASKS: usize = 256;
@@ -25,8 +25,12 @@ impl Bridge {
         if self.asks.len() >= MAX_ASKS {
             return self.refuse_server(proc, m.id, "too many requests wait for clients");
         }
-        let calls: Vec<CallId> =
-            p.calls.iter().copied().filter(|id| self.calls.get(id).is_some_and(|c| c.lane.is_some())).collect();
+        let calls: Vec<CallId> = p
+            .calls
+            .iter()
+            .copied()
+            .filter(|id| self.calls.get(id).is_some_and(|c| c.lane.is_some()))
+            .collect();
         if let Some(no) = own {
             return self.ask_session(now, proc, no, &calls, m);
         }
@@ -57,7 +61,11 @@ impl Bridge {
         match (&c.what, c.session) {
             (What::Translated(_), _) => self.suspend(now, proc, call, m),
             (_, Some(no)) => self.ask_session(now, proc, no, &[call], m),
-            _ => self.refuse_server(proc, m.id, "requests to the client have no place in this protocol version"),
+            _ => self.refuse_server(
+                proc,
+                m.id,
+                "requests to the client have no place in this protocol version",
+            ),
         }
     }
 
@@ -72,7 +80,17 @@ impl Bridge {
         let lane = self.say_to(now, no, calls, &json);
         let deadline = now + if lane.is_some() { self.config.call } else { UNDELIVERED };
         let delivered = lane.is_some();
-        self.asks.insert(id, Ask { proc, id: m.id.into(), session: Some(no), lane, delivered, deadline });
+        self.asks.insert(
+            id,
+            Ask {
+                proc,
+                id: m.id.into(),
+                session: Some(no),
+                lane,
+                delivered,
+                deadline,
+            },
+        );
         if !delivered {
             self.backlog(no, Some(id), json);
         }
@@ -82,8 +100,11 @@ impl Bridge {
     pub(super) fn say_to(&mut self, now: Instant, no: SessionNo, calls: &[CallId], json: &[u8]) -> Option<LaneId> {
         let standing = self.sessions.get(&no)?.lane;
         let attached = |b: &Self, lane: &LaneId| b.lanes.get(lane).is_some_and(|l| l.wire.is_some() && l.accepts.sse);
-        let of_calls: Vec<LaneId> =
-            calls.iter().filter_map(|c| self.calls.get(c)?.lane).filter(|l| attached(self, l)).collect();
+        let of_calls: Vec<LaneId> = calls
+            .iter()
+            .filter_map(|c| self.calls.get(c)?.lane)
+            .filter(|l| attached(self, l))
+            .collect();
         let first = if calls.len() == 1 { of_calls.first() } else { None };
         let standing = attached(self, &standing).then_some(standing);
         let lane = first.copied().or(standing).or(of_calls.last().copied())?;
@@ -127,14 +148,27 @@ impl Bridge {
 
     /// The server takes a request back: tell the client that was asked.
     pub(super) fn ask_cancelled(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
-        let Some(raw) = message::params(m.params).and_then(|p| p.request_id).map(|r| r.get()) else { return };
-        let Some(id) = self.asks.iter().find(|(_, a)| a.proc == proc && &*a.id == raw).map(|(id, _)| *id) else {
+        let Some(raw) = message::params(m.params).and_then(|p| p.request_id).map(|r| r.get()) else {
+            return;
+        };
+        let Some(id) = self
+            .asks
+            .iter()
+            .find(|(_, a)| a.proc == proc && &*a.id == raw)
+            .map(|(id, _)| *id)
+        else {
             return;
         };
         let Some(ask) = self.asks.remove(&id) else { return };
         let mut json = Vec::new();
-        message::splice(&mut json, m.text, &[(message::place(m.text, raw), id.to_string().as_bytes())]);
-        let (Some(no), true) = (ask.session, ask.delivered) else { return };
+        message::splice(
+            &mut json,
+            m.text,
+            &[(message::place(m.text, raw), id.to_string().as_bytes())],
+        );
+        let (Some(no), true) = (ask.session, ask.delivered) else {
+            return;
+        };
         let open = ask.lane.filter(|l| self.lanes.contains_key(l));
         if !open.is_some_and(|lane| self.emit(now, lane, &json)) {
             self.say_to(now, no, &[], &json);

@@ -38,7 +38,9 @@ impl Bridge {
 
     /// Whether a process has stopped reading.
     pub(super) fn clogged(&self, proc: ProcId) -> bool {
-        self.procs.get(&proc).is_some_and(|p| p.input.len() + p.held.len() > MAX_INPUT)
+        self.procs
+            .get(&proc)
+            .is_some_and(|p| p.input.len() + p.held.len() > MAX_INPUT)
     }
 
     /// Registers a call; its id is the one to write.
@@ -140,7 +142,11 @@ impl Bridge {
         let Ok(items) = serde_json::from_slice::<Vec<&serde_json::value::RawValue>>(bytes) else {
             return self.log("skipped a line on the server's stdout that is no JSON".to_owned());
         };
-        for item in items.iter().map(|i| i.get().as_bytes()).filter(|i| !i.starts_with(b"[")) {
+        for item in items
+            .iter()
+            .map(|i| i.get().as_bytes())
+            .filter(|i| !i.starts_with(b"["))
+        {
             self.line(now, proc, &Line::Whole(item));
         }
     }
@@ -152,7 +158,9 @@ impl Bridge {
         if let Some(id) = call {
             return self.abandon(now, id, codes::LIMIT, &text, false);
         }
-        self.log(format!("the server wrote a line of more than {limit} bytes that answers no call; it is ended"));
+        self.log(format!(
+            "the server wrote a line of more than {limit} bytes that answers no call; it is ended"
+        ));
         self.effects.push(Effect::Stop(proc));
         self.gone(now, proc, &text);
     }
@@ -221,7 +229,9 @@ impl Bridge {
         }
         let reason = message::quote(why);
         self.write(proc, |out| {
-            out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":");
+            out.extend_from_slice(
+                b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":",
+            );
             out.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
             out.extend_from_slice(b",\"reason\":");
             out.extend_from_slice(reason.as_bytes());
@@ -234,8 +244,12 @@ impl Bridge {
         if self.listeners.contains_key(&lane) {
             self.unlisten(now, lane);
         }
-        let calls: Vec<CallId> =
-            self.calls.iter().filter(|(_, c)| c.lane == Some(lane)).map(|(id, _)| *id).collect();
+        let calls: Vec<CallId> = self
+            .calls
+            .iter()
+            .filter(|(_, c)| c.lane == Some(lane))
+            .map(|(id, _)| *id)
+            .collect();
         for id in calls {
             if let Some(call) = self.unregister(id) {
                 self.cancel(call.proc, id, "the client closed the stream");

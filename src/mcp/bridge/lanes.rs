@@ -21,7 +21,14 @@ use crate::mcp::sse::{self, EventId};
 
 impl Bridge {
     /// A lane for an exchange: it has the exchange's number.
-    pub(super) fn lane(&mut self, now: Instant, wire: WireId, session: Option<SessionNo>, accepts: Accepts, calls: u32) {
+    pub(super) fn lane(
+        &mut self,
+        now: Instant,
+        wire: WireId,
+        session: Option<SessionNo>,
+        accepts: Accepts,
+        calls: u32,
+    ) {
         let lane = Lane {
             session,
             wire: Some(wire),
@@ -42,15 +49,21 @@ impl Bridge {
         if !self.open(now, id) {
             return false;
         }
-        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return false;
+        };
         lane.last = now;
         let Some(session) = lane.session else {
             let Some(wire) = lane.wire else { return false };
-            self.effects.push(Effect::Send(wire, Bytes::from(sse::event(None, json))));
+            self.effects
+                .push(Effect::Send(wire, Bytes::from(sse::event(None, json))));
             return true;
         };
         lane.seq += 1;
-        let event = EventId { lane: id, seq: lane.seq };
+        let event = EventId {
+            lane: id,
+            seq: lane.seq,
+        };
         let bytes = Bytes::from(sse::event(Some(event), json));
         if let Some(wire) = lane.wire {
             self.effects.push(Effect::Send(wire, bytes.clone()));
@@ -61,11 +74,15 @@ impl Bridge {
 
     /// Makes the lane a stream, if it may be one.
     fn open(&mut self, now: Instant, id: LaneId) -> bool {
-        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return false;
+        };
         if lane.opened {
             return lane.wire.is_some() || lane.session.is_some();
         }
-        let (Some(wire), true) = (lane.wire, lane.accepts.sse) else { return false };
+        let (Some(wire), true) = (lane.wire, lane.accepts.sse) else {
+            return false;
+        };
         lane.opened = true;
         lane.last = now;
         let session = lane.session.and_then(|s| self.sessions.get_mut(&s));
@@ -75,7 +92,10 @@ impl Bridge {
             session.had_stream = true;
             if session.version.as_str() >= "2025-11-25" {
                 lane.seq += 1;
-                let event = EventId { lane: id, seq: lane.seq };
+                let event = EventId {
+                    lane: id,
+                    seq: lane.seq,
+                };
                 self.effects.push(Effect::Send(wire, Bytes::from(sse::prime(event))));
             }
         }
@@ -95,10 +115,24 @@ impl Bridge {
                 batch.push(json);
                 if last {
                     let body = Bytes::from(array(batch));
-                    self.answer(id, Answer { status: 200, body, ..Answer::default() });
+                    self.answer(
+                        id,
+                        Answer {
+                            status: 200,
+                            body,
+                            ..Answer::default()
+                        },
+                    );
                 }
             } else {
-                self.answer(id, Answer { status, body: Bytes::from(json), ..Answer::default() });
+                self.answer(
+                    id,
+                    Answer {
+                        status,
+                        body: Bytes::from(json),
+                        ..Answer::default()
+                    },
+                );
             }
             return;
         }
@@ -125,7 +159,13 @@ impl Bridge {
         if lane.opened {
             self.effects.push(Effect::Close(wire));
         } else {
-            self.effects.push(Effect::Answer(wire, Answer { status: 202, ..Answer::default() }));
+            self.effects.push(Effect::Answer(
+                wire,
+                Answer {
+                    status: 202,
+                    ..Answer::default()
+                },
+            ));
         }
     }
 
@@ -146,7 +186,10 @@ impl Bridge {
         if let Some(session) = lane.session {
             if !lane.opened && !lane.standing {
                 // The client has no event id to resume from: its answers will have nowhere to go.
-                lane.accepts = Accepts { json: false, sse: false };
+                lane.accepts = Accepts {
+                    json: false,
+                    sse: false,
+                };
             }
             if let Some(s) = self.sessions.get_mut(&session) {
                 s.last = now;
@@ -173,7 +216,9 @@ impl Bridge {
 
     /// Keeps an event for resumption, within the session's bounds and everybody's.
     fn keep(&mut self, session: SessionNo, id: EventId, bytes: Bytes) {
-        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let Some(s) = self.sessions.get_mut(&session) else {
+            return;
+        };
         s.replay_bytes += bytes.len();
         self.replay_total += bytes.len();
         s.replay.push_back((id, bytes));
@@ -188,7 +233,11 @@ impl Bridge {
     pub(super) fn tick_lanes(&mut self, now: Instant) {
         let due = |l: &Lane| {
             l.wire.is_some()
-                && if l.opened { now >= l.last + KEEP_ALIVE } else { l.accepts.sse && now >= l.since + OPEN_AFTER }
+                && if l.opened {
+                    now >= l.last + KEEP_ALIVE
+                } else {
+                    l.accepts.sse && now >= l.since + OPEN_AFTER
+                }
         };
         let ids: Vec<LaneId> = self.lanes.iter().filter(|(_, l)| due(l)).map(|(id, _)| *id).collect();
         for id in ids {
@@ -197,7 +246,8 @@ impl Bridge {
                 && let Some(wire) = lane.wire
             {
                 lane.last = now;
-                self.effects.push(Effect::Send(wire, Bytes::from_static(sse::KEEP_ALIVE)));
+                self.effects
+                    .push(Effect::Send(wire, Bytes::from_static(sse::KEEP_ALIVE)));
             }
         }
     }

@@ -62,7 +62,9 @@ impl Bridge {
         if m.kind == Kind::Request && m.method == "initialize" {
             return self.initialize(now, wire, accepts, &m);
         }
-        let Some(session) = self.session(now, wire, headers, m.id) else { return };
+        let Some(session) = self.session(now, wire, headers, m.id) else {
+            return;
+        };
         match m.kind {
             Kind::Request => {
                 self.lane(now, wire, Some(session), accepts, 1);
@@ -83,7 +85,14 @@ impl Bridge {
     }
 
     fn busy_answer(&mut self, wire: WireId, id: &str) {
-        self.refuse(wire, 503, id, codes::BUSY, "the server has too much to do, try again", None);
+        self.refuse(
+            wire,
+            503,
+            id,
+            codes::BUSY,
+            "the server has too much to do, try again",
+            None,
+        );
     }
 
     /// The process that serves a session.
@@ -98,9 +107,17 @@ impl Bridge {
     pub(super) fn legacy_request(&mut self, now: Instant, lane: LaneId, session: SessionNo, m: &Message<'_>) {
         let refused = |bridge: &mut Self, status, code, text: &str| {
             let body = message::error(m.id, code, text, None);
-            let retry = bridge.lanes.get(&lane).is_some_and(|l| !l.opened && l.batch.is_none() && status == 503);
+            let retry = bridge
+                .lanes
+                .get(&lane)
+                .is_some_and(|l| !l.opened && l.batch.is_none() && status == 503);
             if retry {
-                let answer = Answer { status, retry_after: Some(1), body: body.into(), ..Answer::default() };
+                let answer = Answer {
+                    status,
+                    retry_after: Some(1),
+                    body: body.into(),
+                    ..Answer::default()
+                };
                 bridge.answer(lane, answer);
             } else {
                 bridge.respond(now, lane, body, status);
@@ -112,7 +129,12 @@ impl Bridge {
         let clogged = self.clogged(proc);
         let Some(s) = self.sessions.get(&session) else { return };
         if s.ids.contains_key(m.id) {
-            return refused(self, 400, codes::INVALID_REQUEST, "a request with this id is in flight already");
+            return refused(
+                self,
+                400,
+                codes::INVALID_REQUEST,
+                "a request with this id is in flight already",
+            );
         }
         if clogged || s.ids.len() >= MAX_IN_FLIGHT {
             return refused(self, 503, codes::BUSY, "the server has too much to do, try again");
@@ -136,7 +158,9 @@ impl Bridge {
 
     /// One notification of a session; `false` when the server does not read.
     fn legacy_notification(&mut self, now: Instant, session: SessionNo, m: &Message<'_>) -> bool {
-        let Some(proc) = self.proc_of(now, session) else { return true };
+        let Some(proc) = self.proc_of(now, session) else {
+            return true;
+        };
         if self.clogged(proc) {
             return false;
         }
@@ -145,7 +169,10 @@ impl Bridge {
             self.legacy_cancel(now, session, proc, m);
         } else if !shared {
             self.write(proc, |out| message::splice_line(out, m.text, &[]));
-        } else if !matches!(&*m.method, "notifications/initialized" | "notifications/roots/list_changed") {
+        } else if !matches!(
+            &*m.method,
+            "notifications/initialized" | "notifications/roots/list_changed"
+        ) {
             // Those two speak for one client, and the process has heard ours.
             self.write(proc, |out| message::splice_line(out, m.text, &[]));
         }
@@ -154,9 +181,15 @@ impl Bridge {
 
     /// A client cancels a call. The server may answer all the same, for a while.
     fn legacy_cancel(&mut self, now: Instant, session: SessionNo, proc: u64, m: &Message<'_>) {
-        let Some(raw) = message::params(m.params).and_then(|p| p.request_id) else { return };
-        let Some(id) = self.sessions.get(&session).and_then(|s| s.ids.get(raw.get()).copied()) else { return };
-        let Some(call) = self.calls.get_mut(&id).filter(|c| c.proc == proc) else { return };
+        let Some(raw) = message::params(m.params).and_then(|p| p.request_id) else {
+            return;
+        };
+        let Some(id) = self.sessions.get(&session).and_then(|s| s.ids.get(raw.get()).copied()) else {
+            return;
+        };
+        let Some(call) = self.calls.get_mut(&id).filter(|c| c.proc == proc) else {
+            return;
+        };
         let grace = now + super::UNDELIVERED;
         call.deadline = Some(call.deadline.map_or(grace, |d| d.min(grace)));
         let mut buffer = itoa::Buffer::new();
@@ -180,8 +213,14 @@ impl Bridge {
         if list.iter().any(|m| m.method == "initialize") {
             return self.refuse(wire, 400, "", codes::INVALID_REQUEST, bad, None);
         }
-        let Some(session) = self.session(now, wire, headers, "") else { return };
-        if self.sessions.get(&session).is_some_and(|s| s.version.as_str() > "2025-03-26") {
+        let Some(session) = self.session(now, wire, headers, "") else {
+            return;
+        };
+        if self
+            .sessions
+            .get(&session)
+            .is_some_and(|s| s.version.as_str() > "2025-03-26")
+        {
             let text = "this protocol version has no batches";
             return self.refuse(wire, 400, "", codes::INVALID_REQUEST, text, None);
         }
@@ -217,7 +256,10 @@ impl Bridge {
             return self.refuse(wire, 400, m.id, codes::INVALID_PARAMS, text, None);
         };
         if let (true, Some(why)) = (self.per_session(), &self.modern_only) {
-            let text = format!("this server speaks only {}, which has no initialize ({why})", version::MODERN);
+            let text = format!(
+                "this server speaks only {}, which has no initialize ({why})",
+                version::MODERN
+            );
             return self.refuse(wire, 400, m.id, codes::UNSUPPORTED_PROTOCOL_VERSION, &text, None);
         }
         if self.per_session() {
@@ -238,7 +280,11 @@ impl Bridge {
                 what: What::Opening,
             });
             let mut line = Vec::new();
-            message::splice(&mut line, m.text, &[(message::place(m.text, m.id), id.to_string().as_bytes())]);
+            message::splice(
+                &mut line,
+                m.text,
+                &[(message::place(m.text, m.id), id.to_string().as_bytes())],
+            );
             let line = String::from_utf8(line).unwrap_or_default().replace(['\n', '\r'], " ");
             return self.write_now(proc, &line);
         }
@@ -247,13 +293,20 @@ impl Bridge {
         }
         self.lane(now, wire, None, accepts, 1);
         let until = now + self.config.start;
-        self.waiting.push(Waiting { lane: wire, id: m.id.into(), version: asked, until });
+        self.waiting.push(Waiting {
+            lane: wire,
+            id: m.id.into(),
+            version: asked,
+            until,
+        });
         self.greet_waiting(now);
     }
 
     /// The client's own `initialize` was answered by the process of its session.
     pub(super) fn opened(&mut self, now: Instant, call: &Call, m: &Message<'_>) {
-        let (Some(no), Some(lane)) = (call.session, call.lane) else { return };
+        let (Some(no), Some(lane)) = (call.session, call.lane) else {
+            return;
+        };
         let json = self.restore(m, 0, call);
         let Some(version) = m.result.and_then(meta::protocol_version) else {
             if let Some(l) = self.lanes.get_mut(&lane) {
@@ -266,7 +319,9 @@ impl Bridge {
             p.version = version.clone();
             p.hello = m.result.map(Into::into);
         }
-        let Some(session) = self.sessions.get_mut(&no) else { return };
+        let Some(session) = self.sessions.get_mut(&no) else {
+            return;
+        };
         session.version = version;
         session.open = true;
         session.last = now;
@@ -278,7 +333,15 @@ impl Bridge {
     /// Answers `initialize`, with the session's id.
     fn welcome(&mut self, now: Instant, lane: LaneId, session: Option<String>, json: Vec<u8>) {
         if self.lanes.get(&lane).is_some_and(|l| l.accepts.json) {
-            self.answer(lane, Answer { status: 200, session, body: json.into(), ..Answer::default() });
+            self.answer(
+                lane,
+                Answer {
+                    status: 200,
+                    session,
+                    body: json.into(),
+                    ..Answer::default()
+                },
+            );
         } else {
             self.respond(now, lane, json, 200);
         }
@@ -286,7 +349,9 @@ impl Bridge {
 
     /// The process of a session ended, or its time ran out, before it answered `initialize`.
     pub(super) fn opening_failed(&mut self, now: Instant, call: &Call, code: i64, why: &str) {
-        let (Some(no), Some(lane)) = (call.session, call.lane) else { return };
+        let (Some(no), Some(lane)) = (call.session, call.lane) else {
+            return;
+        };
         if let Some(l) = self.lanes.get_mut(&lane) {
             l.session = None;
         }
@@ -303,7 +368,10 @@ impl Bridge {
             Ok(Some(proc)) => proc,
             Ok(None) => return,
             Err(why) => {
-                let text = format!("this server speaks only {}, which has no initialize ({why})", version::MODERN);
+                let text = format!(
+                    "this server speaks only {}, which has no initialize ({why})",
+                    version::MODERN
+                );
                 return self.refuse_waiting(now, &text);
             }
         };
@@ -314,10 +382,20 @@ impl Bridge {
             if self.sessions.len() >= self.config.max_sessions {
                 let text = "all sessions of this server are taken, try again later";
                 let body = message::error(&w.id, codes::BUSY, text, None).into();
-                self.answer(w.lane, Answer { status: 503, retry_after: Some(1), body, ..Answer::default() });
+                self.answer(
+                    w.lane,
+                    Answer {
+                        status: 503,
+                        retry_after: Some(1),
+                        body,
+                        ..Answer::default()
+                    },
+                );
                 continue;
             }
-            let Some((hello, version)) = self.hello_for(proc, &w.version) else { continue };
+            let Some((hello, version)) = self.hello_for(proc, &w.version) else {
+                continue;
+            };
             let no = self.open_session(now, None, &version);
             let mut key = None;
             if let Some(s) = self.sessions.get_mut(&no) {
@@ -340,12 +418,22 @@ impl Bridge {
 
     /// Clients that have waited too long for a shared process.
     pub(super) fn tick_waiting(&mut self, now: Instant) {
-        let (late, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| now >= w.until);
+        let (late, rest) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|w| now >= w.until);
         self.waiting = rest;
         let late: Vec<Waiting> = late;
         for w in late {
             let body = message::error(&w.id, codes::NOT_READY, "the server is not ready, try again", None).into();
-            self.answer(w.lane, Answer { status: 503, retry_after: Some(1), body, ..Answer::default() });
+            self.answer(
+                w.lane,
+                Answer {
+                    status: 503,
+                    retry_after: Some(1),
+                    body,
+                    ..Answer::default()
+                },
+            );
         }
     }
 }

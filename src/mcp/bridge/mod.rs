@@ -165,7 +165,9 @@ enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// `server/discover` was sent; `initialize` follows when it stays silent until then.
-    Discovering { silent_at: Instant },
+    Discovering {
+        silent_at: Instant,
+    },
     /// `initialize` was sent.
     Initializing,
     Ready,
@@ -316,7 +318,10 @@ pub struct Bridge {
 
 impl std::fmt::Debug for Bridge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bridge").field("sessions", &self.sessions.len()).field("calls", &self.calls.len()).finish()
+        f.debug_struct("Bridge")
+            .field("sessions", &self.sessions.len())
+            .field("calls", &self.calls.len())
+            .finish()
     }
 }
 
@@ -372,7 +377,13 @@ impl Bridge {
     /// Things held, for tests that look for leaks: sessions, calls, lanes, asks, processes.
     pub fn held(&self) -> [usize; 5] {
         let lanes = self.lanes.len() + self.moved.len() + self.listeners.len();
-        [self.sessions.len(), self.calls.len(), lanes, self.asks.len() + self.suspended.len(), self.procs.len()]
+        [
+            self.sessions.len(),
+            self.calls.len(),
+            lanes,
+            self.asks.len() + self.suspended.len(),
+            self.procs.len(),
+        ]
     }
 
     fn fresh(&mut self) -> u64 {
@@ -394,10 +405,24 @@ impl Bridge {
     fn refuse(&mut self, wire: WireId, status: u16, id: &str, code: i64, message: &str, data: Option<&str>) {
         let body = Bytes::from(super::message::error(id, code, message, data));
         let retry_after = (status == 503).then_some(1);
-        self.effects.push(Effect::Answer(wire, Answer { status, retry_after, body, ..Answer::default() }));
+        self.effects.push(Effect::Answer(
+            wire,
+            Answer {
+                status,
+                retry_after,
+                body,
+                ..Answer::default()
+            },
+        ));
     }
 
     fn accepted(&mut self, wire: WireId) {
-        self.effects.push(Effect::Answer(wire, Answer { status: 202, ..Answer::default() }));
+        self.effects.push(Effect::Answer(
+            wire,
+            Answer {
+                status: 202,
+                ..Answer::default()
+            },
+        ));
     }
 }

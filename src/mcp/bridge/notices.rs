@@ -41,11 +41,18 @@ impl Bridge {
 
     /// Progress: to the call whose token it names.
     fn progressed(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
-        let Some(raw) = message::params(m.params).and_then(|p| p.token).map(|t| t.get()) else { return };
-        let Some(call) = message::own_id(raw).and_then(|id| self.calls.get(&id)).filter(|c| c.proc == proc) else {
+        let Some(raw) = message::params(m.params).and_then(|p| p.token).map(|t| t.get()) else {
             return;
         };
-        let (Some(lane), Some(token)) = (call.lane, call.token.clone()) else { return };
+        let Some(call) = message::own_id(raw)
+            .and_then(|id| self.calls.get(&id))
+            .filter(|c| c.proc == proc)
+        else {
+            return;
+        };
+        let (Some(lane), Some(token)) = (call.lane, call.token.clone()) else {
+            return;
+        };
         let mut json = Vec::new();
         message::splice(&mut json, m.text, &[(message::place(m.text, raw), token.as_bytes())]);
         self.emit(now, lane, &json);
@@ -55,7 +62,9 @@ impl Bridge {
     fn server_cancelled(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
         let raw = message::params(m.params).and_then(|p| p.request_id).map(|r| r.get());
         let listen = raw.and_then(message::own_id).filter(|id| {
-            self.calls.get(id).is_some_and(|c| c.proc == proc && matches!(c.what, What::Listen))
+            self.calls
+                .get(id)
+                .is_some_and(|c| c.proc == proc && matches!(c.what, What::Listen))
         });
         match listen {
             Some(id) => {
@@ -69,7 +78,10 @@ impl Bridge {
 
     /// A notification for a subscription of a modern process: to the stream that asked for it.
     fn subscribed(&mut self, now: Instant, proc: ProcId, raw: &str, m: &Message<'_>) {
-        let Some(call) = message::own_id(raw).and_then(|id| self.calls.get(&id)).filter(|c| c.proc == proc) else {
+        let Some(call) = message::own_id(raw)
+            .and_then(|id| self.calls.get(&id))
+            .filter(|c| c.proc == proc)
+        else {
             return;
         };
         let Some(lane) = call.lane else { return };
@@ -80,7 +92,9 @@ impl Bridge {
 
     /// To the client that owns the process: on its own stream, else on its only call's, else later.
     fn tell_session(&mut self, now: Instant, no: SessionNo, proc: ProcId, m: &Message<'_>) {
-        let Some(standing) = self.sessions.get(&no).map(|s| s.lane) else { return };
+        let Some(standing) = self.sessions.get(&no).map(|s| s.lane) else {
+            return;
+        };
         if self.lanes.get(&standing).is_some_and(|l| l.wire.is_some()) {
             self.emit(now, standing, m.text.as_bytes());
             return;
@@ -96,7 +110,12 @@ impl Bridge {
     /// The lane of the only call of a process that is for somebody and fits.
     fn only_lane(&self, proc: ProcId, fits: impl Fn(&super::Call) -> bool) -> Option<LaneId> {
         let p = self.procs.get(&proc)?;
-        let lane = |id: &CallId| self.calls.get(id).filter(|c| fits(c) && !matches!(c.what, What::Listen))?.lane;
+        let lane = |id: &CallId| {
+            self.calls
+                .get(id)
+                .filter(|c| fits(c) && !matches!(c.what, What::Listen))?
+                .lane
+        };
         let mut lanes = p.calls.iter().filter_map(lane);
         match (lanes.next(), lanes.next()) {
             (Some(lane), None) => Some(lane),
@@ -110,9 +129,16 @@ impl Bridge {
             return;
         }
         let concerned = |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| s.watched.contains(u));
-        let all: Vec<SessionNo> = self.sessions.iter().filter(|(_, s)| concerned(s)).map(|(no, _)| *no).collect();
+        let all: Vec<SessionNo> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| concerned(s))
+            .map(|(no, _)| *no)
+            .collect();
         for no in all {
-            let Some(lane) = self.sessions.get(&no).map(|s| s.lane) else { continue };
+            let Some(lane) = self.sessions.get(&no).map(|s| s.lane) else {
+                continue;
+            };
             if self.lanes.get(&lane).is_some_and(|l| l.wire.is_some()) {
                 self.emit(now, lane, m.text.as_bytes());
             } else {
@@ -128,7 +154,11 @@ impl Bridge {
             self.emit(now, lane, m.text.as_bytes());
             return;
         }
-        let mut mine = self.sessions.iter().filter(|(_, s)| s.proc.is_none()).map(|(no, _)| *no);
+        let mut mine = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.proc.is_none())
+            .map(|(no, _)| *no);
         if let (Some(no), None) = (mine.next(), mine.next())
             && (Some(proc) == self.twin || Some(proc) == self.standing.proc)
         {

@@ -41,7 +41,14 @@ impl Bridge {
             self.spawn_legacy(now, Role::Standing, "{}")
         } else {
             let silence = SILENCE.min(self.config.start / 3);
-            let proc = self.spawn(now, Role::Standing, Phase::Discovering { silent_at: now + silence }, Era::Modern);
+            let proc = self.spawn(
+                now,
+                Role::Standing,
+                Phase::Discovering {
+                    silent_at: now + silence,
+                },
+                Era::Modern,
+            );
             self.request(now, proc, "server/discover", &meta::discover_params(), What::Discover);
             proc
         };
@@ -51,25 +58,34 @@ impl Bridge {
     /// Starts a process that is greeted with our own `initialize`.
     pub(super) fn spawn_legacy(&mut self, now: Instant, role: Role, capabilities: &str) -> ProcId {
         let proc = self.spawn(now, role, Phase::Initializing, Era::Legacy);
-        self.request(now, proc, "initialize", &meta::initialize_params(capabilities), What::Handshake);
+        self.request(
+            now,
+            proc,
+            "initialize",
+            &meta::initialize_params(capabilities),
+            What::Handshake,
+        );
         proc
     }
 
     pub(super) fn spawn(&mut self, now: Instant, role: Role, phase: Phase, era: Era) -> ProcId {
         let id = self.fresh();
-        self.procs.insert(id, Proc {
-            role,
-            phase,
-            era,
-            hello: None,
-            version: String::new(),
-            input: Vec::new(),
-            held: Vec::new(),
-            calls: BTreeSet::new(),
-            born: now,
-            used: now,
-            level: None,
-        });
+        self.procs.insert(
+            id,
+            Proc {
+                role,
+                phase,
+                era,
+                hello: None,
+                version: String::new(),
+                input: Vec::new(),
+                held: Vec::new(),
+                calls: BTreeSet::new(),
+                born: now,
+                used: now,
+                level: None,
+            },
+        );
         self.effects.push(Effect::Spawn(id));
         id
     }
@@ -178,7 +194,9 @@ impl Bridge {
         if !self.standing.was_ready {
             if unsure && !self.standing.no_discover && now < p.born + self.config.start {
                 self.standing.no_discover = true;
-                self.log(format!("the server ended on server/discover ({why}); trying initialize alone"));
+                self.log(format!(
+                    "the server ended on server/discover ({why}); trying initialize alone"
+                ));
                 return self.start(now);
             }
             return self.effects.push(Effect::Failed(format!("{why} before it answered")));
@@ -218,12 +236,18 @@ impl Bridge {
                 id
             }
         };
-        Ok(self.procs.get(&twin).is_some_and(|p| p.phase == Phase::Ready).then_some(twin))
+        Ok(self
+            .procs
+            .get(&twin)
+            .is_some_and(|p| p.phase == Phase::Ready)
+            .then_some(twin))
     }
 
     /// The standing process, where it serves.
     pub(super) fn standing_ready(&self) -> Option<ProcId> {
-        self.standing.proc.filter(|id| self.procs.get(id).is_some_and(|p| p.phase == Phase::Ready))
+        self.standing
+            .proc
+            .filter(|id| self.procs.get(id).is_some_and(|p| p.phase == Phase::Ready))
     }
 
     /// Whether each session has a process of its own.
@@ -242,7 +266,13 @@ impl Bridge {
             return self.effects.push(Effect::Health(ticket, Some(why)));
         }
         if self.procs.get(&proc).is_some_and(|p| p.era == Era::Modern) {
-            self.request(now, proc, "server/discover", &meta::discover_params(), What::Health(ticket));
+            self.request(
+                now,
+                proc,
+                "server/discover",
+                &meta::discover_params(),
+                What::Health(ticket),
+            );
         } else {
             self.request(now, proc, "ping", "{}", What::Health(ticket));
         }
@@ -273,7 +303,12 @@ impl Bridge {
         let idle = self.config.idle;
         let is_idle =
             |p: &Proc| p.calls.is_empty() && now >= p.used + idle && matches!(p.role, Role::Pool(_) | Role::Twin);
-        let old: Vec<ProcId> = self.procs.iter().filter(|(_, p)| is_idle(p)).map(|(id, _)| *id).collect();
+        let old: Vec<ProcId> = self
+            .procs
+            .iter()
+            .filter(|(_, p)| is_idle(p))
+            .map(|(id, _)| *id)
+            .collect();
         let shared_in_use = !self.per_session() && !self.sessions.is_empty();
         for id in old {
             if self.twin != Some(id) || !shared_in_use {

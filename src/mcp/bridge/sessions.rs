@@ -26,34 +26,40 @@ impl Bridge {
     pub(super) fn open_session(&mut self, now: Instant, proc: Option<ProcId>, version: &str) -> SessionNo {
         let (no, lane) = (self.fresh(), self.fresh() | 1 << 63);
         let key = self.secret();
-        self.lanes.insert(lane, Lane {
-            session: Some(no),
-            wire: None,
-            accepts: Accepts { json: false, sse: true },
-            opened: false,
-            standing: true,
-            seq: 0,
-            pending: 0,
-            batch: None,
-            since: now,
-            last: now,
-        });
-        self.keys.insert(key.clone(), no);
-        self.sessions.insert(no, Session {
-            key,
-            proc,
-            version: version.to_owned(),
-            open: false,
-            last: now,
-            had_stream: false,
+        self.lanes.insert(
             lane,
-            ids: HashMap::new(),
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
-            replay: VecDeque::new(),
-            replay_bytes: 0,
-            watched: BTreeSet::new(),
-        });
+            Lane {
+                session: Some(no),
+                wire: None,
+                accepts: Accepts { json: false, sse: true },
+                opened: false,
+                standing: true,
+                seq: 0,
+                pending: 0,
+                batch: None,
+                since: now,
+                last: now,
+            },
+        );
+        self.keys.insert(key.clone(), no);
+        self.sessions.insert(
+            no,
+            Session {
+                key,
+                proc,
+                version: version.to_owned(),
+                open: false,
+                last: now,
+                had_stream: false,
+                lane,
+                ids: HashMap::new(),
+                backlog: VecDeque::new(),
+                backlog_bytes: 0,
+                replay: VecDeque::new(),
+                replay_bytes: 0,
+                watched: BTreeSet::new(),
+            },
+        );
         no
     }
 
@@ -82,7 +88,11 @@ impl Bridge {
 
     /// 400 with the versions that are served (MCP 2026-07-28, basic/versioning).
     pub(super) fn refuse_version(&mut self, wire: WireId, id: &str, asked: &str) {
-        let data = format!("{{\"supported\":{},\"requested\":{}}}", version::supported_json(), message::quote(asked));
+        let data = format!(
+            "{{\"supported\":{},\"requested\":{}}}",
+            version::supported_json(),
+            message::quote(asked)
+        );
         let code = codes::UNSUPPORTED_PROTOCOL_VERSION;
         self.refuse(wire, 400, id, code, "Unsupported protocol version", Some(&data));
     }
@@ -96,14 +106,22 @@ impl Bridge {
             let text = "a GET stream needs Accept: text/event-stream";
             return self.refuse(wire, 406, "", codes::INVALID_REQUEST, text, None);
         }
-        let Some(no) = self.session(now, wire, headers, "") else { return };
-        let Some(session) = self.sessions.get_mut(&no) else { return };
+        let Some(no) = self.session(now, wire, headers, "") else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&no) else {
+            return;
+        };
         session.had_stream = true;
         let standing = session.lane;
         let from = head::text(headers, "last-event-id").and_then(EventId::parse);
         self.effects.push(Effect::Open(wire, Some(session.key.clone())));
         if let Some(from) = from {
-            for (id, bytes) in session.replay.iter().filter(|(id, _)| id.lane == from.lane && id.seq > from.seq) {
+            for (id, bytes) in session
+                .replay
+                .iter()
+                .filter(|(id, _)| id.lane == from.lane && id.seq > from.seq)
+            {
                 debug_assert!(id.seq > from.seq);
                 self.effects.push(Effect::Send(wire, bytes.clone()));
             }
@@ -125,15 +143,28 @@ impl Bridge {
         if head::text(headers, VERSION).is_some_and(|v| version::era(v) == Some(Era::Modern)) {
             return self.not_allowed(wire, "POST");
         }
-        let Some(no) = self.session(now, wire, headers, "") else { return };
+        let Some(no) = self.session(now, wire, headers, "") else {
+            return;
+        };
         self.end_session(now, no, "the session was deleted");
-        self.effects.push(Effect::Answer(wire, Answer { status: 204, ..Answer::default() }));
+        self.effects.push(Effect::Answer(
+            wire,
+            Answer {
+                status: 204,
+                ..Answer::default()
+            },
+        ));
     }
 
     /// Any other method: 405.
     pub fn not_allowed(&mut self, wire: WireId, allow: &'static str) {
         let body = message::error("", codes::INVALID_REQUEST, "this HTTP method has no meaning here", None).into();
-        let answer = Answer { status: 405, allow: Some(allow), body, ..Answer::default() };
+        let answer = Answer {
+            status: 405,
+            allow: Some(allow),
+            body,
+            ..Answer::default()
+        };
         self.effects.push(Effect::Answer(wire, answer));
     }
 
@@ -144,10 +175,17 @@ impl Bridge {
         for call in calls {
             self.abandon(now, call, codes::SERVER_GONE, why, true);
         }
-        let Some(session) = self.sessions.remove(&no) else { return };
+        let Some(session) = self.sessions.remove(&no) else {
+            return;
+        };
         self.keys.remove(&session.key);
         self.replay_total -= session.replay_bytes;
-        let lanes: Vec<u64> = self.lanes.iter().filter(|(_, l)| l.session == Some(no)).map(|(id, _)| *id).collect();
+        let lanes: Vec<u64> = self
+            .lanes
+            .iter()
+            .filter(|(_, l)| l.session == Some(no))
+            .map(|(id, _)| *id)
+            .collect();
         for lane in lanes {
             if lane == session.lane && self.lanes.get(&lane).is_some_and(|l| l.wire.is_none()) {
                 self.lanes.remove(&lane);
@@ -155,7 +193,12 @@ impl Bridge {
                 self.end_lane(lane);
             }
         }
-        let asks: Vec<u64> = self.asks.iter().filter(|(_, a)| a.session == Some(no)).map(|(id, _)| *id).collect();
+        let asks: Vec<u64> = self
+            .asks
+            .iter()
+            .filter(|(_, a)| a.session == Some(no))
+            .map(|(id, _)| *id)
+            .collect();
         for ask in asks {
             self.fail_ask(ask, why);
         }

@@ -20,14 +20,30 @@ impl Bridge {
 
     fn tick_calls(&mut self, now: Instant) {
         let late = |d: Option<Instant>| d.is_some_and(|d| now >= d);
-        let ids: Vec<CallId> = self.calls.iter().filter(|(_, c)| late(c.deadline)).map(|(id, _)| *id).collect();
+        let ids: Vec<CallId> = self
+            .calls
+            .iter()
+            .filter(|(_, c)| late(c.deadline))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
-            self.abandon(now, id, codes::CALL_TIMEOUT, "the call took longer than it may take", true);
+            self.abandon(
+                now,
+                id,
+                codes::CALL_TIMEOUT,
+                "the call took longer than it may take",
+                true,
+            );
         }
     }
 
     fn tick_asks(&mut self, now: Instant) {
-        let ids: Vec<u64> = self.asks.iter().filter(|(_, a)| now >= a.deadline).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> = self
+            .asks
+            .iter()
+            .filter(|(_, a)| now >= a.deadline)
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             self.fail_ask(id, "the client gave no answer in time");
         }
@@ -39,19 +55,32 @@ impl Bridge {
         }
         let shortest = self.config.idle.min(self.config.vanish);
         let old = |s: &super::Session| s.open && s.ids.is_empty() && now >= s.last + shortest;
-        let candidates: Vec<SessionNo> = self.sessions.iter().filter(|(_, s)| old(s)).map(|(no, _)| *no).collect();
+        let candidates: Vec<SessionNo> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| old(s))
+            .map(|(no, _)| *no)
+            .collect();
         if candidates.is_empty() {
             return;
         }
-        let connected: HashSet<SessionNo> =
-            self.lanes.values().filter(|l| l.wire.is_some()).filter_map(|l| l.session).collect();
+        let connected: HashSet<SessionNo> = self
+            .lanes
+            .values()
+            .filter(|l| l.wire.is_some())
+            .filter_map(|l| l.session)
+            .collect();
         for no in candidates {
             let Some(s) = self.sessions.get_mut(&no) else { continue };
             if connected.contains(&no) {
                 s.last = now;
                 continue;
             }
-            let limit = if s.had_stream { self.config.vanish } else { self.config.idle };
+            let limit = if s.had_stream {
+                self.config.vanish
+            } else {
+                self.config.idle
+            };
             if now >= s.last + limit {
                 self.end_session(now, no, "the session was idle for too long");
             }

@@ -5,7 +5,9 @@ use crate::mcp::message::Message;
 pub(super) struct Origin {}
 #[derive(Debug, Default)]
 pub(super) struct Headers {}
-impl Headers { pub(super) fn clear(&mut self) {} }
+impl Headers {
+    pub(super) fn clear(&mut self) {}
+}
 impl Bridge {
     pub(super) fn translated(&mut self, _now: Instant, _call: Call, _m: &Message<'_>) {}
 }
