@@ -1,0 +1,47 @@
+# Berth: build, run, test. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Every path that a target leaves something in is below these two.
+DIST := target/dist
+STATE := .run
+
+ARCH := $(shell uname -m)
+TARGET := $(ARCH)-unknown-linux-gnu
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help deps build images run test bench lint fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what building and running need (as root, from Debian; Rust by rustup)
+	@images/install-deps --engine
+	@systemd/install-rust
+
+build: deps ## build berth as one static binary: target/dist/berth
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(TARGET) --bin berth
+	@mkdir -p $(DIST)
+	@install -m 0755 target/$(TARGET)/release/berth $(DIST)/berth.new && mv $(DIST)/berth.new $(DIST)/berth
+	@ls -l $(DIST)/berth
+
+images: deps ## build the instance images (starts an engine if none answers)
+	@images/engine start $(STATE)/engine
+	@images/build
+
+run: build images ## start a working instance and call it through its HTTPS address; Ctrl-C stops
+	@systemd/run-local $(STATE)
+
+test: build images ## everything, tested for real
+	@tests/run
+
+bench: build images ## measure against nginx and supergateway; prints tables of ratios
+	@benches/run
+
+lint: deps ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+clean: ## remove what was built and the state of `make run` (its instances too)
+	@systemd/run-local --remove $(STATE)
+	rm -rf target $(STATE)

@@ -1,0 +1,227 @@
+//! Path and method -> what the backend is asked, and its answer as JSON. Refusals become statuses here only.
+
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use serde::Serialize;
+
+use super::{Backend, LogQuery, MAX_BODY};
+use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State};
+
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Running and healthy, or failed, or stopped.
+    Settled,
+    Stopped,
+    Gone,
+}
+
+pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let get = request.method() == Method::GET;
+    match parts.as_slice() {
+        ["v1", "actions"] if request.method() == Method::POST => act(backend, request).await,
+        ["v1", "status"] if get => json(StatusCode::OK, &backend.status().await),
+        ["v1", "types"] if get => json(StatusCode::OK, &backend.types()),
+        ["v1", "tokens"] if get => match backend.tokens().await {
+            Ok(tokens) => json(StatusCode::OK, &tokens),
+            Err(r) => refused(&r),
+        },
+        ["v1", "ca"] if get => match backend.ca_pem() {
+            Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
+            None => error(
+                StatusCode::NOT_FOUND,
+                "this box uses certificate files of yours: their CA is the one to trust",
+            ),
+        },
+        ["v1", "instances"] if get => {
+            let views = backend.views();
+            json(StatusCode::OK, &views.values().collect::<Vec<_>>())
+        }
+        ["v1", "instances", one] if get => match find(backend, one) {
+            Some(view) => json(StatusCode::OK, &view),
+            None => refused(&Refusal::NoInstance((*one).into())),
+        },
+        ["v1", "instances", one, "wait"] if get => wait(backend, one, &query).await,
+        ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
+        ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
+        _ => error(
+            StatusCode::NOT_FOUND,
+            &format!("there is no {} {path} in the admin API", request.method()),
+        ),
+    }
+}
+
+async fn act<B: Backend>(backend: &B, request: Request<Incoming>) -> Answer {
+    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        Ok(b) => b.to_bytes(),
+        Err(e) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                &format!("the body cannot be read ({MAX_BODY} bytes at most): {e}"),
+            );
+        }
+    };
+    // serde_json names the key and the column, never the value: an env value does not end up in the answer.
+    let action: Action = match serde_json::from_slice(&body) {
+        Ok(a) => a,
+        Err(e) => return error(StatusCode::BAD_REQUEST, &format!("the body is not an action: {e}")),
+    };
+    match backend.submit(action).await {
+        Ok(outcome) => json(StatusCode::OK, &outcome),
+        Err(r) => refused(&r),
+    }
+}
+
+/// An instance by id, or by a name that only one instance has.
+fn find<B: Backend>(backend: &B, one: &str) -> Option<InstanceView> {
+    let views = backend.views();
+    if let Some(v) = InstanceId::parse(one).ok().and_then(|id| views.get(&id)) {
+        return Some(v.clone());
+    }
+    let mut named = views.values().filter(|v| v.name.as_str() == one);
+    named.next().filter(|_| named.next().is_none()).cloned()
+}
+
+async fn wait<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let query = pairs(query);
+    let until = match query.get("for").copied().unwrap_or("settled") {
+        "settled" => Until::Settled,
+        "stopped" => Until::Stopped,
+        "gone" => Until::Gone,
+        other => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                &format!("for={other}: write settled, stopped or gone"),
+            );
+        }
+    };
+    let ms = query
+        .get("ms")
+        .and_then(|m| m.parse().ok())
+        .unwrap_or(60_000u64)
+        .min(3_600_000);
+    let mut changed = backend.changed();
+    let Some(first) = find(backend, one) else {
+        return if until == Until::Gone {
+            empty()
+        } else {
+            refused(&Refusal::NoInstance(one.into()))
+        };
+    };
+    let reached = async {
+        loop {
+            changed.mark_unchanged();
+            let view = backend.views().get(&first.id).cloned();
+            match view {
+                None => return None,
+                Some(v) if done(until, &v) => return Some(v),
+                Some(_) => {}
+            }
+            if changed.changed().await.is_err() {
+                return backend.views().get(&first.id).cloned();
+            }
+        }
+    };
+    match tokio::time::timeout(Duration::from_millis(ms), reached).await {
+        Ok(Some(view)) => json(StatusCode::OK, &view),
+        Ok(None) => empty(),
+        Err(_) => error(
+            StatusCode::REQUEST_TIMEOUT,
+            &format!("{one} did not get there within {ms} ms; `berth show {one}` says where it is"),
+        ),
+    }
+}
+
+fn done(until: Until, v: &InstanceView) -> bool {
+    match until {
+        Until::Settled => match v.state {
+            State::Running => v.health == Health::Healthy,
+            State::Failed | State::Stopped => true,
+            _ => false,
+        },
+        Until::Stopped => v.state == State::Stopped,
+        Until::Gone => false,
+    }
+}
+
+async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    let query = pairs(query);
+    let wanted = LogQuery {
+        follow: query.get("follow").is_some_and(|v| *v == "1"),
+        tail: query.get("tail").and_then(|t| t.parse().ok()),
+    };
+    match backend.logs(view.id, wanted).await {
+        Err(r) => refused(&r),
+        Ok(lines) => {
+            let frames = futures_util::stream::unfold(lines, |mut lines| async move {
+                let chunk = match lines.recv().await? {
+                    Ok(bytes) => bytes,
+                    Err(said) => Bytes::from(format!("berth: the log ends here: {said}\n")),
+                };
+                Some((Ok(Frame::data(chunk)), lines))
+            });
+            plain(
+                StatusCode::OK,
+                "text/plain; charset=utf-8",
+                StreamBody::new(frames).boxed(),
+            )
+        }
+    }
+}
+
+fn pairs(query: &str) -> BTreeMap<&str, &str> {
+    query.split('&').filter_map(|p| p.split_once('=')).collect()
+}
+
+/// Refusal -> status.
+fn refused(r: &Refusal) -> Answer {
+    let status = match r {
+        Refusal::NoInstance(_) | Refusal::NoToken(_) | Refusal::NoType { .. } => StatusCode::NOT_FOUND,
+        Refusal::NameTaken { .. } | Refusal::Removing(_) => StatusCode::CONFLICT,
+        Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    error(status, &r.to_string())
+}
+
+fn error(status: StatusCode, said: &str) -> Answer {
+    json(status, &serde_json::json!({ "error": said }))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(s) => text(status, "application/json", s),
+        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
+    }
+}
+
+fn empty() -> Answer {
+    text(StatusCode::NO_CONTENT, "text/plain", String::new())
+}
+
+fn text(status: StatusCode, kind: &'static str, s: String) -> Answer {
+    plain(status, kind, Full::new(Bytes::from(s)).boxed())
+}
+
+fn plain(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    answer
+}

@@ -1,0 +1,391 @@
+//! F1: who may reach what: bearer tokens, looked up in memory by hash. It never reads the store, never holds a lock
+//! across an await, and never keeps a token's text: only its SHA-256 (the tokens are 256 random bits, so that a slow
+//! hash would add nothing).
+//!
+//! A revoked token is gone from the table before [`TokenTable::remove`] returns, and its [`Cut`] fires: requests and
+//! streams that hold it end at once.
+
+mod limiter;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::{Notify, futures::OwnedNotified};
+
+use crate::model::{InstanceId, Secret, TokenId};
+
+pub use limiter::FailureLimiter;
+
+/// What an instance's token starts with, so that scanners for leaked secrets can tell it.
+pub const INSTANCE_PREFIX: &str = "brt_i_";
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const SHARDS: usize = 16;
+
+/// A new instance token from 32 random bytes: `brt_i_` and 43 characters of base64url (RFC 4648 section 5).
+pub fn new_instance_token(random: [u8; 32]) -> Secret {
+    let mut text = String::with_capacity(INSTANCE_PREFIX.len() + 43);
+    text.push_str(INSTANCE_PREFIX);
+    for chunk in random.chunks(3) {
+        let n = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        for i in 0..=chunk.len() {
+            text.push(char::from(BASE64URL[(n >> (18 - 6 * i)) as usize & 63]));
+        }
+    }
+    Secret::new(text)
+}
+
+/// The SHA-256 of a token's whole text; all that is ever stored of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// Hashes a token's text.
+    pub fn of(token: &str) -> TokenHash {
+        TokenHash(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// From the store.
+    pub fn from_bytes(bytes: [u8; 32]) -> TokenHash {
+        TokenHash(bytes)
+    }
+
+    /// For the store.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn key(&self) -> u64 {
+        let mut key = [0u8; 8];
+        key.copy_from_slice(&self.0[..8]);
+        u64::from_le_bytes(key)
+    }
+}
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
+/// Fires once: the token is revoked.
+#[derive(Debug, Clone, Default)]
+pub struct Cut {
+    fired: Arc<AtomicBool>,
+    notify: Arc<Notify>,
+}
+
+impl Cut {
+    /// Whether it has fired.
+    pub fn is_cut(&self) -> bool {
+        self.fired.load(Ordering::Acquire)
+    }
+
+    /// Ends when it fires. Ask [`Cut::is_cut`] after making this future, lest it fired before.
+    pub fn fired(&self) -> OwnedNotified {
+        Arc::clone(&self.notify).notified_owned()
+    }
+
+    /// Fires it.
+    pub fn fire(&self) {
+        self.fired.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+}
+
+/// A token as the store hands it over.
+#[derive(Debug, Clone)]
+pub struct TokenEntry {
+    pub id: TokenId,
+    pub hash: TokenHash,
+    pub instance: InstanceId,
+    /// Unix seconds; from then on it is refused.
+    pub expires_at: Option<i64>,
+    /// Unix seconds, as last flushed.
+    pub last_used: Option<i64>,
+}
+
+/// A token in the table.
+#[derive(Debug)]
+pub struct Token {
+    id: TokenId,
+    hash: TokenHash,
+    instance: InstanceId,
+    expires_at: Option<i64>,
+    last_used: AtomicI64,
+    cut: Cut,
+}
+
+impl Token {
+    /// Its public id.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// Its end.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    /// Unix seconds from which it is refused.
+    pub fn expires_at(&self) -> Option<i64> {
+        self.expires_at
+    }
+}
+
+/// What a bearer token amounts to, for one instance.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    Allow(Arc<Token>),
+    /// No such token: never was, or is revoked.
+    Unknown,
+    /// A good token, of another instance.
+    WrongInstance,
+    Expired,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By the first 8 bytes of the hash; two tokens that share them stand in one list.
+    by_hash: [RwLock<HashMap<u64, Vec<Arc<Token>>>>; SHARDS],
+    by_id: RwLock<HashMap<TokenId, Arc<Token>>>,
+}
+
+/// All live tokens. Cheap to clone; clones share one table.
+#[derive(Debug, Clone, Default)]
+pub struct TokenTable(Arc<Inner>);
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    // A panic cannot leave these maps half changed: every critical section is one map operation.
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl TokenTable {
+    /// An empty table: every token is refused.
+    pub fn new() -> TokenTable {
+        TokenTable::default()
+    }
+
+    fn shard(&self, hash: &TokenHash) -> &RwLock<HashMap<u64, Vec<Arc<Token>>>> {
+        &self.0.by_hash[usize::from(hash.0[31]) % SHARDS]
+    }
+
+    /// Adds a token, from this moment on. One of the same id is replaced.
+    pub fn insert(&self, entry: TokenEntry) {
+        self.remove(&entry.id);
+        let token = Arc::new(Token {
+            id: entry.id.clone(),
+            hash: entry.hash,
+            instance: entry.instance,
+            expires_at: entry.expires_at,
+            last_used: AtomicI64::new(entry.last_used.unwrap_or(0)),
+            cut: Cut::default(),
+        });
+        write(&self.0.by_id).insert(entry.id, Arc::clone(&token));
+        write(self.shard(&token.hash))
+            .entry(token.hash.key())
+            .or_default()
+            .push(token);
+    }
+
+    /// Revokes a token: refused from now on, its open requests and streams are cut. Whether it was there.
+    pub fn remove(&self, id: &TokenId) -> bool {
+        let Some(token) = write(&self.0.by_id).remove(id) else {
+            return false;
+        };
+        let mut shard = write(self.shard(&token.hash));
+        if let Some(list) = shard.get_mut(&token.hash.key()) {
+            list.retain(|t| t.id != *id);
+            if list.is_empty() {
+                shard.remove(&token.hash.key());
+            }
+        }
+        drop(shard);
+        token.cut.fire();
+        true
+    }
+
+    /// Revokes all tokens of an instance; how many.
+    pub fn remove_instance(&self, instance: &InstanceId) -> usize {
+        let ids: Vec<TokenId> = read(&self.0.by_id)
+            .values()
+            .filter(|t| t.instance == *instance)
+            .map(|t| t.id.clone())
+            .collect();
+        ids.iter().filter(|id| self.remove(id)).count()
+    }
+
+    /// Decides on a token's text for one instance, at `now` (Unix seconds), and notes its use.
+    pub fn check(&self, token: &str, instance: &InstanceId, now: i64) -> Decision {
+        if !well_formed(token) {
+            return Decision::Unknown;
+        }
+        let hash = TokenHash::of(token);
+        let found = {
+            let shard = read(self.shard(&hash));
+            let same = |t: &&Arc<Token>| bool::from(t.hash.0.ct_eq(&hash.0));
+            shard.get(&hash.key()).and_then(|list| list.iter().find(same).cloned())
+        };
+        let Some(token) = found else {
+            return Decision::Unknown;
+        };
+        if token.expires_at.is_some_and(|end| now >= end) {
+            return Decision::Expired;
+        }
+        if token.instance != *instance {
+            return Decision::WrongInstance;
+        }
+        if token.last_used.load(Ordering::Relaxed) != now {
+            token.last_used.store(now, Ordering::Relaxed);
+        }
+        Decision::Allow(token)
+    }
+
+    /// When a token was last let through, in Unix seconds.
+    pub fn last_used(&self, id: &TokenId) -> Option<i64> {
+        let at = read(&self.0.by_id).get(id)?.last_used.load(Ordering::Relaxed);
+        (at > 0).then_some(at)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        read(&self.0.by_id).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The shape of an instance token; anything else is not worth hashing.
+fn well_formed(token: &str) -> bool {
+    token.strip_prefix(INSTANCE_PREFIX).is_some_and(|rest| {
+        rest.len() == 43
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    })
+}
+
+/// The token of an `Authorization: Bearer …` value (RFC 6750 section 2.1; the scheme in any case).
+pub fn bearer(value: &[u8]) -> Option<&str> {
+    let value = std::str::from_utf8(value).ok()?;
+    let (scheme, rest) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(n: u8, instance: &InstanceId) -> (Secret, TokenEntry) {
+        let secret = new_instance_token([n; 32]);
+        let entry = TokenEntry {
+            id: TokenId::from_random([n; 12]),
+            hash: TokenHash::of(secret.expose()),
+            instance: instance.clone(),
+            expires_at: None,
+            last_used: None,
+        };
+        (secret, entry)
+    }
+
+    #[test]
+    fn the_encoding_is_base64url() {
+        let mut bytes = [0u8; 32];
+        for (i, b) in bytes.iter_mut().enumerate() {
+            *b = 255 - i as u8;
+        }
+        // python3: base64.urlsafe_b64encode(bytes(255 - i for i in range(32))).rstrip(b"=")
+        assert_eq!(
+            new_instance_token(bytes).expose(),
+            "brt_i___79_Pv6-fj39vX08_Lx8O_u7ezr6uno5-bl5OPi4eA"
+        );
+    }
+
+    #[test]
+    fn decisions() {
+        let table = TokenTable::new();
+        let (a, b) = (InstanceId::from_random([1; 10]), InstanceId::from_random([2; 10]));
+        let (secret, e) = entry(7, &a);
+        let text = secret.expose();
+        assert!(matches!(table.check(text, &a, 100), Decision::Unknown));
+        table.insert(e.clone());
+        assert!(matches!(table.check(text, &a, 100), Decision::Allow(_)));
+        assert_eq!(table.last_used(&e.id), Some(100));
+        assert!(matches!(table.check(text, &b, 101), Decision::WrongInstance));
+        assert_eq!(table.last_used(&e.id), Some(100), "a refusal is no use");
+        for bad in [
+            "",
+            "brt_i_",
+            "brt_m_x",
+            &text[..text.len() - 1],
+            &format!("{text}A"),
+            &text.to_lowercase(),
+        ] {
+            assert!(matches!(table.check(bad, &a, 100), Decision::Unknown), "{bad}");
+        }
+        table.insert(TokenEntry {
+            expires_at: Some(200),
+            ..e.clone()
+        });
+        assert!(matches!(table.check(text, &a, 199), Decision::Allow(_)));
+        assert!(matches!(table.check(text, &a, 200), Decision::Expired));
+        assert_eq!(table.remove_instance(&a), 1);
+        assert!(matches!(table.check(text, &a, 100), Decision::Unknown));
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn revoking_cuts() {
+        let table = TokenTable::new();
+        let a = InstanceId::from_random([1; 10]);
+        let (secret, e) = entry(9, &a);
+        table.insert(e.clone());
+        let Decision::Allow(token) = table.check(secret.expose(), &a, 1) else {
+            panic!("refused")
+        };
+        assert!(!token.cut().is_cut());
+        assert!(table.remove(&e.id));
+        assert!(token.cut().is_cut());
+        assert!(!table.remove(&e.id));
+    }
+
+    #[test]
+    fn bearer_values() {
+        assert_eq!(bearer(b"Bearer x"), Some("x"));
+        assert_eq!(bearer(b"bearer  x "), Some("x"));
+        assert_eq!(bearer(b"Basic x"), None);
+        assert_eq!(bearer(b"Bearer"), None);
+        assert_eq!(bearer(&[255]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_is_a_map(ops in proptest::collection::vec((0u8..6, any::<bool>()), 0..60)) {
+            let (table, a) = (TokenTable::new(), InstanceId::from_random([1; 10]));
+            let mut model = std::collections::BTreeSet::new();
+            for (n, add) in ops {
+                let (_, e) = entry(n, &a);
+                if add { table.insert(e); model.insert(n); } else { prop_assert_eq!(table.remove(&e.id), model.remove(&n)); }
+                for n in 0..6 {
+                    let (secret, _) = entry(n, &a);
+                    let allowed = matches!(table.check(secret.expose(), &a, 1), Decision::Allow(_));
+                    prop_assert_eq!(allowed, model.contains(&n));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The command line as types. Only what works is listed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::model::{InstanceName, Size, WorkspaceName};
+
+/// Hosts MCP servers: each in a sandbox of its own, behind one authenticated HTTPS address.
+#[derive(Debug, Parser)]
+#[command(name = "berth", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(super) struct Args {
+    /// The supervisor's admin socket
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/berth/admin.sock"
+    )]
+    pub(super) socket: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the supervisor
+    Serve {
+        /// The configuration file; without it /etc/berth/berth.toml, or the defaults where there is none
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Process 1 of every container
+    #[command(hide = true)]
+    Agent,
+    /// What the supervisor is, and how it does
+    Status,
+    /// List the instance types, show one, or check a type file
+    Types {
+        #[command(subcommand)]
+        what: Option<TypesVerb>,
+    },
+    /// Run an instance of a type
+    Run {
+        /// The type; `berth types` lists them
+        #[arg(value_name = "TYPE")]
+        type_name: String,
+        /// What to call it; the type's name where none is given
+        #[arg(long)]
+        name: Option<InstanceName>,
+        /// The workspace it belongs to
+        #[arg(long)]
+        workspace: Option<WorkspaceName>,
+        /// small, medium, large or xlarge
+        #[arg(long)]
+        size: Option<Size>,
+        /// Add a variable to the server's environment; KEY alone takes it from this shell's
+        #[arg(long, value_name = "KEY=VALUE")]
+        env: Vec<String>,
+        /// Read KEY=VALUE lines from a file, or from standard input with -
+        #[arg(long, value_name = "FILE")]
+        env_file: Option<PathBuf>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// List the instances
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one instance
+    Show { id: String },
+    /// Print an instance's log: the server's stderr and the agent's own lines
+    Logs {
+        id: String,
+        /// Go on printing what comes
+        #[arg(long, short)]
+        follow: bool,
+        /// Only the last so many lines
+        #[arg(long, short = 'n', value_name = "N")]
+        tail: Option<u32>,
+    },
+    /// Stop instances; volume, tokens and address stay
+    Stop {
+        #[arg(required = true)]
+        id: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Start stopped or failed instances
+    Start {
+        #[arg(required = true)]
+        id: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Give instances a new container from their type as it is now; volume, tokens and address stay
+    Recreate {
+        #[arg(required = true)]
+        id: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Remove instances and everything of theirs: container, network, volume, tokens, secrets
+    Rm {
+        #[arg(required = true)]
+        id: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Print client configuration that works, with a token of its own
+    Connect {
+        id: String,
+        /// Which client it is for
+        #[arg(long, value_enum, default_value = "json")]
+        client: Client,
+        /// Use this token; without it, a new one is made for this client
+        #[arg(long, env = "BERTH_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+        /// Use the address by path, for networks without wildcard DNS
+        #[arg(long)]
+        path: bool,
+    },
+    /// Make, list and revoke tokens
+    Token {
+        #[command(subcommand)]
+        what: TokenVerb,
+    },
+    /// Print the CA certificate that clients must trust
+    Ca,
+    /// Check what the supervisor needs, and say how to mend it
+    Doctor {
+        /// The supervisor's configuration file
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Wait {
+    /// Return as soon as it is accepted
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(super) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TypesVerb {
+    /// Show one type
+    Show { name: String },
+    /// Check a type file; every problem with its line
+    Check { file: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenVerb {
+    /// Make a token; it is shown this once
+    Create {
+        /// The instance that it opens
+        #[arg(long, value_name = "ID")]
+        instance: String,
+        /// What it is for
+        #[arg(long)]
+        name: Option<String>,
+        /// When it ends, such as 30d, 12h or 45m from now
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+    },
+    /// List the tokens (never their secrets)
+    List,
+    /// Revoke a token: refused from the next request on, and its open streams are cut
+    Revoke {
+        #[arg(value_name = "TOKEN-ID")]
+        id: String,
+    },
+}
+
+/// The clients that `berth connect` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Client {
+    ClaudeDesktop,
+    ClaudeCode,
+    Cursor,
+    Vscode,
+    /// Plain `mcpServers`
+    Json,
+}

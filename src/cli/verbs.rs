@@ -1,0 +1,539 @@
+//! What each verb does: ask the admin API, wait where waiting is wanted, print.
+
+use std::{collections::BTreeMap, io::Read, path::Path, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{
+    args::{Client, TokenVerb, TypesVerb, Verb, Wait},
+    client::Supervisor,
+    connect, doctor, print,
+};
+use crate::{
+    admin::{Status, TypeView},
+    catalog,
+    model::{
+        Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, TokenCreated, TokenId, TokenView,
+        TypeName,
+    },
+};
+
+/// Standard input and `--env-file` may be this long, in bytes.
+const MAX_ENV_FILE: u64 = 1024 * 1024;
+
+struct Verbs {
+    supervisor: Supervisor,
+    json: bool,
+}
+
+pub(super) fn run(socket: PathBuf, json: bool, verb: Verb) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("berth: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let verbs = Verbs {
+        supervisor: Supervisor::new(&socket),
+        json,
+    };
+    match runtime.block_on(verbs.one(verb)) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("berth: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Verbs {
+    async fn one(&self, verb: Verb) -> Result<ExitCode> {
+        match verb {
+            Verb::Status => self.status().await?,
+            Verb::Types { what } => return self.types(what).await,
+            Verb::Run {
+                type_name,
+                name,
+                workspace,
+                size,
+                env,
+                env_file,
+                wait,
+            } => {
+                let type_name = TypeName::parse(&type_name)?;
+                let env = environment(&env, env_file.as_deref())?;
+                return self
+                    .start_one(
+                        RunRequest {
+                            type_name,
+                            name,
+                            workspace,
+                            size,
+                            env,
+                        },
+                        &wait,
+                    )
+                    .await;
+            }
+            Verb::List => {
+                let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
+                if self.json {
+                    print::json(&views)?
+                } else {
+                    print::instances(&views)?
+                }
+            }
+            Verb::Show { id } => {
+                let view = self.view(&id).await?;
+                if self.json {
+                    print::json(&view)?
+                } else {
+                    print::instance(&view)?
+                }
+            }
+            Verb::Logs { id, follow, tail } => self.logs(&id, follow, tail).await?,
+            Verb::Stop { id, wait } => return self.change(&id, &wait, "stopped", |id| Action::Stop { id }).await,
+            Verb::Start { id, wait } => return self.change(&id, &wait, "settled", |id| Action::Start { id }).await,
+            Verb::Recreate { id, wait } => {
+                return self.change(&id, &wait, "settled", |id| Action::Recreate { id }).await;
+            }
+            Verb::Rm { id, wait } => return self.change(&id, &wait, "gone", |id| Action::Remove { id }).await,
+            Verb::Connect {
+                id,
+                client,
+                token,
+                path,
+            } => self.connect(&id, client, token, path).await?,
+            Verb::Token { what } => self.token(what).await?,
+            Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
+            Verb::Doctor { config } => return doctor::run(config.as_deref(), self.json).await,
+            Verb::Serve { .. } | Verb::Agent => bail!("not a verb of the command line's own"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn view(&self, id: &str) -> Result<InstanceView> {
+        self.supervisor.get(&format!("/v1/instances/{}", segment(id)?)).await
+    }
+
+    async fn status(&self) -> Result<()> {
+        let s: Status = self.supervisor.get("/v1/status").await?;
+        if self.json {
+            return print::json(&s);
+        }
+        let count: Vec<String> = s.instances.iter().map(|(state, n)| format!("{n} {state}")).collect();
+        let mut pairs = vec![
+            ("version", s.version),
+            ("box", s.box_id),
+            ("domain", s.domain),
+            ("https", s.https),
+            ("since", print::short(s.started_at)),
+            ("engine", s.engine),
+            (
+                "instances",
+                if count.is_empty() {
+                    "none".into()
+                } else {
+                    count.join(", ")
+                },
+            ),
+            ("certificate", format!("SHA-256 {}", s.certificate_sha256)),
+            ("sealing", s.sealing),
+        ];
+        if let Some(ca) = s.ca_file {
+            pairs.push(("ca file", ca));
+        }
+        print::fields(&pairs)
+    }
+
+    async fn types(&self, what: Option<TypesVerb>) -> Result<ExitCode> {
+        if let Some(TypesVerb::Check { file }) = &what {
+            return self.check_type(file);
+        }
+        let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
+        let Some(TypesVerb::Show { name }) = what else {
+            if self.json {
+                print::json(&types)?;
+            } else {
+                let rows: Vec<_> = types
+                    .iter()
+                    .map(|t| vec![t.name.clone(), t.size.clone(), t.network.clone(), t.description.clone()])
+                    .collect();
+                print::table(&["TYPE", "SIZE", "NETWORK", "WHAT IT DOES"], &rows)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        };
+        let Some(t) = types.iter().find(|t| t.name == name) else {
+            let known: Vec<&str> = types.iter().map(|t| t.name.as_str()).collect();
+            bail!("there is no type {name:?}; known types: {}", known.join(", "));
+        };
+        if self.json {
+            print::json(t)?;
+        } else {
+            print::fields(&[
+                ("name", t.name.clone()),
+                ("title", t.title.clone()),
+                ("what", t.description.clone()),
+                ("homepage", t.homepage.clone().unwrap_or_default()),
+                ("image", t.image.clone()),
+                ("transport", t.transport.clone()),
+                ("processes", t.processes.clone().unwrap_or_default()),
+                ("size", t.size.clone()),
+                ("network", t.network.clone()),
+                ("volume", t.volume.clone().unwrap_or_else(|| "none".into())),
+            ])?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn check_type(&self, file: &Path) -> Result<ExitCode> {
+        match catalog::load_file(file) {
+            Ok(t) => {
+                if self.json {
+                    print::json(&serde_json::json!({ "name": t.name, "problems": [] }))?;
+                } else {
+                    print::out(&format!("{}: type {} is valid\n", file.display(), t.name))?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(problems) => {
+                if self.json {
+                    let list: Vec<_> = problems
+                        .0
+                        .iter()
+                        .map(|p| serde_json::json!({ "file": p.file, "line": p.line, "problem": p.text }))
+                        .collect();
+                    print::json(&serde_json::json!({ "problems": list }))?;
+                } else {
+                    eprintln!("{problems}");
+                }
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    }
+
+    async fn start_one(&self, request: RunRequest, wait: &Wait) -> Result<ExitCode> {
+        let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(request)).await? else {
+            bail!("the supervisor's answer is not understood; is it of another version?");
+        };
+        if !wait.no_wait {
+            let token = view.token.take();
+            // The token is shown even when the wait fails: it is valid, and there is no second time.
+            match self.wait(&view.id, "settled", wait).await {
+                Ok(Some(settled)) => *view = settled,
+                Ok(None) => bail!("instance {} was removed meanwhile", view.id),
+                Err(e) => eprintln!("berth: {e:#}"),
+            }
+            view.token = token;
+        }
+        if self.json {
+            print::json(&view)?;
+        } else {
+            print::instance(&view)?;
+        }
+        if wait.no_wait || view.state == State::Running {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(reason) = &view.reason {
+            eprintln!("berth: {} is {}: {reason}", view.id, view.state);
+        }
+        Ok(ExitCode::FAILURE)
+    }
+
+    async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
+        let ms = wait.timeout.saturating_mul(1000);
+        self.supervisor
+            .get_if_any(&format!("/v1/instances/{id}/wait?for={until}&ms={ms}"))
+            .await
+    }
+
+    /// The same for each of several instances; all are asked before any is waited for, and one failure does not
+    /// keep the others from being done.
+    async fn change(
+        &self,
+        ids: &[String],
+        wait: &Wait,
+        until: &str,
+        action: impl Fn(InstanceId) -> Action,
+    ) -> Result<ExitCode> {
+        let (mut failed, mut asked, mut shown) = (false, Vec::new(), Vec::new());
+        for id in ids {
+            let done = async {
+                let view = self.view(id).await?;
+                self.supervisor.act(&action(view.id.clone())).await?;
+                Ok::<_, anyhow::Error>(view)
+            };
+            match done.await {
+                Ok(view) => asked.push(view),
+                Err(e) => {
+                    eprintln!("berth: {e:#}");
+                    failed = true;
+                }
+            }
+        }
+        for view in asked {
+            let now = if wait.no_wait {
+                self.now(&view).await
+            } else {
+                self.wait(&view.id, until, wait).await
+            };
+            match now {
+                Ok(None) => self.say(&view.id, "removed")?,
+                Ok(Some(now)) => {
+                    if now.state == State::Failed && until == "settled" {
+                        eprintln!(
+                            "berth: {} failed: {}",
+                            now.id,
+                            now.reason.as_deref().unwrap_or("no reason is known")
+                        );
+                        failed = true;
+                    } else {
+                        self.say(&now.id, &now.state.to_string())?;
+                    }
+                    shown.push(now);
+                }
+                Err(e) => {
+                    eprintln!("berth: {e:#}");
+                    failed = true;
+                }
+            }
+        }
+        if self.json {
+            print::json(&shown)?;
+        }
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    async fn now(&self, view: &InstanceView) -> Result<Option<InstanceView>> {
+        let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
+        Ok(views.into_iter().find(|v| v.id == view.id))
+    }
+
+    fn say(&self, id: &InstanceId, what: &str) -> Result<()> {
+        if self.json {
+            Ok(())
+        } else {
+            print::out(&format!("{id} {what}\n"))
+        }
+    }
+
+    async fn logs(&self, id: &str, follow: bool, tail: Option<u32>) -> Result<()> {
+        let mut path = format!("/v1/instances/{}/logs?follow={}", segment(id)?, u8::from(follow));
+        if let Some(n) = tail {
+            path += &format!("&tail={n}");
+        }
+        let mut text = String::new();
+        self.supervisor
+            .stream(&path, |chunk| {
+                if self.json {
+                    text.push_str(&String::from_utf8_lossy(chunk));
+                    while let Some(end) = text.find('\n') {
+                        let line: String = text.drain(..=end).collect();
+                        print::json(&serde_json::json!({ "line": line.trim_end() })).map_err(std::io::Error::other)?;
+                    }
+                    return Ok(());
+                }
+                print::out(&String::from_utf8_lossy(chunk)).map_err(std::io::Error::other)
+            })
+            .await
+    }
+
+    async fn connect(&self, id: &str, client: Client, token: Option<String>, by_path: bool) -> Result<()> {
+        let view = self.view(id).await?;
+        let status: Status = self.supervisor.get("/v1/status").await?;
+        let token = match token {
+            Some(t) => Secret::new(t),
+            None => {
+                self.create_token(&view.id, Some(format!("connect {client:?}").to_lowercase()), None)
+                    .await?
+                    .token
+            }
+        };
+        let endpoint = &view.endpoints.mcp;
+        let target = connect::Target {
+            name: view.name.as_str(),
+            url: if by_path { &endpoint.path_url } else { &endpoint.url },
+            token: token.expose(),
+            ca_file: status.ca_file.as_deref(),
+        };
+        print::json(&connect::configuration(client, &target))?;
+        if !self.json {
+            eprint!("{}", connect::advice(client, &target));
+        }
+        Ok(())
+    }
+
+    async fn create_token(
+        &self,
+        id: &InstanceId,
+        name: Option<String>,
+        expires_at: Option<jiff::Timestamp>,
+    ) -> Result<TokenCreated> {
+        match self
+            .supervisor
+            .act(&Action::CreateToken {
+                instance: id.clone(),
+                name,
+                expires_at,
+            })
+            .await?
+        {
+            Outcome::Token(created) => Ok(created),
+            _ => bail!("the supervisor's answer is not understood; is it of another version?"),
+        }
+    }
+
+    async fn token(&self, what: TokenVerb) -> Result<()> {
+        match what {
+            TokenVerb::Create {
+                instance,
+                name,
+                expires,
+            } => {
+                let expires = expires.map(|e| expiry(&e)).transpose()?;
+                let view = self.view(&instance).await?;
+                let created = self.create_token(&view.id, name, expires).await?;
+                if self.json {
+                    return print::json(&created);
+                }
+                print::fields(&[
+                    ("id", created.view.id.to_string()),
+                    ("instance", created.view.instance.to_string()),
+                    ("name", created.view.name),
+                    ("expires", created.view.expires_at.map_or("never".into(), print::short)),
+                    ("token", format!("{}   (shown this once)", created.token.expose())),
+                ])
+            }
+            TokenVerb::List => {
+                let tokens: Vec<TokenView> = self.supervisor.get("/v1/tokens").await?;
+                if self.json {
+                    return print::json(&tokens);
+                }
+                let time = |t: Option<jiff::Timestamp>| t.map_or("never".into(), print::short);
+                let rows: Vec<_> = tokens
+                    .into_iter()
+                    .map(|t| {
+                        let created = print::short(t.created_at);
+                        vec![
+                            t.id.to_string(),
+                            t.instance.to_string(),
+                            t.name,
+                            created,
+                            time(t.last_used_at),
+                            time(t.expires_at),
+                        ]
+                    })
+                    .collect();
+                print::table(&["ID", "INSTANCE", "NAME", "CREATED", "LAST USED", "EXPIRES"], &rows)
+            }
+            TokenVerb::Revoke { id } => {
+                let id = TokenId::parse(&id)?;
+                self.supervisor.act(&Action::RevokeToken { id: id.clone() }).await?;
+                if self.json {
+                    print::json(&serde_json::json!({ "revoked": id }))
+                } else {
+                    print::out(&format!("{id} revoked\n"))
+                }
+            }
+        }
+    }
+}
+
+/// An id or a name as a path segment: both are made of characters that need no escaping.
+fn segment(id: &str) -> Result<&str> {
+    let ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if ok {
+        Ok(id)
+    } else {
+        Err(anyhow!(
+            "{id:?} is neither an instance's id nor its name; `berth list` shows both"
+        ))
+    }
+}
+
+fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String, Secret>> {
+    let mut env = BTreeMap::new();
+    let mut add = |key: &str, value: String| {
+        catalog::check_env_key(key).map_err(|e| anyhow!(e))?;
+        env.insert(key.to_owned(), Secret::new(value));
+        Ok::<_, anyhow::Error>(())
+    };
+    if let Some(file) = file {
+        let mut text = String::new();
+        let mut input: Box<dyn Read> = if file == Path::new("-") {
+            Box::new(std::io::stdin())
+        } else {
+            Box::new(std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?)
+        };
+        input
+            .by_ref()
+            .take(MAX_ENV_FILE)
+            .read_to_string(&mut text)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        for (n, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            // The line itself stays out of the message: it may hold a secret.
+            let (key, value) = line
+                .strip_prefix("export ")
+                .unwrap_or(line)
+                .split_once('=')
+                .ok_or_else(|| anyhow!("{}:{}: write KEY=VALUE", file.display(), n + 1))?;
+            add(key.trim_end(), value.to_owned())?;
+        }
+    }
+    for pair in pairs {
+        match pair.split_once('=') {
+            Some((key, value)) => add(key, value.to_owned())?,
+            None => add(
+                pair,
+                std::env::var(pair)
+                    .map_err(|_| anyhow!("--env {pair}: this shell has no such variable; write {pair}=VALUE"))?,
+            )?,
+        }
+    }
+    Ok(env)
+}
+
+fn expiry(text: &str) -> Result<jiff::Timestamp> {
+    let bad = || anyhow!("--expires {text:?}: write a number with its unit, such as 30d, 12h or 45m");
+    let (n, seconds) = [("m", 60), ("h", 3600), ("d", 86_400)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
+        .ok_or_else(bad)?;
+    let n: i64 = n.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?;
+    let span = n
+        .checked_mul(seconds)
+        .filter(|s| *s <= 3_650 * 86_400)
+        .ok_or_else(bad)?;
+    Ok(jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn env_files_are_read_and_mistakes_have_a_line_but_no_value() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let file = dir.path().join("e");
+        std::fs::write(&file, "# comment\n\nexport A=1 2\nB=\"q\"\n").expect("write");
+        let env = environment(&["C=x=y".into()], Some(&file)).expect("valid");
+        let shown: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
+        assert_eq!(shown, [("A", "1 2"), ("B", "\"q\""), ("C", "x=y")]);
+        std::fs::write(&file, "A=1\nhunter2\n").expect("write");
+        let e = environment(&[], Some(&file)).expect_err("bad").to_string();
+        assert!(e.contains(":2: write KEY=VALUE") && !e.contains("hunter2"), "{e}");
+    }
+
+    #[test]
+    fn expiries() {
+        assert!(expiry("30d").is_ok());
+        for bad in ["", "d", "0d", "-1d", "5", "5w", "99999999999d", "é"] {
+            assert!(expiry(bad).is_err(), "{bad}");
+        }
+    }
+}

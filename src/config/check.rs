@@ -1,0 +1,221 @@
+//! Raw TOML -> checked configuration; every problem with its file, its line and what to write instead.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Config, Docker, Limits, Listen, Tls};
+use crate::strict::{Document, Problem, Problems, Section};
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// All problems of the file at once; an unreadable file is one problem on line 1.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let file = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&file, &text),
+        Err(e) => Err(Problems(vec![Problem {
+            file,
+            line: 1,
+            text: format!("cannot be read: {e}"),
+        }])),
+    }
+}
+
+/// Checks the text of a configuration. `file` is only for messages.
+///
+/// # Errors
+/// All problems of the text at once.
+pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
+    let mut doc = Document::parse(file, text);
+    let mut config = Config::default();
+    let root = doc.root();
+    if let Some(d) = root.string("domain") {
+        match domain(&d.value) {
+            Some(ok) => config.domain = ok,
+            None => root.wrong(
+                &d,
+                format!(
+                    "domain: write a host name such as \"mcp.example.org\"; {:?} is not one",
+                    d.value
+                ),
+            ),
+        }
+    }
+    for (key, place) in [
+        ("state_dir", &mut config.state_dir),
+        ("runtime_dir", &mut config.runtime_dir),
+        ("types_dir", &mut config.types_dir),
+    ] {
+        absolute(root, key, place);
+    }
+    if let Some(mut s) = root.section("listen") {
+        listen(&mut s, &mut config.listen);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("docker") {
+        docker(&mut s, &mut config.docker);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("tls") {
+        tls(&mut s, &mut config.tls);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("limits") {
+        limits(&mut s, &mut config.limits);
+        s.finish();
+    }
+    doc.finish().map(|()| config).map_err(Problems)
+}
+
+/// RFC 1123 host name, lower-cased, without a trailing dot; leaves room for a label in front.
+fn domain(s: &str) -> Option<String> {
+    let s = s.strip_suffix('.').unwrap_or(s).to_ascii_lowercase();
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    let numeric = s
+        .rsplit('.')
+        .next()
+        .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    (s.len() <= 200 && !numeric && s.split('.').all(label)).then_some(s)
+}
+
+fn absolute(s: &mut Section<'_>, key: &'static str, place: &mut PathBuf) {
+    if let Some(p) = s.string(key) {
+        if p.value.starts_with('/') && !p.value.contains('\0') {
+            *place = p.value.into();
+        } else {
+            s.wrong(&p, format!("{key}: write an absolute path; {:?} is not one", p.value));
+        }
+    }
+}
+
+fn listen(s: &mut Section<'_>, listen: &mut Listen) {
+    const WANT: &str = "an address with a port, such as \"0.0.0.0:443\" or \"[::]:443\"";
+    if let Some(a) = s.parsed::<SocketAddr>("https", WANT) {
+        listen.https = a.value;
+    }
+    if let Some(a) = s.parsed::<SocketAddr>("http", WANT) {
+        listen.http = a.value;
+    }
+}
+
+fn docker(s: &mut Section<'_>, docker: &mut Docker) {
+    absolute(s, "socket", &mut docker.socket);
+    if let Some(images) = s.strings("images") {
+        if images.value.iter().any(|p| p.is_empty() || p == "*") {
+            s.wrong(
+                &images,
+                "docker.images: a pattern that allows every image defends nothing; name a prefix, such as \"berth/*\"",
+            );
+        }
+        docker.images = images.value;
+    }
+}
+
+fn tls(s: &mut Section<'_>, tls: &mut Tls) {
+    let mode = s.choice("mode", &[("local-ca", false), ("files", true)]);
+    let (mut cert, mut key) = (PathBuf::new(), PathBuf::new());
+    absolute(s, "cert", &mut cert);
+    absolute(s, "key", &mut key);
+    match mode.as_ref().map(|m| m.value) {
+        Some(true) => {
+            for (name, path) in [("cert", &cert), ("key", &key)] {
+                if path.as_os_str().is_empty() {
+                    s.missing(name, "the absolute path of a PEM file");
+                }
+            }
+            *tls = Tls::Files { cert, key };
+        }
+        _ if !cert.as_os_str().is_empty() || !key.as_os_str().is_empty() => {
+            s.wrong_here("tls.cert and tls.key need mode = \"files\"");
+        }
+        _ => {}
+    }
+}
+
+fn limits(s: &mut Section<'_>, l: &mut Limits) {
+    for (key, place, min, max) in [
+        ("connections", &mut l.connections, 16, 1_000_000),
+        ("connections_per_address", &mut l.connections_per_address, 1, 1_000_000),
+        ("header_bytes", &mut l.header_bytes, 8 * 1024, 1024 * 1024),
+        ("body_bytes", &mut l.body_bytes, 1024, 1024 * 1024 * 1024),
+        ("instances", &mut l.instances, 1, 10_000),
+        ("tokens_per_instance", &mut l.tokens_per_instance, 1, 10_000),
+    ] {
+        if let Some(n) = s.integer(key, min, max) {
+            *place = usize::try_from(n.value).unwrap_or(usize::MAX);
+        }
+    }
+    let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+    for (key, place) in [
+        ("client_timeout", &mut l.client_timeout),
+        ("first_byte_timeout", &mut l.first_byte_timeout),
+        ("idle_timeout", &mut l.idle_timeout),
+        ("drain_timeout", &mut l.drain_timeout),
+    ] {
+        if let Some(d) = s.duration(key, second, hour) {
+            *place = d.value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_the_default() {
+        assert_eq!(parse("berth.toml", "").expect("valid"), Config::default());
+    }
+
+    #[test]
+    fn a_whole_file() {
+        let text = "domain = \"MCP.Example.org.\"\nstate_dir = \"/s\"\n[listen]\nhttps = \"127.0.0.1:8443\"\n\
+                    [tls]\nmode = \"files\"\ncert = \"/c.pem\"\nkey = \"/k.pem\"\n[limits]\ndrain_timeout = \"5s\"\n";
+        let c = parse("berth.toml", text).expect("valid");
+        assert_eq!(c.domain, "mcp.example.org");
+        assert_eq!(
+            c.tls,
+            Tls::Files {
+                cert: "/c.pem".into(),
+                key: "/k.pem".into()
+            }
+        );
+        assert_eq!(c.limits.drain_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let text = "domain = \"not a host\"\nstate_dir = \"relative\"\nstat_dir = \"/x\"\n[listen]\nhttps = \"443\"\n\
+                    [docker]\nimages = [\"*\"]\n[tls]\nmode = \"files\"\n[limits]\nbody_bytes = 1\nidle_timeout = 30\n";
+        let said = parse("b.toml", text).expect_err("problems").to_string();
+        for line in [
+            "b.toml:1:",
+            "b.toml:2:",
+            "b.toml:3: unknown key stat_dir: did you mean state_dir?",
+            "b.toml:5:",
+            "b.toml:7:",
+            "cert is missing",
+            "key is missing",
+            "b.toml:11:",
+            "b.toml:12: limits.idle_timeout: write a duration",
+        ] {
+            assert!(said.contains(line), "{line} not in:\n{said}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_not_domains() {
+        for bad in ["", "127.0.0.1", "a..b", "-a.b", "a_b", &"a".repeat(64)] {
+            assert_eq!(domain(bad), None, "{bad}");
+        }
+    }
+}

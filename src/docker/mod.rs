@@ -1,0 +1,95 @@
+//! F2: the container engine. [`Engine`] says what the reconciler may ask of one, [`Docker`] is the real one over its
+//! Unix socket. Every call has a deadline. Never decides anything, and names or touches nothing that it was not
+//! given: whose a thing is, the plan has seen to.
+
+mod adapter;
+mod translate;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream::BoxStream};
+
+pub use adapter::{Docker, probe};
+
+use crate::{
+    model::BoxId,
+    plan::{Observed, spec::ContainerSpec},
+};
+
+/// Why the engine did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    #[error("the engine does not answer at {socket}: {why}")]
+    Unreachable { socket: PathBuf, why: String },
+    #[error("the engine did not {what} within {seconds} s")]
+    Slow { what: &'static str, seconds: u64 },
+    #[error("cannot {what}: {why}")]
+    NotFound { what: &'static str, why: String },
+    #[error("cannot {what}: {why}")]
+    Conflict { what: &'static str, why: String },
+    #[error("cannot {what}: {why}")]
+    Refused { what: &'static str, why: String },
+}
+
+impl EngineError {
+    /// Whether waiting for the engine may help: it is away or overloaded, and the request itself is not at fault.
+    pub fn is_away(&self) -> bool {
+        matches!(self, EngineError::Unreachable { .. } | EngineError::Slow { .. })
+    }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EngineInfo {
+    pub version: String,
+    pub api_version: String,
+    pub systemd_cgroups: bool,
+    pub cgroup_version: u8,
+    pub cpus: i64,
+    pub memory_limit: bool,
+    pub cpu_quota: bool,
+    pub pids_limit: bool,
+    /// `name=seccomp,profile=default` and its like.
+    pub security: Vec<String>,
+    /// Where the engine keeps images and containers.
+    pub root_dir: String,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exit {
+    pub code: i64,
+    pub out_of_memory: bool,
+    /// The engine's own words, where it could not even start it.
+    pub error: String,
+}
+
+/// What the reconciler may ask of an engine.
+pub trait Engine: Send + Sync + 'static {
+    fn info(&self) -> Answer<'_, EngineInfo>;
+    /// Everything that carries this box's label.
+    fn list<'a>(&'a self, box_id: &'a BoxId) -> Answer<'a, Observed>;
+    /// Makes a container (and its volume, with labels) and gives its id. `NotFound`: the image is not here.
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String>;
+    fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
+    /// SIGTERM, and SIGKILL after `grace` seconds. A container that is gone or stopped is no error.
+    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> Answer<'a, ()>;
+    /// Kills and removes it. One that is gone is no error.
+    fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
+    fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit>;
+    /// A bridge network of its own, without inter-container traffic. One that is there is no error.
+    fn create_network<'a>(&'a self, name: &'a str, labels: &'a BTreeMap<String, String>) -> Answer<'a, ()>;
+    fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+    /// Fetches an image. The caller has checked that it may be fetched.
+    fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, ()>;
+    /// The last so many lines, at most `bytes` of them.
+    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> Answer<'a, String>;
+    /// The log, from the last `tail` lines on (all when `None`); it ends with the container.
+    fn logs(&self, container: &str, follow: bool, tail: Option<u32>) -> BoxStream<'static, Result<Bytes, EngineError>>;
+    /// An item whenever something of this box may have changed. It ends when the engine goes away.
+    fn events(&self, box_id: &BoxId) -> BoxStream<'static, Result<(), EngineError>>;
+}

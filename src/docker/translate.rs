@@ -1,0 +1,114 @@
+//! Between our specification and the engine's own words. Pure; adds nothing that the specification does not say, but
+//! for what closes a default that is open.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig, Mount,
+    MountType, MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use crate::plan::{
+    Owner, Run, SeenContainer,
+    spec::{ContainerSpec, LABEL_BOX, LABEL_INSTANCE, LABEL_SPEC},
+};
+
+pub(super) fn map(from: &BTreeMap<String, String>) -> HashMap<String, String> {
+    from.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+pub(super) fn owner(labels: &HashMap<String, String>) -> Owner {
+    let get = |key| labels.get(key).cloned().unwrap_or_default();
+    Owner {
+        box_id: get(LABEL_BOX),
+        instance: get(LABEL_INSTANCE),
+    }
+}
+
+pub(super) fn seen(summary: ContainerSummary) -> Option<(String, SeenContainer)> {
+    let labels = summary.labels.unwrap_or_default();
+    let run = match summary.state {
+        // A restarting one has no restart policy of ours: somebody restarts it by hand; it will run.
+        Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING) => Run::Running,
+        Some(ContainerSummaryStateEnum::PAUSED) => Run::Paused,
+        Some(ContainerSummaryStateEnum::CREATED) => Run::Created,
+        Some(ContainerSummaryStateEnum::EXITED) => Run::Exited,
+        _ => Run::Dead,
+    };
+    let container = SeenContainer {
+        owner: owner(&labels),
+        spec: labels.get(LABEL_SPEC).cloned().unwrap_or_default(),
+        run,
+    };
+    Some((summary.id?, container))
+}
+
+pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let mut mounts: Vec<Mount> = spec
+        .binds
+        .iter()
+        .map(|(host, inside)| Mount {
+            typ: Some(MountType::BIND),
+            source: Some(host.display().to_string()),
+            target: Some(inside.clone()),
+            read_only: Some(true),
+            ..Mount::default()
+        })
+        .collect();
+    mounts.extend(spec.volume.iter().map(|(name, inside)| Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(name.clone()),
+        target: Some(inside.clone()),
+        read_only: Some(false),
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(map(&spec.volume_labels)),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    }));
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        labels: Some(map(&spec.labels)),
+        user: Some(spec.user.clone()),
+        entrypoint: Some(spec.entrypoint.clone()),
+        env: Some(spec.env.clone()),
+        stop_signal: Some("SIGTERM".to_owned()),
+        stop_timeout: Some(spec.stop_timeout),
+        host_config: Some(host_config(spec, mounts)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
+    HostConfig {
+        mounts: Some(mounts),
+        tmpfs: Some(map(&spec.tmpfs)),
+        cap_drop: Some(spec.cap_drop.clone()),
+        security_opt: Some(spec.security_opt.clone()),
+        readonly_rootfs: Some(spec.readonly_rootfs),
+        privileged: Some(false),
+        network_mode: Some(spec.network_mode.clone()),
+        publish_all_ports: Some(false),
+        ipc_mode: Some(spec.ipc_mode.clone()),
+        cgroup_parent: Some(spec.cgroup_parent.clone()),
+        memory: Some(spec.memory),
+        memory_swap: Some(spec.memory_swap),
+        nano_cpus: Some(spec.nano_cpus),
+        pids_limit: Some(spec.pids),
+        oom_score_adj: Some(spec.oom_score_adj),
+        ulimits: Some(vec![ResourcesUlimits {
+            name: Some("nofile".to_owned()),
+            soft: Some(spec.nofile),
+            hard: Some(spec.nofile),
+        }]),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(map(&spec.log_options)),
+        }),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        ..HostConfig::default()
+    }
+}

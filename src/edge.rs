@@ -1,0 +1,291 @@
+//! F3: the HTTPS front. TLS, routing, authentication, limits, proxying to the instances' links. It reads no store,
+//! holds no lock across an await, and buffers no body.
+//!
+//! ```text
+//! accept (1 task a listener, caller's runtime)
+//!    | socket, to the worker with the fewest connections
+//! worker (1 thread a core, a single-threaded runtime each)
+//!    | 1 task a connection: handshake, then hyper, then each request inline:
+//!    |   limits -> host and path -> Origin -> token -> state of the instance -> its link
+//! link's pool -> agent
+//! ```
+//!
+//! A request never changes threads: client socket and agent socket are registered with the same reactor. Measured
+//! against tokio's work-stealing runtime on 2 cores (`benches/edge`); the figures stand in that folder's README.
+//! One accept task hands sockets out, in place of `SO_REUSEPORT`, because the listeners may come from systemd and
+//! because it balances by load.
+//!
+//! Every answer that the edge makes itself comes from [`respond`].
+
+mod accept;
+mod body;
+mod conn;
+mod redirect;
+mod request;
+mod respond;
+mod stats;
+mod upgrade;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, TcpListener},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    authz::{Cut, FailureLimiter, TokenTable},
+    config::Limits,
+    link::Registry,
+    model::{InstanceId, State},
+    route::Router,
+    tls::{Certificates, TlsError},
+};
+
+pub use stats::EdgeStats;
+
+/// Why the edge could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    #[error("cannot use the listener on {address}: {source}")]
+    Listener { address: String, source: io::Error },
+    #[error("cannot start an edge worker: {0}")]
+    Worker(io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Where connections are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One single-threaded runtime a core.
+    PerCore,
+    /// That many single-threaded runtimes.
+    Own(usize),
+    /// The caller's runtime.
+    Caller,
+}
+
+/// What the edge needs to know.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    pub domain: String,
+    /// The port in outside addresses.
+    pub https_port: u16,
+    pub limits: Limits,
+    /// Browser origins that may call, besides our own.
+    pub allowed_origins: Vec<String>,
+    pub workers: Workers,
+}
+
+/// Bound sockets: the configuration's, or systemd's.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    pub https: Vec<TcpListener>,
+    /// Redirects to https.
+    pub http: Vec<TcpListener>,
+}
+
+/// The state of an instance that has no link: stopped, failed, or not reached yet after a start.
+pub type States = Box<dyn Fn(&InstanceId) -> Option<State> + Send + Sync>;
+
+/// A connection that was accepted and is not served yet.
+struct Accepted {
+    stream: std::net::TcpStream,
+    permit: conn::Permit,
+    tls: bool,
+}
+
+struct Worker {
+    queue: mpsc::Sender<Accepted>,
+    connections: Arc<AtomicUsize>,
+    /// Goes up once a second while the worker's reactor turns.
+    beat: Arc<AtomicU64>,
+}
+
+/// What all tasks of the edge share.
+pub struct Edge {
+    config: EdgeConfig,
+    router: Router,
+    registry: Registry,
+    tokens: TokenTable,
+    states: States,
+    tls: tokio_rustls::TlsAcceptor,
+    limiter: Mutex<FailureLimiter>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    stats: Arc<stats::Shared>,
+    /// Finish what is in flight and take nothing new.
+    drain: Cut,
+    /// End everything now.
+    kill: Cut,
+}
+
+impl Edge {
+    /// Starts the edge on these sockets. Must be called within a tokio runtime, whose task accepts.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub fn spawn(
+        config: EdgeConfig,
+        listeners: Listeners,
+        registry: Registry,
+        tokens: TokenTable,
+        states: States,
+        certificates: &Certificates,
+    ) -> Result<EdgeHandle, EdgeError> {
+        let edge = Arc::new(Edge {
+            router: Router::new(&config.domain, config.https_port),
+            tls: tokio_rustls::TlsAcceptor::from(certificates.server_config()?),
+            config,
+            registry,
+            tokens,
+            states,
+            limiter: Mutex::default(),
+            by_address: Mutex::default(),
+            stats: Arc::default(),
+            drain: Cut::default(),
+            kill: Cut::default(),
+        });
+        let (workers, threads) = start_workers(&edge)?;
+        let workers = Arc::new(workers);
+        let mut tasks = Vec::new();
+        let mut beats: Vec<Arc<AtomicU64>> = workers.iter().map(|w| Arc::clone(&w.beat)).collect();
+        let all = listeners.https.into_iter().map(|l| (l, true));
+        for (listener, tls) in all.chain(listeners.http.into_iter().map(|l| (l, false))) {
+            let address = listener.local_addr().map_or_else(|_| "?".into(), |a| a.to_string());
+            let listener = listener
+                .set_nonblocking(true)
+                .and_then(|()| tokio::net::TcpListener::from_std(listener))
+                .map_err(|source| EdgeError::Listener { address, source })?;
+            let beat = Arc::new(AtomicU64::new(0));
+            beats.push(Arc::clone(&beat));
+            let run = accept::run(Arc::clone(&edge), listener, tls, Arc::clone(&workers), beat);
+            tasks.push(tokio::spawn(run));
+        }
+        Ok(EdgeHandle {
+            edge,
+            tasks: Mutex::new(tasks),
+            threads: Mutex::new(threads),
+            beats,
+        })
+    }
+
+    fn release(&self, from: IpAddr) {
+        self.stats.connections.fetch_sub(1, Relaxed);
+        let mut map = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = map.get_mut(&from) {
+            *n -= 1;
+            if *n == 0 {
+                map.remove(&from);
+            }
+        }
+    }
+
+    /// Notes a wrong token; how long the address must wait, if it must.
+    fn failed(&self, from: IpAddr) -> Option<Duration> {
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.failed(from, Instant::now())
+    }
+}
+
+fn start_workers(edge: &Arc<Edge>) -> Result<(Vec<Worker>, Vec<thread::JoinHandle<()>>), EdgeError> {
+    let count = match edge.config.workers {
+        Workers::Caller => 0,
+        Workers::Own(n) => n.max(1),
+        Workers::PerCore => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    for n in 0..count.max(1) {
+        let (queue, incoming) = mpsc::channel(1024);
+        let worker = Worker {
+            queue,
+            connections: Arc::default(),
+            beat: Arc::default(),
+        };
+        let run = accept::serve(Arc::clone(edge), incoming, Arc::clone(&worker.beat));
+        workers.push(worker);
+        if count == 0 {
+            tokio::spawn(run);
+            break;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(EdgeError::Worker)?;
+        let body = move || {
+            // 0 is the caller's runtime.
+            crate::link::set_reactor(n as u32 + 1);
+            runtime.block_on(run);
+        };
+        let thread = thread::Builder::new()
+            .name(format!("edge-{n}"))
+            .spawn(body)
+            .map_err(EdgeError::Worker)?;
+        threads.push(thread);
+    }
+    Ok((workers, threads))
+}
+
+/// A running edge. Dropping it cuts everything.
+pub struct EdgeHandle {
+    edge: Arc<Edge>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    beats: Vec<Arc<AtomicU64>>,
+}
+
+impl EdgeHandle {
+    /// Counters of the edge.
+    pub fn stats(&self) -> EdgeStats {
+        self.edge.stats.read()
+    }
+
+    /// Goes up about once a second as long as every accept loop and every worker turns; the watchdog is fed while it
+    /// does.
+    pub fn heartbeat(&self) -> u64 {
+        self.beats.iter().map(|b| b.load(Relaxed)).min().unwrap_or(0)
+    }
+
+    /// Stops accepting, tells clients (`GOAWAY`, `Connection: close`), ends streams that clients resume, waits for
+    /// the rest at most `within`, then cuts. Whether all ended by themselves.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.stop_accepting();
+        self.edge.drain.fire();
+        let until = tokio::time::Instant::now() + within;
+        let open = || self.edge.stats.connections.load(Relaxed);
+        while open() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let clean = open() == 0;
+        self.edge.kill.fire();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
+        if !joined.await.unwrap_or(false) {
+            log::error!("an edge worker ended in a panic");
+        }
+        clean
+    }
+}
+
+impl EdgeHandle {
+    fn stop_accepting(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for EdgeHandle {
+    fn drop(&mut self) {
+        self.stop_accepting();
+        self.edge.drain.fire();
+        self.edge.kill.fire();
+    }
+}

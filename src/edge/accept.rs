@@ -1,0 +1,207 @@
+//! From listener to served connection: caps, socket options, the hand-over to a worker, the TLS handshake. It never
+//! waits for a client.
+
+use std::{
+    net::{IpAddr, TcpStream},
+    os::fd::AsFd,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    Accepted, Edge, Worker,
+    conn::{Client, Permit, Tracked, drive},
+    redirect, request,
+};
+
+/// Streams of one HTTP/2 connection at a time.
+const STREAMS: u32 = 128;
+/// Header lines of a request at most.
+const HEADERS: usize = 128;
+const BEAT: Duration = Duration::from_secs(1);
+/// A peer that is gone is noticed after about a minute: 30 s of silence, then 3 probes 10 s apart.
+const KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
+/// Bytes that stay unacknowledged this long end the connection, in ms (RFC 5482, tcp(7)).
+const USER_TIMEOUT: u32 = 60_000;
+
+/// Accepts for ever.
+pub(super) async fn run(
+    edge: Arc<Edge>,
+    listener: TcpListener,
+    tls: bool,
+    workers: Arc<Vec<Worker>>,
+    beat: Arc<AtomicU64>,
+) {
+    let mut tick = interval(BEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => hand_over(&edge, stream, from.ip(), tls, &workers),
+                Err(e) => {
+                    // Out of descriptors, as a rule: others must close first.
+                    log::warn!("cannot accept a connection: {e}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            _ = tick.tick() => { beat.fetch_add(1, Relaxed); }
+        }
+    }
+}
+
+/// Past a cap the connection is closed at once: before the handshake, the cheapest answer there is.
+fn hand_over(edge: &Arc<Edge>, stream: tokio::net::TcpStream, from: IpAddr, tls: bool, workers: &[Worker]) {
+    let stats = &edge.stats;
+    stats.accepted.fetch_add(1, Relaxed);
+    let from = from.to_canonical();
+    if stats.connections.load(Relaxed) >= edge.config.limits.connections {
+        stats.refused_full.fetch_add(1, Relaxed);
+        return;
+    }
+    {
+        let mut map = edge.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = map.entry(from).or_insert(0);
+        if *n >= edge.config.limits.connections_per_address {
+            stats.refused_address.fetch_add(1, Relaxed);
+            return;
+        }
+        *n += 1;
+    }
+    stats.connections.fetch_add(1, Relaxed);
+    let Some(worker) = workers.iter().min_by_key(|w| w.connections.load(Relaxed)) else {
+        return edge.release(from);
+    };
+    worker.connections.fetch_add(1, Relaxed);
+    let permit = Permit {
+        edge: Arc::clone(edge),
+        worker: Arc::clone(&worker.connections),
+        from,
+    };
+    let Ok(stream) = stream.into_std() else { return };
+    if worker.queue.try_send(Accepted { stream, permit, tls }).is_err() {
+        // The permit came back with it, and is given back.
+        stats.refused_full.fetch_add(1, Relaxed);
+    }
+}
+
+/// A worker: serves what it is handed until the edge is cut.
+pub(super) async fn serve(edge: Arc<Edge>, mut incoming: mpsc::Receiver<Accepted>, beat: Arc<AtomicU64>) {
+    let mut tick = interval(BEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut kill = std::pin::pin!(edge.kill.fired());
+    if edge.kill.is_cut() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            accepted = incoming.recv() => match accepted {
+                Some(accepted) => { tokio::spawn(connection(accepted)); }
+                // The accept loops are gone: connections end by `drain` and `kill`.
+                None => { (&mut kill).await; break; }
+            },
+            _ = tick.tick() => { beat.fetch_add(1, Relaxed); }
+            () = &mut kill => break,
+        }
+    }
+    // A moment for connections to see the cut and close.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+async fn connection(accepted: Accepted) {
+    let Accepted { stream, permit, tls } = accepted;
+    let edge = Arc::clone(&permit.edge);
+    if let Err(e) = set_options(&stream) {
+        log::debug!("a socket option was refused: {e}");
+    }
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
+        return;
+    };
+    if !tls {
+        return redirect::serve(stream, permit).await;
+    }
+    let handshake = timeout(edge.config.limits.client_timeout, edge.tls.accept(stream));
+    let stream = tokio::select! {
+        biased;
+        h = handshake => match h {
+            Ok(Ok(stream)) => stream,
+            _ => {
+                edge.stats.handshakes_failed.fetch_add(1, Relaxed);
+                return;
+            }
+        },
+        () = edge.kill.fired() => return,
+    };
+    let client = Client::new(permit);
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client)));
+        serve_http2(&edge, io, client).await;
+    } else {
+        let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client)));
+        serve_http1(&edge, io, client).await;
+    }
+}
+
+fn set_options(stream: &TcpStream) -> nix::Result<()> {
+    let fd = stream.as_fd();
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&fd, sockopt::KeepAlive, &true)?;
+    setsockopt(&fd, sockopt::TcpKeepIdle, &KEEPALIVE.0)?;
+    setsockopt(&fd, sockopt::TcpKeepInterval, &KEEPALIVE.1)?;
+    setsockopt(&fd, sockopt::TcpKeepCount, &KEEPALIVE.2)?;
+    setsockopt(&fd, sockopt::TcpUserTimeout, &USER_TIMEOUT)
+}
+
+async fn serve_http1<S>(edge: &Arc<Edge>, io: TokioIo<S>, client: Arc<Client>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = Arc::clone(&client);
+    let service = service_fn(move |r: hyper::Request<Incoming>| request::serve(Arc::clone(&served), r));
+    let conn = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_headers(HEADERS)
+        // Past this hyper answers a bare 431; up to it the edge answers in its own words.
+        .max_buf_size((edge.config.limits.header_bytes * 2).max(16 * 1024))
+        .serve_connection(io, service)
+        .with_upgrades();
+    drive(&client, conn, false, |c| c.graceful_shutdown()).await;
+}
+
+async fn serve_http2<S>(edge: &Arc<Edge>, io: TokioIo<S>, client: Arc<Client>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = Arc::clone(&client);
+    let service = service_fn(move |r: hyper::Request<Incoming>| request::serve(Arc::clone(&served), r));
+    let conn = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        // Rapid reset (CVE-2023-44487) and its kin: a client that keeps resetting is sent away.
+        .max_pending_accept_reset_streams(STREAMS as usize / 2)
+        .max_local_error_reset_streams(256)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1 << 20)
+        .max_send_buf_size(64 * 1024)
+        .max_header_list_size(u32::try_from(edge.config.limits.header_bytes * 2).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(io, service);
+    drive(&client, conn, true, |c| c.graceful_shutdown()).await;
+}

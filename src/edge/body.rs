@@ -1,0 +1,251 @@
+//! Bodies that pass through the edge. Towards the client: at most one piece is held, and a stream ends at once when
+//! its token is revoked or expires. From the client: counted against the limit and timed piece by piece. Nothing here
+//! collects a body, but for small requests, which leave in one write and may be sent again.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{sync::futures::OwnedNotified, time::Sleep};
+
+use super::{conn::Busy, respond::BodyError};
+use crate::link::{BodySource, Payload, ReplyBody, stats, wire::WireError};
+
+/// A request body up to this size is read before a connection to the agent is taken.
+const SMALL: usize = 64 * 1024;
+
+/// Why a streamed answer broke off. The client sees a reset stream or a closed connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("the instance's answer broke off: {0}")]
+    Wire(#[from] WireError),
+    #[error("the token was revoked or has expired")]
+    Cut,
+}
+
+/// What an answer holds on to until it has ended: its fields exist to be dropped.
+#[derive(Default)]
+#[allow(dead_code)]
+pub(super) struct Held {
+    pub(super) busy: Option<Busy>,
+    pub(super) in_flight: Option<stats::InFlight<super::stats::Shared>>,
+    pub(super) link: Option<stats::InFlight<stats::Counters>>,
+}
+
+/// When a piece was handed to hyper that has not asked for the next one since: ms of the connection's clock, 0: none.
+/// On HTTP/2 that means that the client does not open its window.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU64);
+
+impl Progress {
+    pub(super) fn stalled_since(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|t| *t > 0)
+    }
+}
+
+/// An answer's body.
+pub(super) struct EdgeBody {
+    kind: Kind,
+    held: Held,
+}
+
+enum Kind {
+    Full(Option<Bytes>),
+    Stream(Box<Stream>),
+}
+
+struct Stream {
+    reply: ReplyBody,
+    ends: Ends,
+    progress: Arc<Progress>,
+    clock: std::time::Instant,
+}
+
+/// What ends a stream before its time.
+pub(super) struct Ends {
+    /// The token is revoked.
+    pub(super) cut: Pin<Box<OwnedNotified>>,
+    /// The token expires.
+    pub(super) expiry: Option<Pin<Box<Sleep>>>,
+    /// The edge drains, and the client will resume elsewhere: ends cleanly.
+    pub(super) drain: Option<Pin<Box<OwnedNotified>>>,
+}
+
+impl EdgeBody {
+    pub(super) fn full(bytes: Bytes) -> EdgeBody {
+        EdgeBody {
+            kind: Kind::Full((!bytes.is_empty()).then_some(bytes)),
+            held: Held::default(),
+        }
+    }
+
+    /// `clock` is the connection's, for `progress`.
+    pub(super) fn stream(reply: ReplyBody, ends: Ends, clock: std::time::Instant) -> (EdgeBody, Arc<Progress>) {
+        let progress = Arc::new(Progress::default());
+        let stream = Stream {
+            reply,
+            ends,
+            progress: Arc::clone(&progress),
+            clock,
+        };
+        let body = EdgeBody {
+            kind: Kind::Stream(Box::new(stream)),
+            held: Held::default(),
+        };
+        (body, progress)
+    }
+
+    pub(super) fn hold(&mut self, held: Held) {
+        self.held = held;
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.as_ref(),
+            Kind::Stream(_) => None,
+        }
+    }
+}
+
+impl Body for EdgeBody {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let this = self.get_mut();
+        match &mut this.kind {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Kind::Stream(stream) => match stream.poll(cx) {
+                Poll::Ready(None) => {
+                    this.kind = Kind::Full(None);
+                    this.held = Held::default();
+                    Poll::Ready(None)
+                }
+                other => other.map(|o| o.map(|r| r.map(Frame::data))),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Stream(s) => s.reply.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+impl Stream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        let expired = |e: &mut Pin<Box<Sleep>>| e.as_mut().poll(cx).is_ready();
+        if self.ends.expiry.as_mut().is_some_and(expired) || self.ends.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(StreamError::Cut)));
+        }
+        if self.ends.drain.as_mut().is_some_and(|d| d.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
+        let next = self.reply.poll_next(cx);
+        let handed_out = matches!(next, Poll::Ready(Some(_)));
+        let now = if handed_out {
+            self.clock.elapsed().as_millis() as u64 + 1
+        } else {
+            0
+        };
+        self.progress.0.store(now, Relaxed);
+        next.map(|n| n.map(|r| r.map_err(StreamError::from)))
+    }
+}
+
+/// The client's body: bounded and timed.
+pub(super) struct ClientBody {
+    body: Incoming,
+    /// Read before it was known to be long.
+    first: Option<Bytes>,
+    left: u64,
+    pause: Duration,
+}
+
+impl BodySource for ClientBody {
+    type Error = BodyError;
+
+    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        loop {
+            let frame = match tokio::time::timeout(self.pause, self.body.frame()).await {
+                Err(_) => return Some(Err(BodyError::TooSlow)),
+                Ok(None) => return None,
+                Ok(Some(Err(_))) => return Some(Err(BodyError::Broken)),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers are dropped.
+            if let Ok(data) = frame.into_data() {
+                match self.left.checked_sub(data.len() as u64) {
+                    None => return Some(Err(BodyError::TooLarge)),
+                    Some(left) => self.left = left,
+                }
+                return Some(Ok(data));
+            }
+        }
+    }
+}
+
+/// Takes a request's body as far as it is small; `limit` in bytes, `pause` the longest wait for a piece of it.
+pub(super) async fn payload(
+    body: Incoming,
+    has_body_by_method: bool,
+    limit: usize,
+    pause: Duration,
+) -> Result<Payload<ClientBody>, BodyError> {
+    if body.is_end_stream() {
+        return Ok(if has_body_by_method {
+            Payload::Whole(Bytes::new())
+        } else {
+            Payload::None
+        });
+    }
+    let length = body.size_hint().exact();
+    if length.is_some_and(|n| n > limit as u64) {
+        return Err(BodyError::TooLarge);
+    }
+    let mut source = ClientBody {
+        body,
+        first: None,
+        left: limit as u64,
+        pause,
+    };
+    if length.is_some_and(|n| n > SMALL as u64) {
+        return Ok(Payload::Stream { source, length });
+    }
+    let Some(first) = source.next().await.transpose()? else {
+        return Ok(Payload::Whole(Bytes::new()));
+    };
+    if source.body.is_end_stream() || length == Some(first.len() as u64) {
+        return Ok(Payload::Whole(first));
+    }
+    let mut all = BytesMut::from(first);
+    while let Some(piece) = source.next().await.transpose()? {
+        all.extend_from_slice(&piece);
+        if all.len() > SMALL {
+            source.first = Some(all.freeze());
+            return Ok(Payload::Stream { source, length });
+        }
+    }
+    Ok(Payload::Whole(all.freeze()))
+}

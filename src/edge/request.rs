@@ -1,0 +1,273 @@
+//! One request, from its head to the head of its answer: limits -> host and path -> Origin -> token -> state -> link.
+//! The first that refuses answers. Somebody without a token of an instance gets the same answer whether it exists or
+//! not.
+//!
+//! What does not reach the instance: `Authorization` and `Cookie` (the client's secrets), hop-by-hop fields and those
+//! that `Connection` names (RFC 9110 section 7.6.1), `Forwarded` and `X-Forwarded-*` (the client could lie in them),
+//! and `Origin` (validated here; the server inside knows no outside name).
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+
+use super::{
+    Edge,
+    body::{self, EdgeBody, Ends, Held},
+    conn::Client,
+    respond::{Refusal, or_slowed},
+    upgrade,
+};
+use crate::{
+    authz::{Decision, Token, bearer},
+    link::{self, Link, Reply, stats::InFlight},
+    model::{InstanceId, State},
+    route::{self, Target},
+};
+
+/// Serves one request of a client's connection. Never fails: whatever goes wrong is an answer.
+pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<EdgeBody>, Infallible> {
+    let busy = client.begin();
+    let edge = &client.permit.edge;
+    let began = Instant::now();
+    let mut held = Held {
+        busy: Some(busy),
+        in_flight: Some(InFlight::begin(Arc::clone(&edge.stats))),
+        link: None,
+    };
+    let answer = match admit(edge, &request) {
+        Ok((link, token)) => {
+            held.link = Some(InFlight::begin(Arc::clone(link.counters())));
+            let answer = proxy(&client, &link, &token, request).await;
+            let status = answer.as_ref().map_or_else(|r| r.response().status(), Response::status);
+            link.counters().answered(status.as_u16(), began.elapsed());
+            answer
+        }
+        Err(refusal) => Err(or_slowed(refusal, |ip| edge.failed(ip), client.permit.from)),
+    };
+    let mut response = answer.unwrap_or_else(|refusal| {
+        if refusal.leaves_body() {
+            client.linger();
+        }
+        refusal.response()
+    });
+    count(edge, response.status(), began.elapsed());
+    response.body_mut().hold(held);
+    Ok(response)
+}
+
+fn count(edge: &Edge, status: StatusCode, took: Duration) {
+    edge.stats.requests.answered(status.as_u16(), took);
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => edge.stats.unauthorized.fetch_add(1, Relaxed),
+        StatusCode::TOO_MANY_REQUESTS => edge.stats.slowed.fetch_add(1, Relaxed),
+        _ => 0,
+    };
+}
+
+/// Everything that can be decided from the head.
+fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<(Arc<Link>, Arc<Token>), Refusal> {
+    let headers = request.headers();
+    if head_size(request) > edge.config.limits.header_bytes {
+        return Err(Refusal::HeadTooLarge);
+    }
+    let lines = headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    let named = request.uri().authority().map(|a| a.as_str());
+    let authority = route::authority(named, lines).map_err(Refusal::Host)?;
+    let id = match edge.router.route(authority, request.uri().path()) {
+        Target::Mcp { id } => id,
+        Target::UnknownHost => return Err(Refusal::UnknownHost),
+        Target::UnknownPath | Target::Front => return Err(Refusal::UnknownPath),
+    };
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::Method);
+    }
+    if headers.contains_key(header::ORIGIN) {
+        check_origin(edge, headers, authority)?;
+    }
+    let token = check_token(edge, headers, &id)?;
+    let link = edge.registry.get(id.as_str());
+    let Some(link) = link else {
+        return Err(match (edge.states)(&id) {
+            Some(state @ (State::Stopped | State::Failed | State::Removing)) => Refusal::NotReady(state, None),
+            // Not reached yet: the supervisor has only just started, or the instance has.
+            state => Refusal::NotReady(state.unwrap_or(State::Pending), Some(1)),
+        });
+    };
+    match link.state() {
+        State::Running => Ok((link, token)),
+        State::Pending | State::Preparing | State::Starting => {
+            Err(Refusal::NotReady(link.state(), Some(link.retry_after().unwrap_or(1))))
+        }
+        state => Err(Refusal::NotReady(state, None)),
+    }
+}
+
+fn head_size(request: &Request<Incoming>) -> usize {
+    let line = request.uri().path_and_query().map_or(1, |p| p.as_str().len());
+    let fields: usize = request
+        .headers()
+        .iter()
+        .map(|(n, v)| n.as_str().len() + v.len() + 4)
+        .sum();
+    line + fields
+}
+
+fn check_origin(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
+    for origin in headers.get_all(header::ORIGIN) {
+        let ok = origin.to_str().is_ok_and(|o| {
+            edge.router.origin_is_ours(o, authority) || edge.config.allowed_origins.iter().any(|a| a == o)
+        });
+        if !ok {
+            return Err(Refusal::Origin);
+        }
+    }
+    Ok(())
+}
+
+fn check_token(edge: &Edge, headers: &HeaderMap, id: &InstanceId) -> Result<Arc<Token>, Refusal> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return Err(Refusal::NoToken);
+    };
+    if given.next().is_some() {
+        return Err(Refusal::BadToken);
+    }
+    let token = bearer(value.as_bytes()).ok_or(Refusal::BadToken)?;
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    match edge.tokens.check(token, id, now.as_secs().cast_signed()) {
+        Decision::Allow(token) => Ok(token),
+        Decision::Unknown => Err(Refusal::BadToken),
+        Decision::WrongInstance => Err(Refusal::WrongInstance),
+        Decision::Expired => Err(Refusal::ExpiredToken),
+    }
+}
+
+async fn proxy(
+    client: &Arc<Client>,
+    link: &Arc<Link>,
+    token: &Arc<Token>,
+    mut request: Request<Incoming>,
+) -> Result<Response<EdgeBody>, Refusal> {
+    let edge = &client.permit.edge;
+    let mut cut = Box::pin(token.cut().fired());
+    if token.cut().is_cut() {
+        return Err(Refusal::RevokedToken);
+    }
+    let switching = upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
+    let (parts, incoming) = request.into_parts();
+    let target = match parts.uri.query() {
+        None => std::borrow::Cow::Borrowed("/mcp"),
+        Some(query) => format!("/mcp?{query}").into(),
+    };
+    let named = named_by_connection(&parts.headers);
+    let outgoing = link::Request {
+        method: &parts.method,
+        target: &target,
+        headers: &parts.headers,
+        skip: &|name| stays_here(name) || named.contains(name),
+        upgrade: switching.as_ref().and(parts.headers.get(header::UPGRADE)),
+    };
+    let limits = &edge.config.limits;
+    let exchange = async {
+        let sends = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        let payload = body::payload(incoming, sends, limits.body_bytes, limits.client_timeout).await?;
+        link.call(&outgoing, payload, limits.first_byte_timeout)
+            .await
+            .map_err(Refusal::from)
+    };
+    let reply = tokio::select! {
+        biased;
+        reply = exchange => reply?,
+        () = &mut cut => return Err(Refusal::RevokedToken),
+    };
+    let resumable = parts.method == Method::GET || names(&parts.headers, "mcp-method", b"subscriptions/listen");
+    let expiry = token.expires_at().map(|at| Box::pin(tokio::time::sleep(until(at))));
+    let drain = resumable.then(|| Box::pin(edge.drain.fired()));
+    let ends = Ends { cut, expiry, drain };
+    if let (Some(switched), Some(upgraded)) = (reply.switched, switching) {
+        let response = switching_response(reply.status, reply.headers);
+        tokio::spawn(upgrade::relay(Arc::clone(client), upgraded, switched, ends));
+        return Ok(response);
+    }
+    let reply = Reply {
+        switched: None,
+        ..reply
+    };
+    answer(client, reply, ends, parts.version == Version::HTTP_2)
+}
+
+fn answer(client: &Client, mut reply: Reply, ends: Ends, http2: bool) -> Result<Response<EdgeBody>, Refusal> {
+    let whole = reply.body.whole().map_err(|_| Refusal::Garbled)?;
+    let body = match whole {
+        Some(bytes) => EdgeBody::full(bytes),
+        None => {
+            let (body, progress) = EdgeBody::stream(reply.body, ends, client.clock);
+            if http2 {
+                client.watch(&progress);
+            }
+            body
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    for name in NOT_PASSED_BACK {
+        response.headers_mut().remove(name);
+    }
+    Ok(response)
+}
+
+fn switching_response(status: StatusCode, mut headers: HeaderMap) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(bytes::Bytes::new()));
+    *response.status_mut() = status;
+    for name in NOT_PASSED_BACK {
+        headers.remove(name);
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// What an instance may not say to a browser in the name of the whole box.
+const NOT_PASSED_BACK: [HeaderName; 4] = [
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    header::STRICT_TRANSPORT_SECURITY,
+    HeaderName::from_static("clear-site-data"),
+];
+
+fn stays_here(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION
+        || *name == header::COOKIE
+        || *name == header::ORIGIN
+        || *name == header::FORWARDED
+        || *name == header::EXPECT
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str() == "x-real-ip"
+}
+
+/// Fields that `Connection` declares to be of this hop only.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let options = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    let names = options.filter_map(|o| HeaderName::from_bytes(o.trim_ascii()).ok());
+    names
+        .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE)
+        .collect()
+}
+
+fn names(headers: &HeaderMap, field: &str, value: &[u8]) -> bool {
+    headers.get(field).is_some_and(|v| v.as_bytes() == value)
+}
+
+fn until(unix: i64) -> Duration {
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(unix).unwrap_or(0));
+    end.duration_since(SystemTime::now()).unwrap_or_default()
+}

@@ -1,0 +1,325 @@
+//! Every answer that the edge makes itself: error -> status, JSON-RPC code, headers, body. In this one file, so that
+//! a client meets the same words for the same trouble everywhere. The texts never repeat what the client sent, and
+//! never say whether an instance exists to somebody who has no token of it.
+
+use std::{net::IpAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::body::EdgeBody;
+use crate::{link::CallError, mcp::codes, model::State, route::HostError};
+
+/// Why a client does not get what it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Host(HostError),
+    UnknownHost,
+    UnknownPath,
+    Method,
+    Origin,
+    NoToken,
+    BadToken,
+    ExpiredToken,
+    /// While the request ran.
+    RevokedToken,
+    WrongInstance,
+    /// Too many wrong tokens from this address.
+    TooManyFailures(Duration),
+    HeadTooLarge,
+    BodyTooLarge,
+    BodyTooSlow,
+    BodyBroken,
+    /// The instance is not serving; seconds until trying again makes sense, where it does.
+    NotReady(State, Option<u32>),
+    /// No connection to the agent was free in time.
+    Busy,
+    /// The agent went away before it answered.
+    Lost,
+    /// The agent does not speak HTTP.
+    Garbled,
+    FirstByte,
+}
+
+/// Why a client's body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyError {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+impl From<BodyError> for Refusal {
+    fn from(e: BodyError) -> Refusal {
+        match e {
+            BodyError::TooLarge => Refusal::BodyTooLarge,
+            BodyError::TooSlow => Refusal::BodyTooSlow,
+            BodyError::Broken => Refusal::BodyBroken,
+        }
+    }
+}
+
+impl From<CallError<BodyError>> for Refusal {
+    fn from(e: CallError<BodyError>) -> Refusal {
+        match e {
+            CallError::Busy => Refusal::Busy,
+            CallError::Closed => Refusal::NotReady(State::Removing, None),
+            CallError::Lost(_) => Refusal::Lost,
+            CallError::Timeout => Refusal::FirstByte,
+            CallError::Wire(_) => Refusal::Garbled,
+            CallError::Body(e) => e.into(),
+        }
+    }
+}
+
+/// RFC 6750 section 3.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"berth\"");
+const CHALLENGE_INVALID: HeaderValue = HeaderValue::from_static("Bearer realm=\"berth\", error=\"invalid_token\"");
+
+impl Refusal {
+    fn parts(self) -> (StatusCode, i64, &'static str) {
+        use Refusal::{
+            BadToken, BodyBroken, BodyTooLarge, BodyTooSlow, Busy, ExpiredToken, FirstByte, Garbled, HeadTooLarge,
+            Host, Lost, Method, NoToken, NotReady, Origin, RevokedToken, TooManyFailures, UnknownHost, UnknownPath,
+            WrongInstance,
+        };
+        match self {
+            Host(HostError::Missing) => (
+                StatusCode::BAD_REQUEST,
+                codes::INVALID_REQUEST,
+                "The request names no host.",
+            ),
+            Host(HostError::Several) => (
+                StatusCode::BAD_REQUEST,
+                codes::INVALID_REQUEST,
+                "The request names several hosts.",
+            ),
+            Host(HostError::Mismatch) => (
+                StatusCode::BAD_REQUEST,
+                codes::INVALID_REQUEST,
+                "Host and the request's target name different hosts.",
+            ),
+            Host(HostError::Malformed) => (
+                StatusCode::BAD_REQUEST,
+                codes::INVALID_REQUEST,
+                "The host is not valid.",
+            ),
+            UnknownHost => (
+                StatusCode::MISDIRECTED_REQUEST,
+                codes::NOT_FOUND,
+                "This box does not serve that host; `berth list` shows its addresses.",
+            ),
+            UnknownPath => (
+                StatusCode::NOT_FOUND,
+                codes::NOT_FOUND,
+                "Nothing is served at that path; an MCP endpoint is /mcp on its own host, or /mcp/{id}.",
+            ),
+            Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                codes::INVALID_REQUEST,
+                "That method is not served.",
+            ),
+            Origin => (
+                StatusCode::FORBIDDEN,
+                codes::UNAUTHORIZED,
+                "Pages of that origin may not call this box.",
+            ),
+            NoToken => (
+                StatusCode::UNAUTHORIZED,
+                codes::UNAUTHORIZED,
+                "A bearer token is needed.",
+            ),
+            BadToken => (
+                StatusCode::UNAUTHORIZED,
+                codes::UNAUTHORIZED,
+                "The bearer token is not valid.",
+            ),
+            ExpiredToken => (
+                StatusCode::UNAUTHORIZED,
+                codes::UNAUTHORIZED,
+                "The bearer token has expired.",
+            ),
+            RevokedToken => (
+                StatusCode::UNAUTHORIZED,
+                codes::UNAUTHORIZED,
+                "The bearer token was revoked.",
+            ),
+            WrongInstance => (
+                StatusCode::FORBIDDEN,
+                codes::UNAUTHORIZED,
+                "The bearer token is of another instance.",
+            ),
+            TooManyFailures(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                codes::LIMIT,
+                "Too many wrong tokens came from this address; wait before trying again.",
+            ),
+            HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                codes::LIMIT,
+                "The request's header section is too large.",
+            ),
+            BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                codes::LIMIT,
+                "The request's body is too large.",
+            ),
+            BodyTooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                codes::LIMIT,
+                "The request's body did not arrive in time.",
+            ),
+            BodyBroken => (
+                StatusCode::BAD_REQUEST,
+                codes::INVALID_REQUEST,
+                "The request's body ended early or is malformed.",
+            ),
+            NotReady(state, _) => not_ready(state),
+            Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                codes::BUSY,
+                "All connections to the instance are busy; try again.",
+            ),
+            Lost => (
+                StatusCode::BAD_GATEWAY,
+                codes::SERVER_GONE,
+                "The instance went away before it answered.",
+            ),
+            Garbled => (
+                StatusCode::BAD_GATEWAY,
+                codes::SERVER_GONE,
+                "The instance did not answer in valid HTTP.",
+            ),
+            FirstByte => (
+                StatusCode::GATEWAY_TIMEOUT,
+                codes::CALL_TIMEOUT,
+                "The instance did not answer in time.",
+            ),
+        }
+    }
+
+    /// `Retry-After`, in seconds, where waiting helps.
+    fn retry_after(self) -> Option<u64> {
+        match self {
+            Refusal::TooManyFailures(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            Refusal::NotReady(_, after) => after.map(u64::from),
+            Refusal::Busy | Refusal::Lost => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub(super) fn leaves_body(self) -> bool {
+        matches!(
+            self,
+            Refusal::BodyTooLarge | Refusal::BodyTooSlow | Refusal::HeadTooLarge
+        )
+    }
+
+    /// Whether it counts against the client's address.
+    pub(super) fn is_failed_guess(self) -> bool {
+        matches!(self, Refusal::BadToken | Refusal::ExpiredToken | Refusal::WrongInstance)
+    }
+
+    /// The answer.
+    pub(super) fn response(self) -> Response<EdgeBody> {
+        let (status, code, message) = self.parts();
+        let text = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"{message}"}}}}"#);
+        let mut response = Response::new(EdgeBody::full(Bytes::from(text)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let given = self != Refusal::NoToken;
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                if given { CHALLENGE_INVALID } else { CHALLENGE },
+            );
+        }
+        response
+    }
+}
+
+fn not_ready(state: State) -> (StatusCode, i64, &'static str) {
+    let text = match state {
+        State::Pending | State::Preparing | State::Starting => "The instance is starting; try again.",
+        State::Running => "The instance's agent is not connected; try again.",
+        State::Stopped => "The instance is stopped; `berth start` starts it.",
+        State::Failed => "The instance has failed; `berth show` says why.",
+        State::Removing => {
+            return (StatusCode::GONE, codes::NOT_FOUND, "The instance is being removed.");
+        }
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, text)
+}
+
+/// The plain-HTTP listener's answer: the same address by https (308 keeps method and body).
+pub(super) fn moved(location: HeaderValue) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// What [`crate::authz::FailureLimiter`] makes of a refusal.
+pub(super) fn or_slowed(refusal: Refusal, failed: impl FnOnce(IpAddr) -> Option<Duration>, from: IpAddr) -> Refusal {
+    if !refusal.is_failed_guess() {
+        return refusal;
+    }
+    failed(from).map_or(refusal, Refusal::TooManyFailures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_is_json_rpc() {
+        use Refusal::*;
+        let all = [
+            Host(HostError::Missing),
+            Host(HostError::Several),
+            Host(HostError::Mismatch),
+            Host(HostError::Malformed),
+            UnknownHost,
+            UnknownPath,
+            Method,
+            Origin,
+            NoToken,
+            BadToken,
+            ExpiredToken,
+            RevokedToken,
+            WrongInstance,
+            TooManyFailures(Duration::from_millis(1500)),
+            HeadTooLarge,
+            BodyTooLarge,
+            BodyTooSlow,
+            BodyBroken,
+            NotReady(State::Starting, Some(2)),
+            NotReady(State::Failed, None),
+            NotReady(State::Removing, None),
+            Busy,
+            Lost,
+            Garbled,
+            FirstByte,
+        ];
+        for refusal in all {
+            let r = refusal.response();
+            let v: serde_json::Value = serde_json::from_slice(r.body().bytes().unwrap()).unwrap();
+            assert_eq!(v["jsonrpc"], "2.0");
+            assert!(v["id"].is_null() && v["error"]["code"].is_i64() && v["error"]["message"].is_string());
+            assert_eq!(
+                r.status() == 401,
+                r.headers().contains_key("www-authenticate"),
+                "{refusal:?}"
+            );
+        }
+        assert_eq!(
+            TooManyFailures(Duration::from_millis(1500)).response().headers()["retry-after"],
+            "2"
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! Counters of the whole edge; those of each instance are its link's.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use crate::link::{LinkStats, stats::Counters};
+
+/// Written by all workers.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) requests: Counters,
+    pub(super) connections: AtomicUsize,
+    pub(super) accepted: AtomicU64,
+    pub(super) refused_full: AtomicU64,
+    pub(super) refused_address: AtomicU64,
+    pub(super) handshakes_failed: AtomicU64,
+    pub(super) unauthorized: AtomicU64,
+    pub(super) slowed: AtomicU64,
+}
+
+impl AsRef<Counters> for Shared {
+    fn as_ref(&self) -> &Counters {
+        &self.requests
+    }
+}
+
+/// A reading of the edge's counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EdgeStats {
+    /// Requests over all instances, refused ones included; `connections` and `idle` in it are 0.
+    pub requests: LinkStats,
+    /// Open client connections.
+    pub connections: usize,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Closed on accept: the edge was full.
+    pub refused_full: u64,
+    /// Closed on accept: too many from that address.
+    pub refused_address: u64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: u64,
+    /// Answers 401 and 403.
+    pub unauthorized: u64,
+    /// Answers 429.
+    pub slowed: u64,
+}
+
+impl Shared {
+    pub(super) fn read(&self) -> EdgeStats {
+        EdgeStats {
+            requests: self.requests.read(),
+            connections: self.connections.load(Relaxed),
+            accepted: self.accepted.load(Relaxed),
+            refused_full: self.refused_full.load(Relaxed),
+            refused_address: self.refused_address.load(Relaxed),
+            handshakes_failed: self.handshakes_failed.load(Relaxed),
+            unauthorized: self.unauthorized.load(Relaxed),
+            slowed: self.slowed.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! F2: the supervisor's side of the instances' sockets. One [`Link`] an instance: a Unix socket that its agent dials,
+//! a pool of the connections so made, and HTTP/1.1 as a client on each. The container behind them is not trusted:
+//! everything it sends is bounded, and it can only ever answer what it was asked.
+//!
+//! Tasks, two a link, ended by [`Registry::close`]: `accept` puts connections into the pool; `watch` keeps
+//! `GET /.berth/events` open and forwards what the agent says. Requests run in their caller's task: there is no task a
+//! connection, and no hand-over between threads on the way.
+//!
+//! It never reads the store, and never decides who may call.
+
+mod agent;
+mod body;
+mod exchange;
+mod pool;
+pub mod stats;
+pub mod wire;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
+
+use crate::model::{AgentStatus, InstanceId, State};
+
+pub use body::ReplyBody;
+pub use exchange::{BodySource, CallError, NoBody, Payload, Reply, Request, Switched};
+pub use pool::set_reactor;
+pub use stats::LinkStats;
+
+/// The longest `sun_path` (unix(7)), its end included.
+const SUN_PATH: usize = 108;
+const SOCKET: &str = "agent.sock";
+
+/// Why a link could not do what was asked. Names the operation.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("cannot {what} {path}: {source}")]
+    Socket {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot {what}: no connection from the agent of {id}")]
+    NoAgent { what: &'static str, id: InstanceId },
+    #[error("cannot {what}: the agent of {id} did not answer in {seconds} s")]
+    Timeout {
+        what: &'static str,
+        id: InstanceId,
+        seconds: f32,
+    },
+    #[error("cannot {what}: {why}")]
+    Protocol { what: &'static str, why: String },
+    /// The agent answered, and the answer is no.
+    #[error("cannot {what}: the agent answered {status}: {reason}")]
+    Refused {
+        what: &'static str,
+        status: u16,
+        reason: String,
+    },
+}
+
+/// What a link reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// An agent connected, the first of its life.
+    Up,
+    /// What it says of itself.
+    Status(AgentStatus),
+    /// All its connections are gone.
+    Down,
+}
+
+/// All links of this supervisor. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    runtime_dir: PathBuf,
+    events: mpsc::Sender<(InstanceId, LinkEvent)>,
+    links: ArcSwap<HashMap<InstanceId, Arc<Link>>>,
+    /// Held by who changes `links`; never across an await.
+    writing: Mutex<()>,
+}
+
+impl Registry {
+    /// No links yet. `events` is bounded by its receiver; a full channel holds up only the link that reports.
+    pub fn new(runtime_dir: PathBuf, events: mpsc::Sender<(InstanceId, LinkEvent)>) -> Registry {
+        Registry(Arc::new(Inner {
+            runtime_dir,
+            events,
+            links: ArcSwap::default(),
+            writing: Mutex::new(()),
+        }))
+    }
+
+    /// Makes the instance's folder and socket and starts its tasks; what is open already stays. A folder that is there
+    /// (a running container has it mounted) is kept, a stale socket in it replaced.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`] with the path.
+    // Async for its callers' sake: it must run within a tokio runtime.
+    #[allow(clippy::unused_async)]
+    pub async fn open(&self, id: &InstanceId) -> Result<Arc<Link>, LinkError> {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = self.get(id.as_str()) {
+            return Ok(link);
+        }
+        let parent = self.0.runtime_dir.join("i");
+        let dir = parent.join(id.as_str());
+        make_dir(&parent)?;
+        make_dir(&dir)?;
+        let listener = listen(&dir)?;
+        let link = Arc::new(Link {
+            id: id.clone(),
+            dir,
+            pool: Arc::default(),
+            counters: Arc::default(),
+            state: AtomicU64::new(pack(State::Pending, None)),
+            tasks: Mutex::default(),
+        });
+        let tasks = vec![
+            tokio::spawn(agent::accept(Arc::clone(&link), listener)),
+            tokio::spawn(agent::watch(Arc::clone(&link), self.0.events.clone())),
+        ];
+        *link.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        let mut links = HashMap::clone(&self.0.links.load());
+        links.insert(id.clone(), Arc::clone(&link));
+        self.0.links.store(Arc::new(links));
+        Ok(link)
+    }
+
+    /// Ends an instance's tasks, drops its idle connections (busy ones end with their request), removes socket and
+    /// folder. Nothing happens if there is none.
+    #[allow(clippy::unused_async)]
+    pub async fn close(&self, id: &InstanceId) {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = HashMap::clone(&self.0.links.load());
+        if let Some(link) = links.remove(id) {
+            self.0.links.store(Arc::new(links));
+            link.end();
+        }
+        // Also for what an earlier supervisor left behind.
+        let dir = self.0.runtime_dir.join("i").join(id.as_str());
+        if let Err(e) = fs::remove_dir_all(&dir)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {e}", dir.display());
+        }
+    }
+
+    /// The link of an instance. Takes no lock.
+    pub fn get(&self, id: &str) -> Option<Arc<Link>> {
+        self.0.links.load().get(id).cloned()
+    }
+
+    /// Instances with a link, in order.
+    pub fn ids(&self) -> Vec<InstanceId> {
+        let mut ids: Vec<_> = self.0.links.load().keys().cloned().collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// One instance's link.
+#[derive(Debug)]
+pub struct Link {
+    id: InstanceId,
+    dir: PathBuf,
+    pool: Arc<pool::Pool>,
+    counters: Arc<stats::Counters>,
+    state: AtomicU64,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Link {
+    /// Whose link it is.
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// The folder to mount into the container; `agent.sock` is in it.
+    pub fn socket_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the edge shall answer from now on, and after how many seconds trying again makes sense.
+    pub fn set_state(&self, state: State, retry_after_s: Option<u32>) {
+        self.state.store(pack(state, retry_after_s), Ordering::Release);
+    }
+
+    /// The state as last set; `pending` at first.
+    pub fn state(&self) -> State {
+        unpack(self.state.load(Ordering::Acquire)).0
+    }
+
+    /// Seconds for `Retry-After`, as last set.
+    pub fn retry_after(&self) -> Option<u32> {
+        unpack(self.state.load(Ordering::Acquire)).1
+    }
+
+    /// Counters and the pool's size.
+    pub fn stats(&self) -> LinkStats {
+        let (connections, idle) = self.pool.sizes();
+        LinkStats {
+            connections,
+            idle,
+            ..self.counters.read()
+        }
+    }
+
+    /// Where the edge counts this instance's requests.
+    pub fn counters(&self) -> &Arc<stats::Counters> {
+        &self.counters
+    }
+
+    fn end(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        self.pool.close();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+const STATES: [State; 7] = [
+    State::Pending,
+    State::Preparing,
+    State::Starting,
+    State::Running,
+    State::Stopped,
+    State::Failed,
+    State::Removing,
+];
+
+/// State in the upper half, `Retry-After` plus one in the lower (0: none).
+fn pack(state: State, retry: Option<u32>) -> u64 {
+    let index = STATES.iter().position(|s| *s == state).unwrap_or(0) as u64;
+    index << 32 | u64::from(retry.map_or(0, |s| s.saturating_add(1)))
+}
+
+fn unpack(packed: u64) -> (State, Option<u32>) {
+    let state = STATES[(packed >> 32) as usize % STATES.len()];
+    (state, (packed as u32).checked_sub(1))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LinkError {
+    let path = path.to_owned();
+    move |source| LinkError::Socket { what, path, source }
+}
+
+/// 0711: the container's user may pass through, and list nothing.
+fn make_dir(dir: &Path) -> Result<(), LinkError> {
+    fs::create_dir_all(dir).map_err(failed("make", dir))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).map_err(failed("set the mode of", dir))
+}
+
+/// Binds the socket, 0666: whoever reaches the folder may connect, and only the container's mount and root do.
+fn listen(dir: &Path) -> Result<UnixListener, LinkError> {
+    let path = dir.join(SOCKET);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove the stale", &path)(e)),
+        _ => {}
+    }
+    let listener = if path.as_os_str().len() < SUN_PATH {
+        UnixListener::bind(&path)
+    } else {
+        // A path too long for sun_path, by way of the open folder.
+        use std::os::fd::AsRawFd;
+        let handle = fs::File::open(dir).map_err(failed("open", dir))?;
+        UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd()))
+    }
+    .map_err(failed("listen on", &path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(failed("set the mode of", &path))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_pack() {
+        for state in STATES {
+            for retry in [None, Some(0), Some(7)] {
+                assert_eq!(unpack(pack(state, retry)), (state, retry));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn folders_sockets_and_their_modes() {
+        let dir = tempfile::tempdir().unwrap();
+        // Longer than sun_path, as a checkout's state folder may be.
+        let runtime = dir.path().join("a-rather-long-name".repeat(5));
+        let (tx, _rx) = mpsc::channel(8);
+        let registry = Registry::new(runtime.clone(), tx);
+        let id = InstanceId::from_random([1; 10]);
+        let link = registry.open(&id).await.unwrap();
+        assert!(Arc::ptr_eq(&link, &registry.open(&id).await.unwrap()));
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(link.socket_dir()), 0o711);
+        assert_eq!(mode(&link.socket_dir().join(SOCKET)), 0o666);
+        assert_eq!(registry.ids(), [id.clone()]);
+        // Another supervisor over the same folder replaces the socket, not the folder.
+        let (tx, _rx2) = mpsc::channel(8);
+        let again = Registry::new(runtime, tx);
+        again.open(&id).await.unwrap();
+        again.close(&id).await;
+        assert!(!link.socket_dir().exists());
+        registry.close(&id).await;
+        assert!(registry.get(id.as_str()).is_none());
+    }
+}

@@ -1,0 +1,268 @@
+//! Admission: what an action comes to, decided at once and purely from what is known. A refusal has changed nothing
+//! and says what to do instead. Whether Docker can do it shows later, in the instance's state.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{image, order};
+use crate::{
+    catalog::{Catalog, InstanceType},
+    model::{Action, Desired, InstanceId, InstanceName, Refusal, RunRequest, Secret, TokenId, TypeName, WorkspaceName},
+    record::{InstanceRecord, TokenRecord},
+};
+
+const ENV_VARIABLES: usize = 64;
+const ENV_VALUE: usize = 32 * 1024;
+const ENV_TOTAL: usize = 256 * 1024;
+
+/// All that admission looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Book<'a> {
+    pub instances: &'a BTreeMap<InstanceId, InstanceRecord>,
+    pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
+    pub catalog: &'a Catalog,
+    /// Instances on this box, at most.
+    pub max_instances: usize,
+    pub max_tokens_per_instance: usize,
+    /// Patterns of images that may run here.
+    pub images: &'a [String],
+    pub now: jiff::Timestamp,
+}
+
+/// What an admitted action comes to; the caller commits it before it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// A new instance, its environment still to be sealed, and a first token for it.
+    Run {
+        record: Box<InstanceRecord>,
+        env: BTreeMap<String, Secret>,
+    },
+    /// The record as it shall be from now on.
+    Update(Box<InstanceRecord>),
+    CreateToken {
+        instance: InstanceId,
+        name: String,
+        expires_at: Option<jiff::Timestamp>,
+    },
+    RevokeToken(TokenId),
+    /// It already is as asked.
+    Already(InstanceId),
+}
+
+/// Decides. `fresh` is the random id that a new instance would get.
+///
+/// # Errors
+/// A typed [`Refusal`].
+pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision, Refusal> {
+    match action {
+        Action::Run(request) => run(book, request, fresh),
+        Action::Stop { id } => {
+            let mut record = live(book, &id)?.clone();
+            if record.desired == Desired::Stopped {
+                return Ok(Decision::Already(id));
+            }
+            record.desired = Desired::Stopped;
+            record.failure = None;
+            Ok(Decision::Update(Box::new(record)))
+        }
+        Action::Start { id } => {
+            let mut record = live(book, &id)?.clone();
+            record.desired = Desired::Running;
+            record.failure = None;
+            record.generation += 1;
+            Ok(Decision::Update(Box::new(record)))
+        }
+        Action::Recreate { id } => {
+            let mut record = live(book, &id)?.clone();
+            record.spec = known_type(book, record.type_name())?;
+            record.desired = Desired::Running;
+            record.failure = None;
+            record.generation += 1;
+            record.spec_hash = order::spec_hash(&record.spec, &id, &record.workspace, record.size, record.generation);
+            Ok(Decision::Update(Box::new(record)))
+        }
+        Action::Remove { id } => {
+            let record = find(book, &id)?;
+            if record.desired == Desired::Removed {
+                return Ok(Decision::Already(id));
+            }
+            let mut record = record.clone();
+            record.desired = Desired::Removed;
+            // What is sealed is of no more use to anybody.
+            record.env.clear();
+            Ok(Decision::Update(Box::new(record)))
+        }
+        Action::CreateToken {
+            instance,
+            name,
+            expires_at,
+        } => create_token(book, instance, name, expires_at),
+        Action::RevokeToken { id } => match book.tokens.contains_key(&id) {
+            true => Ok(Decision::RevokeToken(id)),
+            false => Err(Refusal::NoToken(id.to_string())),
+        },
+    }
+}
+
+fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
+    let record = book.instances.get(id);
+    record.ok_or_else(|| Refusal::NoInstance(id.to_string()))
+}
+
+fn live<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
+    match find(book, id)? {
+        record if record.desired == Desired::Removed => Err(Refusal::Removing(id.clone())),
+        record => Ok(record),
+    }
+}
+
+fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Refusal> {
+    let known = book.catalog.types.get(name).ok_or_else(|| {
+        let names: Vec<_> = book.catalog.types.keys().map(TypeName::as_str).collect();
+        Refusal::NoType {
+            name: name.to_string(),
+            known: if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            },
+        }
+    })?;
+    if !image::allowed(&known.image.reference, book.images) {
+        return Err(Refusal::Invalid(format!(
+            "the image {} of type {name} matches none of the patterns that may run here ({}); add one to images in [docker] of berth.toml",
+            known.image.reference,
+            book.images.join(", ")
+        )));
+    }
+    Ok(known.clone())
+}
+
+fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision, Refusal> {
+    let spec = known_type(book, &request.type_name)?;
+    check_env(&request.env)?;
+    if book.instances.len() >= book.max_instances {
+        return Err(Refusal::Full {
+            what: "instances",
+            limit: book.max_instances,
+        });
+    }
+    if book.instances.contains_key(&id) {
+        return Err(Refusal::Invalid("the id drawn is in use; try again".to_owned()));
+    }
+    let workspace = match request.workspace {
+        Some(workspace) => workspace,
+        None => WorkspaceName::parse("default").map_err(|e| Refusal::Invalid(e.to_string()))?,
+    };
+    let name = match request.name {
+        Some(name) => match taken(book, &workspace, &name) {
+            None => name,
+            Some(by) => {
+                return Err(Refusal::NameTaken {
+                    name: name.to_string(),
+                    workspace: workspace.to_string(),
+                    by: by.clone(),
+                });
+            }
+        },
+        None => free_name(book, &workspace, &spec.name)?,
+    };
+    let size = request.size.unwrap_or(spec.size);
+    let record = InstanceRecord {
+        spec_hash: order::spec_hash(&spec, &id, &workspace, size, 1),
+        id,
+        name,
+        workspace,
+        size,
+        desired: Desired::Running,
+        generation: 1,
+        created_at: book.now,
+        env: BTreeMap::new(),
+        spec,
+        failure: None,
+    };
+    Ok(Decision::Run {
+        record: Box::new(record),
+        env: request.env,
+    })
+}
+
+fn taken<'a>(book: &Book<'a>, workspace: &WorkspaceName, name: &InstanceName) -> Option<&'a InstanceId> {
+    let mut all = book.instances.values();
+    all.find(|r| r.workspace == *workspace && r.name == *name)
+        .map(|r| &r.id)
+}
+
+/// The type's name, with a number where that is taken.
+fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeName) -> Result<InstanceName, Refusal> {
+    for n in 1..=book.instances.len() + 1 {
+        let text = if n == 1 {
+            of.to_string()
+        } else {
+            let end = format!("-{n}");
+            let room = (40 - end.len()).min(of.as_str().len());
+            format!("{}{end}", of.as_str()[..room].trim_end_matches('-'))
+        };
+        let name = InstanceName::parse(&text).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        if taken(book, workspace, &name).is_none() {
+            return Ok(name);
+        }
+    }
+    Err(Refusal::Invalid("give it a name with --name".to_owned()))
+}
+
+fn check_env(env: &BTreeMap<String, Secret>) -> Result<(), Refusal> {
+    let refuse = |text: String| Err(Refusal::Invalid(text));
+    if env.len() > ENV_VARIABLES {
+        return refuse(format!("{} variables given; {ENV_VARIABLES} at most", env.len()));
+    }
+    let mut total = 0;
+    for (name, value) in env {
+        crate::catalog::check_env_key(name).map_err(Refusal::Invalid)?;
+        // Never quote a value.
+        if value.expose().contains('\0') {
+            return refuse(format!("the value of {name} holds a NUL byte; remove it"));
+        }
+        if value.expose().len() > ENV_VALUE {
+            return refuse(format!(
+                "the value of {name} is longer than {ENV_VALUE} bytes; put it in the instance's volume instead"
+            ));
+        }
+        total += name.len() + value.expose().len();
+    }
+    if total > ENV_TOTAL {
+        return refuse(format!("the variables come to {total} bytes; {ENV_TOTAL} at most"));
+    }
+    Ok(())
+}
+
+fn create_token(
+    book: &Book<'_>,
+    instance: InstanceId,
+    name: Option<String>,
+    expires_at: Option<jiff::Timestamp>,
+) -> Result<Decision, Refusal> {
+    live(book, &instance)?;
+    let own = book.tokens.values().filter(|t| t.instance == instance).count();
+    if own >= book.max_tokens_per_instance {
+        return Err(Refusal::Full {
+            what: "tokens of one instance",
+            limit: book.max_tokens_per_instance,
+        });
+    }
+    if expires_at.is_some_and(|at| at <= book.now) {
+        return Err(Refusal::Invalid(
+            "the token would have expired already; give a later time".to_owned(),
+        ));
+    }
+    let name = name.unwrap_or_else(|| "token".to_owned());
+    if name.is_empty() || name.len() > 80 || name.chars().any(char::is_control) {
+        return Err(Refusal::Invalid(
+            "a token's name has 1 to 80 characters, none of them control characters".to_owned(),
+        ));
+    }
+    Ok(Decision::CreateToken {
+        instance,
+        name,
+        expires_at,
+    })
+}

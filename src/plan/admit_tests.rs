@@ -1,0 +1,328 @@
+//! Admission against a model so simple that it is plainly right: names by workspace in a set, counts, and states.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::admit::{Book, Decision, admit};
+use crate::{
+    catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
+    model::{
+        Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, Processes, Refusal, RunRequest, Secret, Size,
+        TokenId, TypeName, WorkspaceName,
+    },
+    plan::spec::{BoxFacts, container_spec},
+    record::{InstanceRecord, TokenRecord},
+};
+
+fn a_type(name: &str, image: &str) -> InstanceType {
+    InstanceType {
+        name: TypeName::parse(name).unwrap(),
+        title: String::new(),
+        description: String::new(),
+        homepage: None,
+        image: ImageRef {
+            reference: image.into(),
+            digest: None,
+        },
+        services: vec![],
+        mcp: Mcp {
+            transport: Transport::Stdio {
+                command: vec!["x".into()],
+                env: BTreeMap::new(),
+                processes: Processes::Session,
+            },
+            max_sessions: 8,
+            idle_timeout: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(60),
+        },
+        health: HealthContract {
+            kind: HealthKind::Mcp,
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            failures: 3,
+            start_timeout: Duration::from_secs(30),
+        },
+        size: Size::Small,
+        egress: Egress::Internet,
+        volume: Some("/data".into()),
+    }
+}
+
+fn catalog() -> Catalog {
+    let types = [a_type("echo", "berth/echo:1"), a_type("bad", "evil/x:1")];
+    Catalog {
+        types: types.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect(),
+    }
+}
+
+fn id(n: usize) -> InstanceId {
+    let mut bytes = [0; 10];
+    bytes[9] = u8::try_from(n % 32).unwrap();
+    bytes[8] = u8::try_from(n / 32 % 32).unwrap();
+    InstanceId::from_random(bytes)
+}
+
+/// Actions name instances and tokens by their number in the order of making; some never existed.
+#[derive(Debug, Clone)]
+enum Try {
+    Run {
+        kind: &'static str,
+        name: Option<&'static str>,
+        workspace: Option<&'static str>,
+    },
+    Stop(usize),
+    Start(usize),
+    Recreate(usize),
+    Remove(usize),
+    /// What the reconciler does at the end of a removal.
+    Forget(usize),
+    CreateToken(usize),
+    RevokeToken(usize),
+}
+
+fn any_try() -> impl Strategy<Value = Try> {
+    let name = prop_oneof![Just(None), Just(Some("a")), Just(Some("echo")), Just(Some("echo-2"))];
+    let workspace = prop_oneof![Just(None), Just(Some("default")), Just(Some("w"))];
+    let kind = prop_oneof![8 => Just("echo"), 1 => Just("bad"), 1 => Just("nope")];
+    prop_oneof![
+        4 => (kind, name, workspace).prop_map(|(kind, name, workspace)| Try::Run { kind, name, workspace }),
+        1 => (0usize..8).prop_map(Try::Stop),
+        1 => (0usize..8).prop_map(Try::Start),
+        1 => (0usize..8).prop_map(Try::Recreate),
+        1 => (0usize..8).prop_map(Try::Remove),
+        1 => (0usize..8).prop_map(Try::Forget),
+        2 => (0usize..8).prop_map(Try::CreateToken),
+        1 => (0usize..8).prop_map(Try::RevokeToken),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    names: BTreeMap<usize, (String, String)>,
+    removing: BTreeSet<usize>,
+    tokens: BTreeMap<usize, usize>,
+    made: usize,
+    tokens_made: usize,
+}
+
+const MAX: usize = 4;
+const MAX_TOKENS: usize = 2;
+
+impl Model {
+    fn expect(&self, what: &Try) -> &'static str {
+        let there = |n: &usize| match (self.names.contains_key(n), self.removing.contains(n)) {
+            (false, _) => "none",
+            (true, true) => "removing",
+            (true, false) => "ok",
+        };
+        match what {
+            Try::Run { kind: "nope", .. } => "no type",
+            Try::Run { kind: "bad", .. } => "invalid",
+            Try::Run { .. } if self.names.len() >= MAX => "full",
+            Try::Run {
+                name: Some(name),
+                workspace,
+                ..
+            } => {
+                let wanted = (workspace.unwrap_or("default").to_owned(), (*name).to_owned());
+                if self.names.values().any(|n| *n == wanted) {
+                    "taken"
+                } else {
+                    "ok"
+                }
+            }
+            Try::Run { .. } => "ok",
+            Try::Stop(n) | Try::Start(n) | Try::Recreate(n) => there(n),
+            Try::Remove(n) => {
+                if there(n) == "none" {
+                    "none"
+                } else {
+                    "ok"
+                }
+            }
+            Try::Forget(_) => "ok",
+            Try::CreateToken(n) => match there(n) {
+                "ok" if self.tokens.values().filter(|i| *i == n).count() >= MAX_TOKENS => "full",
+                other => other,
+            },
+            Try::RevokeToken(n) => {
+                if self.tokens.contains_key(n) {
+                    "ok"
+                } else {
+                    "no token"
+                }
+            }
+        }
+    }
+}
+
+fn word(result: &Result<Decision, Refusal>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(Refusal::NoInstance(_)) => "none",
+        Err(Refusal::NoToken(_)) => "no token",
+        Err(Refusal::NoType { .. }) => "no type",
+        Err(Refusal::NameTaken { .. }) => "taken",
+        Err(Refusal::Removing(_)) => "removing",
+        Err(Refusal::Full { .. }) => "full",
+        Err(_) => "invalid",
+    }
+}
+
+fn token_id(n: usize) -> TokenId {
+    TokenId::from_random([u8::try_from(n % 32).unwrap(); 12])
+}
+
+fn action(what: &Try) -> Option<Action> {
+    Some(match what {
+        Try::Run { kind, name, workspace } => Action::Run(RunRequest {
+            type_name: TypeName::parse(kind).unwrap(),
+            name: name.map(|n| InstanceName::parse(n).unwrap()),
+            workspace: workspace.map(|w| WorkspaceName::parse(w).unwrap()),
+            size: None,
+            env: BTreeMap::new(),
+        }),
+        Try::Stop(n) => Action::Stop { id: id(*n) },
+        Try::Start(n) => Action::Start { id: id(*n) },
+        Try::Recreate(n) => Action::Recreate { id: id(*n) },
+        Try::Remove(n) => Action::Remove { id: id(*n) },
+        Try::CreateToken(n) => Action::CreateToken {
+            instance: id(*n),
+            name: None,
+            expires_at: None,
+        },
+        Try::RevokeToken(n) => Action::RevokeToken { id: token_id(*n) },
+        Try::Forget(_) => return None,
+    })
+}
+
+proptest! {
+    #[test]
+    fn admission_agrees_with_the_model(tries in proptest::collection::vec(any_try(), 1..40)) {
+        let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+        let mut instances: BTreeMap<InstanceId, InstanceRecord> = BTreeMap::new();
+        let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
+        let mut model = Model::default();
+        let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
+        for what in tries {
+            let Some(action) = action(&what) else {
+                let Try::Forget(n) = what else { unreachable!() };
+                if model.removing.remove(&n) {
+                    instances.remove(&id(n));
+                    tokens.retain(|_, t| t.instance != id(n));
+                    model.names.remove(&n);
+                    model.tokens.retain(|_, i| *i != n);
+                }
+                continue;
+            };
+            let book = Book {
+                instances: &instances, tokens: &tokens, catalog: &catalog, max_instances: MAX,
+                max_tokens_per_instance: MAX_TOKENS, images: &images, now,
+            };
+            let result = admit(&book, action, id(model.made));
+            prop_assert_eq!(word(&result), model.expect(&what), "{:?}: {:?}", what, result);
+            match result {
+                Ok(Decision::Run { record, .. }) => {
+                    let named = (record.workspace.to_string(), record.name.to_string());
+                    prop_assert!(!model.names.values().any(|n| *n == named), "{named:?} is unique");
+                    model.names.insert(model.made, named);
+                    model.made += 1;
+                    instances.insert(record.id.clone(), *record);
+                }
+                Ok(Decision::Update(record)) => {
+                    let before = &instances[&record.id];
+                    let recreated = matches!(what, Try::Recreate(_));
+                    prop_assert_eq!(before.spec_hash != record.spec_hash, recreated);
+                    if let (Try::Remove(n), Desired::Removed) = (&what, record.desired) {
+                        model.removing.insert(*n);
+                    }
+                    instances.insert(record.id.clone(), *record);
+                }
+                Ok(Decision::CreateToken { instance, name, expires_at }) => {
+                    let Try::CreateToken(n) = what else { unreachable!() };
+                    let t = TokenRecord {
+                        id: token_id(model.tokens_made), hash: [0; 32], instance, name, created_at: now, expires_at,
+                        last_used_at: None,
+                    };
+                    // Ids come around after 32; the model does not care for more.
+                    prop_assume!(model.tokens_made < 32);
+                    model.tokens.insert(model.tokens_made, n);
+                    model.tokens_made += 1;
+                    tokens.insert(t.id.clone(), t);
+                }
+                Ok(Decision::RevokeToken(t)) => {
+                    tokens.remove(&t);
+                    model.tokens.retain(|n, _| token_id(*n) != t);
+                }
+                Ok(Decision::Already(_)) | Err(_) => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_environments_are_refused_without_quoting_values() {
+    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let (instances, tokens) = (BTreeMap::new(), BTreeMap::new());
+    let book = Book {
+        instances: &instances,
+        tokens: &tokens,
+        catalog: &catalog,
+        max_instances: 1,
+        max_tokens_per_instance: 1,
+        images: &images,
+        now: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let long = "hunter2".repeat(10_000);
+    for (name, value) in [
+        ("1A", "hunter2"),
+        ("BERTH_X", "hunter2"),
+        ("A", "hunter2\0"),
+        ("A", long.as_str()),
+        ("", "hunter2"),
+    ] {
+        let request = RunRequest {
+            type_name: TypeName::parse("echo").unwrap(),
+            name: None,
+            workspace: None,
+            size: None,
+            env: [(name.to_owned(), Secret::new(value))].into(),
+        };
+        let refusal = admit(&book, Action::Run(request), id(0)).unwrap_err();
+        assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal:?}");
+        assert!(!refusal.to_string().contains("hunter2"));
+    }
+}
+
+/// What every container gets, as text: a change of the sandbox shows here.
+#[test]
+fn a_container_as_text() {
+    let t = a_type("echo", "berth/echo:1");
+    let record = InstanceRecord {
+        id: id(0),
+        name: InstanceName::parse("echo").unwrap(),
+        workspace: WorkspaceName::parse("team-a").unwrap(),
+        size: Size::Xlarge,
+        desired: Desired::Running,
+        generation: 1,
+        spec_hash: "5f".into(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        env: [("API_KEY".to_owned(), crate::record::Sealed(vec![1]))].into(),
+        spec: Arc::new(t),
+        failure: None,
+    };
+    let facts = BoxFacts {
+        box_id: BoxId::from_random([0xab; 8]),
+        agent: "/usr/bin/berth".into(),
+        systemd_cgroups: true,
+        cpus: 1,
+    };
+    let spec = container_spec(&record, &facts, "/run/berth/i/aaaaaaaaaa".into());
+    let text = serde_json::to_string_pretty(&spec).unwrap() + "\n";
+    assert_eq!(text, include_str!("testdata/container.json"));
+}

@@ -1,0 +1,46 @@
+//! Which images may run here: the second line of defence behind the type files. Pure.
+
+/// Whether one of the shell-style patterns (`*` stands for anything, `/` included) matches the reference.
+pub fn allowed(reference: &str, patterns: &[String]) -> bool {
+    patterns.iter().any(|p| matches(p.as_bytes(), reference.as_bytes()))
+}
+
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((at, from)) = star {
+            star = Some((at, from + 1));
+            p = at + 1;
+            t = from + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let check = |p: &str, t: &str| allowed(t, &[p.to_owned()]);
+        assert!(check("berth/*", "berth/mcp-everything:1"));
+        assert!(check("*", ""));
+        assert!(check("ghcr.io/*/server:*", "ghcr.io/a/b/server:1"));
+        assert!(check("a*b*c", "aXbbYc"));
+        assert!(!check("berth/*", "evil/berth/x"));
+        assert!(!check("berth/*", "berth"));
+        assert!(!check("a*c", "acb"));
+        assert!(!check("", "x"));
+        assert!(!allowed("berth/x", &[]));
+    }
+}

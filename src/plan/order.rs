@@ -1,0 +1,98 @@
+//! From an instance's record to the start order that its agent gets, and to the hash that says what the container is
+//! made of. Pure.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    catalog::{InstanceType, Transport},
+    model::{HealthOrder, InstanceId, McpOrder, McpTransport, Secret, ServiceOrder, Size, StartOrder, WorkspaceName},
+};
+
+/// A session whose streams have all closed and that sends nothing for this long has vanished.
+const VANISH_MS: u64 = 120_000;
+
+fn ms(d: std::time::Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The start order of a type. `max_message` is the edge's bound on a body, in bytes.
+pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>, max_message: usize) -> StartOrder {
+    let service = |s: &crate::catalog::Service| ServiceOrder {
+        name: s.name.clone(),
+        command: s.command.clone(),
+        env: s.env.clone(),
+        ready: s.ready.clone(),
+        restart: s.restart,
+    };
+    StartOrder {
+        spec,
+        services: t.services.iter().map(service).collect(),
+        mcp: McpOrder {
+            transport: match &t.mcp.transport {
+                Transport::Stdio {
+                    command,
+                    env,
+                    processes,
+                } => McpTransport::Stdio {
+                    command: command.clone(),
+                    env: env.clone(),
+                    processes: *processes,
+                },
+                Transport::Http { port, path } => McpTransport::Http {
+                    port: *port,
+                    path: path.clone(),
+                },
+            },
+            max_sessions: t.mcp.max_sessions,
+            idle_timeout_ms: ms(t.mcp.idle_timeout),
+            vanish_timeout_ms: VANISH_MS.min(ms(t.mcp.idle_timeout)),
+            call_timeout_ms: ms(t.mcp.call_timeout),
+            start_timeout_ms: ms(t.health.start_timeout),
+            max_message,
+        },
+        health: HealthOrder {
+            kind: t.health.kind.clone(),
+            timeout_ms: ms(t.health.timeout),
+        },
+        env,
+    }
+}
+
+/// The hash of everything that makes up this run of the instance. `generation` is part of it, so that `recreate`
+/// always makes a new container. Computed once and stored with the record.
+pub fn spec_hash(t: &InstanceType, id: &InstanceId, workspace: &WorkspaceName, size: Size, generation: u64) -> String {
+    #[derive(serde::Serialize)]
+    struct Canonical<'a> {
+        v: u32,
+        id: &'a str,
+        workspace: &'a str,
+        size: &'a str,
+        generation: u64,
+        image: &'a str,
+        digest: Option<&'a str>,
+        egress: bool,
+        volume: Option<&'a str>,
+        order: StartOrder,
+    }
+    let canonical = Canonical {
+        v: 1,
+        id: id.as_str(),
+        workspace: workspace.as_str(),
+        size: size.as_str(),
+        generation,
+        image: &t.image.reference,
+        digest: t.image.digest.as_deref(),
+        egress: t.egress == crate::catalog::Egress::Internet,
+        volume: t.volume.as_deref(),
+        order: start_order(t, String::new(), BTreeMap::new(), 0),
+    };
+    let text = serde_json::to_vec(&canonical).unwrap_or_default();
+    let mut hash = String::with_capacity(64);
+    for b in Sha256::digest(&text) {
+        use std::fmt::Write;
+        let _ = write!(hash, "{b:02x}");
+    }
+    hash
+}

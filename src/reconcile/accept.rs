@@ -1,0 +1,141 @@
+//! Actions: admitted, committed, and only then true. A refusal or a store that fails leaves everything as it was.
+
+use super::{
+    live::Live,
+    task::{Task, entry},
+};
+use crate::{
+    model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, TokenCreated, TokenId},
+    plan::admit::{Book, Decision, admit},
+    record::{InstanceRecord, TokenRecord},
+    store::Change,
+};
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Refusal::Invalid("the operating system gives no random bytes".to_owned()))?;
+    Ok(bytes)
+}
+
+impl Task {
+    pub(super) async fn accept(&mut self, action: Action) -> Result<Outcome, Refusal> {
+        let book = Book {
+            instances: &self.instances,
+            tokens: &self.tokens,
+            catalog: &self.catalog,
+            max_instances: self.limits.instances,
+            max_tokens_per_instance: self.limits.tokens_per_instance,
+            images: &self.tools.images,
+            now: jiff::Timestamp::now(),
+        };
+        match admit(&book, action, InstanceId::from_random(random()?))? {
+            Decision::Run { record, env } => self.accept_run(*record, env).await,
+            Decision::Update(record) => self.accept_update(*record).await,
+            Decision::Already(id) => match self.instances.get(&id).map(|r| r.desired) {
+                Some(Desired::Removed) | None => Ok(Outcome::Done),
+                Some(_) => self.outcome(&id),
+            },
+            Decision::CreateToken {
+                instance,
+                name,
+                expires_at,
+            } => {
+                let (token, secret) = self.new_token(instance, name, expires_at)?;
+                self.keep(vec![Change::PutToken(token.clone())]).await?;
+                self.table.insert(entry(&token));
+                let view = self.token_view(&token);
+                self.tokens.insert(token.id.clone(), token);
+                Ok(Outcome::Token(TokenCreated { view, token: secret }))
+            }
+            Decision::RevokeToken(id) => {
+                self.keep(vec![Change::RemoveToken(id.clone())]).await?;
+                self.table.remove(&id);
+                self.tokens.remove(&id);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    async fn keep(&self, changes: Vec<Change>) -> Result<(), Refusal> {
+        self.keeper.commit(changes).await.map_err(Refusal::Store)
+    }
+
+    fn outcome(&self, id: &InstanceId) -> Result<Outcome, Refusal> {
+        let record = self.instances.get(id);
+        let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
+        let seen = self.container_of(record).map(|(_, c)| c.run);
+        Ok(Outcome::Instance(Box::new(self.view(record, seen))))
+    }
+
+    fn new_token(
+        &self,
+        instance: InstanceId,
+        name: String,
+        expires_at: Option<jiff::Timestamp>,
+    ) -> Result<(TokenRecord, Secret), Refusal> {
+        let (secret, hash) = self.table.mint().map_err(Refusal::Invalid)?;
+        let token = TokenRecord {
+            id: TokenId::from_random(random()?),
+            hash,
+            instance,
+            name,
+            created_at: jiff::Timestamp::now(),
+            expires_at,
+            last_used_at: None,
+        };
+        Ok((token, secret))
+    }
+
+    async fn accept_run(
+        &mut self,
+        mut record: InstanceRecord,
+        env: std::collections::BTreeMap<String, Secret>,
+    ) -> Result<Outcome, Refusal> {
+        for (name, value) in env {
+            let sealed = self.key.seal(&record.id, &name, &value);
+            let sealed = sealed.map_err(|e| Refusal::Invalid(e.to_string()))?;
+            record.env.insert(name, sealed);
+        }
+        let (token, secret) = self.new_token(record.id.clone(), "first".to_owned(), None)?;
+        self.keep(vec![
+            Change::PutInstance(Box::new(record.clone())),
+            Change::PutToken(token.clone()),
+        ])
+        .await?;
+        log::info!(instance = record.id.as_str(), kind = record.type_name().as_str(); "accepted to run");
+        self.table.insert(entry(&token));
+        self.tokens.insert(token.id.clone(), token);
+        let id = record.id.clone();
+        self.lives.insert(id.clone(), Live::default());
+        let mut view = self.view(&record, None);
+        self.instances.insert(id, record);
+        view.token = Some(secret);
+        Ok(Outcome::Instance(Box::new(view)))
+    }
+
+    async fn accept_update(&mut self, record: InstanceRecord) -> Result<Outcome, Refusal> {
+        self.keep(vec![Change::PutInstance(Box::new(record.clone()))]).await?;
+        let id = record.id.clone();
+        log::info!(instance = id.as_str(), generation = record.generation; "shall be {}", record.desired);
+        let before = self.instances.insert(id.clone(), record.clone());
+        let live = self.lives.entry(id.clone()).or_default();
+        live.forgive();
+        live.break_off_pull();
+        if before.is_none_or(|b| b.spec_hash != record.spec_hash) {
+            // What runs is of an earlier spec; it will be replaced, and its end is no death.
+            live.run_ended();
+        }
+        match record.desired {
+            Desired::Running => {}
+            Desired::Stopped => live.not_ready(),
+            Desired::Removed => {
+                live.not_ready();
+                self.table.remove_instance(&id);
+                self.tools.links.set_state(&id, State::Removing, None);
+                return Ok(Outcome::Done);
+            }
+        }
+        self.outcome(&id)
+    }
+}

@@ -1,0 +1,308 @@
+//! Steps: planned from what is known, begun one at a time for each instance, and noted when they are done.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use super::{
+    ops::{Done, Made, NewContainer, Trouble},
+    task::Task,
+};
+use crate::{
+    model::{Desired, InstanceId, Secret},
+    plan::{
+        LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
+        order::start_order,
+        plan,
+        restart::engine_wait,
+        spec::{container_spec, resource_name},
+    },
+    record::InstanceRecord,
+    secret::SecretError,
+    store::Change,
+};
+
+impl Task {
+    /// Plans and begins whatever can be begun now, then publishes.
+    pub(super) async fn advance(&mut self) {
+        for id in std::mem::take(&mut self.bereaved) {
+            self.on_death(&id, "its container was removed by somebody else").await;
+        }
+        if self.away.is_none()
+            && let Some(seen) = &self.observed
+        {
+            let now = self.now();
+            let steps = plan(&self.tools.box_id, &self.wants(), seen, &self.orphans, now);
+            for step in steps {
+                log::debug!("step: {step}");
+                match step {
+                    Step::Forget { id } => self.forget(&id).await,
+                    step => self.begin(step),
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn wants(&self) -> BTreeMap<InstanceId, Want> {
+        let now = self.now();
+        let want = |r: &InstanceRecord| {
+            let live = self.lives.get(&r.id)?;
+            let want = Want {
+                desired: r.desired,
+                spec: r.spec_hash.clone(),
+                network: r.spec.egress == crate::catalog::Egress::Internet,
+                failed: r.failure.is_some(),
+                hold_until: live.hold_until,
+                kick: live.kick.is_some(),
+                rebuild: live.rebuild,
+                link: live.link,
+                busy: live.busy || live.pause_until > now,
+            };
+            Some((r.id.clone(), want))
+        };
+        self.instances.values().filter_map(want).collect()
+    }
+
+    /// Begins a step as an operation of its own.
+    pub(super) fn begin(&mut self, step: Step) {
+        let mut new = None;
+        match step.instance() {
+            None => {
+                if let Step::RemoveOrphan { what } = &step {
+                    log::warn!("{step}");
+                    self.orphans.insert(what.clone());
+                }
+            }
+            Some(id) => {
+                let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
+                    return;
+                };
+                if matches!(step, Step::CreateContainer { .. }) {
+                    let (Some(facts), Some(dir)) = (&self.facts, &live.socket_dir) else {
+                        return;
+                    };
+                    new = Some(NewContainer {
+                        spec: container_spec(record, facts, dir.clone()),
+                        reference: record.spec.image.reference.clone(),
+                        pulling: live.pulling.clone(),
+                    });
+                }
+                live.busy = true;
+                live.touching = !matches!(step, Step::OpenLink { .. } | Step::CloseLink { .. });
+            }
+        }
+        let op = self.tools.clone().step(step.clone(), new);
+        let making = matches!(step, Step::CreateContainer { .. }).then(|| step.instance().cloned());
+        let handle = self.spawn(Some(step), op);
+        if let Some(live) = making.flatten().and_then(|id| self.lives.get_mut(&id)) {
+            live.making = Some(handle);
+        }
+    }
+
+    pub(super) async fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Step(step, Ok(made)) => self.on_made(&step, made).await,
+            Done::Step(step, Err(trouble)) => self.on_trouble(&step, trouble).await,
+            Done::Listed(began, result) => self.on_listed(began, result),
+            Done::Autopsy(id, why) => {
+                if let Some(live) = self.lives.get_mut(&id) {
+                    live.busy = false;
+                    // Stopped, removed or recreated meanwhile: then it is no death any more.
+                    if live.started_at.is_some() {
+                        self.on_death(&id, &why).await;
+                    }
+                }
+            }
+            Done::Probed(id, answer) => self.on_probed(&id, answer),
+            Done::Ordered(id, answer) => self.on_ordered(&id, answer),
+            Done::Doomed(id, why) => {
+                if let Some(live) = self.lives.get_mut(&id) {
+                    live.ordering = false;
+                }
+                self.fail(&id, &why).await;
+            }
+        }
+    }
+
+    /// A step that was broken off: what it left is found by a listing.
+    pub(super) fn on_broken_off(&mut self, step: &Step) {
+        self.list_at = self.list_at.min(self.now());
+        if let Some(id) = step.instance().cloned() {
+            self.step_over(&id);
+        }
+    }
+
+    fn step_over(&mut self, id: &InstanceId) {
+        let now = self.now();
+        self.steps_done += 1;
+        if let Some(live) = self.lives.get_mut(id) {
+            live.busy = false;
+            live.making = None;
+            live.pulling.store(false, Ordering::Relaxed);
+            if std::mem::take(&mut live.touching) {
+                live.touched = self.steps_done;
+            }
+            if std::mem::take(&mut live.doubted) {
+                self.list_at = self.list_at.min(now + 50);
+            }
+        }
+    }
+
+    /// Notes what a step did, so that the next can be planned without asking Docker.
+    async fn on_made(&mut self, step: &Step, made: Made) {
+        let now = self.now();
+        self.patch(step, &made);
+        let Some(id) = step.instance().cloned() else { return };
+        self.step_over(&id);
+        let Some(live) = self.lives.get_mut(&id) else { return };
+        live.tries = 0;
+        let mut ended = false;
+        match (step, made) {
+            (Step::OpenLink { .. }, Made::Socket(dir)) => {
+                live.link = LinkSeen::Open;
+                live.socket_dir = Some(dir);
+                if !live.link_up {
+                    live.down_since = now;
+                }
+            }
+            (Step::CloseLink { .. }, _) => {
+                live.link = LinkSeen::Closed;
+                live.socket_dir = None;
+                live.link_up = false;
+            }
+            (Step::StartContainer { .. }, _) => live.run_began(now),
+            (Step::StopContainer { .. }, _) => ended = true,
+            (Step::RemoveContainer { .. }, _) => {
+                live.rebuild = false;
+                ended = true;
+            }
+            _ => {}
+        }
+        if ended {
+            match live.kick.take() {
+                Some(why) => self.on_death(&id, &why).await,
+                None => live.run_ended(),
+            }
+        }
+    }
+
+    /// What a listing would now show.
+    fn patch(&mut self, step: &Step, made: &Made) {
+        let owner = |id: &InstanceId| Owner {
+            box_id: self.tools.box_id.to_string(),
+            instance: id.to_string(),
+        };
+        let name = |id: &InstanceId| resource_name(&self.tools.box_id, id);
+        let Some(seen) = &mut self.observed else { return };
+        match step {
+            Step::CreateNetwork { id } => drop(seen.networks.insert(name(id), owner(id))),
+            Step::CreateContainer { id } => {
+                let Made::Container(container, spec) = made else { return };
+                if self.instances.get(id).is_some_and(|r| r.spec.volume.is_some()) {
+                    seen.volumes.insert(name(id), owner(id));
+                }
+                let new = SeenContainer {
+                    owner: owner(id),
+                    spec: spec.clone(),
+                    run: Run::Created,
+                };
+                seen.containers.insert(container.clone(), new);
+            }
+            Step::StartContainer { container, .. } => set_run(seen, container, Run::Running),
+            Step::StopContainer { container, .. } => set_run(seen, container, Run::Exited),
+            Step::RemoveContainer { container, .. } => drop(seen.containers.remove(container)),
+            Step::RemoveNetwork { network, .. } => drop(seen.networks.remove(network)),
+            Step::RemoveVolume { volume, .. } => drop(seen.volumes.remove(volume)),
+            Step::RemoveOrphan { what } => {
+                match what {
+                    Orphan::Container(c) => drop(seen.containers.remove(c)),
+                    Orphan::Network(n) => drop(seen.networks.remove(n)),
+                    Orphan::Volume(v) => drop(seen.volumes.remove(v)),
+                }
+                self.orphans.remove(what);
+            }
+            Step::OpenLink { .. } | Step::CloseLink { .. } | Step::Forget { .. } => {}
+        }
+    }
+
+    async fn on_trouble(&mut self, step: &Step, trouble: Trouble) {
+        let now = self.now();
+        log::warn!("{step}: {trouble}");
+        // It may have been done all the same, or something is not as it was shown.
+        self.list_at = self.list_at.min(now);
+        let Some(id) = step.instance().cloned() else { return };
+        self.step_over(&id);
+        let Some(live) = self.lives.get_mut(&id) else { return };
+        let starts = matches!(
+            step,
+            Step::OpenLink { .. }
+                | Step::CreateNetwork { .. }
+                | Step::CreateContainer { .. }
+                | Step::StartContainer { .. }
+        );
+        live.rebuild |= matches!(step, Step::StartContainer { .. });
+        let wanted = self
+            .instances
+            .get(&id)
+            .is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
+        match trouble {
+            Trouble::Final(why) => self.fail(&id, &why).await,
+            Trouble::Engine(e) if e.is_away() => {
+                live.rebuild = false;
+                live.tries += 1;
+                live.pause_until = now + engine_wait(live.tries);
+                live.reason = Some(e.to_string());
+            }
+            other if starts && wanted => self.on_death(&id, &other.to_string()).await,
+            other => {
+                live.tries += 1;
+                live.pause_until = now + engine_wait(live.tries);
+                live.reason = Some(format!("{other}; to be tried again"));
+            }
+        }
+    }
+
+    /// Everything of it is gone: so is the record, with its tokens.
+    async fn forget(&mut self, id: &InstanceId) {
+        let now = self.now();
+        if let Err(e) = self.keeper.commit(vec![Change::RemoveInstance(id.clone())]).await {
+            if let Some(live) = self.lives.get_mut(id) {
+                live.tries += 1;
+                live.pause_until = now + engine_wait(live.tries);
+                live.reason = Some(format!("the store could not keep the removal ({e}); to be tried again"));
+            }
+            return;
+        }
+        log::info!(instance = id.as_str(); "removed");
+        self.table.remove_instance(id);
+        self.instances.remove(id);
+        self.lives.remove(id);
+        self.tokens.retain(|_, t| t.instance != *id);
+    }
+
+    /// Hands the agent its start order.
+    pub(super) fn hand_over(&mut self, id: InstanceId) {
+        let Some(record) = self.instances.get(&id) else { return };
+        let opened: Result<BTreeMap<String, Secret>, SecretError> = record
+            .env
+            .iter()
+            .map(|(name, sealed)| Ok((name.clone(), self.key.open(&id, name, sealed)?)))
+            .collect();
+        match opened {
+            Ok(env) => {
+                let order = start_order(&record.spec, record.spec_hash.clone(), env, self.limits.max_message);
+                let op = self.tools.clone().order(id, order);
+                self.spawn(None, op);
+            }
+            Err(e) => {
+                let failed = async move { Done::Doomed(id, e.to_string()) };
+                self.spawn(None, failed);
+            }
+        }
+    }
+}
+
+fn set_run(seen: &mut crate::plan::Observed, container: &str, run: Run) {
+    if let Some(c) = seen.containers.get_mut(container) {
+        c.run = run;
+    }
+}

@@ -1,0 +1,228 @@
+//! What the reconciler knows of an instance beside its record, and the state that follows from both. Nothing of it is
+//! stored: a supervisor that starts anew learns it again from Docker and from the agent.
+//!
+//! ```text
+//! (no run) --container started, or found running--> run --agent ready--> ready
+//!    ^                                               |                     |
+//!    +------------- exit, stop, loss ----------------+---------------------+
+//! ```
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::task::AbortHandle;
+
+use crate::{
+    model::{AgentStatus, Desired, Health, State},
+    plan::{LinkSeen, Millis, Run, restart::Restarts},
+    record::InstanceRecord,
+};
+
+/// An agent that does not dial in, or not again, for this long is lost.
+const LINK_LOST: Millis = 15_000;
+/// Beyond the type's own start timeout, which the agent keeps: then the agent is at fault.
+const START_GRACE: Millis = 10_000;
+/// An agent that failed exits by itself within this time.
+const FAILED_GRACE: Millis = 5_000;
+
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) link: LinkSeen,
+    pub(super) socket_dir: Option<PathBuf>,
+    pub(super) link_up: bool,
+    /// Since when an agent is missing while a container should have one.
+    pub(super) down_since: Millis,
+    pub(super) agent: Option<AgentStatus>,
+    pub(super) failed_since: Option<Millis>,
+    /// When to hand over the start order (again).
+    pub(super) order_at: Option<Millis>,
+    pub(super) ordering: bool,
+    /// Since when the present run's container runs; its end is to be accounted for.
+    pub(super) started_at: Option<Millis>,
+    pub(super) ready_since: Option<Millis>,
+    /// When this run was ready first: a link that was lost and found does not reset it.
+    pub(super) healthy_since: Option<Millis>,
+    pub(super) health: Health,
+    pub(super) misses: u32,
+    pub(super) next_probe: Millis,
+    pub(super) probing: bool,
+    pub(super) restarts: Restarts,
+    pub(super) hold_until: Millis,
+    /// Plan nothing before this: the last step failed.
+    pub(super) pause_until: Millis,
+    pub(super) tries: u32,
+    /// Why the running container is to be restarted.
+    pub(super) kick: Option<String>,
+    pub(super) rebuild: bool,
+    /// A step, or the look at a death, is in flight.
+    pub(super) busy: bool,
+    /// The step in flight changes what Docker shows.
+    pub(super) touching: bool,
+    /// The listing that began after this count shows what the last step did.
+    pub(super) touched: u64,
+    pub(super) reason: Option<String>,
+    pub(super) shown: Option<State>,
+    /// Set while the image of the container being made is fetched; that may be broken off.
+    pub(super) pulling: Arc<AtomicBool>,
+    pub(super) making: Option<AbortHandle>,
+    /// A listing was not believed about it, since a step was in flight.
+    pub(super) doubted: bool,
+    /// It was there before this supervisor: most likely it runs.
+    pub(super) resumed: bool,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            link: LinkSeen::Unknown,
+            socket_dir: None,
+            link_up: false,
+            down_since: 0,
+            agent: None,
+            failed_since: None,
+            order_at: None,
+            ordering: false,
+            started_at: None,
+            ready_since: None,
+            healthy_since: None,
+            health: Health::Unknown,
+            misses: 0,
+            next_probe: Millis::MAX,
+            probing: false,
+            restarts: Restarts::default(),
+            hold_until: 0,
+            pause_until: 0,
+            tries: 0,
+            kick: None,
+            rebuild: false,
+            busy: false,
+            touching: false,
+            touched: 0,
+            reason: None,
+            shown: None,
+            pulling: Arc::default(),
+            making: None,
+            doubted: false,
+            resumed: false,
+        }
+    }
+}
+
+impl Live {
+    /// A container of it runs from now on.
+    pub(super) fn run_began(&mut self, now: Millis) {
+        self.started_at = Some(now);
+        self.resumed = false;
+        if !self.link_up {
+            self.down_since = now;
+        }
+    }
+
+    /// What a supervisor that starts anew knows of it: nothing but that it was there.
+    pub(super) fn resumed() -> Self {
+        Self {
+            resumed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Its run is over, and accounted for.
+    pub(super) fn run_ended(&mut self) {
+        self.started_at = None;
+        self.resumed = false;
+        self.kick = None;
+        self.failed_since = None;
+        self.agent = None;
+        self.healthy_since = None;
+        self.not_ready();
+    }
+
+    pub(super) fn not_ready(&mut self) {
+        self.ready_since = None;
+        self.health = Health::Unknown;
+        self.misses = 0;
+        self.next_probe = Millis::MAX;
+    }
+
+    pub(super) fn ready(&mut self, now: Millis, interval: Millis) {
+        if self.ready_since.is_none() {
+            self.ready_since = Some(now);
+            self.healthy_since.get_or_insert(now);
+            self.next_probe = now + interval;
+            self.misses = 0;
+            self.health = Health::Healthy;
+            self.reason = None;
+        }
+        self.failed_since = None;
+    }
+
+    /// Somebody asked for a new start: earlier troubles no longer count.
+    pub(super) fn forgive(&mut self) {
+        self.restarts = Restarts::default();
+        self.hold_until = 0;
+        self.pause_until = 0;
+        self.tries = 0;
+        self.reason = None;
+        self.kick = None;
+    }
+
+    /// Nobody waits for the image any more.
+    pub(super) fn break_off_pull(&mut self) {
+        if self.pulling.load(Ordering::Relaxed)
+            && let Some(making) = self.making.take()
+        {
+            making.abort();
+        }
+    }
+
+    /// When a running container without a ready server has had its time, and why.
+    pub(super) fn overdue(&self, record: &InstanceRecord) -> Option<(Millis, String)> {
+        let started = self.started_at?;
+        if self.kick.is_some() {
+            return None;
+        }
+        let own_words = |a: &AgentStatus| a.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
+        let words = self.agent.as_ref().map(own_words).unwrap_or_default();
+        let mut due = Vec::new();
+        if let Some(since) = self.failed_since {
+            due.push((since + FAILED_GRACE, format!("its server failed{words}")));
+        }
+        if self.link == LinkSeen::Open && !self.link_up {
+            due.push((self.down_since + LINK_LOST, "its agent no longer answers".to_owned()));
+        }
+        if self.ready_since.is_none() {
+            let limit = record.spec.health.start_timeout;
+            let until = started + u64::try_from(limit.as_millis()).unwrap_or(Millis::MAX / 2) + START_GRACE;
+            due.push((until, format!("it was not ready within {} s{words}", limit.as_secs())));
+        }
+        due.into_iter().min_by_key(|(at, _)| *at)
+    }
+
+    /// The state to show. `seen` is what its container does, as far as Docker's word is known.
+    pub(super) fn state(&self, record: &InstanceRecord, seen: Option<Run>) -> State {
+        match record.desired {
+            Desired::Removed => return State::Removing,
+            Desired::Stopped if seen == Some(Run::Running) || self.started_at.is_some() => return State::Running,
+            Desired::Stopped => return State::Stopped,
+            Desired::Running => {}
+        }
+        if record.failure.is_some() {
+            return State::Failed;
+        }
+        if self.ready_since.is_some() {
+            return State::Running;
+        }
+        if self.started_at.is_some() || self.restarts.total > 0 || seen.is_some() || self.resumed {
+            return State::Starting;
+        }
+        if self.busy || self.link == LinkSeen::Open {
+            return State::Preparing;
+        }
+        State::Pending
+    }
+}

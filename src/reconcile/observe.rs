@@ -1,0 +1,300 @@
+//! What Docker shows and what agents say, and what follows from it for an instance: adopted, ended, ready, unhealthy.
+//! Listings are the truth; where one began before a step was done, it is not believed about that instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{LinkEvent, task::Task};
+use crate::{
+    docker::{EngineError, EngineInfo},
+    model::{AGENT_PROTOCOL, AgentState, AgentStatus, Desired, Health, InstanceId},
+    plan::{
+        Millis, Observed, Run, SeenContainer,
+        restart::{Verdict, engine_wait},
+        spec::BoxFacts,
+    },
+    record::InstanceRecord,
+    store::Change,
+};
+
+/// A listing that could not be believed is made again after this.
+const AGAIN: Millis = 1_000;
+
+impl Task {
+    pub(super) fn on_listed(&mut self, began: u64, result: Result<(Observed, Option<EngineInfo>), EngineError>) {
+        self.listing = false;
+        let (seen, info) = match result {
+            Ok(found) => found,
+            Err(e) => {
+                self.away_tries += 1;
+                self.list_at = self.now() + engine_wait(self.away_tries);
+                self.after_loss = true;
+                if self.away.is_none() {
+                    log::error!("{e}; instances that run are left alone until the engine answers again");
+                }
+                self.away = Some(e.to_string());
+                return;
+            }
+        };
+        if self.away.take().is_some() {
+            log::info!("the engine answers again");
+        }
+        self.away_tries = 0;
+        if let Some(info) = info {
+            self.facts = Some(BoxFacts {
+                box_id: self.tools.box_id.clone(),
+                agent: self.agent.clone(),
+                systemd_cgroups: info.systemd_cgroups,
+                cpus: info.cpus,
+            });
+        }
+        self.orphans.clear();
+        self.believe(began, seen);
+        self.notice();
+        self.after_loss = false;
+    }
+
+    /// Takes the listing over, but for what a step has touched since it began.
+    fn believe(&mut self, began: u64, mut seen: Observed) {
+        let now = self.now();
+        let doubted: BTreeSet<&str> = self
+            .lives
+            .iter()
+            .filter(|(_, l)| l.touching || l.touched > began)
+            .map(|(id, _)| id.as_str())
+            .collect();
+        let doubt = |instance: &str| doubted.contains(instance);
+        let old = self.observed.take().unwrap_or_default();
+        seen.containers.retain(|_, c| !doubt(&c.owner.instance));
+        seen.networks.retain(|_, o| !doubt(&o.instance));
+        seen.volumes.retain(|_, o| !doubt(&o.instance));
+        seen.containers
+            .extend(old.containers.into_iter().filter(|(_, c)| doubt(&c.owner.instance)));
+        seen.networks
+            .extend(old.networks.into_iter().filter(|(_, o)| doubt(&o.instance)));
+        seen.volumes
+            .extend(old.volumes.into_iter().filter(|(_, o)| doubt(&o.instance)));
+        self.observed = Some(seen);
+        for live in self.lives.values_mut() {
+            if live.touching {
+                // Once more when the step is done.
+                live.doubted = true;
+            } else if live.touched > began {
+                self.list_at = self.list_at.min(now + AGAIN);
+            }
+        }
+    }
+
+    /// The container of the instance's present spec, rather a running one.
+    pub(super) fn container_of(&self, record: &InstanceRecord) -> Option<(&String, &SeenContainer)> {
+        let all = self.observed.as_ref()?.containers.iter();
+        all.filter(|(_, c)| {
+            c.owner.instance == record.id.as_str()
+                && c.owner.box_id == self.tools.box_id.as_str()
+                && c.spec == record.spec_hash
+        })
+        .min_by_key(|(_, c)| c.run)
+    }
+
+    /// The container of each instance, as [`Task::container_of`] finds it.
+    pub(super) fn containers(&self) -> BTreeMap<InstanceId, (String, Run)> {
+        let mut found: BTreeMap<InstanceId, (String, Run)> = BTreeMap::new();
+        let Some(seen) = &self.observed else { return found };
+        for (container, c) in &seen.containers {
+            let Some(record) = self.instances.get(c.owner.instance.as_str()) else {
+                continue;
+            };
+            if c.owner.box_id != self.tools.box_id.as_str() || c.spec != record.spec_hash {
+                continue;
+            }
+            match found.get(&record.id) {
+                Some((_, run)) if *run <= c.run => {}
+                _ => drop(found.insert(record.id.clone(), (container.clone(), c.run))),
+            }
+        }
+        found
+    }
+
+    /// Which runs began (adopted) and which ended since the last look.
+    fn notice(&mut self) {
+        let now = self.now();
+        let mut autopsies = Vec::new();
+        let mut removed = Vec::new();
+        let mut containers = self.containers();
+        for (id, record) in &self.instances {
+            let id = id.clone();
+            let container = containers.remove(&id);
+            let runs = record.desired == Desired::Running && record.failure.is_none();
+            let memory = record.size.limits().memory;
+            let after_loss = self.after_loss;
+            let Some(live) = self.lives.get_mut(&id) else { continue };
+            if live.busy {
+                live.doubted |= live.started_at.is_some();
+                continue;
+            }
+            match (container, live.started_at.is_some()) {
+                (Some((_, Run::Running | Run::Paused)), false) if runs => {
+                    log::info!(instance = id.as_str(); "runs already: adopted");
+                    live.run_began(now);
+                }
+                (Some((_, Run::Running | Run::Paused)), _) | (_, false) => {}
+                (_, true) if !runs || after_loss => live.run_ended(),
+                (Some((container, _)), true) => autopsies.push((id, container, live.agent.clone(), memory)),
+                (None, true) => removed.push(id),
+            }
+        }
+        for (id, container, agent, memory) in autopsies {
+            if let Some(live) = self.lives.get_mut(&id) {
+                live.busy = true;
+            }
+            let op = self.tools.clone().autopsy(id, container, agent, memory);
+            self.spawn(None, op);
+        }
+        self.bereaved.extend(removed);
+    }
+
+    /// A run ended that should not have: start again soon, or give up.
+    pub(super) async fn on_death(&mut self, id: &InstanceId, why: &str) {
+        let now = self.now();
+        let Some(live) = self.lives.get_mut(id) else { return };
+        let healthy_since = live.healthy_since;
+        live.run_ended();
+        match live.restarts.died(now, healthy_since) {
+            Verdict::At(at) => {
+                live.hold_until = at;
+                live.reason = Some(format!("to be restarted: {why}"));
+                log::warn!(instance = id.as_str(), deaths = live.restarts.quick(); "restarts in {} ms: {why}", at - now);
+            }
+            Verdict::GiveUp => {
+                let deaths = live.restarts.quick();
+                self.fail(
+                    id,
+                    &format!("given up after {deaths} quick failures in a row; the last: {why}"),
+                )
+                .await;
+            }
+        }
+    }
+
+    /// Gives up until somebody starts it again.
+    pub(super) async fn fail(&mut self, id: &InstanceId, why: &str) {
+        let Some(record) = self.instances.get_mut(id) else {
+            return;
+        };
+        if record.desired != Desired::Running {
+            return;
+        }
+        log::error!(instance = id.as_str(); "failed: {why}");
+        record.failure = Some(why.to_owned());
+        let change = Change::PutInstance(Box::new(record.clone()));
+        if let Some(live) = self.lives.get_mut(id) {
+            live.not_ready();
+            live.reason = None;
+        }
+        // Not kept, it would be found out again after a restart: no harm.
+        if let Err(e) = self.keeper.commit(vec![change]).await {
+            log::error!(instance = id.as_str(); "the failure was not kept: {e}");
+        }
+    }
+
+    pub(super) fn on_link(&mut self, id: &InstanceId, event: LinkEvent) {
+        let now = self.now();
+        let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
+            return;
+        };
+        match event {
+            LinkEvent::Up => {
+                live.link_up = true;
+                live.agent = None;
+                live.order_at = Some(now);
+            }
+            LinkEvent::Down => {
+                live.link_up = false;
+                live.down_since = now;
+                live.not_ready();
+                self.list_at = self.list_at.min(now + 100);
+            }
+            LinkEvent::Status(status) => {
+                if record.desired == Desired::Running && record.failure.is_none() {
+                    self.on_status(id, status);
+                }
+            }
+        }
+    }
+
+    fn on_status(&mut self, id: &InstanceId, status: AgentStatus) {
+        let now = self.now();
+        let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
+            return;
+        };
+        if status.spec.as_ref().is_some_and(|s| *s != record.spec_hash) {
+            // The agent of a container that is about to be replaced.
+            return;
+        }
+        if status.protocol != AGENT_PROTOCOL {
+            live.kick = Some(format!(
+                "its agent speaks protocol {}, this supervisor {AGENT_PROTOCOL}",
+                status.protocol
+            ));
+        }
+        match status.state {
+            AgentState::Waiting if !live.ordering => live.order_at = Some(live.order_at.unwrap_or(now)),
+            AgentState::Waiting => {}
+            AgentState::Starting => live.reason.clone_from(&status.reason),
+            AgentState::Ready => {
+                let interval = u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2);
+                if live.ready_since.is_none() {
+                    log::info!(instance = id.as_str(); "ready");
+                }
+                live.ready(now, interval);
+            }
+            AgentState::Failed => {
+                live.not_ready();
+                live.failed_since.get_or_insert(now);
+                live.reason.clone_from(&status.reason);
+            }
+        }
+        live.agent = Some(status);
+    }
+
+    pub(super) fn on_probed(&mut self, id: &InstanceId, answer: Result<(), String>) {
+        let now = self.now();
+        let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
+            return;
+        };
+        live.probing = false;
+        if live.ready_since.is_none() {
+            return;
+        }
+        let interval = u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2);
+        live.next_probe = now + interval;
+        match answer {
+            Ok(()) => {
+                live.misses = 0;
+                live.health = Health::Healthy;
+                live.reason = None;
+            }
+            Err(why) => {
+                live.misses += 1;
+                log::warn!(instance = id.as_str(), misses = live.misses; "health: {why}");
+                live.reason = Some(format!("its health probe failed: {why}"));
+                if live.misses >= record.spec.health.failures.max(1) {
+                    live.health = Health::Unhealthy;
+                    live.kick = Some(format!("unhealthy ({} probes failed; the last: {why})", live.misses));
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_ordered(&mut self, id: &InstanceId, answer: Result<(), String>) {
+        let now = self.now();
+        let Some(live) = self.lives.get_mut(id) else { return };
+        live.ordering = false;
+        if let Err(why) = answer {
+            log::warn!(instance = id.as_str(); "the start order was not taken: {why}");
+            if live.link_up {
+                live.order_at = Some(live.order_at.unwrap_or(now + AGAIN));
+                live.reason = Some(format!("the start order was not taken: {why}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Slow things, each a task of its own in one set: the steps of a plan, listings, probes, the look at a death. They
+//! report to the reconciler and change nothing of its state themselves.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+
+use super::ports::Links;
+use crate::{
+    docker::{Engine, EngineError, EngineInfo, Exit},
+    model::{AgentState, AgentStatus, BoxId, InstanceId, StartOrder},
+    plan::{
+        Observed, Orphan, Step, image,
+        spec::{ContainerSpec, LABEL_SPEC, owner_labels, resource_name},
+    },
+};
+
+/// Seconds between SIGTERM and SIGKILL.
+const GRACE: i32 = 10;
+/// Opening or closing a socket takes no longer.
+const SOCKET: Duration = Duration::from_secs(5);
+/// Handing over a start order takes no longer.
+const ORDER: Duration = Duration::from_secs(10);
+/// The part of a dead server's log that goes into the reason.
+const WORDS_LINES: u32 = 20;
+const WORDS_BYTES: usize = 2048;
+
+/// What came of something slow.
+#[derive(Debug)]
+pub(super) enum Done {
+    Step(Step, Result<Made, Trouble>),
+    Listed(u64, Result<(Observed, Option<EngineInfo>), EngineError>),
+    /// Why a container's run ended, in words.
+    Autopsy(InstanceId, String),
+    Probed(InstanceId, Result<(), String>),
+    Ordered(InstanceId, Result<(), String>),
+    /// It cannot be given its start order, and waiting does not mend it.
+    Doomed(InstanceId, String),
+}
+
+/// What a step made that later steps need.
+#[derive(Debug)]
+pub(super) enum Made {
+    Nothing,
+    Socket(PathBuf),
+    /// Its id, and the spec that it carries.
+    Container(String, String),
+}
+
+/// Why a step was not done.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Engine(EngineError),
+    /// Waiting cannot mend it.
+    Final(String),
+    Other(String),
+}
+
+impl From<EngineError> for Trouble {
+    fn from(e: EngineError) -> Self {
+        Trouble::Engine(e)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::Engine(e) => e.fmt(f),
+            Trouble::Final(why) | Trouble::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What a container is made from.
+#[derive(Debug)]
+pub(super) struct NewContainer {
+    pub(super) spec: ContainerSpec,
+    /// The image as the type names it.
+    pub(super) reference: String,
+    /// Set while the image is being fetched.
+    pub(super) pulling: Arc<AtomicBool>,
+}
+
+/// What every operation may use.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) links: Arc<dyn Links>,
+    pub(super) box_id: BoxId,
+    pub(super) images: Arc<[String]>,
+    /// So many steps at the engine at once; past it they wait.
+    pub(super) lanes: Arc<Semaphore>,
+}
+
+impl Tools {
+    /// Does a step. A container is made from `new`.
+    pub(super) async fn step(self, step: Step, new: Option<NewContainer>) -> Done {
+        let result = self.do_step(&step, new).await;
+        Done::Step(step, result)
+    }
+
+    async fn do_step(&self, step: &Step, new: Option<NewContainer>) -> Result<Made, Trouble> {
+        let engine = &self.engine;
+        let _lane = match step {
+            // Links are not the engine's, making waits for its lane by itself, and stopping is mostly waiting.
+            Step::OpenLink { .. }
+            | Step::CloseLink { .. }
+            | Step::CreateContainer { .. }
+            | Step::StopContainer { .. } => None,
+            _ => self.lanes.acquire().await.ok(),
+        };
+        match step {
+            Step::OpenLink { id } => {
+                let opened = tokio::time::timeout(SOCKET, self.links.open(id)).await;
+                let opened = opened.unwrap_or_else(|_| Err("the socket did not open in time".to_owned()));
+                return opened.map(Made::Socket).map_err(Trouble::Other);
+            }
+            Step::CloseLink { id } => {
+                let closed = tokio::time::timeout(SOCKET, self.links.close(id)).await;
+                closed.map_err(|_| Trouble::Other("the socket did not close in time".to_owned()))?;
+            }
+            Step::CreateNetwork { id } => {
+                let name = resource_name(&self.box_id, id);
+                engine.create_network(&name, &owner_labels(&self.box_id, id)).await?;
+            }
+            Step::CreateContainer { .. } => {
+                let new = new.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;
+                let made = self.create(&new).await?;
+                let spec = new.spec.labels.get(LABEL_SPEC).cloned().unwrap_or_default();
+                return Ok(Made::Container(made, spec));
+            }
+            Step::StartContainer { container, .. } => engine.start(container).await?,
+            Step::StopContainer { container, .. } => engine.stop(container, GRACE).await?,
+            Step::RemoveContainer { container, .. } => engine.remove(container).await?,
+            Step::RemoveNetwork { network, .. } => engine.remove_network(network).await?,
+            Step::RemoveVolume { volume, .. } => engine.remove_volume(volume).await?,
+            Step::RemoveOrphan { what } => match what {
+                Orphan::Container(c) => engine.remove(c).await?,
+                Orphan::Network(n) => engine.remove_network(n).await?,
+                Orphan::Volume(v) => engine.remove_volume(v).await?,
+            },
+            // The reconciler's own: it is a commit.
+            Step::Forget { .. } => {}
+        }
+        Ok(Made::Nothing)
+    }
+
+    /// Creates; an image that is not here is fetched, if it may be, and never one that is.
+    async fn create(&self, new: &NewContainer) -> Result<String, Trouble> {
+        let (spec, image) = (&new.spec, &new.spec.image);
+        // Admission said so already; the patterns may have changed since.
+        if !image::allowed(&new.reference, &self.images) {
+            return Err(Trouble::Final(format!(
+                "no pattern in [docker] images of berth.toml allows the image {}; add one, then `berth start` the instance",
+                new.reference
+            )));
+        }
+        match self.create_once(spec).await {
+            Err(EngineError::NotFound { why, .. }) if why.to_lowercase().contains("no such image") => {}
+            other => return Ok(other?),
+        }
+        log::info!(image = image.as_str(); "the image is not on this box: pulling it");
+        new.pulling.store(true, Ordering::Relaxed);
+        let pulled = self.engine.pull(image).await;
+        new.pulling.store(false, Ordering::Relaxed);
+        match pulled {
+            Ok(()) => {}
+            Err(e @ EngineError::Unreachable { .. }) => return Err(e.into()),
+            Err(e) => {
+                return Err(Trouble::Final(format!(
+                    "the image {image} is not on this box and could not be fetched ({e}); build it (`make images`) or load it (`docker load`), then `berth start` the instance"
+                )));
+            }
+        }
+        Ok(self.create_once(spec).await?)
+    }
+
+    async fn create_once(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
+        let _lane = self.lanes.acquire().await;
+        self.engine.create(spec).await
+    }
+
+    /// Lists all that is this box's; describes the engine too where that is asked.
+    pub(super) async fn list(self, count: u64, describe: bool) -> Done {
+        let all = async {
+            let info = match describe {
+                true => Some(self.engine.info().await?),
+                false => None,
+            };
+            Ok((self.engine.list(&self.box_id).await?, info))
+        };
+        Done::Listed(count, all.await)
+    }
+
+    /// Finds out why a container ended.
+    pub(super) async fn autopsy(
+        self,
+        id: InstanceId,
+        container: String,
+        agent: Option<AgentStatus>,
+        memory: i64,
+    ) -> Done {
+        let (exit, words) = tokio::join!(
+            self.engine.exit(&container),
+            self.engine.last_words(&container, WORDS_LINES, WORDS_BYTES)
+        );
+        let words = match agent {
+            Some(AgentStatus {
+                state: AgentState::Failed,
+                reason: Some(reason),
+                ..
+            }) => reason,
+            _ => words.unwrap_or_default(),
+        };
+        Done::Autopsy(id, cause(&exit.unwrap_or_default(), words.trim(), memory))
+    }
+
+    pub(super) async fn probe(self, id: InstanceId, limit: Duration) -> Done {
+        let asked = tokio::time::timeout(limit + Duration::from_millis(500), self.links.health(&id, limit)).await;
+        let answer = asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())));
+        Done::Probed(id, answer)
+    }
+
+    pub(super) async fn order(self, id: InstanceId, order: StartOrder) -> Done {
+        let given = tokio::time::timeout(ORDER, self.links.start(&id, &order)).await;
+        let answer = given.unwrap_or_else(|_| Err("the agent did not take the start order in time".to_owned()));
+        Done::Ordered(id, answer)
+    }
+}
+
+fn cause(exit: &Exit, words: &str, memory: i64) -> String {
+    if exit.out_of_memory {
+        return format!(
+            "it ran out of memory (its size allows {} MiB); remove it and run it with a larger --size",
+            memory >> 20
+        );
+    }
+    let mut text = match exit.error.as_str() {
+        "" => format!("it exited with status {}", exit.code),
+        error => format!("it could not be started: {error}"),
+    };
+    if !words.is_empty() {
+        text.push_str(": ");
+        text.push_str(words);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_is_told_with_the_servers_own_words() {
+        let exit = |code, out_of_memory, error: &str| Exit {
+            code,
+            out_of_memory,
+            error: error.into(),
+        };
+        assert_eq!(
+            cause(&exit(1, false, ""), "Error: no API key", 0),
+            "it exited with status 1: Error: no API key"
+        );
+        assert_eq!(cause(&exit(0, false, ""), "", 0), "it exited with status 0");
+        assert!(cause(&exit(137, true, ""), "x", 256 << 20).contains("256 MiB"));
+        assert!(cause(&exit(127, false, "exec: no such file"), "", 0).contains("no such file"));
+    }
+}

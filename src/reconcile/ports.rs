@@ -1,0 +1,48 @@
+//! What the reconciler needs of the links and of the token table, as traits: the assembly gives the real ones, tests give
+//! theirs. No decision is made here.
+
+use std::{path::PathBuf, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use crate::model::{InstanceId, Secret, StartOrder, State, TokenId};
+
+/// The sockets that agents dial.
+pub trait Links: Send + Sync + 'static {
+    /// Listens for the instance's agent and gives the folder of the socket. One that is open stays as it is; a folder
+    /// of an earlier run is used again, never replaced: it is mounted in a container.
+    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>>;
+    /// Stops listening and removes the folder, also one of an earlier run.
+    fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()>;
+    /// What the edge shall answer while there is no agent: the state, and seconds until it is worth asking again.
+    fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>);
+    /// Hands over the start order; the same one again is no error.
+    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>>;
+    /// Asks the health contract now.
+    fn health<'a>(&'a self, id: &'a InstanceId, limit: Duration) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// A token as the table in memory holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEntry {
+    pub id: TokenId,
+    pub instance: InstanceId,
+    /// SHA-256 of the token's whole text.
+    pub hash: [u8; 32],
+    pub expires_at: Option<jiff::Timestamp>,
+}
+
+/// The table that the edge looks tokens up in.
+pub trait Tokens: Send + Sync + 'static {
+    /// A fresh token and its hash.
+    ///
+    /// # Errors
+    /// The operating system gave no random bytes.
+    fn mint(&self) -> Result<(Secret, [u8; 32]), String>;
+    fn insert(&self, entry: TokenEntry);
+    /// From the very next request on it is refused, and its open streams are cut.
+    fn remove(&self, id: &TokenId);
+    fn remove_instance(&self, id: &InstanceId);
+    /// Unix seconds.
+    fn last_used(&self, id: &TokenId) -> Option<i64>;
+}

@@ -1,0 +1,88 @@
+//! What everybody sees: a snapshot after every change, whole and without a lock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{Snapshot, task::Task};
+use crate::{
+    model::{Health, InstanceId, InstanceView, State},
+    plan::Run,
+    record::InstanceRecord,
+};
+
+impl Task {
+    /// The instance as it is shown; `seen` is what its container does.
+    pub(super) fn view(&self, record: &InstanceRecord, seen: Option<Run>) -> InstanceView {
+        let live = self.lives.get(&record.id);
+        let state = live.map_or(State::Pending, |l| l.state(record, seen));
+        let reason = match state {
+            State::Failed => record.failure.clone(),
+            State::Stopped => None,
+            _ => {
+                let pulling = live.is_some_and(|l| l.pulling.load(Ordering::Relaxed));
+                let fetching = || format!("fetching the image {}", record.spec.image.reference);
+                let own = pulling.then(fetching).or_else(|| live.and_then(|l| l.reason.clone()));
+                let engine = self.away.clone().filter(|_| state != State::Running);
+                own.or(engine)
+            }
+        };
+        let health = live.map_or(Health::Unknown, |l| l.health);
+        InstanceView {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            type_name: record.type_name().clone(),
+            workspace: record.workspace.clone(),
+            size: record.size,
+            state,
+            health,
+            image: record.spec.image.reference.clone(),
+            created_at: record.created_at,
+            endpoints: (self.endpoints)(&record.id),
+            reason,
+            restarts: live.map_or(0, |l| l.restarts.total),
+            token: None,
+        }
+    }
+
+    /// Publishes what changed, and tells the links the states that did.
+    pub(super) fn publish(&mut self) {
+        let now = self.now();
+        let found = self.containers();
+        let view = |r: &InstanceRecord| self.view(r, found.get(&r.id).map(|(_, run)| *run));
+        let views: BTreeMap<InstanceId, InstanceView> =
+            self.instances.values().map(|r| (r.id.clone(), view(r))).collect();
+        for (id, view) in &views {
+            let Some(live) = self.lives.get_mut(id) else { continue };
+            if live.shown != Some(view.state) {
+                live.shown = Some(view.state);
+                let wait = live.hold_until.saturating_sub(now) / 1000;
+                let retry_after = match view.state {
+                    State::Pending | State::Preparing | State::Starting => {
+                        Some(u32::try_from(wait).unwrap_or(60).max(1))
+                    }
+                    _ => None,
+                };
+                self.tools.links.set_state(id, view.state, retry_after);
+            }
+        }
+        let containers: BTreeMap<InstanceId, String> = found.into_iter().map(|(id, (c, _))| (id, c)).collect();
+        let systemd_cgroups = self.facts.as_ref().is_some_and(|f| f.systemd_cgroups);
+        let before = self.outlets.snapshot.load();
+        if *before.views == views
+            && before.containers == containers
+            && before.engine == self.away
+            && before.systemd_cgroups == systemd_cgroups
+        {
+            return;
+        }
+        self.outlets.snapshot.store(Arc::new(Snapshot {
+            views: Arc::new(views),
+            containers,
+            engine: self.away.clone(),
+            systemd_cgroups,
+        }));
+        self.outlets.changed.send_modify(|n| *n += 1);
+    }
+}

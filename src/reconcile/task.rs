@@ -1,0 +1,425 @@
+//! The task itself: what it holds, how it starts, and its loop. What a message means is in `accept` (actions),
+//! `observe` (Docker and agents) and `act` (steps); what is shown is in `publish`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use super::{
+    Deps, LinkEvent, ReconcileError, Request, Snapshot,
+    keeper::Keeper,
+    live::Live,
+    ops::{Done, Tools, Trouble},
+    ports::{TokenEntry, Tokens},
+};
+use crate::{
+    catalog::Catalog,
+    docker::Engine,
+    model::{BoxId, Desired, Endpoints, InstanceId, TokenId, TokenView},
+    plan::{Millis, Observed, Orphan, Step, restart::engine_wait, spec::BoxFacts},
+    record::{InstanceRecord, TokenRecord},
+    secret::BoxKey,
+    store::Change,
+};
+
+/// The loop turns at least this often, for the watchdog.
+const TURN: Millis = 1_000;
+/// Everything is listed again this often, whatever the events say.
+const LIST_EVERY: Millis = 30_000;
+/// When a token was last used is kept this often.
+const FLUSH_EVERY: Millis = 60_000;
+/// Steps at the engine at once.
+const LANES: usize = 8;
+/// Events that wait to be noticed; one is as good as many.
+const WAKES: usize = 8;
+/// After the event stream was asked for, it is there; what happened before is then found by a listing.
+const EVENTS_SETTLE: Duration = Duration::from_millis(500);
+
+/// Where the task's word goes.
+pub(super) struct Outlets {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) changed: watch::Sender<u64>,
+    pub(super) heartbeat: Arc<AtomicU64>,
+}
+
+pub(super) struct Limits {
+    pub(super) instances: usize,
+    pub(super) tokens_per_instance: usize,
+    pub(super) max_message: usize,
+}
+
+/// What the events task says.
+enum Wake {
+    Changed,
+    Lost,
+}
+
+pub(super) struct Task {
+    pub(super) tools: Tools,
+    pub(super) keeper: Keeper,
+    pub(super) key: BoxKey,
+    pub(super) table: Arc<dyn Tokens>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) agent: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
+    pub(super) outlets: Outlets,
+
+    pub(super) instances: BTreeMap<InstanceId, InstanceRecord>,
+    pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(super) lives: BTreeMap<InstanceId, Live>,
+
+    /// None until the first listing: nothing is planned before.
+    pub(super) observed: Option<Observed>,
+    pub(super) facts: Option<BoxFacts>,
+    /// Why the engine cannot be used, while it cannot.
+    pub(super) away: Option<String>,
+    pub(super) away_tries: u32,
+    /// The engine was away: that containers ended meanwhile is not their fault.
+    pub(super) after_loss: bool,
+    pub(super) listing: bool,
+    pub(super) list_at: Millis,
+    pub(super) steps_done: u64,
+    /// Their containers vanished: to be accounted for.
+    pub(super) bereaved: Vec<InstanceId>,
+    /// Being removed, or not removable until the next listing.
+    pub(super) orphans: BTreeSet<Orphan>,
+
+    pub(super) ops: JoinSet<Done>,
+    /// What to answer for an operation that panicked.
+    pub(super) op_of: HashMap<tokio::task::Id, Option<Step>>,
+    requests: mpsc::Receiver<Request>,
+    link_events: mpsc::Receiver<(InstanceId, LinkEvent)>,
+    wakes: mpsc::Receiver<Wake>,
+    _watcher: JoinSet<()>,
+    flush_at: Millis,
+    born: Instant,
+}
+
+impl Task {
+    pub(super) fn build(
+        mut deps: Deps,
+        requests: mpsc::Receiver<Request>,
+        outlets: Outlets,
+    ) -> Result<Self, ReconcileError> {
+        let loaded = deps.store.load()?;
+        let box_id = deps.store.box_id().clone();
+        let (wake, wakes) = mpsc::channel(WAKES);
+        let mut watcher = JoinSet::new();
+        watcher.spawn(watch_events(deps.engine.clone(), box_id.clone(), wake));
+        for token in loaded.tokens.values() {
+            let owner = loaded.instances.get(&token.instance);
+            // Only for an instance that is there to stay: what cannot be told is denied.
+            if owner.is_some_and(|r| r.desired != Desired::Removed) {
+                deps.tokens.insert(entry(token));
+            }
+        }
+        let mut task = Self {
+            tools: Tools {
+                engine: deps.engine,
+                links: deps.links,
+                box_id,
+                images: deps.images.into(),
+                lanes: Arc::new(Semaphore::new(LANES)),
+            },
+            keeper: Keeper::spawn(deps.store)?,
+            key: deps.key,
+            table: deps.tokens,
+            catalog: deps.catalog,
+            agent: deps.agent,
+            limits: Limits {
+                instances: deps.max_instances,
+                tokens_per_instance: deps.max_tokens_per_instance,
+                max_message: deps.max_message,
+            },
+            endpoints: deps.endpoints,
+            outlets,
+            lives: loaded
+                .instances
+                .keys()
+                .map(|id| (id.clone(), Live::resumed()))
+                .collect(),
+            instances: loaded.instances,
+            tokens: loaded.tokens,
+            observed: None,
+            facts: None,
+            away: None,
+            away_tries: 0,
+            after_loss: true,
+            listing: false,
+            list_at: 0,
+            steps_done: 0,
+            bereaved: Vec::new(),
+            orphans: BTreeSet::new(),
+            ops: JoinSet::new(),
+            op_of: HashMap::new(),
+            requests,
+            link_events: deps.link_events,
+            wakes,
+            _watcher: watcher,
+            flush_at: FLUSH_EVERY,
+            born: Instant::now(),
+        };
+        task.publish();
+        Ok(task)
+    }
+
+    /// Milliseconds since the start.
+    pub(super) fn now(&self) -> Millis {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    pub(super) async fn run(mut self) {
+        self.open_links();
+        loop {
+            self.outlets.heartbeat.fetch_add(1, Ordering::Relaxed);
+            self.on_time();
+            self.advance().await;
+            if self.now() >= self.flush_at {
+                self.flush_tokens().await;
+            }
+            let wake_at = self.born + Duration::from_millis(self.next_wake());
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(Request::Submit(action, reply)) => {
+                        let answer = self.accept(action).await;
+                        // Whoever has the answer finds it in the snapshot as well.
+                        self.publish();
+                        let _ = reply.send(answer);
+                    }
+                    Some(Request::Tokens(reply)) => { let _ = reply.send(self.token_views()); }
+                    Some(Request::Shutdown(reply)) => {
+                        self.flush_tokens().await;
+                        self.keeper.close().await;
+                        let _ = reply.send(());
+                        return;
+                    }
+                    None => return,
+                },
+                Some((id, event)) = self.link_events.recv() => self.on_link(&id, event),
+                Some(wake) = self.wakes.recv() => self.on_wake(&wake),
+                Some(done) = self.ops.join_next_with_id(), if !self.ops.is_empty() => self.on_joined(done).await,
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    fn on_wake(&mut self, wake: &Wake) {
+        let soon = match wake {
+            // Several events come at once.
+            Wake::Changed => 20,
+            Wake::Lost => {
+                self.after_loss = true;
+                engine_wait(1)
+            }
+        };
+        self.list_at = self.list_at.min(self.now() + soon);
+    }
+
+    async fn on_joined(&mut self, joined: Result<(tokio::task::Id, Done), tokio::task::JoinError>) {
+        match joined {
+            Ok((task, done)) => {
+                self.op_of.remove(&task);
+                self.on_done(done).await;
+            }
+            Err(e) if e.is_cancelled() => {
+                if let Some(Some(step)) = self.op_of.remove(&e.id()) {
+                    self.on_broken_off(&step);
+                }
+            }
+            Err(e) => {
+                log::error!("an operation ended badly: {e}");
+                match self.op_of.remove(&e.id()) {
+                    Some(Some(step)) => {
+                        let trouble = Trouble::Other(format!("a fault of berth's own: {e}"));
+                        self.on_done(Done::Step(step, Err(trouble))).await;
+                    }
+                    // A listing, a probe or an order: ask anew.
+                    _ => {
+                        self.listing = false;
+                        self.list_at = self.now() + TURN;
+                        for live in self.lives.values_mut() {
+                            (live.probing, live.ordering) = (false, false);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Agents that are there dial in at once, whether Docker answers yet or not.
+    fn open_links(&mut self) {
+        let running = |r: &InstanceRecord| r.desired == Desired::Running && r.failure.is_none();
+        let all: Vec<_> = self
+            .instances
+            .values()
+            .filter(|r| running(r))
+            .map(|r| r.id.clone())
+            .collect();
+        for id in all {
+            self.begin(Step::OpenLink { id });
+        }
+    }
+
+    /// What is due by now.
+    fn on_time(&mut self) {
+        let now = self.now();
+        if !self.listing && now >= self.list_at {
+            self.listing = true;
+            self.list_at = now + LIST_EVERY;
+            let describe = self.facts.is_none() || self.after_loss;
+            let op = self.tools.clone().list(self.steps_done, describe);
+            self.spawn(None, op);
+        }
+        let mut probes = Vec::new();
+        let mut orders = Vec::new();
+        for (id, live) in &mut self.lives {
+            let Some(record) = self.instances.get(id) else { continue };
+            if record.desired != Desired::Running || record.failure.is_some() {
+                continue;
+            }
+            if live.ready_since.is_some() && live.link_up && !live.probing && now >= live.next_probe {
+                live.probing = true;
+                probes.push((id.clone(), record.spec.health.timeout));
+            }
+            if live.link_up && !live.ordering && live.order_at.is_some_and(|at| now >= at) {
+                live.ordering = true;
+                live.order_at = None;
+                orders.push(id.clone());
+            }
+            if let Some((at, why)) = live.overdue(record)
+                && now >= at
+            {
+                log::warn!(instance = id.as_str(); "to be restarted: {why}");
+                live.kick = Some(why);
+            }
+        }
+        for (id, limit) in probes {
+            let op = self.tools.clone().probe(id, limit);
+            self.spawn(None, op);
+        }
+        for id in orders {
+            self.hand_over(id);
+        }
+    }
+
+    /// When something is due next.
+    fn next_wake(&self) -> Millis {
+        let now = self.now();
+        let mut next = (now + TURN).min(self.flush_at);
+        if !self.listing {
+            next = next.min(self.list_at);
+        }
+        for (id, live) in &self.lives {
+            let Some(record) = self.instances.get(id) else { continue };
+            if record.desired == Desired::Running && record.failure.is_none() {
+                if !live.probing && live.link_up {
+                    next = next.min(live.next_probe);
+                }
+                if live.link_up && !live.ordering {
+                    next = next.min(live.order_at.unwrap_or(Millis::MAX));
+                }
+                next = next.min(live.overdue(record).map_or(Millis::MAX, |(at, _)| at));
+            }
+            for at in [live.hold_until, live.pause_until] {
+                if at > now {
+                    next = next.min(at);
+                }
+            }
+        }
+        next
+    }
+
+    pub(super) fn spawn(&mut self, step: Option<Step>, op: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
+        let handle = self.ops.spawn(op);
+        self.op_of.insert(handle.id(), step);
+        handle
+    }
+
+    /// Keeps when tokens were last used; no harm where it fails.
+    async fn flush_tokens(&mut self) {
+        self.flush_at = self.now() + FLUSH_EVERY;
+        let mut changes = Vec::new();
+        for token in self.tokens.values_mut() {
+            let used = self.table.last_used(&token.id);
+            let used = used.and_then(|s| jiff::Timestamp::from_second(s).ok());
+            if used > token.last_used_at {
+                token.last_used_at = used;
+                changes.push(Change::PutToken(token.clone()));
+            }
+        }
+        if !changes.is_empty()
+            && let Err(e) = self.keeper.commit(changes).await
+        {
+            log::warn!("when tokens were last used was not kept: {e}");
+        }
+    }
+
+    fn token_views(&self) -> Vec<TokenView> {
+        let views = self.tokens.values();
+        views.map(|t| self.token_view(t)).collect()
+    }
+
+    pub(super) fn token_view(&self, t: &TokenRecord) -> TokenView {
+        let live = self.table.last_used(&t.id);
+        let live = live.and_then(|s| jiff::Timestamp::from_second(s).ok());
+        TokenView {
+            id: t.id.clone(),
+            instance: t.instance.clone(),
+            name: t.name.clone(),
+            created_at: t.created_at,
+            last_used_at: live.max(t.last_used_at),
+            expires_at: t.expires_at,
+        }
+    }
+}
+
+pub(super) fn entry(t: &TokenRecord) -> TokenEntry {
+    TokenEntry {
+        id: t.id.clone(),
+        instance: t.instance.clone(),
+        hash: t.hash,
+        expires_at: t.expires_at,
+    }
+}
+
+/// Watches the engine's events and only wakes; a stream that is lost is sought again.
+async fn watch_events(engine: Arc<dyn Engine>, box_id: BoxId, wake: mpsc::Sender<Wake>) {
+    let mut tries = 0;
+    loop {
+        let mut events = engine.events(&box_id);
+        let mut settled = std::pin::pin!(tokio::time::sleep(EVENTS_SETTLE));
+        let mut had = false;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = &mut settled, if !had => Some(Ok(())),
+            };
+            let Some(Ok(())) = event else { break };
+            had = true;
+            // A full queue wakes as well as one more entry would.
+            if let Err(mpsc::error::TrySendError::Closed(_)) = wake.try_send(Wake::Changed) {
+                return;
+            }
+        }
+        tries = if had { 1 } else { tries + 1 };
+        if had && wake.send(Wake::Lost).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(engine_wait(tries))).await;
+    }
+}

@@ -1,0 +1,596 @@
+//! The reconciler against an engine and links that live in memory: whole lives of instances, and faults.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, atomic::AtomicU32},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
+    docker::{EngineInfo, Exit},
+    model::{
+        AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, Processes, RunRequest, Secret, Size,
+        StartOrder, State, TokenId, TypeName,
+    },
+    plan::{
+        Observed, Owner, Run, SeenContainer,
+        spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC},
+    },
+};
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
+
+/// What the world does, and did.
+#[derive(Default)]
+struct World {
+    seen: Mutex<Observed>,
+    made: AtomicU32,
+    away: std::sync::atomic::AtomicBool,
+    image_missing: std::sync::atomic::AtomicBool,
+    pull_hangs: std::sync::atomic::AtomicBool,
+    /// Containers exit at once with this status.
+    dies: std::sync::atomic::AtomicBool,
+    healthy: std::sync::atomic::AtomicBool,
+    orders: Mutex<Vec<StartOrder>>,
+    calls: Mutex<Vec<String>>,
+    table: Mutex<BTreeMap<TokenId, InstanceId>>,
+    links: Mutex<BTreeMap<InstanceId, bool>>,
+    events: tokio::sync::Notify,
+    say: Mutex<Option<mpsc::Sender<(InstanceId, LinkEvent)>>>,
+}
+
+impl World {
+    fn check(&self, call: &str) -> Result<(), EngineError> {
+        self.calls.lock().unwrap().push(call.to_owned());
+        if self.away.load(Ordering::SeqCst) {
+            return Err(EngineError::Unreachable {
+                socket: "/x".into(),
+                why: "refused".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn say(&self, id: &InstanceId, event: LinkEvent) {
+        let say = self.say.lock().unwrap().clone().unwrap();
+        say.try_send((id.clone(), event)).unwrap();
+    }
+
+    fn status(state: AgentState, spec: Option<String>, reason: Option<&str>) -> LinkEvent {
+        LinkEvent::Status(AgentStatus {
+            protocol: AGENT_PROTOCOL,
+            version: "0".into(),
+            state,
+            spec,
+            reason: reason.map(str::to_owned),
+            services: vec![],
+            sessions: 0,
+            processes: 0,
+        })
+    }
+
+    fn end(&self, container: &str) {
+        let mut seen = self.seen.lock().unwrap();
+        let c = seen.containers.get_mut(container).unwrap();
+        c.run = Run::Exited;
+        let id = InstanceId::parse(&c.owner.instance).unwrap();
+        drop(seen);
+        self.say(&id, LinkEvent::Down);
+        self.events.notify_waiters();
+    }
+
+    fn container(&self) -> (String, Run) {
+        let seen = self.seen.lock().unwrap();
+        let (id, c) = seen.containers.first_key_value().unwrap();
+        (id.clone(), c.run)
+    }
+}
+
+struct Fake(Arc<World>);
+
+impl Engine for Fake {
+    fn info(&self) -> Answer<'_, EngineInfo> {
+        async {
+            self.0.check("info").map(|()| EngineInfo {
+                cpus: 2,
+                ..EngineInfo::default()
+            })
+        }
+        .boxed()
+    }
+    fn list<'a>(&'a self, _: &'a BoxId) -> Answer<'a, Observed> {
+        async { self.0.check("list").map(|()| self.0.seen.lock().unwrap().clone()) }.boxed()
+    }
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
+        async {
+            self.0.check("create")?;
+            if self.0.image_missing.load(Ordering::SeqCst) {
+                let why = "No such image: x".to_owned();
+                return Err(EngineError::NotFound { what: "create", why });
+            }
+            let n = self.0.made.fetch_add(1, Ordering::SeqCst);
+            let c = SeenContainer {
+                owner: Owner {
+                    box_id: spec.labels["berth.box"].clone(),
+                    instance: spec.labels[LABEL_INSTANCE].clone(),
+                },
+                spec: spec.labels[LABEL_SPEC].clone(),
+                run: Run::Created,
+            };
+            let name = format!("c{n}");
+            self.0.seen.lock().unwrap().containers.insert(name.clone(), c);
+            Ok(name)
+        }
+        .boxed()
+    }
+    fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+        async move {
+            self.0.check("start")?;
+            let mut seen = self.0.seen.lock().unwrap();
+            let c = seen.containers.get_mut(container).unwrap();
+            c.run = Run::Running;
+            let id = InstanceId::parse(&c.owner.instance).unwrap();
+            drop(seen);
+            if self.0.dies.load(Ordering::SeqCst) {
+                self.0.end(container);
+            } else {
+                self.0.say(&id, LinkEvent::Up);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+    fn stop<'a>(&'a self, container: &'a str, _: i32) -> Answer<'a, ()> {
+        async move { self.0.check("stop").map(|()| self.0.end(container)) }.boxed()
+    }
+    fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+        async move {
+            self.0.check("remove")?;
+            self.0.seen.lock().unwrap().containers.remove(container);
+            Ok(())
+        }
+        .boxed()
+    }
+    fn exit<'a>(&'a self, _: &'a str) -> Answer<'a, Exit> {
+        async {
+            Ok(Exit {
+                code: 3,
+                ..Exit::default()
+            })
+        }
+        .boxed()
+    }
+    fn create_network<'a>(&'a self, _: &'a str, _: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
+        async { self.0.check("create network") }.boxed()
+    }
+    fn remove_network<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        async { self.0.check("remove network") }.boxed()
+    }
+    fn remove_volume<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        async { self.0.check("remove volume") }.boxed()
+    }
+    fn pull<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        async {
+            if self.0.pull_hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            let why = "no registry".to_owned();
+            Err(EngineError::Refused { what: "pull", why })
+        }
+        .boxed()
+    }
+    fn last_words<'a>(&'a self, _: &'a str, _: u32, _: usize) -> Answer<'a, String> {
+        async { Ok("Error: no API key".to_owned()) }.boxed()
+    }
+    fn logs(&self, _: &str, _: bool, _: Option<u32>) -> BoxStream<'static, Result<Bytes, EngineError>> {
+        stream::once(async { Ok(Bytes::from_static(b"line\n")) }).boxed()
+    }
+    fn events(&self, _: &BoxId) -> BoxStream<'static, Result<(), EngineError>> {
+        let world = self.0.clone();
+        if world.away.load(Ordering::SeqCst) {
+            return stream::empty().boxed();
+        }
+        stream::unfold(world, |w| async move {
+            w.events.notified().await;
+            Some((Ok(()), w))
+        })
+        .boxed()
+    }
+}
+
+struct FakeLinks(Arc<World>);
+
+impl Links for FakeLinks {
+    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>> {
+        async move {
+            self.0.links.lock().unwrap().insert(id.clone(), true);
+            Ok(PathBuf::from("/run/x"))
+        }
+        .boxed()
+    }
+    fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()> {
+        async move { self.0.links.lock().unwrap().retain(|i, _| i != id) }.boxed()
+    }
+    fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
+    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            self.0.orders.lock().unwrap().push(order.clone());
+            self.0
+                .say(id, World::status(AgentState::Ready, Some(order.spec.clone()), None));
+            Ok(())
+        }
+        .boxed()
+    }
+    fn health<'a>(&'a self, _: &'a InstanceId, _: Duration) -> BoxFuture<'a, Result<(), String>> {
+        let well = self.0.healthy.load(Ordering::SeqCst);
+        async move { if well { Ok(()) } else { Err("503: stuck".to_owned()) } }.boxed()
+    }
+}
+
+struct FakeTokens(Arc<World>);
+
+impl Tokens for FakeTokens {
+    fn mint(&self) -> Result<(Secret, [u8; 32]), String> {
+        Ok((Secret::new("brt_i_x"), [7; 32]))
+    }
+    fn insert(&self, e: TokenEntry) {
+        self.0.table.lock().unwrap().insert(e.id, e.instance);
+    }
+    fn remove(&self, id: &TokenId) {
+        self.0.table.lock().unwrap().remove(id);
+    }
+    fn remove_instance(&self, id: &InstanceId) {
+        self.0.table.lock().unwrap().retain(|_, i| i != id);
+    }
+    fn last_used(&self, _: &TokenId) -> Option<i64> {
+        Some(1_790_000_000)
+    }
+}
+
+fn a_type() -> InstanceType {
+    InstanceType {
+        name: TypeName::parse("echo").unwrap(),
+        title: String::new(),
+        description: String::new(),
+        homepage: None,
+        image: ImageRef {
+            reference: "berth/echo:1".into(),
+            digest: None,
+        },
+        services: vec![],
+        mcp: Mcp {
+            transport: Transport::Stdio {
+                command: vec!["echo".into()],
+                env: BTreeMap::new(),
+                processes: Processes::Session,
+            },
+            max_sessions: 8,
+            idle_timeout: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(60),
+        },
+        health: HealthContract {
+            kind: HealthKind::Mcp,
+            interval: Duration::from_millis(40),
+            timeout: Duration::from_millis(20),
+            failures: 2,
+            start_timeout: Duration::from_secs(30),
+        },
+        size: Size::Small,
+        egress: Egress::None,
+        volume: None,
+    }
+}
+
+struct Bench {
+    world: Arc<World>,
+    handle: Handle,
+    task: JoinHandle<()>,
+    dir: tempfile::TempDir,
+}
+
+fn start_on(world: Arc<World>, dir: tempfile::TempDir) -> Bench {
+    let (say, link_events) = mpsc::channel(64);
+    *world.say.lock().unwrap() = Some(say);
+    let t = a_type();
+    let deps = Deps {
+        store: Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap(),
+        key: BoxKey::load_or_create(&dir.path().join("keys")).unwrap(),
+        engine: Arc::new(Fake(world.clone())),
+        links: Arc::new(FakeLinks(world.clone())),
+        tokens: Arc::new(FakeTokens(world.clone())),
+        link_events,
+        catalog: Arc::new(Catalog {
+            types: [(t.name.clone(), Arc::new(t))].into(),
+        }),
+        agent: "/usr/bin/berth".into(),
+        images: vec!["berth/*".into()],
+        max_instances: 2,
+        max_tokens_per_instance: 2,
+        max_message: 1 << 20,
+        endpoints: Box::new(|id| Endpoints {
+            mcp: Endpoint {
+                url: format!("https://mcp-{id}.x/mcp"),
+                path_url: format!("https://x/mcp/{id}"),
+            },
+        }),
+    };
+    let (handle, task) = spawn(deps).unwrap();
+    Bench {
+        world,
+        handle,
+        task,
+        dir,
+    }
+}
+
+fn start() -> Bench {
+    let world = Arc::new(World::default());
+    world.healthy.store(true, Ordering::SeqCst);
+    start_on(world, tempfile::tempdir().unwrap())
+}
+
+impl Bench {
+    async fn run(&self) -> InstanceView {
+        let request = RunRequest {
+            type_name: TypeName::parse("echo").unwrap(),
+            name: None,
+            workspace: None,
+            size: None,
+            env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
+        };
+        match self.handle.submit(Action::Run(request)).await.unwrap() {
+            Outcome::Instance(view) => *view,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn until(&self, what: &str, f: impl Fn(&BTreeMap<InstanceId, InstanceView>) -> bool) {
+        let mut changed = self.handle.changed();
+        let reached = async {
+            while !f(&self.handle.views()) {
+                let _ = timeout(Duration::from_millis(50), changed.changed()).await;
+            }
+        };
+        if timeout(Duration::from_secs(10), reached).await.is_err() {
+            panic!(
+                "not {what}: {:#?}\n{:?}",
+                self.handle.views(),
+                self.world.calls.lock().unwrap()
+            );
+        }
+    }
+
+    async fn until_state(&self, id: &InstanceId, state: State) {
+        self.until(&state.to_string(), |v| v.get(id).is_some_and(|v| v.state == state))
+            .await;
+    }
+
+    /// The same box with a supervisor that was killed and started anew.
+    async fn killed_and_started(self) -> Bench {
+        self.task.abort();
+        let _ = self.task.await;
+        drop(self.handle);
+        // The store's thread ends with the task.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.world.calls.lock().unwrap().clear();
+        start_on(self.world, self.dir)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_from_run_to_removal() {
+    let bench = start();
+    let view = bench.run().await;
+    let id = view.id.clone();
+    assert_eq!(view.token.unwrap().expose(), "brt_i_x");
+    assert_eq!(view.name.as_str(), "echo");
+    bench.until_state(&id, State::Running).await;
+    assert_eq!(bench.handle.views()[&id].health, Health::Healthy);
+    let order = bench.world.orders.lock().unwrap()[0].clone();
+    assert_eq!(order.env["API_KEY"].expose(), "hunter2");
+    let steps = |w: &World| -> Vec<String> {
+        w.calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|c| !matches!(c.as_str(), "list" | "info"))
+            .cloned()
+            .collect()
+    };
+    assert_eq!(steps(&bench.world), ["create", "start"], "no more calls than it takes");
+
+    bench.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
+    bench.until_state(&id, State::Stopped).await;
+    assert_eq!(bench.world.container().1, Run::Exited);
+    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.until_state(&id, State::Running).await;
+    assert_eq!(bench.world.container().0, "c0", "start keeps the container");
+    bench.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
+    bench
+        .until("recreated", |v| {
+            v[&id].state == State::Running && bench.world.container().0 == "c1"
+        })
+        .await;
+    assert_eq!(
+        bench.handle.views()[&id].restarts,
+        0,
+        "what was asked for is no restart"
+    );
+    assert_eq!(bench.handle.tokens().await.unwrap().len(), 1);
+
+    assert_eq!(
+        bench.handle.submit(Action::Remove { id: id.clone() }).await,
+        Ok(Outcome::Done)
+    );
+    assert!(
+        bench.world.table.lock().unwrap().is_empty(),
+        "tokens are refused at once"
+    );
+    bench.until("gone", BTreeMap::is_empty).await;
+    assert!(bench.world.seen.lock().unwrap().containers.is_empty());
+    assert!(bench.world.links.lock().unwrap().is_empty());
+    assert!(bench.handle.tokens().await.unwrap().is_empty());
+    assert_eq!(
+        bench.handle.submit(Action::Stop { id: id.clone() }).await,
+        Err(Refusal::NoInstance(id.to_string()))
+    );
+    bench.handle.shutdown().await;
+    bench.task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_adopted_and_not_touched() {
+    let bench = start();
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Running).await;
+    let bench = bench.killed_and_started().await;
+    assert_eq!(bench.world.table.lock().unwrap().len(), 1, "tokens serve at once");
+    bench
+        .until("link open", |_| bench.world.links.lock().unwrap().contains_key(&id))
+        .await;
+    bench.world.say(&id, LinkEvent::Up);
+    bench.until_state(&id, State::Running).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let calls = bench.world.calls.lock().unwrap().clone();
+    assert!(calls.iter().all(|c| c == "list" || c == "info"), "{calls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_was_interrupted_goes_on() {
+    let bench = start();
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Running).await;
+    bench.world.away.store(true, Ordering::SeqCst);
+    bench.handle.submit(Action::Remove { id: id.clone() }).await.unwrap();
+    let bench = bench.killed_and_started().await;
+    assert_eq!(bench.handle.views()[&id].state, State::Removing);
+    assert!(bench.world.table.lock().unwrap().is_empty());
+    bench.world.away.store(false, Ordering::SeqCst);
+    bench.until("gone", BTreeMap::is_empty).await;
+    assert!(bench.world.seen.lock().unwrap().containers.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_keeps_dying_is_given_up_with_its_last_words() {
+    tokio::time::timeout(Duration::from_secs(40), async {
+        let bench = start();
+        bench.world.dies.store(true, Ordering::SeqCst);
+        let id = bench.run().await.id;
+        bench.until("restarting", |v| v[&id].restarts >= 2).await;
+        let reason = bench.handle.views()[&id].reason.clone().unwrap();
+        assert!(reason.contains("exited with status 3: Error: no API key"), "{reason}");
+        assert_eq!(bench.handle.views()[&id].state, State::Starting);
+        bench.world.dies.store(false, Ordering::SeqCst);
+        bench.until_state(&id, State::Running).await;
+        assert_eq!(bench.handle.views()[&id].reason, None);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_gone_is_said_at_once_and_start_tries_again() {
+    let bench = start();
+    bench.world.image_missing.store(true, Ordering::SeqCst);
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Failed).await;
+    let reason = bench.handle.views()[&id].reason.clone().unwrap();
+    assert!(
+        reason.contains("berth/echo:1") && reason.contains("make images"),
+        "{reason}"
+    );
+    let bench = bench.killed_and_started().await;
+    assert_eq!(bench.handle.views()[&id].state, State::Failed, "and it is kept");
+    bench.world.image_missing.store(false, Ordering::SeqCst);
+    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.until_state(&id, State::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_removed_by_hand_is_made_again() {
+    let bench = start();
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Running).await;
+    bench.world.seen.lock().unwrap().containers.clear();
+    bench.world.say(&id, LinkEvent::Down);
+    bench.world.events.notify_waiters();
+    bench
+        .until("made again", |v| v[&id].restarts == 1 && v[&id].state == State::Running)
+        .await;
+    assert_eq!(bench.world.container(), ("c1".to_owned(), Run::Running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unhealthy_are_restarted() {
+    let bench = start();
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Running).await;
+    bench.world.healthy.store(false, Ordering::SeqCst);
+    bench.until("restarting", |v| v[&id].restarts == 1).await;
+    bench.world.healthy.store(true, Ordering::SeqCst);
+    bench.until_state(&id, State::Running).await;
+    assert_eq!(bench.handle.views()[&id].health, Health::Healthy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_was_away_costs_nobody_a_death() {
+    let bench = start();
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Running).await;
+    bench.world.away.store(true, Ordering::SeqCst);
+    let (container, _) = bench.world.container();
+    bench.world.end(&container);
+    bench
+        .until("told", |v| {
+            v[&id].reason.as_ref().is_some_and(|r| r.contains("does not answer"))
+        })
+        .await;
+    bench.world.away.store(false, Ordering::SeqCst);
+    bench.until_state(&id, State::Running).await;
+    assert_eq!(bench.handle.views()[&id].restarts, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn actions_are_refused_with_words_and_change_nothing() {
+    let bench = start();
+    bench.run().await;
+    bench.run().await;
+    let names: Vec<String> = bench.handle.views().values().map(|v| v.name.to_string()).collect();
+    assert!(names.contains(&"echo-2".to_owned()), "{names:?}");
+    let mut request = RunRequest {
+        type_name: TypeName::parse("echo").unwrap(),
+        name: None,
+        workspace: None,
+        size: None,
+        env: BTreeMap::new(),
+    };
+    let refused = bench.handle.submit(Action::Run(request.clone())).await;
+    assert!(matches!(refused, Err(Refusal::Full { limit: 2, .. })), "{refused:?}");
+    request.type_name = TypeName::parse("nope").unwrap();
+    let refused = bench.handle.submit(Action::Run(request)).await;
+    assert!(matches!(refused, Err(Refusal::NoType { .. })), "{refused:?}");
+    assert_eq!(bench.handle.views().len(), 2);
+    let before = bench.handle.heartbeat();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(bench.handle.heartbeat() > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_does_not_wait_for_a_pull() {
+    let bench = start();
+    bench.world.image_missing.store(true, Ordering::SeqCst);
+    bench.world.pull_hangs.store(true, Ordering::SeqCst);
+    let id = bench.run().await.id;
+    let fetching = |r: &Option<String>| {
+        r.as_ref()
+            .is_some_and(|r| r.contains("fetching the image berth/echo:1"))
+    };
+    bench.until("fetching", |v| fetching(&v[&id].reason)).await;
+    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.until("gone", BTreeMap::is_empty).await;
+}

@@ -1,0 +1,55 @@
+//! F1: what the supervisor remembers of an instance and of a token, as values. The store keeps them (in stored types
+//! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
+//! tokens are hashes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    catalog::InstanceType,
+    model::{Desired, InstanceId, InstanceName, Size, TokenId, TypeName, WorkspaceName},
+};
+
+/// An environment value as it rests on disk: nonce, ciphertext and tag. Only `secret.rs` can open it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed(pub Vec<u8>);
+
+/// An instance, as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceRecord {
+    pub id: InstanceId,
+    pub name: InstanceName,
+    pub workspace: WorkspaceName,
+    pub size: Size,
+    pub desired: Desired,
+    /// Counts every `start` and `recreate`: what was true of an earlier run does not hold for this one.
+    pub generation: u64,
+    /// Hash of what the container is made of, computed when it was last resolved (run, recreate); the label
+    /// `berth.spec` holds the same. Never recomputed, so that a newer berth does not interrupt what runs.
+    pub spec_hash: String,
+    pub created_at: jiff::Timestamp,
+    pub env: BTreeMap<String, Sealed>,
+    /// The type as it was when the instance was run or recreated: changing or deleting a type file breaks nothing.
+    pub spec: Arc<InstanceType>,
+    /// Why the supervisor gave up, if it did; cleared by `start` and `recreate`.
+    pub failure: Option<String>,
+}
+
+impl InstanceRecord {
+    /// The name of its type.
+    pub fn type_name(&self) -> &TypeName {
+        &self.spec.name
+    }
+}
+
+/// A token of one instance. The secret is not here, only its SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    pub id: TokenId,
+    pub hash: [u8; 32],
+    pub instance: InstanceId,
+    pub name: String,
+    pub created_at: jiff::Timestamp,
+    pub expires_at: Option<jiff::Timestamp>,
+    /// As last flushed; the live value is in the token table.
+    pub last_used_at: Option<jiff::Timestamp>,
+}

@@ -1,0 +1,335 @@
+//! F1: where a request goes, by its host and path alone. Pure: looks nothing up, allocates one id at most, never
+//! panics on hostile bytes. It never decides whether the instance exists or who may reach it.
+//!
+//! | host | path | target |
+//! | --- | --- | --- |
+//! | `mcp-{id}.{domain}` | `/mcp` | the instance's MCP endpoint |
+//! | `{domain}`, `app.{domain}` | `/mcp/{id}` | the same |
+//! | `{domain}`, `app.{domain}` | `/` | the front page |
+//!
+//! Where the domain is `localhost`, `127.0.0.1` and `[::1]` stand for it. Hosts compare without regard to case, port
+//! and one trailing dot (RFC 9110 section 4.2.3, RFC 1034 section 3.1); paths compare byte for byte.
+
+use crate::model::{Endpoint, Endpoints, InstanceId};
+
+/// What a request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An instance's MCP endpoint. Whether the instance exists is not known here.
+    Mcp { id: InstanceId },
+    /// `/` on the box's own host.
+    Front,
+    /// One of our hosts, but no such path.
+    UnknownPath,
+    /// Not a host of ours.
+    UnknownHost,
+}
+
+/// Why a request's host cannot be told (HTTP 400).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// RFC 9112 section 3.2: a request without `Host` is answered 400.
+    #[error("the request names no host")]
+    Missing,
+    /// RFC 9112 section 3.2: so is one with several.
+    #[error("the request names more than one host")]
+    Several,
+    /// RFC 9113 section 8.3.1: `Host` and `:authority` must not differ.
+    #[error("Host and the request target name different hosts")]
+    Mismatch,
+    /// Not a `host[:port]`.
+    #[error("the host is not valid")]
+    Malformed,
+}
+
+/// The names that this box answers to, and the addresses that it gives out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Router {
+    domain: String,
+    https_port: u16,
+    local: bool,
+}
+
+impl Router {
+    /// `domain` in lower case without a trailing dot, as [`crate::config::Config`] holds it.
+    pub fn new(domain: &str, https_port: u16) -> Router {
+        Router {
+            domain: domain.to_owned(),
+            https_port,
+            local: domain == "localhost",
+        }
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The port that outside addresses name.
+    pub fn https_port(&self) -> u16 {
+        self.https_port
+    }
+
+    /// Routes a `host[:port]` (as [`authority`] returns it) and a path without its query.
+    pub fn route(&self, authority: &str, path: &str) -> Target {
+        let Some((host, _)) = split_port(authority) else {
+            return Target::UnknownHost;
+        };
+        if self.is_front(host) {
+            return match path.strip_prefix("/mcp/") {
+                Some(id) => InstanceId::parse(id).map_or(Target::UnknownPath, |id| Target::Mcp { id }),
+                None if path == "/" => Target::Front,
+                None => Target::UnknownPath,
+            };
+        }
+        match self.instance_of(host) {
+            Some(id) if path == "/mcp" => Target::Mcp { id },
+            Some(_) => Target::UnknownPath,
+            None => Target::UnknownHost,
+        }
+    }
+
+    /// Whether a browser page of this origin may call (MCP 2026-07-28, Streamable HTTP, "Security & Endpoint"): it is
+    /// of the host that the request names, or of the box's own front page, over https and on our port. On a
+    /// `localhost` box any local page may.
+    pub fn origin_is_ours(&self, origin: &str, authority: &str) -> bool {
+        let Some((scheme, rest)) = origin.split_once("://") else {
+            return false;
+        };
+        let Some((host, port)) = split_port(rest) else {
+            return false;
+        };
+        if self.local && self.is_local(host) {
+            return scheme == "https" || scheme == "http";
+        }
+        let same_host = split_port(authority).is_some_and(|(h, _)| h.eq_ignore_ascii_case(host));
+        scheme == "https" && port.unwrap_or(443) == self.https_port && (same_host || self.is_front(host))
+    }
+
+    /// The addresses of an instance; port 443 is not written.
+    pub fn endpoints(&self, id: &InstanceId) -> Endpoints {
+        let (domain, port) = (&self.domain, self.port_suffix());
+        Endpoints {
+            mcp: Endpoint {
+                url: format!("https://mcp-{id}.{domain}{port}/mcp"),
+                path_url: format!("https://{domain}{port}/mcp/{id}"),
+            },
+        }
+    }
+
+    /// `""` for 443, else `:port`.
+    pub fn port_suffix(&self) -> String {
+        if self.https_port == 443 {
+            String::new()
+        } else {
+            format!(":{}", self.https_port)
+        }
+    }
+
+    /// Whether this box answers to the host at all.
+    pub fn knows(&self, authority: &str) -> bool {
+        split_port(authority).is_some_and(|(host, _)| self.is_front(host) || self.instance_of(host).is_some())
+    }
+
+    fn is_front(&self, host: &str) -> bool {
+        host.eq_ignore_ascii_case(&self.domain)
+            || self.prefix_of(host).is_some_and(|p| p.eq_ignore_ascii_case("app"))
+            || (self.local && (host == "127.0.0.1" || host == "[::1]"))
+    }
+
+    fn is_local(&self, host: &str) -> bool {
+        self.is_front(host) || self.instance_of(host).is_some()
+    }
+
+    /// What stands before `.{domain}`.
+    fn prefix_of<'a>(&self, host: &'a str) -> Option<&'a str> {
+        let cut = host.len().checked_sub(self.domain.len())?;
+        let (head, tail) = (host.get(..cut)?, host.get(cut..)?);
+        let head = head.strip_suffix('.')?;
+        tail.eq_ignore_ascii_case(&self.domain).then_some(head)
+    }
+
+    fn instance_of(&self, host: &str) -> Option<InstanceId> {
+        let label = self.prefix_of(host)?;
+        let id = label.get(4..).filter(|_| label[..4].eq_ignore_ascii_case("mcp-"))?;
+        if id.bytes().any(|b| b.is_ascii_uppercase()) {
+            return InstanceId::parse(&id.to_ascii_lowercase()).ok();
+        }
+        InstanceId::parse(id).ok()
+    }
+}
+
+/// The one host that a request names, from its target (`:authority` in HTTP/2, absolute form in HTTP/1.1) and its
+/// `Host` header lines.
+///
+/// # Errors
+/// [`HostError`]: none, several, different ones, or not text.
+pub fn authority<'a>(
+    target: Option<&'a str>,
+    mut host_lines: impl Iterator<Item = &'a [u8]>,
+) -> Result<&'a str, HostError> {
+    let line = match host_lines.next() {
+        None => None,
+        Some(l) => Some(std::str::from_utf8(l).map_err(|_| HostError::Malformed)?.trim()),
+    };
+    if host_lines.next().is_some() {
+        return Err(HostError::Several);
+    }
+    let named = match (target, line) {
+        (Some(t), Some(l)) if !t.eq_ignore_ascii_case(l) => return Err(HostError::Mismatch),
+        (Some(t), _) => t,
+        (None, Some(l)) => l,
+        (None, None) => return Err(HostError::Missing),
+    };
+    split_port(named).map(|_| named).ok_or(HostError::Malformed)
+}
+
+/// `host[:port]` -> host (without one trailing dot; an IPv6 literal keeps its brackets) and port.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = if authority.starts_with('[') {
+        let end = authority.find(']')? + 1;
+        let (host, rest) = authority.split_at(end);
+        (
+            host,
+            if rest.is_empty() {
+                None
+            } else {
+                Some(rest.strip_prefix(':')?)
+            },
+        )
+    } else {
+        match authority.split_once(':') {
+            Some((h, p)) => (h, Some(p)),
+            None => (authority, None),
+        }
+    };
+    let port = match port {
+        None | Some("") => None,
+        Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => Some(p.parse().ok()?),
+        Some(_) => return None,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
+    let ok = if host.starts_with('[') {
+        host.len() > 2 && host.bytes().all(|b| plain(b) || matches!(b, b'[' | b']' | b':'))
+    } else {
+        !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
+    };
+    ok.then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: &str = "abcdefghij";
+
+    fn mcp() -> Target {
+        Target::Mcp {
+            id: InstanceId::parse(ID).unwrap(),
+        }
+    }
+
+    #[test]
+    fn table() {
+        let r = Router::new("example.org", 8443);
+        for (host, path, want) in [
+            ("mcp-abcdefghij.example.org", "/mcp", mcp()),
+            ("mcp-abcdefghij.example.org:8443", "/mcp", mcp()),
+            ("MCP-ABCDEFGHIJ.Example.ORG.", "/mcp", mcp()),
+            ("mcp-abcdefghij.example.org", "/mcp/", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/.berth/start", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/MCP", Target::UnknownPath),
+            ("example.org", "/mcp/abcdefghij", mcp()),
+            ("app.example.org", "/mcp/abcdefghij", mcp()),
+            ("example.org", "/mcp/ABCDEFGHIJ", Target::UnknownPath),
+            ("example.org", "/mcp/abcdefghij/", Target::UnknownPath),
+            ("example.org", "/mcp/../.berth", Target::UnknownPath),
+            ("example.org", "/mcp", Target::UnknownPath),
+            ("example.org", "/", Target::Front),
+            ("mcp-abc.example.org", "/mcp", Target::UnknownHost),
+            ("mcp-abcdefghij.evil.org", "/mcp", Target::UnknownHost),
+            ("evilexample.org", "/", Target::UnknownHost),
+            ("x.mcp-abcdefghij.example.org", "/mcp", Target::UnknownHost),
+            ("127.0.0.1", "/mcp/abcdefghij", Target::UnknownHost),
+            ("user@example.org", "/", Target::UnknownHost),
+            ("example.org:x", "/", Target::UnknownHost),
+            ("", "/", Target::UnknownHost),
+            (".", "/", Target::UnknownHost),
+        ] {
+            assert_eq!(r.route(host, path), want, "{host} {path}");
+        }
+        let r = Router::new("localhost", 443);
+        assert_eq!(r.route("127.0.0.1:8443", "/mcp/abcdefghij"), mcp());
+        assert_eq!(r.route("[::1]:8443", "/mcp/abcdefghij"), mcp());
+        assert_eq!(
+            r.endpoints(&InstanceId::parse(ID).unwrap()).mcp.path_url,
+            "https://localhost/mcp/abcdefghij"
+        );
+    }
+
+    #[test]
+    fn one_host_only() {
+        let a = |t, lines: &[&'static str]| authority(t, lines.iter().map(|l| l.as_bytes()));
+        assert_eq!(a(None, &["a.b"]), Ok("a.b"));
+        assert_eq!(a(Some("a.b"), &["A.b"]), Ok("a.b"));
+        assert_eq!(a(Some("a.b"), &[]), Ok("a.b"));
+        assert_eq!(a(Some("a.b"), &["c.d"]), Err(HostError::Mismatch));
+        assert_eq!(a(None, &["a", "a"]), Err(HostError::Several));
+        assert_eq!(a(None, &[]), Err(HostError::Missing));
+        assert_eq!(a(None, &["a b"]), Err(HostError::Malformed));
+    }
+
+    #[test]
+    fn origins() {
+        let r = Router::new("example.org", 443);
+        let h = "mcp-abcdefghij.example.org";
+        assert!(r.origin_is_ours("https://mcp-abcdefghij.example.org", h));
+        assert!(r.origin_is_ours("https://app.example.org", h));
+        for bad in [
+            "http://example.org",
+            "https://evil.org",
+            "null",
+            "https://example.org:8443",
+            "",
+            "https://mcp-bbbbbbbbbb.example.org",
+        ] {
+            assert!(!r.origin_is_ours(bad, h), "{bad}");
+        }
+        let r = Router::new("localhost", 8443);
+        assert!(r.origin_is_ours("http://localhost:3000", "localhost:8443"));
+        assert!(!r.origin_is_ours("http://evil.org", "localhost:8443"));
+        assert!(!r.origin_is_ours("null", "localhost:8443"));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(host in ".*", path in ".*", domain in "[a-z.]{0,20}") {
+            let r = Router::new(&domain, 1);
+            r.route(&host, &path);
+            r.origin_is_ours(&host, &path);
+            let _ = authority(Some(&host), std::iter::once(path.as_bytes()));
+        }
+
+        #[test]
+        fn every_address_given_out_routes_back(bytes: [u8; 10], port: u16, domain in "[a-z]{1,9}(\\.[a-z]{2,5}){0,2}") {
+            let r = Router::new(&domain, port);
+            let id = InstanceId::from_random(bytes);
+            let e = r.endpoints(&id).mcp;
+            for url in [e.url, e.path_url] {
+                let rest = url.strip_prefix("https://").unwrap();
+                let slash = rest.find('/').unwrap();
+                prop_assert_eq!(r.route(&rest[..slash], &rest[slash..]), Target::Mcp { id: id.clone() });
+            }
+        }
+
+        #[test]
+        fn only_our_hosts_are_known(host in "[a-z0-9.-]{1,40}") {
+            let r = Router::new("example.org", 443);
+            prop_assert_eq!(r.route(&host, "/mcp") == Target::UnknownHost, !r.knows(&host));
+            if r.knows(&host) { prop_assert!(host.trim_end_matches('.').ends_with("example.org")); }
+        }
+    }
+}

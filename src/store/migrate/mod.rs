@@ -1,0 +1,20 @@
+//! Schema versions, each in a frozen file of its own: a `vN.rs` that was released is never edited, a change of the
+//! schema adds `vN+1.rs` and a line here. All steps of one opening are one transaction.
+
+mod v1;
+
+use redb::WriteTransaction;
+
+use super::StoreError;
+use crate::model::BoxId;
+
+/// The schema that this berth reads and writes.
+pub(super) const SCHEMA: u32 = 1;
+
+/// Brings a store from schema `from` (0: an empty file) to [`SCHEMA`].
+pub(super) fn run(txn: &WriteTransaction, from: u32, fresh_box: &BoxId) -> Result<(), StoreError> {
+    if from < 1 {
+        v1::apply(txn, fresh_box)?;
+    }
+    Ok(())
+}

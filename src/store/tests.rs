@@ -1,0 +1,344 @@
+//! What an acknowledged change survives, what the store refuses, and that schema 1 stays readable.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::*;
+use crate::{catalog, model, record::Sealed};
+
+pub(super) fn instance(c: char) -> InstanceRecord {
+    let spec = catalog::InstanceType {
+        name: model::TypeName::parse("everything").unwrap(),
+        title: "Everything".into(),
+        description: "All of it".into(),
+        homepage: None,
+        image: catalog::ImageRef {
+            reference: "berth/mcp-everything:2026.8.31".into(),
+            digest: None,
+        },
+        services: vec![catalog::Service {
+            name: "db".into(),
+            command: vec!["/bin/db".into(), "--quiet".into()],
+            env: [("A".to_owned(), "b".to_owned())].into(),
+            ready: model::Ready::Port {
+                port: 5432,
+                timeout_ms: 5000,
+            },
+            restart: model::RestartPolicy::OnFailure,
+        }],
+        mcp: catalog::Mcp {
+            transport: catalog::Transport::Stdio {
+                command: vec!["node".into(), "server.js".into()],
+                env: BTreeMap::new(),
+                processes: model::Processes::Session,
+            },
+            max_sessions: 32,
+            idle_timeout: Duration::from_secs(1800),
+            call_timeout: Duration::from_secs(300),
+        },
+        health: catalog::HealthContract {
+            kind: model::HealthKind::Mcp,
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            failures: 3,
+            start_timeout: Duration::from_secs(60),
+        },
+        size: model::Size::Small,
+        egress: catalog::Egress::None,
+        volume: Some("/data".into()),
+    };
+    InstanceRecord {
+        id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),
+        name: model::InstanceName::parse("everything").unwrap(),
+        workspace: model::WorkspaceName::parse("default").unwrap(),
+        size: model::Size::Medium,
+        desired: model::Desired::Running,
+        generation: 3,
+        spec_hash: "5f".repeat(32),
+        created_at: jiff::Timestamp::from_second(1_790_000_000).unwrap(),
+        env: [("API_KEY".to_owned(), Sealed(vec![1, 2, 0xff]))].into(),
+        spec: Arc::new(spec),
+        failure: Some("exited with status 1".into()),
+    }
+}
+
+fn token(c: char, of: &InstanceRecord) -> TokenRecord {
+    TokenRecord {
+        id: TokenId::parse(&c.to_string().repeat(12)).unwrap(),
+        hash: [0xab; 32],
+        instance: of.id.clone(),
+        name: "first".into(),
+        created_at: of.created_at,
+        expires_at: None,
+        last_used_at: Some(of.created_at),
+    }
+}
+
+fn box_id() -> BoxId {
+    BoxId::from_random([7; 8])
+}
+
+#[test]
+fn what_is_written_is_read_and_removal_takes_the_tokens_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (instance('a'), instance('b'));
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let put = |r: &InstanceRecord| Change::PutInstance(Box::new(r.clone()));
+    store
+        .commit(&[
+            put(&a),
+            put(&b),
+            Change::PutToken(token('c', &a)),
+            Change::PutToken(token('d', &b)),
+        ])
+        .unwrap();
+    drop(store);
+    let mut store = Store::open(dir.path(), &BoxId::from_random([9; 8])).unwrap();
+    assert_eq!(*store.box_id(), box_id(), "the box id is made once");
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.instances[&a.id], a);
+    assert_eq!(loaded.tokens.len(), 2);
+    store.commit(&[Change::RemoveInstance(a.id.clone())]).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.instances.keys().collect::<Vec<_>>(), [&b.id]);
+    assert_eq!(loaded.tokens.values().map(|t| &t.instance).collect::<Vec<_>>(), [&b.id]);
+    let mode = fs::metadata(dir.path().join("berth.redb"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_second_supervisor_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Store::open(dir.path(), &box_id()).unwrap();
+    let error = Store::open(dir.path(), &box_id()).unwrap_err();
+    assert!(matches!(error, StoreError::InUse(_)), "{error}");
+}
+
+#[test]
+fn a_newer_store_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.redb");
+    drop(Store::open(dir.path(), &box_id()).unwrap());
+    let db = Database::create(&path).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(META).unwrap().insert("schema", "2").unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let before = fs::read(&path).unwrap();
+    let error = Store::open(dir.path(), &box_id()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+    assert!(fs::read(&path).unwrap() == before, "not one byte changed");
+}
+
+#[test]
+fn a_damaged_store_is_told_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.redb");
+    drop(Store::open(dir.path(), &box_id()).unwrap());
+    let whole = fs::read(&path).unwrap();
+    let mut bent = whole.clone();
+    bent[..4096].fill(0x55);
+    for bad in [&bent[..], &whole[..whole.len() / 3], b"not a database"] {
+        fs::write(&path, bad).unwrap();
+        let error = Store::open(dir.path(), &box_id()).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert!(fs::read(&path).unwrap() == bad);
+    }
+}
+
+/// Rows as schema 1 wrote them. Never edit the file: a berth that cannot read it cannot read its customers' stores.
+#[test]
+fn schema_1_stays_readable() {
+    let rows = include_str!("testdata/schema1.jsonl");
+    let mut rows = rows.lines();
+    let stored: stored::Instance = serde_json::from_str(rows.next().unwrap()).unwrap();
+    let read = stored.into_record("aaaaaaaaaa").unwrap();
+    assert_eq!(read, instance('a'));
+    let stored: stored::Token = serde_json::from_str(rows.next().unwrap()).unwrap();
+    assert_eq!(stored.into_record("cccccccccccc").unwrap(), token('c', &instance('a')));
+    assert_eq!(
+        serde_json::to_string(&stored::Instance::from_record(&read)).unwrap(),
+        include_str!("testdata/schema1.jsonl").lines().next().unwrap()
+    );
+    let unknown = r#"{"hash":"","instance":"","name":"","created_at":"2026-01-01T00:00:00Z","expires_at":null,"last_used_at":null,"x":1}"#;
+    assert!(serde_json::from_str::<stored::Token>(unknown).is_err());
+}
+
+/// A disk that loses everything that was not synced, at a chosen write.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<Mutex<DiskState>>);
+
+#[derive(Debug, Default)]
+struct DiskState {
+    durable: Vec<u8>,
+    cached: Vec<u8>,
+    writes_left: Option<usize>,
+    dead: bool,
+}
+
+impl Disk {
+    fn power_cycle(&self) -> Disk {
+        let durable = self.0.lock().unwrap().durable.clone();
+        Disk(Arc::new(Mutex::new(DiskState {
+            cached: durable.clone(),
+            durable,
+            ..DiskState::default()
+        })))
+    }
+
+    fn opener(&self) -> Opener {
+        let disk = self.clone();
+        Box::new(move || Database::builder().create_with_backend(disk.clone()))
+    }
+}
+
+impl DiskState {
+    fn spend(&mut self) -> io::Result<()> {
+        match &mut self.writes_left {
+            _ if self.dead => {}
+            Some(0) => self.dead = true,
+            Some(n) => *n -= 1,
+            None => {}
+        }
+        if self.dead {
+            Err(io::Error::other("power is gone"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().cached.len() as u64)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.0.lock().unwrap();
+        let start = usize::try_from(offset).unwrap();
+        let from = state.cached.get(start..start + out.len());
+        out.copy_from_slice(from.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.spend()?;
+        state.cached.resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.spend()?;
+        state.durable = state.cached.clone();
+        Ok(())
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.spend()?;
+        let start = usize::try_from(offset).unwrap();
+        state.cached[start..start + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_crash_at_any_write_loses_nothing_acknowledged() {
+    let names: Vec<char> = ('a'..='h').collect();
+    for writes in 0..400 {
+        let disk = Disk::default();
+        let mut store = Store::open_with(disk.opener(), &box_id()).unwrap();
+        disk.0.lock().unwrap().writes_left = Some(writes);
+        let mut acknowledged = Vec::new();
+        for c in &names {
+            let r = instance(*c);
+            let batch = [
+                Change::PutInstance(Box::new(r.clone())),
+                Change::PutToken(token(*c, &r)),
+            ];
+            if store.commit(&batch).is_ok() {
+                acknowledged.push(r.id);
+            }
+        }
+        let finished = acknowledged.len() == names.len();
+        let after = disk.power_cycle();
+        drop(store);
+        let loaded = Store::open_with(after.opener(), &box_id()).unwrap().load().unwrap();
+        for id in &acknowledged {
+            assert!(loaded.instances.contains_key(id), "{id} lost after {writes} writes");
+        }
+        // At most the one commit in flight may be there unacknowledged, and then whole.
+        assert!(loaded.instances.len() <= acknowledged.len() + 1);
+        assert_eq!(loaded.tokens.len(), loaded.instances.len(), "commits are whole");
+        if finished {
+            assert!(writes > 8);
+            return;
+        }
+    }
+    panic!("the crash never came after the last write");
+}
+
+#[test]
+fn a_full_disk_refuses_and_then_serves_again() {
+    let disk = Disk::default();
+    let mut store = Store::open_with(disk.opener(), &box_id()).unwrap();
+    store.commit(&[Change::PutInstance(Box::new(instance('a')))]).unwrap();
+    disk.0.lock().unwrap().dead = true;
+    assert!(store.commit(&[Change::PutInstance(Box::new(instance('b')))]).is_err());
+    disk.0.lock().unwrap().dead = false;
+    store.commit(&[Change::PutInstance(Box::new(instance('c')))]).unwrap();
+    let ids: Vec<_> = store.load().unwrap().instances.into_keys().collect();
+    assert_eq!(ids, [instance('a').id, instance('c').id]);
+}
+
+/// On a file system that is really full; needs root to mount one, and says so where it may not.
+#[test]
+fn a_real_full_disk_refuses_and_then_serves_again() {
+    struct Mount(tempfile::TempDir);
+    impl Drop for Mount {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+        }
+    }
+    let at = Mount(tempfile::tempdir().unwrap());
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+        .arg(at.0.path())
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !mount.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: may not mount");
+        return;
+    }
+    let mut store = Store::open(at.0.path(), &box_id()).unwrap();
+    store.commit(&[Change::PutInstance(Box::new(instance('a')))]).unwrap();
+    let filler = at.0.path().join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    let mut refused = 0;
+    let mut kept = vec![instance('a').id];
+    for c in 'b'..='y' {
+        let mut big = instance(c);
+        big.env.insert("BIG".into(), Sealed(vec![1; 100_000]));
+        match store.commit(&[Change::PutInstance(Box::new(big.clone()))]) {
+            Ok(()) => kept.push(big.id),
+            Err(e) => {
+                refused += 1;
+                assert!(!e.to_string().is_empty());
+            }
+        }
+    }
+    assert!(refused > 0, "the disk was never full");
+    fs::remove_file(&filler).unwrap();
+    drop(file);
+    store.commit(&[Change::PutInstance(Box::new(instance('z')))]).unwrap();
+    kept.push(instance('z').id);
+    assert_eq!(store.load().unwrap().instances.into_keys().collect::<Vec<_>>(), kept);
+    drop(store);
+    let again = Store::open(at.0.path(), &box_id()).unwrap().load().unwrap();
+    assert_eq!(again.instances.into_keys().collect::<Vec<_>>(), kept);
+}

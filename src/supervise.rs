@@ -1,0 +1,306 @@
+//! F4: `berth serve`: parse, build, run, wait, drain. Each boot phase is consumed by the next.
+//!
+//! ```text
+//! Config -> Parts (store, keys, certificates, sockets) -> Running (tasks) -> drained
+//! ```
+//!
+//! The tasks, all owned here: `reconcile` (all mutable state), `edge` (connections), `admin` (the Unix socket),
+//! `certificates` (reload, renewal) and `watchdog`. A task that ends by itself ends the process: systemd starts a new
+//! one, which adopts what runs.
+
+mod adapt;
+mod backend;
+mod exposition;
+mod watchdog;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    admin,
+    authz::TokenTable,
+    catalog::{self, Catalog},
+    config::{self, Config},
+    docker, edge, link,
+    model::BoxId,
+    reconcile, route, secret, store, systemd, tls,
+};
+
+/// Where the appliance's configuration lies.
+pub const DEFAULT_CONFIG: &str = "/etc/berth/berth.toml";
+
+/// Link events that wait for the reconciler; past it the links wait.
+const LINK_EVENTS: usize = 1024;
+/// Requests on the admin socket get this long to end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs the supervisor until SIGTERM or SIGINT. Status 2 when the configuration is wrong, 1 when it cannot run.
+pub fn main(file: Option<&Path>) -> ExitCode {
+    systemd::init_log();
+    let config = match read_config(file) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("berth")
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(serve(config));
+            // What is still blocked (a commit on a dead disk, say) must not keep the process.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            ended
+        }
+        Err(e) => Err(e.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_config(file: Option<&Path>) -> Result<Config, crate::strict::Problems> {
+    match file {
+        Some(file) => config::load(file),
+        None if Path::new(DEFAULT_CONFIG).exists() => config::load(Path::new(DEFAULT_CONFIG)),
+        None => Ok(Config::default()),
+    }
+}
+
+/// A fresh box id, for a store that does not exist yet.
+fn fresh_box() -> Result<BoxId> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("the operating system gives no random numbers")?;
+    Ok(BoxId::from_random(bytes))
+}
+
+/// Everything that can fail before anything runs.
+struct Built {
+    config: Config,
+    catalog: Arc<Catalog>,
+    store: store::Store,
+    key: secret::BoxKey,
+    router: Arc<route::Router>,
+    certificates: tls::Certificates,
+    https: std::net::TcpListener,
+    http: std::net::TcpListener,
+    admin: tokio::net::UnixListener,
+    agent: PathBuf,
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut running = build(config)?.run()?;
+    let why = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => running.reload(),
+            ended = running.tasks.join_next() => break Err(ended_early(ended)),
+        }
+    };
+    running.drain().await;
+    why
+}
+
+fn ended_early(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> anyhow::Error {
+    match ended {
+        Some(Ok(name)) => anyhow!("the task {name} ended by itself"),
+        Some(Err(e)) => anyhow!("a task ended in a panic: {e}"),
+        None => anyhow!("no task is left"),
+    }
+}
+
+fn build(config: Config) -> Result<Built> {
+    let catalog = Arc::new(catalog::load_dir(&config.types_dir).context("the instance types cannot be used")?);
+    // The store's lock comes first: it says that no other supervisor works on this state.
+    let store = store::Store::open(&config.state_dir, &fresh_box()?)?;
+    let key = secret::BoxKey::load_or_create(&config.state_dir.join("keys"))?;
+    let passed = systemd::passed_sockets()?;
+    let https = listener(passed.https, config.listen.https)?;
+    let http = listener(passed.http, config.listen.http)?;
+    let port = https.local_addr()?.port();
+    let router = Arc::new(route::Router::new(&config.domain, port));
+    let names = tls::Names {
+        domain: config.domain.clone(),
+        loopback: config.domain == "localhost",
+    };
+    let certificates = tls::Certificates::open(&config.tls, &config.state_dir, names, std::time::SystemTime::now())?;
+    let admin = admin::bind(&config.admin_socket())?;
+    let agent = std::env::current_exe().context("the path of this program is not known")?;
+    Ok(Built {
+        config,
+        catalog,
+        store,
+        key,
+        router,
+        certificates,
+        https,
+        http,
+        admin,
+        agent,
+    })
+}
+
+fn listener(passed: Option<std::net::TcpListener>, address: std::net::SocketAddr) -> Result<std::net::TcpListener> {
+    let listener = match passed {
+        Some(passed) => passed,
+        None => std::net::TcpListener::bind(address).with_context(|| {
+            format!(
+                "cannot listen on {address}: stop what listens there (`ss -ltnp`), or set [listen] to another address"
+            )
+        })?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Everything that runs.
+struct Running {
+    /// The named set: a task that ends in it ends the process.
+    tasks: JoinSet<&'static str>,
+    parts: Arc<backend::Parts>,
+    stop: watch::Sender<bool>,
+    drain_timeout: Duration,
+}
+
+impl Built {
+    /// Starts every task. Ready means: instances known, edge and admin socket open.
+    fn run(self) -> Result<Running> {
+        let limits = self.config.limits.clone();
+        let (events, link_events) = mpsc::channel(LINK_EVENTS);
+        let links = link::Registry::new(self.config.runtime_dir.clone(), events);
+        let tokens = TokenTable::new();
+        let routes = self.router.clone();
+        let (reconcile, task) = reconcile::spawn(reconcile::Deps {
+            store: self.store,
+            key: self.key,
+            engine: Arc::new(docker::Docker::new(&self.config.docker.socket)),
+            links: Arc::new(adapt::RealLinks(links.clone())),
+            tokens: Arc::new(adapt::RealTokens(tokens.clone())),
+            link_events,
+            catalog: self.catalog.clone(),
+            agent: self.agent,
+            images: self.config.docker.images.clone(),
+            max_instances: limits.instances,
+            max_tokens_per_instance: limits.tokens_per_instance,
+            max_message: limits.body_bytes,
+            endpoints: Box::new(move |id| routes.endpoints(id)),
+        })?;
+        let known = reconcile.clone();
+        let edge = edge::Edge::spawn(
+            edge::EdgeConfig {
+                domain: self.config.domain.clone(),
+                https_port: self.router.https_port(),
+                limits: limits.clone(),
+                allowed_origins: Vec::new(),
+                workers: edge::Workers::PerCore,
+            },
+            edge::Listeners {
+                https: vec![self.https],
+                http: vec![self.http],
+            },
+            links.clone(),
+            tokens,
+            Box::new(move |id| known.views().get(id).map(|v| v.state)),
+            &self.certificates,
+        )?;
+        let parts = Arc::new(backend::Parts {
+            reconcile,
+            catalog: self.catalog,
+            links,
+            edge,
+            router: self.router,
+            certificates: self.certificates,
+            started_at: jiff::Timestamp::now(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let _ = task.await;
+            "reconcile"
+        });
+        let served = admin::serve(
+            self.admin,
+            self.config.admin_socket(),
+            parts.clone(),
+            stopped.clone(),
+            ADMIN_DRAIN,
+        );
+        tasks.spawn(async move {
+            served.await;
+            "admin"
+        });
+        let certificates = parts.certificates.clone();
+        tasks.spawn(async move {
+            certificates.keep().await;
+            "certificates"
+        });
+        let watched = parts.clone();
+        tasks.spawn(async move {
+            watchdog::run(watched, stopped).await;
+            "watchdog"
+        });
+        log::info!(box_id = parts.reconcile.box_id().as_str(), domain = parts.router.domain(); "serving");
+        systemd::ready(&format!("serving {}", parts.router.domain()));
+        Ok(Running {
+            tasks,
+            parts,
+            stop,
+            drain_timeout: limits.drain_timeout,
+        })
+    }
+}
+
+impl Running {
+    /// SIGHUP: certificate files are read again at once.
+    fn reload(&self) {
+        match self.parts.certificates.refresh(std::time::SystemTime::now()) {
+            Ok(true) => log::info!("certificates were read again"),
+            Ok(false) => log::info!("certificates are the same"),
+            Err(e) => log::error!("certificates were not read again; the old ones stay: {e}"),
+        }
+    }
+
+    /// Takes nothing new, lets calls in flight end within the bound, keeps what is only in memory. Instances run on.
+    async fn drain(mut self) {
+        systemd::stopping();
+        log::info!("draining");
+        let clean = self.parts.edge.drain(self.drain_timeout).await;
+        if !clean {
+            log::warn!("calls were cut: they took longer than {:?}", self.drain_timeout);
+        }
+        let _ = self.stop.send(true);
+        self.parts.reconcile.shutdown().await;
+        let ended = async {
+            let mut left = 3;
+            while left > 0 && self.tasks.join_next().await.is_some() {
+                left -= 1;
+            }
+        };
+        // reconcile, admin and watchdog end by themselves; certificates never do.
+        let _ = tokio::time::timeout(ADMIN_DRAIN * 2, ended).await;
+        self.tasks.abort_all();
+        log::info!("stopped");
+    }
+}

@@ -1,0 +1,124 @@
+//! What stands behind the admin API: the handles of the running parts, put together.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+
+use super::exposition;
+use crate::{
+    admin::{Backend, LogQuery, Status, TypeView},
+    catalog::{Catalog, Egress, InstanceType, Transport},
+    edge::EdgeHandle,
+    link::Registry,
+    model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    reconcile,
+    route::Router,
+    tls::Certificates,
+};
+
+/// Pieces of a log that wait for a slow reader.
+const LOG_QUEUE: usize = 32;
+
+/// The handles of everything that runs.
+pub(super) struct Parts {
+    pub(super) reconcile: reconcile::Handle,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) links: Registry,
+    pub(super) edge: EdgeHandle,
+    pub(super) router: Arc<Router>,
+    pub(super) certificates: Certificates,
+    pub(super) started_at: jiff::Timestamp,
+}
+
+impl Backend for Parts {
+    async fn submit(&self, action: Action) -> Result<Outcome, Refusal> {
+        self.reconcile.submit(action).await
+    }
+
+    fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>> {
+        self.reconcile.views()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.reconcile.changed()
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
+        self.reconcile.tokens().await
+    }
+
+    async fn logs(&self, id: InstanceId, query: LogQuery) -> Result<mpsc::Receiver<Result<Bytes, String>>, Refusal> {
+        let mut lines = self.reconcile.logs(&id, query.follow, query.tail)?;
+        let (tx, rx) = mpsc::channel(LOG_QUEUE);
+        // Ends with the log, or with its reader.
+        tokio::spawn(async move {
+            loop {
+                let line = tokio::select! {
+                    line = lines.next() => line,
+                    () = tx.closed() => return,
+                };
+                let Some(line) = line else { return };
+                if tx.send(line.map_err(|e| e.to_string())).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(rx)
+    }
+
+    fn types(&self) -> Vec<TypeView> {
+        self.catalog.types.values().map(|t| type_view(t)).collect()
+    }
+
+    async fn status(&self) -> Status {
+        let snapshot = self.reconcile.snapshot();
+        let mut instances: BTreeMap<String, usize> = BTreeMap::new();
+        for view in snapshot.views.values() {
+            *instances.entry(view.state.to_string()).or_default() += 1;
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            box_id: self.reconcile.box_id().to_string(),
+            domain: self.router.domain().into(),
+            https: format!("https://{}{}/", self.router.domain(), self.router.port_suffix()),
+            started_at: self.started_at,
+            engine: snapshot.engine.clone().unwrap_or_else(|| "ok".into()),
+            instances,
+            certificate_sha256: self.certificates.fingerprint(),
+            ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
+            sealing: "key file keys/box.key in the state folder, readable by root only".into(),
+        }
+    }
+
+    fn ca_pem(&self) -> Option<String> {
+        self.certificates.ca_pem().map(str::to_owned)
+    }
+
+    async fn metrics(&self) -> String {
+        exposition::text(self).await
+    }
+}
+
+fn type_view(t: &InstanceType) -> TypeView {
+    let (transport, processes) = match &t.mcp.transport {
+        Transport::Stdio { processes, .. } => ("stdio", Some(format!("{processes:?}").to_lowercase())),
+        Transport::Http { .. } => ("http", None),
+    };
+    TypeView {
+        name: t.name.to_string(),
+        title: t.title.clone(),
+        description: t.description.clone(),
+        homepage: t.homepage.clone(),
+        image: t.image.reference.clone(),
+        transport: transport.into(),
+        processes,
+        size: t.size.to_string(),
+        network: match t.egress {
+            Egress::None => "none".into(),
+            Egress::Internet => "internet".into(),
+        },
+        volume: t.volume.clone(),
+    }
+}

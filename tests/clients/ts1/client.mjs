@@ -1,0 +1,39 @@
+// The official TypeScript SDK 1.x as a client. Run by tests/clients/run.
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import {
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  ListRootsRequestSchema,
+  LoggingMessageNotificationSchema,
+  ResourceUpdatedNotificationSchema,
+} from '@modelcontextprotocol/sdk/types.js';
+import { headers, main, url } from '../node/scenarios.mjs';
+
+const schemas = {
+  'sampling/createMessage': CreateMessageRequestSchema,
+  'elicitation/create': ElicitRequestSchema,
+  'roots/list': ListRootsRequestSchema,
+  'notifications/message': LoggingMessageNotificationSchema,
+  'notifications/resources/updated': ResourceUpdatedNotificationSchema,
+};
+
+const sdk = {
+  async connect({ capabilities = {}, fetch, prepare }) {
+    const client = new Client({ name: 'berth-test-ts1', version: '1.0.0' }, { capabilities });
+    prepare?.(client);
+    const transport = new StreamableHTTPClientTransport(url(), { requestInit: { headers: headers() }, fetch });
+    await client.connect(transport);
+    return { client, transport };
+  },
+  protocol: (client, transport) => transport.protocolVersion,
+  call: (client, name, args, options) => client.callTool({ name, arguments: args }, undefined, options),
+  async pick(client, names) {
+    const { tools } = await client.listTools();
+    return names.find((name) => tools.some((tool) => tool.name === name)) ?? names[0];
+  },
+  onRequest: (client, method, handler) => client.setRequestHandler(schemas[method], handler),
+  onNotification: (client, method, handler) => client.setNotificationHandler(schemas[method], handler),
+};
+
+await main(sdk);

@@ -1,0 +1,164 @@
+//! What must be true of the tree itself: floors, opening words, sizes, and what must be absent.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("readable") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|x| x == "rs") && !path.to_string_lossy().ends_with("tests.rs") {
+            out.push(path);
+        }
+    }
+}
+
+fn all() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    sources(&root, &mut paths);
+    paths.sort();
+    assert!(paths.len() > 20, "only {} sources found", paths.len());
+    paths
+        .into_iter()
+        .map(|p| {
+            let name = p.strip_prefix(&root).expect("below src").display().to_string();
+            (name, fs::read_to_string(&p).expect("readable"))
+        })
+        .collect()
+}
+
+/// The text before the tests of a file.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]").next().unwrap_or(text)
+}
+
+/// A module's floor. The agent stands on its own: model, mcp and nothing else.
+fn floor(module: &str) -> Option<u8> {
+    Some(match module {
+        "model" => 0,
+        "strict" | "config" | "catalog" | "plan" | "route" | "authz" | "mcp" | "record" => 1,
+        "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "metrics" | "systemd" => 2,
+        "reconcile" | "edge" | "admin" | "agent" => 3,
+        "supervise" | "cli" => 4,
+        _ => return None,
+    })
+}
+
+fn imports(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let code: String = without_tests(text)
+        .lines()
+        .filter(|l| !l.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + 7..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut word = String::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if depth == 0 && (c.is_alphanumeric() || c == '_' || c == ':' || c == ',') {
+                    word.push(c);
+                }
+            }
+            found.extend(
+                word.split(',')
+                    .filter_map(|w| w.split(':').next())
+                    .filter(|w| !w.is_empty())
+                    .map(str::to_owned),
+            );
+        } else {
+            found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_run_down_the_floors() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (name, text) in all() {
+        let module = name.split(['/', '.']).next().unwrap_or_default().to_owned();
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let own =
+            floor(&module).unwrap_or_else(|| panic!("src/{name}: module {module} has no floor; give it one here"));
+        for import in imports(&text) {
+            let Some(theirs) = floor(&import) else { continue };
+            seen += 1;
+            let sideways = own == 3 && theirs == 3 && import != module;
+            let agent = module == "agent" && !["model", "mcp", "agent"].contains(&import.as_str());
+            if theirs > own || sideways || agent {
+                wrong.push(format!("src/{name} (F{own}) imports {import} (F{theirs})"));
+            }
+        }
+    }
+    assert!(
+        seen > 50,
+        "only {seen} imports found: does this test still read the sources?"
+    );
+    assert!(wrong.is_empty(), "imports that do not run down:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let bad: Vec<_> = all()
+        .into_iter()
+        .filter(|(_, t)| !t.starts_with("//!"))
+        .map(|(n, _)| n)
+        .collect();
+    assert!(bad.is_empty(), "files that do not open with //!: {bad:?}");
+}
+
+#[test]
+fn files_stay_small() {
+    let bad: Vec<_> = all()
+        .into_iter()
+        .map(|(n, t)| (n, without_tests(&t).lines().count()))
+        .filter(|(_, lines)| *lines > 600)
+        .collect();
+    assert!(bad.is_empty(), "files over 600 lines without their tests: {bad:?}");
+}
+
+#[test]
+fn what_must_be_absent() {
+    let mut bad = Vec::new();
+    for (name, text) in all() {
+        for word in ["utils", "common", "helpers", "manager", "misc"] {
+            if name.split(['/', '.']).any(|p| p == word) {
+                bad.push(format!("src/{name}: a module named {word}"));
+            }
+        }
+        let code = without_tests(&text);
+        // The last three ask the C library for names: in a static binary that loads foreign modules and crashes.
+        for word in [
+            "todo!(",
+            "unimplemented!(",
+            "dbg!(",
+            ".unwrap()",
+            "::from_name(",
+            "lookup_host(",
+            "to_socket_addrs(",
+        ] {
+            if code.contains(word) {
+                bad.push(format!("src/{name}: {word}"));
+            }
+        }
+        if !name.starts_with("cli") && code.contains("println!(") && !code.contains("eprintln!(") {
+            bad.push(format!("src/{name}: println! outside the CLI"));
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
