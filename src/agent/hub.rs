@@ -12,7 +12,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
-use super::journal;
+use super::journal::{self, LastWords};
 use super::process::{self, Handle};
 use super::reap::Reaper;
 use super::slot::{Head, Slot};
@@ -46,6 +46,8 @@ pub(super) struct Hub {
     probes: RefCell<HashMap<u64, oneshot::Sender<Option<String>>>>,
     wake: Notify,
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Of the process that was started last.
+    pub(super) words: RefCell<Rc<LastWords>>,
     pub(super) recipe: Recipe,
     pub(super) reaper: Rc<Reaper>,
     board: Rc<Board>,
@@ -72,6 +74,7 @@ impl Hub {
             probes: RefCell::default(),
             wake: Notify::new(),
             scratch: RefCell::new(vec![0; 32 * 1024].into()),
+            words: RefCell::default(),
             recipe,
             reaper,
             board,
@@ -193,7 +196,14 @@ impl Hub {
                     self.board.set(AgentState::Ready, None);
                 }
             }
-            Effect::Failed(why) => self.board.set(AgentState::Failed, Some(why)),
+            Effect::Failed(mut why) => {
+                // A server that was silent for too long is stopped: what it said by then is all there is.
+                let said = self.words.borrow().text();
+                if !said.is_empty() && !why.contains(process::LAST_WORDS) {
+                    why = format!("{why}; {}{said}", process::LAST_WORDS);
+                }
+                self.board.set(AgentState::Failed, Some(why));
+            }
             Effect::Log(text) => journal::say("bridge", &text),
         }
     }
@@ -214,6 +224,8 @@ impl Hub {
         self.running.set(self.running.get().saturating_sub(1));
         if self.procs.borrow_mut().remove(&id).is_some() {
             self.with(|b, now| b.gone(now, id, why));
+        } else {
+            self.with(|b, _| b.reaped());
         }
     }
 

@@ -25,6 +25,8 @@ use super::spawn::{self, Environment};
 use crate::mcp::bridge::ProcId;
 use crate::mcp::frame::Splitter;
 
+/// Comes before what a process said last.
+pub(super) const LAST_WORDS: &str = "its last words: ";
 /// How long a process has to end after its stdin was closed, and again after SIGTERM.
 const STEP: Duration = Duration::from_secs(2);
 /// How long the end of a process waits for the rest of its stderr.
@@ -80,6 +82,7 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
         stopped: Notify::new(),
     });
     let words = Rc::new(LastWords::default());
+    *hub.words.borrow_mut() = Rc::clone(&words);
     journal::drain(
         "server".into(),
         child.stderr,
@@ -97,7 +100,7 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
         let why = if said.is_empty() {
             format!("the server {ended}")
         } else {
-            format!("the server {ended}; its last words: {said}")
+            format!("the server {ended}; {LAST_WORDS}{said}")
         };
         handle2.stopping.set(true);
         handle2.stopped.notify_one();

@@ -161,7 +161,7 @@ impl Bridge {
         self.log(format!(
             "the server wrote a line of more than {limit} bytes that answers no call; it is ended"
         ));
-        self.effects.push(Effect::Stop(proc));
+        self.order_stop(proc);
         self.gone(now, proc, &text);
     }
 

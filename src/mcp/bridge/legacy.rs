@@ -251,7 +251,8 @@ impl Bridge {
 
     /// `initialize`: opens a session.
     fn initialize(&mut self, now: Instant, wire: WireId, accepts: Accepts, m: &Message<'_>) {
-        if self.sessions.len() >= self.config.max_sessions {
+        // Processes that are about to end still count, or opening and deleting in a loop would pile them up.
+        if self.sessions.len() + self.stopping / 2 >= self.config.max_sessions {
             let text = "all sessions of this server are taken, try again later";
             return self.refuse(wire, 503, m.id, codes::BUSY, text, None);
         }

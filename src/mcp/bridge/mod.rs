@@ -31,6 +31,8 @@ mod notices;
 mod procs;
 mod sessions;
 mod suspend;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod translate;
 
@@ -313,6 +315,8 @@ pub struct Bridge {
     waiting: Vec<legacy::Waiting>,
     tools: modern::Mirrored,
     replay_total: usize,
+    /// Processes that were told to stop and have not ended yet.
+    stopping: usize,
     effects: Vec<Effect>,
 }
 
@@ -347,6 +351,7 @@ impl Bridge {
             waiting: Vec::new(),
             tools: modern::Mirrored::default(),
             replay_total: 0,
+            stopping: 0,
             effects: Vec::new(),
         }
     }
@@ -384,6 +389,32 @@ impl Bridge {
             self.asks.len() + self.suspended.len(),
             self.procs.len(),
         ]
+    }
+
+    /// A process that was told to stop has ended.
+    pub fn reaped(&mut self) {
+        self.stopping = self.stopping.saturating_sub(1);
+    }
+
+    /// Tells the caller to end a process.
+    fn order_stop(&mut self, proc: ProcId) {
+        self.stopping += 1;
+        self.effects.push(Effect::Stop(proc));
+    }
+
+    /// Gives memory back after a rush.
+    fn shrink(&mut self) {
+        fn trim<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+            if map.capacity() > 1024 && map.len() < map.capacity() / 8 {
+                map.shrink_to(map.len() * 2);
+            }
+        }
+        trim(&mut self.sessions);
+        trim(&mut self.keys);
+        trim(&mut self.calls);
+        trim(&mut self.lanes);
+        trim(&mut self.moved);
+        trim(&mut self.asks);
     }
 
     fn fresh(&mut self) -> u64 {

@@ -127,7 +127,7 @@ impl Bridge {
             if p.role == Role::Twin {
                 self.modern_only = Some(why.clone());
             }
-            self.effects.push(Effect::Stop(proc));
+            self.order_stop(proc);
             return self.gone(now, proc, &why);
         };
         p.era = Era::Legacy;
@@ -160,7 +160,7 @@ impl Bridge {
 
     /// Stops a process: what it was still asked is answered with an error.
     pub(super) fn stop(&mut self, now: Instant, proc: ProcId) {
-        self.effects.push(Effect::Stop(proc));
+        self.order_stop(proc);
         self.gone(now, proc, "the server process was stopped");
     }
 
@@ -198,7 +198,9 @@ impl Bridge {
                 ));
                 return self.start(now);
             }
-            return self.effects.push(Effect::Failed(format!("{why} before it answered")));
+            return self
+                .effects
+                .push(Effect::Failed(format!("{why}, before its first answer")));
         }
         let quick = now < p.born + QUICK;
         self.standing.quick = if quick { self.standing.quick + 1 } else { 1 };
@@ -306,7 +308,7 @@ impl Bridge {
         }
         for id in late {
             let why = format!("the server gave no answer within {} ms", self.config.start.as_millis());
-            self.effects.push(Effect::Stop(id));
+            self.order_stop(id);
             self.gone(now, id, &why);
         }
         let idle = self.config.idle;

@@ -127,7 +127,11 @@ impl Bridge {
             }
         }
         let lane = from.map_or(standing, |f| f.lane);
-        if self.lanes.get(&lane).is_none_or(|l| l.session != Some(no)) {
+        if self
+            .lanes
+            .get(&lane)
+            .is_none_or(|l| l.session != Some(no) || !(l.opened || l.standing))
+        {
             // That stream has said all it had to say.
             self.effects.push(Effect::Close(wire));
             return;

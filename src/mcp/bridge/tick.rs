@@ -16,6 +16,7 @@ impl Bridge {
         self.tick_suspended(now);
         self.tick_lanes(now);
         self.tick_sessions(now);
+        self.shrink();
     }
 
     fn tick_calls(&mut self, now: Instant) {

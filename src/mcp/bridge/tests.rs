@@ -1,0 +1,360 @@
+//! The bridge with a clock and a server that the test plays.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::mcp::frame::Line;
+
+struct Play {
+    bridge: Bridge,
+    now: Instant,
+    wire: u64,
+    effects: Vec<Effect>,
+}
+
+impl Play {
+    fn new(processes: Processes) -> Self {
+        let config = Config {
+            processes,
+            max_sessions: 4,
+            idle: Duration::from_secs(60),
+            vanish: Duration::from_secs(30),
+            call: Duration::from_secs(100),
+            start: Duration::from_secs(20),
+            max_message: 100_000,
+        };
+        let mut n = 0u8;
+        let random = Box::new(move |out: &mut [u8]| {
+            n = n.wrapping_add(1);
+            out.fill(n);
+        });
+        let mut play = Self {
+            bridge: Bridge::new(config, random),
+            now: Instant::now(),
+            wire: 0,
+            effects: Vec::new(),
+        };
+        play.bridge.start(play.now);
+        play.settle();
+        play
+    }
+
+    /// Plays the server: answers what it knows at once. Processes that were started are returned.
+    fn settle(&mut self) -> Vec<ProcId> {
+        let mut started = Vec::new();
+        loop {
+            let effects = self.bridge.take_effects();
+            if effects.is_empty() {
+                return started;
+            }
+            for e in effects {
+                match e {
+                    Effect::Spawn(id) => started.push(id),
+                    Effect::Input(id) => self.serve(id),
+                    Effect::Stop(_) => self.bridge.reaped(),
+                    other => self.effects.push(other),
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, proc: ProcId) {
+        let mut input = Vec::new();
+        self.bridge.take_input(proc, &mut input);
+        for line in input.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+            let m: Value = serde_json::from_slice(line).expect("one JSON a line");
+            let answer = match m["method"].as_str().unwrap_or_default() {
+                "server/discover" => {
+                    json!({"jsonrpc": "2.0", "id": m["id"], "error": {"code": -32601, "message": "?"}})
+                }
+                "initialize" => json!({"jsonrpc": "2.0", "id": m["id"], "result":
+                    {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}}),
+                "quick" => json!({"jsonrpc": "2.0", "id": m["id"], "result": {}}),
+                "ask" => json!({"jsonrpc": "2.0", "id": "q", "method": "roots/list"}),
+                _ => continue,
+            };
+            self.say(proc, &answer);
+        }
+    }
+
+    fn say(&mut self, proc: ProcId, m: &Value) {
+        self.bridge.line(self.now, proc, &Line::Whole(m.to_string().as_bytes()));
+    }
+
+    fn post(&mut self, session: &str, body: &Value) -> u64 {
+        self.wire += 1;
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/json".parse().expect("header"));
+        if !session.is_empty() {
+            headers.insert("mcp-session-id", session.parse().expect("header"));
+        }
+        self.bridge
+            .post(self.now, self.wire, &headers, body.to_string().as_bytes());
+        self.settle();
+        self.wire
+    }
+
+    fn get(&mut self, session: &str) -> u64 {
+        self.wire += 1;
+        let mut headers = HeaderMap::new();
+        headers.insert("mcp-session-id", session.parse().expect("header"));
+        self.bridge.get(self.now, self.wire, &headers);
+        self.settle();
+        self.wire
+    }
+
+    fn session(&mut self) -> String {
+        let init = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize",
+            "params": {"protocolVersion": "2025-11-25", "capabilities": {}}});
+        let wire = self.post("", &init);
+        self.answer(wire).and_then(|a| a.session).expect("a session")
+    }
+
+    fn answer(&mut self, wire: u64) -> Option<Answer> {
+        self.effects.iter().find_map(|e| match e {
+            Effect::Answer(w, a) if *w == wire => Some(a.clone()),
+            _ => None,
+        })
+    }
+
+    fn sent(&self, wire: u64) -> String {
+        let sent = self.effects.iter().filter_map(|e| match e {
+            Effect::Send(w, bytes) if *w == wire => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    fn after(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.bridge.tick(self.now);
+            self.settle();
+        }
+    }
+
+    fn standing(&self) -> ProcId {
+        self.bridge.standing.proc.expect("a standing process")
+    }
+}
+
+fn request(id: u64, method: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method})
+}
+
+#[test]
+fn a_long_call_becomes_a_stream_that_is_kept_alive_and_ends() {
+    let mut p = Play::new(Processes::Shared);
+    let session = p.session();
+    let wire = p.post(&session, &request(1, "long"));
+    p.after(4);
+    assert!(!p.effects.iter().any(|e| matches!(e, Effect::Open(w, _) if *w == wire)));
+    p.after(1);
+    assert!(p.effects.contains(&Effect::Open(wire, Some(session))));
+    p.after(30);
+    assert!(p.sent(wire).matches(": keep-alive").count() >= 2, "{}", p.sent(wire));
+    p.after(70);
+    assert!(p.sent(wire).contains("-32002"), "{}", p.sent(wire));
+    assert!(p.effects.contains(&Effect::Close(wire)));
+}
+
+#[test]
+fn five_quick_deaths_are_the_end() {
+    let mut p = Play::new(Processes::Shared);
+    for death in 1..=5 {
+        assert!(p.effects.contains(&Effect::Ready));
+        p.effects.clear();
+        let proc = p.standing();
+        p.bridge.gone(p.now, proc, "the server exited with status 1");
+        p.settle();
+        let failed = p
+            .effects
+            .iter()
+            .any(|e| matches!(e, Effect::Failed(why) if why.contains("5 times")));
+        assert_eq!(failed, death == 5, "{death}");
+        p.after(2);
+    }
+}
+
+#[test]
+fn a_question_without_a_stream_is_answered_with_an_error_in_time() {
+    let mut p = Play::new(Processes::Shared);
+    let session = p.session();
+    let proc = p.standing();
+    p.say(proc, &request(9, "roots/list"));
+    assert_eq!(p.bridge.asks.len(), 1);
+    p.after(6);
+    assert_eq!(p.bridge.asks.len(), 0);
+    // With a stream it is asked, and the answer finds its way back.
+    let stream = p.get(&session);
+    assert!(!p.sent(stream).contains("roots/list"), "its time was over");
+    p.say(proc, &request(10, "roots/list"));
+    p.settle();
+    assert!(p.sent(stream).contains("roots/list"));
+    let id = *p.bridge.asks.keys().next().expect("an ask");
+    let other = p.session();
+    p.post(&other, &json!({"jsonrpc": "2.0", "id": id, "result": {}}));
+    assert_eq!(p.bridge.asks.len(), 1, "another session's answer counts for nothing");
+    p.post(&session, &json!({"jsonrpc": "2.0", "id": id, "result": {}}));
+    assert_eq!(p.bridge.asks.len(), 0);
+    // Two sessions: nobody may be asked.
+    p.say(proc, &request(11, "roots/list"));
+    assert_eq!(p.bridge.asks.len(), 0);
+}
+
+#[test]
+fn a_server_that_does_not_read_makes_busy_not_memory() {
+    let mut p = Play::new(Processes::Shared);
+    let session = p.session();
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", "application/json".parse().expect("header"));
+    headers.insert("mcp-session-id", session.parse().expect("header"));
+    let mut refused = 0;
+    for id in 0..40 {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": "x", "params": {"p": "x".repeat(50_000)}}).to_string();
+        p.bridge.post(p.now, 1000 + id, &headers, body.as_bytes());
+        refused += p
+            .bridge
+            .take_effects()
+            .iter()
+            .filter(|e| matches!(e, Effect::Answer(_, a) if a.status == 503))
+            .count();
+    }
+    assert!(refused >= 15, "{refused}");
+}
+
+#[test]
+fn replay_is_bounded() {
+    let mut p = Play::new(Processes::Shared);
+    let session = p.session();
+    p.get(&session);
+    let proc = p.standing();
+    for i in 0..2000 {
+        p.say(
+            proc,
+            &json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x".repeat(i)}}),
+        );
+        p.settle();
+    }
+    let s = p.bridge.sessions.values().next().expect("a session");
+    assert!(s.replay.len() <= REPLAY.0 && s.replay_bytes <= REPLAY.1);
+    assert_eq!(p.bridge.replay_total, s.replay_bytes);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open,
+    Call(usize, u64, &'static str),
+    Get(usize),
+    Delete(usize),
+    Drop(u64),
+    Die,
+    Late(u64),
+    Modern(u64, &'static str),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let method = || prop_oneof![Just("quick"), Just("long"), Just("ask"), Just("resources/subscribe")];
+    prop_oneof![
+        Just(Step::Open),
+        (0..5usize, 0..4u64, method()).prop_map(|(s, id, m)| Step::Call(s, id, m)),
+        (0..5usize).prop_map(Step::Get),
+        (0..5usize).prop_map(Step::Delete),
+        (0..40u64).prop_map(Step::Drop),
+        Just(Step::Die),
+        (0..40u64).prop_map(Step::Late),
+        (0..4u64, method()).prop_map(|(id, m)| Step::Modern(id, m)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    /// Whatever happens in whatever order: no exchange is answered twice, every exchange ends, and once everybody is
+    /// gone nothing is left but the standing process.
+    #[test]
+    fn nothing_is_left_behind(
+        per_session in any::<bool>(), steps in proptest::collection::vec(step(), 0..60),
+    ) {
+        let mut p = Play::new(if per_session { Processes::Session } else { Processes::Shared });
+        let mut sessions: Vec<String> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Open => {
+                    if p.bridge.sessions() < 4 && p.bridge.standing_ready().is_some() {
+                        sessions.push(p.session());
+                    }
+                }
+                Step::Call(s, id, method) => {
+                    let key = sessions.get(s).cloned().unwrap_or_else(|| "none".to_owned());
+                    let mut m = request(id, method);
+                    m["params"] = json!({"uri": "file:///x"});
+                    p.post(&key, &m);
+                }
+                Step::Get(s) => {
+                    let key = sessions.get(s).cloned().unwrap_or_else(|| "none".to_owned());
+                    p.get(&key);
+                }
+                Step::Delete(s) => {
+                    let mut headers = HeaderMap::new();
+                    let key = sessions.get(s).cloned().unwrap_or_else(|| "none".to_owned());
+                    headers.insert("mcp-session-id", key.parse().expect("header"));
+                    p.wire += 1;
+                    p.bridge.delete(p.now, p.wire, &headers);
+                    p.settle();
+                }
+                Step::Drop(wire) => {
+                    let over = p.effects.iter().any(|e| match e {
+                        Effect::Answer(w, _) | Effect::Close(w) => *w == wire,
+                        _ => false,
+                    });
+                    if !over && wire >= 1 && wire <= p.wire {
+                        p.bridge.closed(p.now, wire);
+                        p.effects.push(Effect::Close(wire));
+                        p.settle();
+                    }
+                }
+                Step::Die => {
+                    let any = p.bridge.procs.keys().copied().min();
+                    if let Some(proc) = any {
+                        p.bridge.gone(p.now, proc, "it died");
+                        p.settle();
+                    }
+                }
+                Step::Late(seconds) => p.after(seconds),
+                Step::Modern(id, method) => {
+                    p.wire += 1;
+                    let mut headers = HeaderMap::new();
+                    headers.insert("content-type", "application/json".parse().expect("header"));
+                    headers.insert("mcp-protocol-version", "2026-07-28".parse().expect("header"));
+                    headers.insert("mcp-method", method.parse().expect("header"));
+                    let mut m = request(id, method);
+                    m["params"]["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                        "io.modelcontextprotocol/clientCapabilities": {}});
+                    p.bridge.post(p.now, p.wire, &headers, m.to_string().as_bytes());
+                    p.settle();
+                }
+            }
+        }
+        for wire in 1..=p.wire {
+            let over = p.effects.iter().filter(|e| match e {
+                Effect::Answer(w, _) | Effect::Close(w) => *w == wire,
+                _ => false,
+            }).count();
+            prop_assert!(over <= 1, "wire {} ended {} times", wire, over);
+            if over == 0 {
+                p.bridge.closed(p.now, wire);
+                p.effects.push(Effect::Close(wire));
+                p.settle();
+            }
+        }
+        p.after(300);
+        let [sessions, calls, lanes, asks, procs] = p.bridge.held();
+        prop_assert_eq!((sessions, calls, lanes, asks), (0, 0, 0, 0));
+        prop_assert!(procs <= 1);
+        prop_assert_eq!(p.bridge.replay_total, 0);
+    }
+}
