@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
 use super::journal::{self, LastWords};
+use super::memory;
 use super::process::{self, Handle};
 use super::reap::Reaper;
 use super::slot::{Head, Slot};
@@ -22,6 +23,8 @@ use crate::model::{AgentState, Secret};
 
 /// How often the bridge looks at its deadlines while something is under way, and while nothing is.
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// So many slow ticks without a request, and memory is given back.
+const IDLE_TICKS: u32 = 2;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const NO_BUFFER: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -88,6 +91,7 @@ impl Hub {
         self.with(|b, now| b.start(now));
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
+            let (mut seen, mut quiet) = (this.next.get(), 0);
             loop {
                 if this.busy() {
                     tokio::time::sleep(TICKS.0).await;
@@ -95,6 +99,12 @@ impl Hub {
                     let _ = tokio::time::timeout(TICKS.1, this.wake.notified()).await;
                 }
                 this.with(|b, now| b.tick(now));
+                let idle = !this.busy() && seen == this.next.get();
+                seen = this.next.get();
+                quiet = if idle { quiet + 1 } else { 0 };
+                if quiet == IDLE_TICKS {
+                    memory::give_back();
+                }
             }
         });
     }

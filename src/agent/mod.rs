@@ -17,6 +17,7 @@
 mod hub;
 mod journal;
 mod link;
+mod memory;
 mod orders;
 mod process;
 mod proxy;
