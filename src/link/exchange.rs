@@ -290,6 +290,7 @@ async fn pump<S: BodySource>(
                 }
             }
         };
+        let ended = piece.is_none();
         let sent = match piece {
             None if chunked => timeout_send(conn, wire::LAST_CHUNK, limit).await,
             None => return Ok(None),
@@ -302,8 +303,8 @@ async fn pump<S: BodySource>(
             Some(Ok(piece)) => timeout_send(conn, &piece, limit).await,
         };
         match sent {
-            Ok(()) if framed.is_empty() && chunked => return Ok(None),
-            Ok(()) => framed.clear(),
+            Ok(()) if ended => return Ok(None),
+            Ok(()) => {}
             Err((_, e)) => {
                 // It closed its reading side: perhaps after an answer.
                 let head = timeout(Duration::from_secs(1), read_head::<S::Error>(conn, request, false)).await;
