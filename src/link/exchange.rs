@@ -20,6 +20,8 @@ use super::{
 
 /// How long a request waits for a connection.
 const WAIT: Duration = Duration::from_secs(5);
+/// Connections that one request may find dead: the whole pool of an agent that died, and no more.
+const MAX_DEAD: usize = 600;
 /// See the module's text.
 const UNREAD: usize = 4096;
 
@@ -125,7 +127,7 @@ impl Link {
         mut payload: Payload<S>,
         first_byte: Duration,
     ) -> Result<Reply, CallError<S::Error>> {
-        let mut resets = 0;
+        let (mut resets, mut dead) = (0, 0);
         let out = first_write(request, &payload);
         loop {
             let mut conn = self.pool.take(WAIT).await.map_err(|e| match e {
@@ -135,14 +137,13 @@ impl Link {
             match attempt(&mut conn, request, &out, &mut payload, first_byte).await {
                 Ok((head, early)) => return Ok(self.reply(conn, head, early)),
                 Err(Failed::For(e)) => return Err(e),
-                // Idle connections that died with their agent: each is met at most once.
-                Err(Failed::Unseen(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                    resets += 1;
-                    if resets > 1 {
+                Err(Failed::Unseen(e)) => {
+                    dead += 1;
+                    resets += usize::from(e.kind() == io::ErrorKind::ConnectionReset);
+                    if resets > 1 || dead > MAX_DEAD {
                         return Err(CallError::Lost(e));
                     }
                 }
-                Err(Failed::Unseen(_)) => {}
             }
         }
     }
