@@ -26,7 +26,12 @@ const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let one_thread = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
     match args[..] {
         ["backend", "unix", path] => one_thread().block_on(async {
             let _ = std::fs::remove_file(path);
@@ -37,7 +42,7 @@ fn main() {
             }
         }),
         ["backend", "dial", path, count] => one_thread().block_on(async {
-            let dialers = (0..count.parse().unwrap()).map(|_| {
+            for _ in 0..count.parse().unwrap() {
                 let path = path.to_owned();
                 tokio::spawn(async move {
                     loop {
@@ -46,11 +51,9 @@ fn main() {
                             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                         }
                     }
-                })
-            });
-            for d in dialers.collect::<Vec<_>>() {
-                d.await.unwrap();
+                });
             }
+            std::future::pending().await
         }),
         ["edge", dir, port, workers] => {
             let workers = match workers.strip_prefix("own:") {
@@ -68,7 +71,10 @@ fn main() {
 }
 
 async fn edge(dir: &str, port: u16, workers: Workers) {
-    let names = Names { domain: "localhost".into(), loopback: true };
+    let names = Names {
+        domain: "localhost".into(),
+        loopback: true,
+    };
     let certificates = Certificates::open(&Tls::LocalCa, dir.as_ref(), names, SystemTime::now()).unwrap();
     let (events, mut seen) = tokio::sync::mpsc::channel(64);
     tokio::spawn(async move { while seen.recv().await.is_some() {} });
@@ -120,7 +126,9 @@ async fn answer(mut stream: UnixStream) {
             Ok(n @ 1..) => have += n,
             _ => return,
         }
-        let Some(head) = buf[..have].windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let Some(head) = buf[..have].windows(4).position(|w| w == b"\r\n\r\n") else {
+            continue;
+        };
         let length = buf[..head]
             .split(|b| *b == b'\n')
             .find_map(|l| {
@@ -135,7 +143,9 @@ async fn answer(mut stream: UnixStream) {
         have = 0;
         // The events stream of the agent's protocol must stay open.
         if buf.starts_with(b"GET /.berth/events") {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                .await;
             loop {
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 if stream.write_all(b"12\r\n{\"event\":\"alive\"}\n\r\n").await.is_err() {

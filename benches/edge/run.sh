@@ -107,10 +107,12 @@ printf '%-22s %3s %8s %8s %8s %6s %7s %10s\n' proxy c req/s p50/ms p99/ms errors
 for _ in $(seq "$rounds"); do
     for c in 1 32; do
         measure berth "$edge_pid" "https://localhost:$edge_port/mcp/$id" "$c"
+        [ -z "${BERTH_ONLY:-}" ] || continue
         measure nginx-auth_request "$nginx_pid" "https://localhost:$nginx_port/mcp" "$c"
         measure nginx-auth-internal "$nginx_pid" "https://localhost:$((nginx_port + 1))/mcp" "$c"
     done
 done
+[ -z "${BERTH_ONLY:-}" ] || exit 0
 echo
 echo "ratios, berth to nginx (best round of each; p50 below 1 is better)"
 awk '{ k = $1 " " $2; if ($3 > r[k]) r[k] = $3; if (!(k in p) || $4 < p[k]) p[k] = $4; if ($8 > u[k]) u[k] = $8 }

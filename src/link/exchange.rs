@@ -225,7 +225,7 @@ async fn attempt<S: BodySource>(
 async fn timeout_send(conn: &mut Conn, bytes: &[u8], limit: Duration) -> Result<(), (usize, io::Error)> {
     // Almost always the socket takes it at once: no timer then.
     match conn.stream.try_write(bytes) {
-        Ok(n) if n == bytes.len() => return Ok(()),
+        Ok(n) if n == bytes.len() => Ok(()),
         Ok(n) => {
             let rest = timeout(limit, conn.send(&bytes[n..])).await;
             rest.unwrap_or_else(|_| Err((0, io::ErrorKind::TimedOut.into())))
