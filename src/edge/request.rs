@@ -43,7 +43,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         Ok((link, token)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
             let answer = proxy(&client, &link, &token, request).await;
-            let status = answer.as_ref().map_or_else(|r| r.response().status(), Response::status);
+            let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
         }
