@@ -10,6 +10,9 @@ use hyper::body::Incoming;
 use rig::{PATIENCE, Rig, alive, call, events, initialize, order, until};
 use serde_json::{Value, json};
 
+/// Headers, body, status.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, u16);
+
 /// Reads a stream until its text fits.
 async fn read_until(body: &mut Incoming, fits: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
@@ -296,7 +299,7 @@ async fn what_is_wrong_is_refused_in_the_right_way() {
     assert!(full.headers.contains_key("retry-after"));
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let json_type = ("content-type", "application/json");
-    let cases: [(&[(&str, &str)], &str, u16); 9] = [
+    let cases: [Case<'_>; 9] = [
         (&[s], ping, 415),
         (&[s, json_type, ("accept", "text/html")], ping, 406),
         (&[json_type], ping, 400),

@@ -53,9 +53,9 @@ pub(super) fn spawn(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let parent = nix::unistd::getpid();
+    #[allow(unsafe_code)] // pre_exec is the only way to have setsid and PR_SET_PDEATHSIG in the child
     // SAFETY: between fork and exec the closure makes three system calls and touches no memory but its own copy of
     // `parent`; none of them allocates or takes a lock.
-    #[allow(unsafe_code)] // pre_exec is the only way to have setsid and PR_SET_PDEATHSIG in the child
     unsafe {
         c.pre_exec(move || {
             nix::unistd::setsid()?;

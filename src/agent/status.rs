@@ -50,10 +50,6 @@ impl Board {
         }
     }
 
-    pub(super) fn state(&self) -> AgentState {
-        self.state.get()
-    }
-
     /// The hash of the order that was taken.
     pub(super) fn spec(&self) -> Option<String> {
         self.spec.borrow().clone()

@@ -108,7 +108,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn lines(max: usize, chunks: &[&[u8]]) -> Vec<Result<Vec<u8>, (Vec<u8>, Vec<u8>)>> {
+    type Cut = Result<Vec<u8>, (Vec<u8>, Vec<u8>)>;
+
+    fn lines(max: usize, chunks: &[&[u8]]) -> Vec<Cut> {
         let mut s = Splitter::new(max);
         let mut out = Vec::new();
         for c in chunks {

@@ -177,7 +177,10 @@ impl Bridge {
             What::Plain | What::Listen => {
                 let Some(lane) = call.lane else { return };
                 let json = self.restore(m, id, &call);
-                let status = meta::status_of(m.error, self.lanes.get(&lane).is_some_and(|l| l.session.is_none()));
+                if call.session.is_none() {
+                    self.tools.learn(m.result.unwrap_or_default());
+                }
+                let status = meta::status_of(m.error, call.session.is_none());
                 self.respond(now, lane, json, status);
             }
             What::Opening => self.opened(now, &call, m),
@@ -185,7 +188,7 @@ impl Bridge {
             What::Handshake => self.greeted(now, proc, m),
             What::Health(ticket) => self.effects.push(Effect::Health(ticket, None)),
             What::Unheard => {}
-            What::Translated(_) => self.translated(now, call, m),
+            What::Translated(_) => self.translated(now, call, m, id),
         }
     }
 

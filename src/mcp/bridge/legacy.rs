@@ -56,6 +56,10 @@ impl Bridge {
             Some((None, v)) => return self.refuse_version(wire, m.id, v),
             None => !headers.contains_key(SESSION) && meta::names_version(m.params),
         };
+        if !modern && said.is_some() && !headers.contains_key(SESSION) && meta::names_version(m.params) {
+            let text = "MCP-Protocol-Version does not match the version in params._meta";
+            return self.refuse(wire, 400, m.id, codes::HEADER_MISMATCH, text, None);
+        }
         if modern {
             return self.modern(now, wire, headers, accepts, &m);
         }

@@ -311,7 +311,7 @@ pub struct Bridge {
     suspended: HashMap<String, suspend::Suspended>,
     listeners: HashMap<LaneId, listen::Listener>,
     waiting: Vec<legacy::Waiting>,
-    tools: translate::Headers,
+    tools: modern::Mirrored,
     replay_total: usize,
     effects: Vec<Effect>,
 }
@@ -345,7 +345,7 @@ impl Bridge {
             suspended: HashMap::new(),
             listeners: HashMap::new(),
             waiting: Vec::new(),
-            tools: translate::Headers::default(),
+            tools: modern::Mirrored::default(),
             replay_total: 0,
             effects: Vec::new(),
         }

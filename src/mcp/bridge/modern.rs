@@ -1,9 +1,272 @@
-//! stub
-use super::*;
-use crate::mcp::message::Message;
+//! Modern requests (MCP 2026-07-28): each stands for itself. Headers are held against the body, then the request goes to
+//! the standing process as it is, or translated to a process of the legacy era.
+//!
+//! Never passes `initialize` on: it would change the process for everybody.
+
+use std::time::Instant;
+
 use http::HeaderMap;
+use serde_json::value::RawValue;
+
+use super::sessions::VERSION;
+use super::{Answer, Bridge, Call, MAX_IN_FLIGHT, ProcId, What, WireId};
+use crate::mcp::head::{self, Accepts};
+use crate::mcp::message::{self, Kind, Message, Params};
+use crate::mcp::meta::{self, Meta};
+use crate::mcp::version::Era;
+use crate::mcp::{codes, version};
+
+/// A request, taken apart.
+pub(super) struct Request<'a, 'm> {
+    pub(super) m: &'m Message<'a>,
+    pub(super) params: Params<'a>,
+    pub(super) meta: Meta<'a>,
+    pub(super) accepts: Accepts,
+}
+
+/// Why a request is refused with 400.
+struct Fault(i64, String);
+
 impl Bridge {
-    pub(super) fn modern(&mut self, _now: Instant, wire: WireId, _h: &HeaderMap, _a: Accepts, m: &Message<'_>) {
-        self.refuse_version(wire, m.id, "2026-07-28");
+    /// A modern message by POST.
+    pub(super) fn modern(
+        &mut self,
+        now: Instant,
+        wire: WireId,
+        headers: &HeaderMap,
+        accepts: Accepts,
+        m: &Message<'_>,
+    ) {
+        match m.kind {
+            Kind::Request => {}
+            // This version defines none that a client would send by HTTP.
+            Kind::Notification => return self.accepted(wire),
+            Kind::Response => {
+                let text = "answers to the server belong in inputResponses";
+                return self.refuse(wire, 400, "", codes::INVALID_REQUEST, text, None);
+            }
+        }
+        let request = match check(headers, accepts, m).and_then(|r| self.tools.check(headers, &r).map(|()| r)) {
+            Ok(request) => request,
+            Err(Fault(code, text)) => return self.refuse(wire, 400, m.id, code, &text, None),
+        };
+        if m.method == "initialize" {
+            let text = format!("{} has no initialize: send requests at once", version::MODERN);
+            return self.refuse(wire, 404, m.id, codes::METHOD_NOT_FOUND, &text, None);
+        }
+        let Some(proc) = self.standing_ready() else {
+            let text = "the server is starting again, try again";
+            return self.refuse(wire, 503, m.id, codes::NOT_READY, text, None);
+        };
+        if m.method == "subscriptions/listen" && !accepts.sse {
+            let text = "subscriptions/listen needs Accept: text/event-stream";
+            return self.refuse(wire, 406, m.id, codes::INVALID_REQUEST, text, None);
+        }
+        if self.procs.get(&proc).is_some_and(|p| p.era == Era::Modern) {
+            self.pass_modern(now, wire, proc, &request);
+        } else {
+            self.translate(now, wire, proc, &request);
+        }
     }
+
+    /// Whether a process can take another call; if not, the exchange is answered.
+    pub(super) fn room(&mut self, wire: WireId, proc: ProcId, id: &str) -> bool {
+        let full = self.clogged(proc) || self.procs.get(&proc).is_none_or(|p| p.calls.len() >= MAX_IN_FLIGHT);
+        if full {
+            self.refuse(
+                wire,
+                503,
+                id,
+                codes::BUSY,
+                "the server has too much to do, try again",
+                None,
+            );
+        }
+        !full
+    }
+
+    fn pass_modern(&mut self, now: Instant, wire: WireId, proc: ProcId, r: &Request<'_, '_>) {
+        if !self.room(wire, proc, r.m.id) {
+            return;
+        }
+        let listen = r.m.method == "subscriptions/listen";
+        let token = r.meta.token.map(RawValue::get).filter(|t| message::is_id(t));
+        self.lane(now, wire, None, r.accepts, 1);
+        let id = self.register(Call {
+            proc,
+            lane: Some(wire),
+            session: None,
+            id: r.m.id.into(),
+            token: token.map(Into::into),
+            deadline: (!listen).then(|| now + self.config.call),
+            logs: r.meta.level.is_some(),
+            what: if listen { What::Listen } else { What::Plain },
+        });
+        self.pass_on(proc, id, r.m, token);
+    }
+
+    /// Answers a modern exchange with a result that the bridge made itself.
+    pub(super) fn result(&mut self, wire: WireId, id: &str, result: &str) {
+        let body = message::result(id, result).into();
+        self.effects.push(super::Effect::Answer(
+            wire,
+            Answer {
+                status: 200,
+                body,
+                ..Answer::default()
+            },
+        ));
+    }
+}
+
+/// Holds the headers against the body (streamable-http, "Server Validation"; basic, "`_meta`").
+fn check<'a, 'm>(headers: &HeaderMap, accepts: Accepts, m: &'m Message<'a>) -> Result<Request<'a, 'm>, Fault> {
+    let mismatch = |text: String| Fault(codes::HEADER_MISMATCH, text);
+    let invalid = |text: &str| Fault(codes::INVALID_PARAMS, text.to_owned());
+    let params = message::params(m.params).ok_or_else(|| invalid("params is not an object"))?;
+    let meta: Meta<'_> = params
+        .meta
+        .and_then(|raw| message::object(raw.get()))
+        .unwrap_or_default();
+    let said = head::text(headers, VERSION).ok_or_else(|| mismatch("MCP-Protocol-Version is missing".to_owned()))?;
+    let meant = meta.version.and_then(|v| message::string(v.get()));
+    let meant = meant.ok_or_else(|| invalid("params._meta names no protocol version"))?;
+    if said != meant {
+        return Err(mismatch(format!(
+            "MCP-Protocol-Version is {said}, the body says {meant}"
+        )));
+    }
+    if !meta.capabilities.is_some_and(|c| c.get().starts_with('{')) {
+        return Err(invalid("params._meta names no client capabilities"));
+    }
+    match head::text(headers, "mcp-method") {
+        None => return Err(mismatch("Mcp-Method is missing".to_owned())),
+        Some(method) if method != m.method => {
+            return Err(mismatch(format!("Mcp-Method is {method}, the body says {}", m.method)));
+        }
+        Some(_) => {}
+    }
+    let name = match &*m.method {
+        "tools/call" | "prompts/get" => params.name,
+        "resources/read" => params.uri,
+        _ => {
+            return Ok(Request {
+                m,
+                params,
+                meta,
+                accepts,
+            });
+        }
+    };
+    let name = name
+        .and_then(|n| message::string(n.get()))
+        .ok_or_else(|| invalid("params has no name or uri"))?;
+    let header = head::text(headers, "mcp-name").ok_or_else(|| mismatch("Mcp-Name is missing".to_owned()))?;
+    if head::decode(header).as_deref() != Some(&*name) {
+        return Err(mismatch("Mcp-Name does not match the body".to_owned()));
+    }
+    Ok(Request {
+        m,
+        params,
+        meta,
+        accepts,
+    })
+}
+
+/// What is known of tools whose parameters are mirrored into headers (`x-mcp-header`).
+#[derive(Debug, Default)]
+pub(super) struct Mirrored(std::collections::HashMap<String, Vec<(String, Vec<String>)>>);
+
+/// Tools remembered at most.
+const MAX_TOOLS: usize = 1024;
+/// How deep an annotation may stand.
+const MAX_DEPTH: usize = 8;
+
+impl Mirrored {
+    /// Forgets everything: the tools have changed.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Learns from the result of `tools/list`.
+    pub(super) fn learn(&mut self, result: &str) {
+        if memchr::memmem::find(result.as_bytes(), b"x-mcp-header").is_none() {
+            return;
+        }
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(result) else {
+            return;
+        };
+        for tool in value["tools"].as_array().into_iter().flatten() {
+            let mut found = Vec::new();
+            annotated(&tool["inputSchema"], &mut Vec::new(), &mut found);
+            if let Some(name) = tool["name"]
+                .as_str()
+                .filter(|_| !found.is_empty() && self.0.len() < MAX_TOOLS)
+            {
+                self.0.insert(name.to_owned(), found);
+            }
+        }
+    }
+
+    fn check(&self, headers: &HeaderMap, r: &Request<'_, '_>) -> Result<(), Fault> {
+        if self.0.is_empty() || r.m.method != "tools/call" {
+            return Ok(());
+        }
+        let name = r.params.name.and_then(|n| message::string(n.get())).unwrap_or_default();
+        let Some(list) = self.0.get(&name) else { return Ok(()) };
+        let arguments = r.params.arguments.map_or("{}", RawValue::get);
+        let arguments: serde_json::Value = serde_json::from_str(arguments).unwrap_or_default();
+        for (header, path) in list {
+            let value = path
+                .iter()
+                .try_fold(&arguments, |v, key| v.get(key))
+                .filter(|v| !v.is_null());
+            let fits = match (head::text(headers, header), value) {
+                (None, None) => true,
+                (Some(said), Some(value)) => head::matches(said, value),
+                _ => false,
+            };
+            if !fits {
+                return Err(Fault(
+                    codes::HEADER_MISMATCH,
+                    format!("{header} does not match the body"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn annotated(schema: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) {
+    if path.len() >= MAX_DEPTH {
+        return;
+    }
+    for (key, sub) in schema["properties"].as_object().into_iter().flatten() {
+        path.push(key.clone());
+        if let Some(name) = sub["x-mcp-header"].as_str()
+            && matches!(sub["type"].as_str(), Some("string" | "integer" | "boolean"))
+        {
+            found.push((format!("mcp-param-{}", name.to_ascii_lowercase()), path.clone()));
+        }
+        annotated(sub, path, found);
+        path.pop();
+    }
+}
+
+/// The log level that a request asks for, raw.
+pub(super) fn level<'a>(meta: &Meta<'a>) -> Option<&'a str> {
+    meta.level
+        .map(RawValue::get)
+        .filter(|l| l.starts_with('"') && l.len() < 32)
+}
+
+/// The members of `_meta` that only the modern era knows.
+pub(super) fn is_modern_key(key: &str) -> bool {
+    matches!(
+        key,
+        meta::VERSION
+            | "io.modelcontextprotocol/clientCapabilities"
+            | "io.modelcontextprotocol/clientInfo"
+            | "io.modelcontextprotocol/logLevel"
+    )
 }

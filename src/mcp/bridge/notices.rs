@@ -128,7 +128,8 @@ impl Bridge {
         if Some(proc) != self.twin && Some(proc) != self.standing.proc {
             return;
         }
-        let concerned = |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| s.watched.contains(u));
+        let concerned =
+            |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| super::listen::watches(&s.watched, u));
         let all: Vec<SessionNo> = self
             .sessions
             .iter()

@@ -96,13 +96,12 @@ impl Bridge {
         if p.phase == Phase::Ready {
             return;
         }
-        if let Some(versions) = m.result.and_then(meta::supported_versions) {
-            if versions.iter().any(|v| v == version::MODERN) {
-                p.era = Era::Modern;
-                p.version = version::MODERN.to_owned();
-                p.hello = m.result.map(Into::into);
-                return self.ready(now, proc);
-            }
+        let versions = m.result.and_then(meta::supported_versions).unwrap_or_default();
+        if versions.iter().any(|v| v == version::MODERN) {
+            p.era = Era::Modern;
+            p.version = version::MODERN.to_owned();
+            p.hello = m.result.map(Into::into);
+            return self.ready(now, proc);
         }
         if matches!(p.phase, Phase::Discovering { .. }) {
             self.greet(now, proc);
@@ -241,6 +240,16 @@ impl Bridge {
             .get(&twin)
             .is_some_and(|p| p.phase == Phase::Ready)
             .then_some(twin))
+    }
+
+    /// The process that serves legacy clients of a shared type (and modern ones of a legacy server), if it is there.
+    pub(super) fn shared_legacy_now(&self) -> Option<ProcId> {
+        let ready = |id: &ProcId| {
+            self.procs
+                .get(id)
+                .is_some_and(|p| p.phase == Phase::Ready && p.era == Era::Legacy)
+        };
+        self.standing.proc.filter(ready).or(self.twin.filter(ready))
     }
 
     /// The standing process, where it serves.
