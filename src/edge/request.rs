@@ -47,7 +47,11 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
         }
-        Err(refusal) => Err(or_slowed(refusal, |ip| edge.failed(ip), client.permit.from)),
+        Err(refusal) => {
+            let refusal = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
+            body::discard(request.into_body()).await;
+            Err(refusal)
+        }
     };
     let mut response = answer.unwrap_or_else(|refusal| {
         if refusal.leaves_body() {
