@@ -413,7 +413,8 @@ async fn drain_lets_calls_finish_and_ends_streams() {
         async move { calling.send(request).await.map(|r| r.status()) }
     });
     rig.agent.hung.notified().await;
-    let drained = tokio::spawn(rig.edge.drain(Duration::from_secs(60)));
+    let edge = rig.edge;
+    let drained = tokio::spawn(async move { edge.drain(Duration::from_secs(60)).await });
     let rest = (&mut stream)
         .collect()
         .await

@@ -281,7 +281,15 @@ impl Rig {
             https: vec![https],
             http: vec![http],
         };
-        let edge = Edge::spawn(config, listeners, registry, tokens.clone(), &certificates).unwrap();
+        let edge = Edge::spawn(
+            config,
+            listeners,
+            registry,
+            tokens.clone(),
+            Box::new(|_| None),
+            &certificates,
+        )
+        .unwrap();
         let (token, token_id) = add_token(&tokens, &id, 1, None);
         Rig {
             id,
