@@ -21,7 +21,7 @@ use tokio::sync::{Notify, futures::OwnedNotified};
 
 use crate::model::{InstanceId, Secret, TokenId};
 
-pub use limiter::FailureLimiter;
+pub use limiter::{FailureLimiter, address_group};
 
 /// What an instance's token starts with, so that scanners for leaked secrets can tell it.
 pub const INSTANCE_PREFIX: &str = "brt_i_";

@@ -315,7 +315,7 @@ mod tests {
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(link.socket_dir()), 0o711);
         assert_eq!(mode(&link.socket_dir().join(SOCKET)), 0o666);
-        assert_eq!(registry.ids(), [id.clone()]);
+        assert_eq!(registry.ids(), std::slice::from_ref(&id));
         // Another supervisor over the same folder replaces the socket, not the folder.
         let (tx, _rx2) = mpsc::channel(8);
         let again = Registry::new(runtime, tx);

@@ -58,7 +58,7 @@ pub struct Names {
 
 #[derive(Debug)]
 enum Source {
-    Local(local::LocalCa),
+    Local(Box<local::LocalCa>),
     Files(files::PemFiles),
 }
 
@@ -84,7 +84,7 @@ impl Certificates {
             config::Tls::LocalCa => {
                 let ca = local::LocalCa::open(&state_dir.join("tls"), names, now)?;
                 let leaf = ca.leaf(now)?;
-                (Source::Local(ca), leaf)
+                (Source::Local(Box::new(ca)), leaf)
             }
             config::Tls::Files { cert, key } => {
                 let files = files::PemFiles::new(cert.clone(), key.clone());

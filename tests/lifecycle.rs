@@ -179,7 +179,7 @@ fn a_server_that_cannot_start_fails_with_its_own_words() {
     let view: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(view["state"], "failed");
     let reason = view["reason"].as_str().unwrap();
-    assert!(reason.contains("no database here"), "the server's last words: {reason}");
+    assert!(reason.contains("frobnicator"), "the server's last words: {reason}");
     let id = view["id"].as_str().unwrap();
     let answer = a.post(
         view["endpoints"]["mcp"]["url"].as_str().unwrap(),

@@ -32,7 +32,7 @@ pub struct FailureLimiter {
 }
 
 /// What counts as one address: IPv4 whole (mapped ones too), IPv6 by its /64.
-fn address_group(ip: IpAddr) -> IpAddr {
+pub fn address_group(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => {
             let s = v6.segments();

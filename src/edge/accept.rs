@@ -30,6 +30,7 @@ use super::{
     conn::{Client, Permit, Tracked, drive},
     redirect, request,
 };
+use crate::authz::address_group;
 
 /// Streams of one HTTP/2 connection at a time.
 const STREAMS: u32 = 128;
@@ -70,7 +71,7 @@ pub(super) async fn run(
 fn hand_over(edge: &Arc<Edge>, stream: tokio::net::TcpStream, from: IpAddr, tls: bool, workers: &[Worker]) {
     let stats = &edge.stats;
     stats.accepted.fetch_add(1, Relaxed);
-    let from = from.to_canonical();
+    let from = address_group(from);
     if stats.connections.load(Relaxed) >= edge.config.limits.connections {
         stats.refused_full.fetch_add(1, Relaxed);
         return;

@@ -22,6 +22,8 @@ use tokio::{sync::futures::OwnedNotified, time::Sleep};
 use super::{conn::Busy, respond::BodyError};
 use crate::link::{BodySource, Payload, ReplyBody, stats, wire::WireError};
 
+/// How long a refused request's body is read at most.
+const DISCARD: Duration = Duration::from_secs(1);
 /// A request body up to this size is read before a connection to the agent is taken.
 const SMALL: usize = 64 * 1024;
 
@@ -204,6 +206,22 @@ impl BodySource for ClientBody {
             }
         }
     }
+}
+
+/// Reads the body of a request that is refused and forgets it, as far as it is small and comes at once: many clients,
+/// over HTTP/2 above all, take an answer before the end of what they send for a broken stream.
+pub(super) async fn discard(body: Incoming) {
+    if body.is_end_stream() || body.size_hint().lower() > SMALL as u64 {
+        return;
+    }
+    let mut source = ClientBody {
+        body,
+        first: None,
+        left: SMALL as u64,
+        pause: DISCARD,
+    };
+    let all = async { while let Some(Ok(_)) = source.next().await {} };
+    let _ = tokio::time::timeout(DISCARD, all).await;
 }
 
 /// Takes a request's body as far as it is small; `limit` in bytes, `pause` the longest wait for a piece of it.

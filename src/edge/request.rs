@@ -43,11 +43,15 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         Ok((link, token)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
             let answer = proxy(&client, &link, &token, request).await;
-            let status = answer.as_ref().map_or_else(|r| r.response().status(), Response::status);
+            let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
         }
-        Err(refusal) => Err(or_slowed(refusal, |ip| edge.failed(ip), client.permit.from)),
+        Err(refusal) => {
+            let refusal = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
+            body::discard(request.into_body()).await;
+            Err(refusal)
+        }
     };
     let mut response = answer.unwrap_or_else(|refusal| {
         if refusal.leaves_body() {

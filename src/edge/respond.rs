@@ -77,124 +77,65 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"berth\""
 const CHALLENGE_INVALID: HeaderValue = HeaderValue::from_static("Bearer realm=\"berth\", error=\"invalid_token\"");
 
 impl Refusal {
-    fn parts(self) -> (StatusCode, i64, &'static str) {
-        use Refusal::{
-            BadToken, BodyBroken, BodyTooLarge, BodyTooSlow, Busy, ExpiredToken, FirstByte, Garbled, HeadTooLarge,
-            Host, Lost, Method, NoToken, NotReady, Origin, RevokedToken, TooManyFailures, UnknownHost, UnknownPath,
-            WrongInstance,
-        };
+    fn status_and_code(self) -> (StatusCode, i64) {
         match self {
-            Host(HostError::Missing) => (
-                StatusCode::BAD_REQUEST,
-                codes::INVALID_REQUEST,
-                "The request names no host.",
-            ),
-            Host(HostError::Several) => (
-                StatusCode::BAD_REQUEST,
-                codes::INVALID_REQUEST,
-                "The request names several hosts.",
-            ),
-            Host(HostError::Mismatch) => (
-                StatusCode::BAD_REQUEST,
-                codes::INVALID_REQUEST,
-                "Host and the request's target name different hosts.",
-            ),
-            Host(HostError::Malformed) => (
-                StatusCode::BAD_REQUEST,
-                codes::INVALID_REQUEST,
-                "The host is not valid.",
-            ),
-            UnknownHost => (
-                StatusCode::MISDIRECTED_REQUEST,
-                codes::NOT_FOUND,
-                "This box does not serve that host; `berth list` shows its addresses.",
-            ),
-            UnknownPath => (
-                StatusCode::NOT_FOUND,
-                codes::NOT_FOUND,
-                "Nothing is served at that path; an MCP endpoint is /mcp on its own host, or /mcp/{id}.",
-            ),
-            Method => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                codes::INVALID_REQUEST,
-                "That method is not served.",
-            ),
-            Origin => (
-                StatusCode::FORBIDDEN,
-                codes::UNAUTHORIZED,
-                "Pages of that origin may not call this box.",
-            ),
-            NoToken => (
-                StatusCode::UNAUTHORIZED,
-                codes::UNAUTHORIZED,
-                "A bearer token is needed.",
-            ),
-            BadToken => (
-                StatusCode::UNAUTHORIZED,
-                codes::UNAUTHORIZED,
-                "The bearer token is not valid.",
-            ),
-            ExpiredToken => (
-                StatusCode::UNAUTHORIZED,
-                codes::UNAUTHORIZED,
-                "The bearer token has expired.",
-            ),
-            RevokedToken => (
-                StatusCode::UNAUTHORIZED,
-                codes::UNAUTHORIZED,
-                "The bearer token was revoked.",
-            ),
-            WrongInstance => (
-                StatusCode::FORBIDDEN,
-                codes::UNAUTHORIZED,
-                "The bearer token is of another instance.",
-            ),
-            TooManyFailures(_) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                codes::LIMIT,
-                "Too many wrong tokens came from this address; wait before trying again.",
-            ),
-            HeadTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                codes::LIMIT,
-                "The request's header section is too large.",
-            ),
-            BodyTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                codes::LIMIT,
-                "The request's body is too large.",
-            ),
-            BodyTooSlow => (
-                StatusCode::REQUEST_TIMEOUT,
-                codes::LIMIT,
-                "The request's body did not arrive in time.",
-            ),
-            BodyBroken => (
-                StatusCode::BAD_REQUEST,
-                codes::INVALID_REQUEST,
-                "The request's body ended early or is malformed.",
-            ),
-            NotReady(state, _) => not_ready(state),
-            Busy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                codes::BUSY,
-                "All connections to the instance are busy; try again.",
-            ),
-            Lost => (
-                StatusCode::BAD_GATEWAY,
-                codes::SERVER_GONE,
-                "The instance went away before it answered.",
-            ),
-            Garbled => (
-                StatusCode::BAD_GATEWAY,
-                codes::SERVER_GONE,
-                "The instance did not answer in valid HTTP.",
-            ),
-            FirstByte => (
-                StatusCode::GATEWAY_TIMEOUT,
-                codes::CALL_TIMEOUT,
-                "The instance did not answer in time.",
-            ),
+            Refusal::Host(_) | Refusal::BodyBroken => (StatusCode::BAD_REQUEST, codes::INVALID_REQUEST),
+            Refusal::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, codes::NOT_FOUND),
+            Refusal::UnknownPath => (StatusCode::NOT_FOUND, codes::NOT_FOUND),
+            Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST),
+            Refusal::Origin | Refusal::WrongInstance => (StatusCode::FORBIDDEN, codes::UNAUTHORIZED),
+            Refusal::NoToken | Refusal::BadToken | Refusal::ExpiredToken | Refusal::RevokedToken => {
+                (StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED)
+            }
+            Refusal::TooManyFailures(_) => (StatusCode::TOO_MANY_REQUESTS, codes::LIMIT),
+            Refusal::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, codes::LIMIT),
+            Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT),
+            Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, codes::LIMIT),
+            Refusal::NotReady(State::Removing, _) => (StatusCode::GONE, codes::NOT_FOUND),
+            Refusal::NotReady(..) => (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY),
+            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY),
+            Refusal::Lost | Refusal::Garbled => (StatusCode::BAD_GATEWAY, codes::SERVER_GONE),
+            Refusal::FirstByte => (StatusCode::GATEWAY_TIMEOUT, codes::CALL_TIMEOUT),
+        }
+    }
+
+    pub(super) fn status(self) -> StatusCode {
+        self.status_and_code().0
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Refusal::Host(HostError::Missing) => "The request names no host.",
+            Refusal::Host(HostError::Several) => "The request names several hosts.",
+            Refusal::Host(HostError::Mismatch) => "Host and the request's target name different hosts.",
+            Refusal::Host(HostError::Malformed) => "The host is not valid.",
+            Refusal::UnknownHost => "This box does not serve that host; `berth list` shows its addresses.",
+            Refusal::UnknownPath => {
+                "Nothing is served at that path; an MCP endpoint is /mcp on its own host, or /mcp/{id}."
+            }
+            Refusal::Method => "That method is not served.",
+            Refusal::Origin => "Pages of that origin may not call this box.",
+            Refusal::NoToken => "A bearer token is needed.",
+            Refusal::BadToken => "The bearer token is not valid.",
+            Refusal::ExpiredToken => "The bearer token has expired.",
+            Refusal::RevokedToken => "The bearer token was revoked.",
+            Refusal::WrongInstance => "The bearer token is of another instance.",
+            Refusal::TooManyFailures(_) => "Too many wrong tokens came from this address; wait before trying again.",
+            Refusal::HeadTooLarge => "The request's header section is too large.",
+            Refusal::BodyTooLarge => "The request's body is too large.",
+            Refusal::BodyTooSlow => "The request's body did not arrive in time.",
+            Refusal::BodyBroken => "The request's body ended early or is malformed.",
+            Refusal::NotReady(State::Pending | State::Preparing | State::Starting, _) => {
+                "The instance is starting; try again."
+            }
+            Refusal::NotReady(State::Running, _) => "The instance's agent is not connected; try again.",
+            Refusal::NotReady(State::Stopped, _) => "The instance is stopped; `berth start` starts it.",
+            Refusal::NotReady(State::Failed, _) => "The instance has failed; `berth show` says why.",
+            Refusal::NotReady(State::Removing, _) => "The instance is being removed.",
+            Refusal::Busy => "All connections to the instance are busy; try again.",
+            Refusal::Lost => "The instance went away before it answered.",
+            Refusal::Garbled => "The instance did not answer in valid HTTP.",
+            Refusal::FirstByte => "The instance did not answer in time.",
         }
     }
 
@@ -223,7 +164,7 @@ impl Refusal {
 
     /// The answer.
     pub(super) fn response(self) -> Response<EdgeBody> {
-        let (status, code, message) = self.parts();
+        let ((status, code), message) = (self.status_and_code(), self.message());
         let text = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"{message}"}}}}"#);
         let mut response = Response::new(EdgeBody::full(Bytes::from(text)));
         *response.status_mut() = status;
@@ -241,19 +182,6 @@ impl Refusal {
         }
         response
     }
-}
-
-fn not_ready(state: State) -> (StatusCode, i64, &'static str) {
-    let text = match state {
-        State::Pending | State::Preparing | State::Starting => "The instance is starting; try again.",
-        State::Running => "The instance's agent is not connected; try again.",
-        State::Stopped => "The instance is stopped; `berth start` starts it.",
-        State::Failed => "The instance has failed; `berth show` says why.",
-        State::Removing => {
-            return (StatusCode::GONE, codes::NOT_FOUND, "The instance is being removed.");
-        }
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, text)
 }
 
 /// The plain-HTTP listener's answer: the same address by https (308 keeps method and body).

@@ -20,6 +20,8 @@ use super::{
 
 /// How long a request waits for a connection.
 const WAIT: Duration = Duration::from_secs(5);
+/// Connections that one request may find dead: the whole pool of an agent that died, and no more.
+const MAX_DEAD: usize = 600;
 /// See the module's text.
 const UNREAD: usize = 4096;
 
@@ -125,7 +127,7 @@ impl Link {
         mut payload: Payload<S>,
         first_byte: Duration,
     ) -> Result<Reply, CallError<S::Error>> {
-        let mut resets = 0;
+        let (mut resets, mut dead) = (0, 0);
         let out = first_write(request, &payload);
         loop {
             let mut conn = self.pool.take(WAIT).await.map_err(|e| match e {
@@ -135,14 +137,13 @@ impl Link {
             match attempt(&mut conn, request, &out, &mut payload, first_byte).await {
                 Ok((head, early)) => return Ok(self.reply(conn, head, early)),
                 Err(Failed::For(e)) => return Err(e),
-                // Idle connections that died with their agent: each is met at most once.
-                Err(Failed::Unseen(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                    resets += 1;
-                    if resets > 1 {
+                Err(Failed::Unseen(e)) => {
+                    dead += 1;
+                    resets += usize::from(e.kind() == io::ErrorKind::ConnectionReset);
+                    if resets > 1 || dead > MAX_DEAD {
                         return Err(CallError::Lost(e));
                     }
                 }
-                Err(Failed::Unseen(_)) => {}
             }
         }
     }
@@ -224,7 +225,7 @@ async fn attempt<S: BodySource>(
 async fn timeout_send(conn: &mut Conn, bytes: &[u8], limit: Duration) -> Result<(), (usize, io::Error)> {
     // Almost always the socket takes it at once: no timer then.
     match conn.stream.try_write(bytes) {
-        Ok(n) if n == bytes.len() => return Ok(()),
+        Ok(n) if n == bytes.len() => Ok(()),
         Ok(n) => {
             let rest = timeout(limit, conn.send(&bytes[n..])).await;
             rest.unwrap_or_else(|_| Err((0, io::ErrorKind::TimedOut.into())))
@@ -290,6 +291,7 @@ async fn pump<S: BodySource>(
                 }
             }
         };
+        let ended = piece.is_none();
         let sent = match piece {
             None if chunked => timeout_send(conn, wire::LAST_CHUNK, limit).await,
             None => return Ok(None),
@@ -302,8 +304,8 @@ async fn pump<S: BodySource>(
             Some(Ok(piece)) => timeout_send(conn, &piece, limit).await,
         };
         match sent {
-            Ok(()) if framed.is_empty() && chunked => return Ok(None),
-            Ok(()) => framed.clear(),
+            Ok(()) if ended => return Ok(None),
+            Ok(()) => {}
             Err((_, e)) => {
                 // It closed its reading side: perhaps after an answer.
                 let head = timeout(Duration::from_secs(1), read_head::<S::Error>(conn, request, false)).await;

@@ -4,11 +4,16 @@
 //! died -> wait 0.25 s -> died -> 1 s -> died -> 4 s -> died -> 16 s -> died -> give up
 //!   ^                                                                    a minute of health forgets all deaths
 //! ```
+//!
+//! One that was never ready since it was asked to run is given up after the third death, within seconds: somebody is
+//! waiting for it.
 
 use super::Millis;
 
 /// So many quick deaths in a row are one too many.
 pub const GIVE_UP_AFTER: u32 = 5;
+/// The same for one that was never ready: what it lacks, waiting does not bring.
+pub const NEVER_READY_GIVE_UP_AFTER: u32 = 3;
 /// A run that was healthy for this long was no quick death.
 pub const HEALTHY_RUN: Millis = 60_000;
 const FIRST_WAIT: Millis = 250;
@@ -18,6 +23,7 @@ const LONGEST_WAIT: Millis = 60_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restarts {
     quick: u32,
+    was_ready: bool,
     /// All restarts since somebody last asked for a start.
     pub total: u32,
 }
@@ -38,7 +44,13 @@ impl Restarts {
             self.quick = 0;
         }
         self.quick += 1;
-        if self.quick >= GIVE_UP_AFTER {
+        self.was_ready |= ready_since.is_some();
+        let limit = if self.was_ready {
+            GIVE_UP_AFTER
+        } else {
+            NEVER_READY_GIVE_UP_AFTER
+        };
+        if self.quick >= limit {
             return Verdict::GiveUp;
         }
         self.total += 1;
@@ -82,6 +94,13 @@ mod tests {
             ]
         );
         assert_eq!(r.total, 4);
+    }
+
+    #[test]
+    fn what_was_never_ready_ends_sooner() {
+        let mut r = Restarts::default();
+        let waits: Vec<_> = (0..3).map(|_| r.died(1000, None)).collect();
+        assert_eq!(waits, [Verdict::At(1250), Verdict::At(2000), Verdict::GiveUp]);
     }
 
     #[test]

@@ -125,6 +125,8 @@ impl LocalCa {
         self.named.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut sans = match as_ip(&self.names.domain) {
             Some(ip) => vec![SanType::IpAddress(ip)],
+            // With a single label below it a wildcard is not only useless: webpki rejects the whole certificate.
+            None if single_label(&self.names.domain) => vec![dns(&self.names.domain)?],
             None => vec![dns(&self.names.domain)?, dns(&format!("*.{}", self.names.domain))?],
         };
         if self.names.loopback {
@@ -151,7 +153,7 @@ impl LocalCa {
 
     /// A leaf for one host name below a single-label domain; none where the wildcard serves.
     pub(super) fn for_name(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        if self.names.domain.contains('.') || as_ip(&self.names.domain).is_some() {
+        if !single_label(&self.names.domain) {
             return None;
         }
         let name = name.to_ascii_lowercase();
@@ -200,6 +202,10 @@ impl LocalCa {
             })?;
         Ok(Arc::new(key))
     }
+}
+
+fn single_label(domain: &str) -> bool {
+    !domain.contains('.') && as_ip(domain).is_none()
 }
 
 fn subject(domain: &str) -> String {

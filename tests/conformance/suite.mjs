@@ -1,6 +1,6 @@
 // Runs the official conformance suite against a server and prints a line for each of its checks. Called by `run`.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 import { forward } from './forward.mjs';
 
 const USAGE = `usage: tests/conformance/run URL --requirements 2025-11-25|2026-07-28 [--token T] [--ca FILE] [--scenario NAME]
-  prints: scenario, check, what the check looked at, SUCCESS | FAILURE | WARNING | SKIPPED; separated by tabs
+  prints: scenario, check, what the check looked at, SUCCESS | FAILURE | WARNING | SKIPPED | INFO; separated by tabs
   environment: BERTH_TOKEN and NODE_EXTRA_CA_CERTS stand for --token and --ca`;
 
 function options() {
@@ -45,17 +45,25 @@ function suite(url, { requirements, scenario }, results) {
   });
 }
 
+// Notes on the traffic, as many as there happened to be messages; every other INFO is a check that did not apply.
+const TRAFFIC = ['outgoing-request', 'incoming-response', 'incoming-sse-event', 'stream-closed'];
+
 /** A line for each check, in an order that does not depend on the run. */
 function checks(results) {
   const lines = [];
   for (const run of readdirSync(results)) {
     const scenario = run.replace(/^server-/, '').replace(/-\d{4}-\d\d-\d\dT[\d-]+Z$/, '');
+    if (!existsSync(join(results, run, 'checks.json'))) {
+      lines.push({ key: `${scenario}\tnone\tScenarioEnded`, status: 'FAILURE', errorMessage: 'it ended without results' });
+      continue;
+    }
     const times = new Map();
-    for (const { id, name, status, errorMessage } of JSON.parse(readFileSync(join(results, run, 'checks.json')))) {
-      if (status === 'INFO') continue;
+    for (const { id, name, status, errorMessage, details } of JSON.parse(readFileSync(join(results, run, 'checks.json')))) {
+      if (TRAFFIC.includes(id)) continue;
       const nth = (times.get(`${id} ${name}`) ?? 0) + 1;
       times.set(`${id} ${name}`, nth);
-      lines.push({ key: [scenario, id, nth > 1 ? `${name} ${nth}` : name].join('\t'), status, errorMessage });
+      const key = [scenario, id, nth > 1 ? `${name} ${nth}` : name].join('\t');
+      lines.push({ key, status, errorMessage: errorMessage ?? details?.message });
     }
   }
   return lines.sort((a, b) => (a.key < b.key ? -1 : 1));
@@ -74,7 +82,7 @@ try {
   }
   for (const { key, status, errorMessage } of lines) {
     console.log(`${key}\t${status}`);
-    if (status === 'FAILURE' || status === 'WARNING') console.error(`${key}\t${status}: ${errorMessage}`);
+    if (status === 'FAILURE' || status === 'WARNING' || status === 'INFO') console.error(`${key}\t${status}: ${errorMessage}`);
   }
 } finally {
   between?.close();

@@ -1,0 +1,160 @@
+//! The moving parts of `benches/edge`: a fast backend, and the edge alone in a process of its own.
+//!
+//! - `backend unix PATH`: listens, for nginx.
+//! - `backend dial PATH COUNT`: dials as an agent does, for the edge.
+//! - `edge DIR PORT own:N|caller`: an edge with one running instance; prints the instance's id and token.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::time::{Duration, SystemTime};
+
+use berth::{
+    authz::{TokenEntry, TokenHash, TokenTable, new_instance_token},
+    config::{Limits, Tls},
+    edge::{Edge, EdgeConfig, Listeners, Workers},
+    link::Registry,
+    model::{InstanceId, State, TokenId},
+    tls::{Certificates, Names},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+
+const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Echo: hello"}]}}"#;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let one_thread = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    match args[..] {
+        ["backend", "unix", path] => one_thread().block_on(async {
+            let _ = std::fs::remove_file(path);
+            let listener = UnixListener::bind(path).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(answer(stream));
+            }
+        }),
+        ["backend", "dial", path, count] => one_thread().block_on(async {
+            for _ in 0..count.parse().unwrap() {
+                let path = path.to_owned();
+                tokio::spawn(async move {
+                    loop {
+                        match UnixStream::connect(&path).await {
+                            Ok(stream) => answer(stream).await,
+                            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                        }
+                    }
+                });
+            }
+            std::future::pending().await
+        }),
+        ["edge", dir, port, workers] => {
+            let workers = match workers.strip_prefix("own:") {
+                Some(n) => Workers::Own(n.parse().unwrap()),
+                None => Workers::Caller,
+            };
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(edge(dir, port.parse().unwrap(), workers));
+        }
+        _ => panic!("see the head of this file"),
+    }
+}
+
+async fn edge(dir: &str, port: u16, workers: Workers) {
+    let names = Names {
+        domain: "localhost".into(),
+        loopback: true,
+    };
+    let certificates = Certificates::open(&Tls::LocalCa, dir.as_ref(), names, SystemTime::now()).unwrap();
+    let (events, mut seen) = tokio::sync::mpsc::channel(64);
+    tokio::spawn(async move { while seen.recv().await.is_some() {} });
+    let registry = Registry::new(dir.into(), events);
+    let id = InstanceId::from_random([0; 10]);
+    registry.open(&id).await.unwrap().set_state(State::Running, None);
+    let tokens = TokenTable::new();
+    // A table of realistic size.
+    for n in 0..1000u32 {
+        let mut random = [7; 32];
+        random[..4].copy_from_slice(&n.to_le_bytes());
+        let secret = new_instance_token(random);
+        let mut token_id = [0; 12];
+        token_id[..2].copy_from_slice(&[(n % 32) as u8, (n / 32) as u8]);
+        tokens.insert(TokenEntry {
+            id: TokenId::from_random(token_id),
+            hash: TokenHash::of(secret.expose()),
+            instance: id.clone(),
+            expires_at: None,
+            last_used: None,
+        });
+        if n == 0 {
+            println!("{id} {}", secret.expose());
+        }
+    }
+    let config = EdgeConfig {
+        domain: "localhost".into(),
+        https_port: port,
+        limits: Limits::default(),
+        allowed_origins: vec![],
+        workers,
+    };
+    let https = vec![std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()];
+    let listeners = Listeners { https, http: vec![] };
+    let _edge = Edge::spawn(config, listeners, registry, tokens, Box::new(|_| None), &certificates).unwrap();
+    std::future::pending::<()>().await;
+}
+
+/// Answers every request at once with the same bytes. Understands just enough HTTP: a head, and `Content-Length`.
+async fn answer(mut stream: UnixStream) {
+    let whole = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let mut buf = vec![0u8; 16 * 1024];
+    let mut have = 0;
+    loop {
+        match stream.read(&mut buf[have..]).await {
+            Ok(n @ 1..) => have += n,
+            _ => return,
+        }
+        let Some(head) = buf[..have].windows(4).position(|w| w == b"\r\n\r\n") else {
+            continue;
+        };
+        let length = buf[..head]
+            .split(|b| *b == b'\n')
+            .find_map(|l| {
+                let (name, value) = l.split_at_checked(15)?;
+                let value = name.eq_ignore_ascii_case(b"content-length:").then_some(value)?;
+                std::str::from_utf8(value).ok()?.trim().parse::<usize>().ok()
+            })
+            .unwrap_or(0);
+        if have < head + 4 + length {
+            continue;
+        }
+        have = 0;
+        // The events stream of the agent's protocol must stay open.
+        if buf.starts_with(b"GET /.berth/events") {
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                .await;
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                if stream.write_all(b"12\r\n{\"event\":\"alive\"}\n\r\n").await.is_err() {
+                    return;
+                }
+            }
+        }
+        if stream.write_all(whole.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}

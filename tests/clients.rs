@@ -1,0 +1,133 @@
+//! The official SDKs' clients against a real instance, by host name and by path: TypeScript 1.x and 2.x, and Python.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Appliance, Instance, root};
+
+/// Runs a scenario of `tests/clients/run`; the JSON line that it printed.
+fn client(a: &Appliance, url: &str, token: &str, words: &[&str]) -> Value {
+    let out = Command::new(root().join("tests/clients/run"))
+        .args(words)
+        .env("BERTH_URL", url)
+        .env("BERTH_TOKEN", token)
+        .env("NODE_EXTRA_CA_CERTS", a.ca())
+        .env("SSL_CERT_FILE", a.ca())
+        .output()
+        .unwrap();
+    let (said, wrong) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
+    assert!(
+        out.status.success(),
+        "{words:?} against {url} failed:\n{said}{wrong}\n--- supervisor\n{}",
+        support::tail(&a.log(), 30)
+    );
+    let line = said
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("{words:?} printed nothing: {wrong}"));
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{words:?}: {e}: {line}"))
+}
+
+fn all(a: &Appliance, i: &Instance, name: &str, scenarios: &[&str]) {
+    for scenario in scenarios {
+        let done = client(a, &i.url, &i.token, &[name, scenario]);
+        assert_eq!(done["ok"], true, "{name} {scenario}: {done}");
+    }
+    // By path the same endpoint answers.
+    let done = client(a, &i.path_url, &i.token, &[name, "list-call"]);
+    assert_eq!(done["ok"], true, "{name} by path: {done}");
+}
+
+#[test]
+fn typescript_1() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    let scenarios = [
+        "list-call",
+        "many",
+        "progress",
+        "sampling",
+        "elicitation",
+        "roots",
+        "logging",
+        "resume",
+        "cancel",
+    ];
+    all(&a, &i, "ts1", &scenarios);
+    let done = client(&a, &i.url, &i.token, &["ts1", "list-call"]);
+    assert_eq!(done["session"], true, "the legacy era has sessions: {done}");
+    assert_eq!(done["deleted"], 204, "DELETE ends it: {done}");
+}
+
+#[test]
+fn typescript_2_in_both_eras() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    let scenarios = [
+        "list-call",
+        "many",
+        "progress",
+        "sampling",
+        "elicitation",
+        "roots",
+        "logging",
+        "cancel",
+        "modern",
+        "subscribe",
+    ];
+    all(&a, &i, "ts2", &scenarios);
+}
+
+#[test]
+fn python() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    all(
+        &a,
+        &i,
+        "py",
+        &[
+            "list-call",
+            "many",
+            "progress",
+            "sampling",
+            "elicitation",
+            "roots",
+            "logging",
+            "cancel",
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_token_and_a_wrong_ca_are_refused_in_words() {
+    let a = Appliance::start();
+    let i = a.run("time", &[]);
+    let run = |token: &str, ca: &std::path::Path| {
+        let out = Command::new(root().join("tests/clients/run"))
+            .args(["ts1", "list-call"])
+            .env("BERTH_URL", &i.url)
+            .env("BERTH_TOKEN", token)
+            .env("NODE_EXTRA_CA_CERTS", ca)
+            .output()
+            .unwrap();
+        assert!(!out.status.success());
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    let said = run("brt_i_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &a.ca());
+    assert!(
+        said.contains("401") || said.to_lowercase().contains("unauthorized"),
+        "{said}"
+    );
+    let b = Appliance::start();
+    let said = run(&i.token, &b.ca());
+    assert!(
+        said.to_lowercase().contains("certificate") || said.contains("fetch failed"),
+        "{said}"
+    );
+}
