@@ -1,7 +1,7 @@
 //! JSON-RPC error codes that Berth itself answers with, in one place.
 //!
-//! -32700 to -32600 are JSON-RPC 2.0's, -32020 to -32022 the specification's (2026-07-28, basic, "Error Codes"),
-//! -32000 to -32009 ours.
+//! -32700 to -32600 are JSON-RPC 2.0's, -32020 to -32022 the specification's (2026-07-28, basic, "Error Codes"). Ours
+//! stand outside JSON-RPC's reserved range (-32768 to -32000), as that page asks: -31000 to -31007.
 
 /// JSON-RPC 2.0: the body is not JSON.
 pub const PARSE_ERROR: i64 = -32700;
@@ -20,18 +20,18 @@ pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
 /// MCP 2026-07-28: the protocol version is not supported.
 pub const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
 /// The server's process ended before it answered.
-pub const SERVER_GONE: i64 = -32000;
+pub const SERVER_GONE: i64 = -31000;
 /// The session id is unknown or has ended (HTTP 404: the client starts anew).
-pub const SESSION_NOT_FOUND: i64 = -32001;
+pub const SESSION_NOT_FOUND: i64 = -31001;
 /// The server took longer than the call may take.
-pub const CALL_TIMEOUT: i64 = -32002;
+pub const CALL_TIMEOUT: i64 = -31002;
 /// Full: sessions, connections or queue (HTTP 503 with `Retry-After`).
-pub const BUSY: i64 = -32003;
+pub const BUSY: i64 = -31003;
 /// The instance is not ready (HTTP 503 with `Retry-After`), or has failed or stopped (503 without).
-pub const NOT_READY: i64 = -32004;
+pub const NOT_READY: i64 = -31004;
 /// No such instance, host or path (HTTP 404).
-pub const NOT_FOUND: i64 = -32005;
+pub const NOT_FOUND: i64 = -31005;
 /// Missing, wrong or revoked token (HTTP 401), or a token of another instance (HTTP 403).
-pub const UNAUTHORIZED: i64 = -32006;
+pub const UNAUTHORIZED: i64 = -31006;
 /// Over a limit: header, body, rate (HTTP 4xx).
-pub const LIMIT: i64 = -32007;
+pub const LIMIT: i64 = -31007;

@@ -36,11 +36,12 @@ pub fn event(id: Option<EventId>, json: &[u8]) -> Vec<u8> {
     out
 }
 
-/// An event with an id and no data: gives the client something to resume from (2025-11-25 and later).
+/// An event with an id and no data: gives the client something to resume from, and says how soon to try
+/// (2025-11-25 and later).
 pub fn prime(id: EventId) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     put_id(&mut out, Some(id));
-    out.extend_from_slice(b"data: \n\n");
+    out.extend_from_slice(b"retry: 1000\ndata: \n\n");
     out
 }
 

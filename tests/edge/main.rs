@@ -260,7 +260,7 @@ async fn limits_answer_in_words() {
             .insert("x-big", "x".repeat(40 * 1024).parse().unwrap());
         let response = client.send(request).await.unwrap();
         assert_eq!(response.status(), 431);
-        assert_eq!(json_of(response).await["error"]["code"], -32007);
+        assert_eq!(json_of(response).await["error"]["code"], -31007);
         let mut client = rig.client(&host, http2).await;
         let response = client
             .send(rig.post(&host, "/mcp", &"x".repeat(rig::BODY_LIMIT + 1)))
@@ -321,7 +321,7 @@ async fn a_server_that_says_nothing_is_a_gateway_timeout() {
     let mut client = rig.client(&host, true).await;
     let response = client.send(rig.with(&host, "hang", &rig.token)).await.unwrap();
     assert_eq!(response.status(), 504);
-    assert_eq!(json_of(response).await["error"]["code"], -32002);
+    assert_eq!(json_of(response).await["error"]["code"], -31002);
     rig.agent.dropped.notified().await;
 }
 
@@ -542,7 +542,7 @@ async fn garbage_from_the_instance_is_a_bad_gateway() {
         let mut client = rig.client(&host, false).await;
         let response = client.send(rig.post(&host, "/mcp", "")).await.unwrap();
         assert_eq!(response.status(), 502, "{garbage}");
-        assert_eq!(json_of(response).await["error"]["code"], -32000);
+        assert_eq!(json_of(response).await["error"]["code"], -31000);
         speaker.abort();
     }
 }

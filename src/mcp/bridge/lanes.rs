@@ -35,6 +35,7 @@ impl Bridge {
             accepts,
             opened: false,
             standing: false,
+            opening: false,
             seq: 0,
             pending: calls,
             batch: None,
@@ -236,7 +237,12 @@ impl Bridge {
                 && if l.opened {
                     now >= l.last + KEEP_ALIVE
                 } else {
-                    l.accepts.sse && now >= l.since + OPEN_AFTER
+                    let after = if l.session.is_some() {
+                        OPEN_AFTER.0
+                    } else {
+                        OPEN_AFTER.1
+                    };
+                    l.accepts.sse && !l.opening && now >= l.since + after
                 }
         };
         let ids: Vec<LaneId> = self.lanes.iter().filter(|(_, l)| due(l)).map(|(id, _)| *id).collect();

@@ -273,7 +273,7 @@ impl Bridge {
             if let Some(p) = self.procs.get_mut(&proc) {
                 p.role = Role::Session(session);
             }
-            self.lane(now, wire, Some(session), accepts, 1);
+            self.opening_lane(now, wire, Some(session), accepts);
             let id = self.register(Call {
                 proc,
                 lane: Some(wire),
@@ -296,7 +296,7 @@ impl Bridge {
         if self.waiting.len() >= MAX_WAITING {
             return self.busy_answer(wire, m.id);
         }
-        self.lane(now, wire, None, accepts, 1);
+        self.opening_lane(now, wire, None, accepts);
         let until = now + self.config.start;
         self.waiting.push(Waiting {
             lane: wire,
@@ -335,9 +335,17 @@ impl Bridge {
         self.welcome(now, lane, Some(key), json);
     }
 
+    /// A lane for `initialize`.
+    fn opening_lane(&mut self, now: Instant, wire: WireId, session: Option<SessionNo>, accepts: Accepts) {
+        self.lane(now, wire, session, accepts, 1);
+        if let Some(lane) = self.lanes.get_mut(&wire) {
+            lane.opening = true;
+        }
+    }
+
     /// Answers `initialize`, with the session's id.
     fn welcome(&mut self, now: Instant, lane: LaneId, session: Option<String>, json: Vec<u8>) {
-        if self.lanes.get(&lane).is_some_and(|l| l.accepts.json) {
+        if self.lanes.get(&lane).is_some_and(|l| l.accepts.json && !l.opened) {
             self.answer(
                 lane,
                 Answer {

@@ -67,8 +67,9 @@ const REPLAY_ALL: usize = 8 * 1024 * 1024;
 const BACKLOG: (usize, usize) = (64, 256 * 1024);
 /// How long a request from a server waits for a stream to its client.
 const UNDELIVERED: Duration = Duration::from_secs(5);
-/// When a call without an answer becomes an event stream.
-const OPEN_AFTER: Duration = Duration::from_secs(5);
+/// When a call without an answer becomes an event stream: soon in a session, whose streams can be resumed; late
+/// without one, since an open stream has no status left to tell an error by.
+const OPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often a quiet event stream gets a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A standing process that dies younger than this died quickly.
@@ -239,6 +240,8 @@ struct Lane {
     opened: bool,
     /// The session's own stream (GET), which carries what belongs to no call.
     standing: bool,
+    /// Its call is `initialize`: time does not make it a stream, since the answer's head names the session.
+    opening: bool,
     seq: u32,
     /// Calls that have not been answered on it.
     pending: u32,

@@ -14,7 +14,7 @@ use super::{Answer, BACKLOG, Bridge, Effect, Lane, ProcId, Session, SessionNo, W
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::sse::EventId;
 use crate::mcp::version::{self, Era};
-use crate::mcp::{codes, message};
+use crate::mcp::{codes, message, meta};
 
 /// The session header, in lower case.
 pub(super) const SESSION: &str = "mcp-session-id";
@@ -33,6 +33,7 @@ impl Bridge {
                 wire: None,
                 accepts: Accepts { json: false, sse: true },
                 opened: false,
+                opening: false,
                 standing: true,
                 seq: 0,
                 pending: 0,
@@ -88,11 +89,18 @@ impl Bridge {
 
     /// 400 with the versions that are served (MCP 2026-07-28, basic/versioning).
     pub(super) fn refuse_version(&mut self, wire: WireId, id: &str, asked: &str) {
-        let data = format!(
-            "{{\"supported\":{},\"requested\":{}}}",
-            version::supported_json(),
-            message::quote(asked)
-        );
+        // What a modern server says of itself in its discovery is what it serves; a legacy one is served in all.
+        let standing = self.standing.proc.and_then(|p| self.procs.get(&p));
+        let own = standing
+            .filter(|p| p.era == Era::Modern)
+            .and_then(|p| p.hello.as_deref());
+        let supported = own
+            .and_then(meta::supported_versions)
+            .map_or_else(version::supported_json, |versions| {
+                let quoted: Vec<String> = versions.iter().map(|v| message::quote(v)).collect();
+                format!("[{}]", quoted.join(","))
+            });
+        let data = format!("{{\"supported\":{supported},\"requested\":{}}}", message::quote(asked));
         let code = codes::UNSUPPORTED_PROTOCOL_VERSION;
         self.refuse(wire, 400, id, code, "Unsupported protocol version", Some(&data));
     }

