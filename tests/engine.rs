@@ -38,7 +38,9 @@ impl Engine {
             .append(true)
             .open(at("log"))
             .unwrap();
-        let child = Command::new("dockerd")
+        // In a network namespace of its own: without a bridge, dockerd would take away the one of the machine's engine.
+        let child = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .args([
                 "--data-root",
                 &at("data"),
