@@ -7,9 +7,9 @@
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
 //! | F1 | [`strict`], [`config`], [`catalog`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`metrics`], [`systemd`] | one outside system each |
+//! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
-//! | F3 | [`agent`] | process 1 in a container; uses [`model`] and [`mcp`] only |
+//! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
 pub mod admin;
@@ -29,6 +29,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod record;
 pub mod route;
+pub mod sched;
 pub mod secret;
 pub mod store;
 pub mod strict;

@@ -214,7 +214,7 @@ impl Built {
                 https_port: self.router.https_port(),
                 limits: limits.clone(),
                 allowed_origins: Vec::new(),
-                workers: edge::Workers::PerCore,
+                workers: edge::Workers::HalfTheCores,
             },
             edge::Listeners {
                 https: vec![self.https],

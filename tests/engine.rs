@@ -1,4 +1,5 @@
 //! The engine restarted underneath, on a Docker engine of this test's own.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

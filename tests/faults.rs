@@ -1,5 +1,6 @@
 //! What must hold when things break: the supervisor killed at random moments, containers and processes killed or
 //! removed, images gone, tokens revoked mid-stream.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

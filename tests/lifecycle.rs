@@ -1,4 +1,5 @@
 //! From a type to a running server and back to nothing, on the real engine.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -43,6 +43,7 @@ const LAST_WORD: Duration = Duration::from_millis(700);
 
 /// Runs the agent until it is told to stop (status 0) or cannot run (status 1).
 pub fn main() -> ExitCode {
+    crate::sched::batch();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -374,10 +374,9 @@ fn health(root: &mut Section<'_>) -> HealthContract {
     };
     if s.choice("kind", &[("mcp", false), ("http", true)])
         .is_some_and(|k| k.value)
+        && let (Some(port), Some(path)) = (port(&mut s), path(&mut s))
     {
-        if let (Some(port), Some(path)) = (port(&mut s), path(&mut s)) {
-            contract.kind = HealthKind::Http { port, path };
-        }
+        contract.kind = HealthKind::Http { port, path };
     }
     for (key, place) in [
         ("interval", &mut contract.interval),

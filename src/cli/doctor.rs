@@ -218,7 +218,7 @@ fn disk(name: &'static str, path: &Path, checks: &mut Vec<Check>) {
         ));
         return;
     };
-    let free = u64::from(vfs.blocks_available()).saturating_mul(vfs.fragment_size()) / MIB;
+    let free = vfs.blocks_available().saturating_mul(vfs.fragment_size()) / MIB;
     let verdict = match free {
         0..100 => Verdict::Fail,
         100..1024 => Verdict::Warn,
