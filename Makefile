@@ -10,10 +10,10 @@ ARCH := $(shell uname -m)
 TARGET := $(ARCH)-unknown-linux-gnu
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help deps build images run test bench lint fuzz clean
+.PHONY: help deps build images image image-lock image-try image-check run test bench lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what building and running need (as root, from Debian; Rust by rustup)
 	@images/install-deps --engine
@@ -28,6 +28,18 @@ build: deps ## build berth as one static binary: target/dist/berth
 images: deps ## build the instance images (starts an engine if none answers)
 	@images/engine start $(STATE)/engine
 	@images/build
+
+image: build images ## build the bootable host image, target/image/berth.raw (IMAGE_FLAGS="--zstd --qcow2 --vmdk --vhdx")
+	@image-build/build $(IMAGE_FLAGS)
+
+image-lock: build images ## the same with today's package versions, which it writes to image-build/packages.lock
+	@image-build/build --lock $(IMAGE_FLAGS)
+
+image-try: ## boot the host image in QEMU and print what came up
+	@image-build/try
+
+image-check: build images ## build the host image twice and compare the root file systems
+	@image-build/check-reproducible
 
 run: build images ## start a working instance and call it through its HTTPS address; Ctrl-C stops
 	@systemd/run-local $(STATE)
