@@ -33,7 +33,7 @@ image: build images ## build the bootable host image, target/image/berth.raw (IM
 	@image-build/build $(IMAGE_FLAGS)
 
 image-lock: build images ## the same with today's package versions, which it writes to image-build/packages.lock
-	@image-build/build --lock $(IMAGE_FLAGS)
+	@image-build/build --refresh-lock $(IMAGE_FLAGS)
 
 image-try: ## boot the host image in QEMU and print what came up
 	@image-build/try
