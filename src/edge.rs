@@ -174,6 +174,7 @@ impl Edge {
             edge,
             tasks: Mutex::new(tasks),
             threads: Mutex::new(threads),
+            workers: workers.len(),
             beats,
         })
     }
@@ -240,7 +241,9 @@ pub struct EdgeHandle {
     edge: Arc<Edge>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// The workers' first, then those of the accept loops.
     beats: Vec<Arc<AtomicU64>>,
+    workers: usize,
 }
 
 impl EdgeHandle {
@@ -252,7 +255,18 @@ impl EdgeHandle {
     /// Goes up about once a second as long as every accept loop and every worker turns; the watchdog is fed while it
     /// does.
     pub fn heartbeat(&self) -> u64 {
-        self.beats.iter().map(|b| b.load(Relaxed)).min().unwrap_or(0)
+        // While draining nothing is accepted, and that is no fault.
+        let beating = if self.edge.drain.is_cut() {
+            self.workers
+        } else {
+            self.beats.len()
+        };
+        self.beats
+            .iter()
+            .take(beating)
+            .map(|b| b.load(Relaxed))
+            .min()
+            .unwrap_or(0)
     }
 
     /// Stops accepting, tells clients (`GOAWAY`, `Connection: close`), ends streams that clients resume, waits for

@@ -117,8 +117,9 @@ impl Registry {
         }
         let parent = self.0.runtime_dir.join("i");
         let dir = parent.join(id.as_str());
-        make_dir(&parent)?;
-        make_dir(&dir)?;
+        // No user of the host gets past this one: an agent is told secrets.
+        make_dir(&parent, 0o700)?;
+        make_dir(&dir, 0o711)?;
         let listener = listen(&dir)?;
         let link = Arc::new(Link {
             id: id.clone(),
@@ -263,13 +264,13 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LinkErro
     move |source| LinkError::Socket { what, path, source }
 }
 
-/// 0711: the container's user may pass through, and list nothing.
-fn make_dir(dir: &Path) -> Result<(), LinkError> {
+fn make_dir(dir: &Path, mode: u32) -> Result<(), LinkError> {
     fs::create_dir_all(dir).map_err(failed("make", dir))?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).map_err(failed("set the mode of", dir))
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", dir))
 }
 
-/// Binds the socket, 0666: whoever reaches the folder may connect, and only the container's mount and root do.
+/// Binds the socket, 0666: whoever reaches the folder may connect. On the host only root does, since the folder above
+/// is closed; in the container the folder itself is mounted.
 fn listen(dir: &Path) -> Result<UnixListener, LinkError> {
     let path = dir.join(SOCKET);
     match fs::remove_file(&path) {

@@ -99,7 +99,7 @@ pub async fn serve<B: Backend>(
         });
     }
     let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
-    let _ = std::fs::remove_file(&path);
+    // The path stays: the next supervisor, which may be there already, has made or will make it its own.
 }
 
 async fn accept(

@@ -70,10 +70,13 @@ async fn act<B: Backend>(backend: &B, request: Request<Incoming>) -> Answer {
             );
         }
     };
-    // serde_json names the key and the column, never the value: an env value does not end up in the answer.
+    // serde_json's own words may quote a value, and values may be secrets: only the place is told.
     let action: Action = match serde_json::from_slice(&body) {
         Ok(a) => a,
-        Err(e) => return error(StatusCode::BAD_REQUEST, &format!("the body is not an action: {e}")),
+        Err(e) => {
+            let place = format!("{:?} error at line {}, column {}", e.classify(), e.line(), e.column());
+            return error(StatusCode::BAD_REQUEST, &format!("the body is not an action: {place}"));
+        }
     };
     match backend.submit(action).await {
         Ok(outcome) => json(StatusCode::OK, &outcome),

@@ -212,9 +212,10 @@ impl Hub {
                 if !said.is_empty() && !why.contains(process::LAST_WORDS) {
                     why = format!("{why}; {}{said}", process::LAST_WORDS);
                 }
+                let why = journal::redact(why, &self.recipe.secrets);
                 self.board.set(AgentState::Failed, Some(why));
             }
-            Effect::Log(text) => journal::say("bridge", &text),
+            Effect::Log(text) => journal::say("bridge", &journal::redact(text, &self.recipe.secrets)),
         }
     }
 

@@ -94,7 +94,7 @@ pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Rc<[Secret]>, 
     });
 }
 
-fn redact(mut text: String, secrets: &[Secret]) -> String {
+pub(super) fn redact(mut text: String, secrets: &[Secret]) -> String {
     for secret in secrets.iter().map(Secret::expose).filter(|s| s.len() >= SHORT) {
         if text.contains(secret) {
             text = text.replace(secret, "***");

@@ -69,7 +69,10 @@ impl Orders {
             ready: false,
             restarts: 0,
         });
-        *self.secrets.borrow_mut() = order.env.values().cloned().collect();
+        // Output is looked at line by line, so the lines of a longer secret count one by one.
+        let values = order.env.values().map(Secret::expose);
+        let lines = values.clone().filter(|v| v.contains('\n')).flat_map(str::lines);
+        *self.secrets.borrow_mut() = values.chain(lines).map(Secret::new).collect();
         *self.order.borrow_mut() = Some(Rc::clone(&order));
         self.board.starting(&order.spec, names.collect());
         let this = Rc::clone(self);

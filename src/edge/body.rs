@@ -17,11 +17,16 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::{sync::futures::OwnedNotified, time::Sleep};
+use tokio::{
+    sync::futures::OwnedNotified,
+    time::{Instant, Sleep},
+};
 
 use super::{conn::Busy, respond::BodyError};
 use crate::link::{BodySource, Payload, ReplyBody, stats, wire::WireError};
 
+/// A body that comes slower than this on the whole, in bytes a second, is not waited for.
+const SLOWEST: u64 = 16 * 1024;
 /// How long a refused request's body is read at most.
 const DISCARD: Duration = Duration::from_secs(1);
 /// A request body up to this size is read before a connection to the agent is taken.
@@ -180,6 +185,8 @@ pub(super) struct ClientBody {
     first: Option<Bytes>,
     left: u64,
     pause: Duration,
+    /// When it must have come whole.
+    deadline: Instant,
 }
 
 impl BodySource for ClientBody {
@@ -190,7 +197,8 @@ impl BodySource for ClientBody {
             return Some(Ok(first));
         }
         loop {
-            let frame = match tokio::time::timeout(self.pause, self.body.frame()).await {
+            let until = self.deadline.min(Instant::now() + self.pause);
+            let frame = match tokio::time::timeout_at(until, self.body.frame()).await {
                 Err(_) => return Some(Err(BodyError::TooSlow)),
                 Ok(None) => return None,
                 Ok(Some(Err(_))) => return Some(Err(BodyError::Broken)),
@@ -219,6 +227,7 @@ pub(super) async fn discard(body: Incoming) {
         first: None,
         left: SMALL as u64,
         pause: DISCARD,
+        deadline: Instant::now() + DISCARD,
     };
     let all = async { while let Some(Ok(_)) = source.next().await {} };
     let _ = tokio::time::timeout(DISCARD, all).await;
@@ -247,6 +256,7 @@ pub(super) async fn payload(
         first: None,
         left: limit as u64,
         pause,
+        deadline: Instant::now() + pause * 4 + Duration::from_secs(length.unwrap_or(limit as u64) / SLOWEST),
     };
     if length.is_some_and(|n| n > SMALL as u64) {
         return Ok(Payload::Stream { source, length });

@@ -127,6 +127,10 @@ impl Link {
         mut payload: Payload<S>,
         first_byte: Duration,
     ) -> Result<Reply, CallError<S::Error>> {
+        let own = request.target.starts_with("/.berth/");
+        if !own && self.pool.is_full() {
+            return Err(CallError::Busy);
+        }
         let (mut resets, mut dead) = (0, 0);
         let out = first_write(request, &payload);
         loop {

@@ -31,6 +31,8 @@ use tokio::{
 const MAX_IDLE: usize = 512;
 /// Connections of one agent, busy ones included.
 pub(super) const MAX_OPEN: usize = 2048;
+/// Connections that clients may keep busy; an agent opens some more, and those are for the supervisor's own questions.
+const CLIENTS: usize = 480;
 /// Requests that may wait for a connection.
 const MAX_WAITERS: usize = 1024;
 /// Room that a read finds.
@@ -178,7 +180,9 @@ impl Pool {
                 self.returned.notify_one();
                 return Err(TakeError::Closed);
             }
-            let returned = self.returned.notified();
+            // In the queue before the look, or a connection put back in between wakes nobody.
+            let mut returned = std::pin::pin!(self.returned.notified());
+            returned.as_mut().enable();
             if let Some(conn) = self.take_now() {
                 return Ok(conn);
             }
@@ -192,7 +196,8 @@ impl Pool {
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiters);
         loop {
-            let returned = self.returned.notified();
+            let mut returned = std::pin::pin!(self.returned.notified());
+            returned.as_mut().enable();
             if !self.idle().is_empty() {
                 self.returned.notify_one();
                 return;
@@ -205,6 +210,12 @@ impl Pool {
     pub(super) fn sweep(&self) -> usize {
         self.idle().retain(Conn::is_alive);
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether clients keep as many connections busy as they may. Takes no lock as long as there are few.
+    pub(super) fn is_full(&self) -> bool {
+        let open = self.open.load(Ordering::Relaxed);
+        open > CLIENTS && open.saturating_sub(self.idle().len()) >= CLIENTS
     }
 
     /// Connections, and how many of them are idle.

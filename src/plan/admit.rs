@@ -242,7 +242,8 @@ fn create_token(
     expires_at: Option<jiff::Timestamp>,
 ) -> Result<Decision, Refusal> {
     live(book, &instance)?;
-    let own = book.tokens.values().filter(|t| t.instance == instance).count();
+    let valid = |t: &&TokenRecord| t.instance == instance && t.expires_at.is_none_or(|at| at > book.now);
+    let own = book.tokens.values().filter(valid).count();
     if own >= book.max_tokens_per_instance {
         return Err(Refusal::Full {
             what: "tokens of one instance",
