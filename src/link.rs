@@ -238,24 +238,14 @@ impl Drop for Link {
     }
 }
 
-const STATES: [State; 7] = [
-    State::Pending,
-    State::Preparing,
-    State::Starting,
-    State::Running,
-    State::Stopped,
-    State::Failed,
-    State::Removing,
-];
-
 /// State in the upper half, `Retry-After` plus one in the lower (0: none).
 fn pack(state: State, retry: Option<u32>) -> u64 {
-    let index = STATES.iter().position(|s| *s == state).unwrap_or(0) as u64;
+    let index = State::ALL.iter().position(|s| *s == state).unwrap_or(0) as u64;
     index << 32 | u64::from(retry.map_or(0, |s| s.saturating_add(1)))
 }
 
 fn unpack(packed: u64) -> (State, Option<u32>) {
-    let state = STATES[(packed >> 32) as usize % STATES.len()];
+    let state = State::ALL[(packed >> 32) as usize % State::ALL.len()];
     (state, (packed as u32).checked_sub(1))
 }
 
@@ -296,7 +286,7 @@ mod tests {
 
     #[test]
     fn states_pack() {
-        for state in STATES {
+        for state in State::ALL {
             for retry in [None, Some(0), Some(7)] {
                 assert_eq!(unpack(pack(state, retry)), (state, retry));
             }

@@ -44,6 +44,19 @@ pub enum State {
     Removing,
 }
 
+impl State {
+    /// All states, in the order of an instance's life.
+    pub const ALL: [State; 7] = [
+        State::Pending,
+        State::Preparing,
+        State::Starting,
+        State::Running,
+        State::Stopped,
+        State::Failed,
+        State::Removing,
+    ];
+}
+
 /// What the health contract last said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,16 +9,6 @@ use crate::{
     plan::spec::cgroup_parent,
 };
 
-const STATES: [State; 7] = [
-    State::Pending,
-    State::Preparing,
-    State::Starting,
-    State::Running,
-    State::Stopped,
-    State::Failed,
-    State::Removing,
-];
-
 /// A number as a sample's value: exact up to 2^53.
 #[allow(clippy::cast_precision_loss)]
 fn value(n: u64) -> f64 {
@@ -55,7 +45,7 @@ pub(super) async fn text(parts: &Parts) -> String {
     t.family("berth_engine_up", Kind::Gauge, "Whether the container engine answers.")
         .sample("berth_engine_up", &[], up);
     t.family("berth_instances", Kind::Gauge, "Instances by state.");
-    for state in STATES {
+    for state in State::ALL {
         let n = views.values().filter(|v| v.state == state).count();
         t.sample("berth_instances", &[("state", &state.to_string())], value(n as u64));
     }
