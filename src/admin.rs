@@ -46,6 +46,9 @@ pub struct Status {
     pub certificate_sha256: String,
     /// Where the CA certificate lies, when it is Berth's own.
     pub ca_file: Option<String>,
+    /// What does not hold on this box although it should, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// What the key is kept with that seals values at rest.
     pub sealing: String,
 }

@@ -1,10 +1,14 @@
 //! F2: what a container uses, read from its cgroup's files: no call to the engine, a few small reads. Knows versions 1
-//! and 2 and both drivers' paths; writes nothing.
+//! and 2 and both drivers' paths. Writes only in `slice`, which holds workspaces to their quotas.
+
+mod slice;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+pub use slice::{SliceError, Slices};
 
 /// Use of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,7 +70,8 @@ impl Cgroups {
         self.root.join(controller).join(at)
     }
 
-    /// The path below the hierarchy's root: `berth/ws/{id}`, or `berth.slice/berth-ws.slice/docker-{id}.scope`.
+    /// The path below the hierarchy's root: `berth/{box}/{ws}/{id}`, or
+    /// `berth.slice/berth-{box}.slice/berth-{box}-{ws}.slice/docker-{id}.scope`.
     fn path(&self, parent: &str, container: &str) -> PathBuf {
         if !self.systemd {
             return Path::new(parent.trim_start_matches('/')).join(container);
@@ -110,14 +115,14 @@ mod tests {
     #[test]
     fn version_2_under_systemd() {
         let dir = tempfile::tempdir().unwrap();
-        let at = "berth.slice/berth-a_b.slice/docker-c0.scope";
+        let at = "berth.slice/berth-ab.slice/berth-ab-a_b.slice/docker-c0.scope";
         write(dir.path(), "cgroup.controllers", "cpu memory pids");
         write(dir.path(), &format!("{at}/cpu.stat"), "usage_usec 1234\nuser_usec 1\n");
         write(dir.path(), &format!("{at}/memory.current"), "4096\n");
         write(dir.path(), &format!("{at}/pids.current"), "3\n");
         let cgroups = Cgroups::at(dir.path(), true);
-        assert_eq!(cgroups.usage("berth-a_b.slice", "c0"), Some(USED));
-        assert_eq!(cgroups.usage("berth-a_b.slice", "c1"), None);
+        assert_eq!(cgroups.usage("berth-ab-a_b.slice", "c0"), Some(USED));
+        assert_eq!(cgroups.usage("berth-ab-a_b.slice", "c1"), None);
     }
 
     #[test]

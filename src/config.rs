@@ -6,6 +6,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use check::{load, parse};
 
+use crate::plan::quota::WorkspaceLimits;
+
 /// The checked configuration of one supervisor. Every key has a default that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -21,6 +23,8 @@ pub struct Config {
     pub docker: Docker,
     pub tls: Tls,
     pub limits: Limits,
+    /// What all containers of one workspace may use together.
+    pub workspace: WorkspaceLimits,
 }
 
 /// Where the edge listens. Sockets passed by systemd (names `https`, `http`) take precedence.
@@ -107,6 +111,7 @@ impl Default for Config {
             },
             tls: Tls::LocalCa,
             limits: Limits::default(),
+            workspace: WorkspaceLimits::default(),
         }
     }
 }

@@ -77,9 +77,7 @@ pub enum Workers {
 /// What the edge needs to know.
 #[derive(Debug, Clone)]
 pub struct EdgeConfig {
-    pub domain: String,
-    /// The port in outside addresses.
-    pub https_port: u16,
+    pub router: Arc<Router>,
     pub limits: Limits,
     /// Browser origins that may call, besides our own.
     pub allowed_origins: Vec<String>,
@@ -114,7 +112,7 @@ struct Worker {
 /// What all tasks of the edge share.
 pub struct Edge {
     config: EdgeConfig,
-    router: Router,
+    router: Arc<Router>,
     registry: Registry,
     tokens: TokenTable,
     states: States,
@@ -142,7 +140,7 @@ impl Edge {
         certificates: &Certificates,
     ) -> Result<EdgeHandle, EdgeError> {
         let edge = Arc::new(Edge {
-            router: Router::new(&config.domain, config.https_port),
+            router: Arc::clone(&config.router),
             tls: tokio_rustls::TlsAcceptor::from(certificates.server_config()?),
             config,
             registry,

@@ -68,7 +68,16 @@ pub enum LinkError {
     },
 }
 
-/// What a link reports.
+/// What a link reports, and of which time: a number that rises with every new container of the instance
+/// ([`Registry::renew`]), so that the word of an earlier one cannot be taken for that of the present one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkReport {
+    pub id: InstanceId,
+    pub generation: u64,
+    pub event: LinkEvent,
+}
+
+/// What happened on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
     /// An agent connected, the first of its life.
@@ -86,7 +95,8 @@ pub struct Registry(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     runtime_dir: PathBuf,
-    events: mpsc::Sender<(InstanceId, LinkEvent)>,
+    events: mpsc::Sender<LinkReport>,
+    generations: AtomicU64,
     links: ArcSwap<HashMap<InstanceId, Arc<Link>>>,
     /// Held by who changes `links`; never across an await.
     writing: Mutex<()>,
@@ -94,10 +104,11 @@ struct Inner {
 
 impl Registry {
     /// No links yet. `events` is bounded by its receiver; a full channel holds up only the link that reports.
-    pub fn new(runtime_dir: PathBuf, events: mpsc::Sender<(InstanceId, LinkEvent)>) -> Registry {
+    pub fn new(runtime_dir: PathBuf, events: mpsc::Sender<LinkReport>) -> Registry {
         Registry(Arc::new(Inner {
             runtime_dir,
             events,
+            generations: AtomicU64::new(0),
             links: ArcSwap::default(),
             writing: Mutex::new(()),
         }))
@@ -126,6 +137,7 @@ impl Registry {
             dir,
             pool: Arc::default(),
             counters: Arc::default(),
+            generation: AtomicU64::new(self.next_generation()),
             state: AtomicU64::new(pack(State::Pending, None)),
             tasks: Mutex::default(),
         });
@@ -138,6 +150,21 @@ impl Registry {
         links.insert(id.clone(), Arc::clone(&link));
         self.0.links.store(Arc::new(links));
         Ok(link)
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.0.generations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// No container of the instance runs, and one is about to start: connections of earlier ones are dropped, and
+    /// reports carry the generation that is returned, or a higher one, from now on.
+    pub fn renew(&self, id: &InstanceId) -> u64 {
+        let generation = self.next_generation();
+        if let Some(link) = self.get(id.as_str()) {
+            link.generation.store(generation, Ordering::Release);
+            link.pool.clear();
+        }
+        generation
     }
 
     /// Ends an instance's tasks, drops its idle connections (busy ones end with their request), removes socket and
@@ -179,6 +206,7 @@ pub struct Link {
     dir: PathBuf,
     pool: Arc<pool::Pool>,
     counters: Arc<stats::Counters>,
+    generation: AtomicU64,
     state: AtomicU64,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }

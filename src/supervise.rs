@@ -115,7 +115,7 @@ async fn serve(config: Config) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => running.reload(),
+            _ = hangup.recv() => running.reload().await,
             ended = running.tasks.join_next() => break Err(ended_early(ended)),
         }
     };
@@ -181,6 +181,7 @@ struct Running {
     tasks: JoinSet<&'static str>,
     parts: Arc<backend::Parts>,
     stop: watch::Sender<bool>,
+    types_dir: PathBuf,
     drain_timeout: Duration,
 }
 
@@ -205,13 +206,14 @@ impl Built {
             max_instances: limits.instances,
             max_tokens_per_instance: limits.tokens_per_instance,
             max_message: limits.body_bytes,
+            quotas: Arc::new(adapt::RealQuotas::default()),
+            workspace: self.config.workspace,
             endpoints: Box::new(move |id| routes.endpoints(id)),
         })?;
         let known = reconcile.clone();
         let edge = edge::Edge::spawn(
             edge::EdgeConfig {
-                domain: self.config.domain.clone(),
-                https_port: self.router.https_port(),
+                router: self.router.clone(),
                 limits: limits.clone(),
                 allowed_origins: Vec::new(),
                 workers: edge::Workers::HalfTheCores,
@@ -227,7 +229,8 @@ impl Built {
         )?;
         let parts = Arc::new(backend::Parts {
             reconcile,
-            catalog: self.catalog,
+            catalog: self.catalog.into(),
+            catalog_trouble: arc_swap::ArcSwapOption::empty(),
             links,
             edge,
             router: self.router,
@@ -267,18 +270,45 @@ impl Built {
             tasks,
             parts,
             stop,
+            types_dir: self.config.types_dir,
             drain_timeout: limits.drain_timeout,
         })
     }
 }
 
 impl Running {
-    /// SIGHUP: certificate files are read again at once.
-    fn reload(&self) {
+    /// SIGHUP: type files and certificate files are read again. What cannot be used changes nothing.
+    async fn reload(&self) {
+        systemd::reloading();
+        self.reload_catalog().await;
         match self.parts.certificates.refresh(std::time::SystemTime::now()) {
             Ok(true) => log::info!("certificates were read again"),
             Ok(false) => log::info!("certificates are the same"),
             Err(e) => log::error!("certificates were not read again; the old ones stay: {e}"),
+        }
+        systemd::ready(&format!("serving {}", self.parts.router.domain()));
+    }
+
+    /// Instances keep the type that they were made of until they are recreated.
+    async fn reload_catalog(&self) {
+        let dir = self.types_dir.clone();
+        let loaded = tokio::task::spawn_blocking(move || catalog::load_dir(&dir)).await;
+        let loaded = loaded
+            .map_err(|e| e.to_string())
+            .and_then(|l| l.map_err(|e| e.to_string()));
+        match loaded {
+            Ok(catalog) => {
+                log::info!("{} instance types were read", catalog.types.len());
+                let catalog = Arc::new(catalog);
+                self.parts.catalog.store(catalog.clone());
+                self.parts.catalog_trouble.store(None);
+                // It takes none only when it is ending.
+                let _ = self.parts.reconcile.set_catalog(catalog).await;
+            }
+            Err(why) => {
+                log::error!("instance types were not read again; the old ones stay: {why}");
+                self.parts.catalog_trouble.store(Some(Arc::new(why)));
+            }
         }
     }
 

@@ -62,6 +62,17 @@ pub fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
+/// The configuration is being read again; [`ready`] says that it was. (sd_notify(3): with the moment, so that a unit of
+/// `Type=notify-reload` can tell this reload from an earlier one.)
+pub fn reloading() {
+    let mut states = vec![
+        NotifyState::Reloading,
+        NotifyState::Status("reading types and certificates again"),
+    ];
+    states.extend(NotifyState::monotonic_usec_now().ok());
+    tell(&states);
+}
+
 /// Draining has begun.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);

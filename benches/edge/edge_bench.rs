@@ -101,8 +101,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         }
     }
     let config = EdgeConfig {
-        domain: "localhost".into(),
-        https_port: port,
+        router: std::sync::Arc::new(berth::route::Router::new("localhost", port)),
         limits: Limits::default(),
         allowed_origins: vec![],
         workers,

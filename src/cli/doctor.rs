@@ -66,7 +66,9 @@ pub(super) async fn run(file: Option<&Path>, as_json: bool) -> Result<ExitCode> 
             "start it: `systemctl start berth`, or `berth serve --config FILE`",
         ),
     });
-    engine(&config, &mut checks).await;
+    let notes = supervisor.iter().flat_map(|s| &s.notes);
+    checks.extend(notes.map(|n| check("supervisor says", Verdict::Warn, n, MEND_NOTE)));
+    engine(&config, supervisor.is_none(), &mut checks).await;
     cgroups(&mut checks);
     disk("state folder's disk", &config.state_dir, &mut checks);
     clock(&mut checks);
@@ -137,7 +139,11 @@ fn types(config: &Config, checks: &mut Vec<Check>) {
     });
 }
 
-async fn engine(config: &Config, checks: &mut Vec<Check>) {
+/// What a note of the supervisor asks for.
+const MEND_NOTE: &str = "mend what it names, then `systemctl reload berth` (type files) or `systemctl restart berth`";
+
+/// `alone`: no supervisor answers, who would say it.
+async fn engine(config: &Config, alone: bool, checks: &mut Vec<Check>) {
     let socket = config.docker.socket.display().to_string();
     let found = match crate::docker::probe(&config.docker.socket, Duration::from_secs(5)).await {
         Ok(found) => found,
@@ -184,6 +190,10 @@ async fn engine(config: &Config, checks: &mut Vec<Check>) {
         if seccomp { "on" } else { "off" },
         "use a kernel with CONFIG_SECCOMP_FILTER and an engine with it on",
     ));
+    if alone && !found.volume_sizes {
+        let mend = "keep the engine's data on XFS mounted with prjquota";
+        checks.push(check("volume sizes", Verdict::Warn, "not bounded", mend));
+    }
     disk("engine's disk", Path::new(&found.root_dir), checks);
 }
 

@@ -144,6 +144,7 @@ impl Verbs {
         if let Some(ca) = s.ca_file {
             pairs.push(("ca file", ca));
         }
+        pairs.extend(s.notes.into_iter().map(|n| ("note", n)));
         print::fields(&pairs)
     }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Config, Docker, Limits, Listen, Tls};
-use crate::strict::{Document, Problem, Problems, Section};
+use crate::{
+    plan::quota::WorkspaceLimits,
+    strict::{Document, Problem, Problems, Section},
+};
 
 /// Reads and checks a file.
 ///
@@ -66,6 +69,10 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
     }
     if let Some(mut s) = root.section("limits") {
         limits(&mut s, &mut config.limits);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("workspace") {
+        workspace(&mut s, &mut config.workspace);
         s.finish();
     }
     doc.finish().map(|()| config).map_err(Problems)
@@ -167,9 +174,92 @@ fn limits(s: &mut Section<'_>, l: &mut Limits) {
     }
 }
 
+/// CPUs such as `"1.5"`, in billionths of one.
+struct Cpus(i64);
+
+impl std::str::FromStr for Cpus {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let plain = !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let cpus = if plain { s.parse::<f64>().ok() } else { None };
+        match cpus {
+            // Exact enough: thousandths of a CPU.
+            #[allow(clippy::cast_possible_truncation)]
+            Some(n) if (0.1..=1024.0).contains(&n) => Ok(Cpus((n * 1000.0).round() as i64 * 1_000_000)),
+            Some(_) => Err(format!("{s:?} is outside")),
+            None => Err(format!("{s:?} is not one")),
+        }
+    }
+}
+
+/// Memory such as `"512MiB"`, in bytes.
+struct Bytes(i64);
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let wrong = || format!("{s:?} is not one");
+        let digits = s.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match &s[digits.len()..] {
+            "MiB" => 1i64 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            _ => return Err(wrong()),
+        };
+        let n: i64 = digits.parse().map_err(|_| wrong())?;
+        let bytes = n.checked_mul(unit).filter(|b| (64 << 20..=64 << 40).contains(b));
+        bytes.map(Bytes).ok_or_else(|| format!("{s:?} is outside"))
+    }
+}
+
+fn workspace(s: &mut Section<'_>, w: &mut WorkspaceLimits) {
+    if let Some(n) = s.parsed::<Cpus>("cpu", "CPUs in quotes, such as \"1.5\", from 0.1 to 1024") {
+        w.nano_cpus = Some(n.value.0);
+    }
+    if let Some(n) = s.parsed::<Bytes>(
+        "memory",
+        "memory with its unit (MiB, GiB or TiB), such as \"4GiB\", from 64MiB",
+    ) {
+        w.memory = Some(n.value.0);
+    }
+    if let Some(n) = s.integer("pids", 64, 4_000_000) {
+        w.pids = Some(n.value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_workspaces_quota() {
+        let good = "[workspace]\ncpu = \"1.5\"\nmemory = \"4GiB\"\npids = 500\n";
+        let w = parse("b.toml", good).expect("valid").workspace;
+        assert_eq!(
+            (w.nano_cpus, w.memory, w.pids),
+            (Some(1_500_000_000), Some(4 << 30), Some(500))
+        );
+        for (line, said) in [
+            ("cpu = 2", "b.toml:2: workspace.cpu: write CPUs in quotes"),
+            ("cpu = \"0\"", "is outside"),
+            ("cpu = \"1e3\"", "is not one"),
+            ("cpu = \"NaN\"", "is not one"),
+            (
+                "memory = \"4GB\"",
+                "b.toml:2: workspace.memory: write memory with its unit",
+            ),
+            ("memory = \"1MiB\"", "is outside"),
+            ("memory = \"99999999999TiB\"", "is outside"),
+            ("memory = 1073741824", "write memory with its unit"),
+            ("pids = 1", "is outside"),
+            ("pid = 100", "did you mean pids?"),
+        ] {
+            let all = parse("b.toml", &format!("[workspace]\n{line}\n"))
+                .expect_err(line)
+                .to_string();
+            assert!(all.contains(said), "{line}: {all}");
+        }
+    }
 
     #[test]
     fn nothing_is_the_default() {

@@ -11,7 +11,7 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker as Client,
     errors::Error,
-    models::NetworkCreateRequest,
+    models::{ContainerUpdateBody, NetworkCreateRequest},
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
         ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
@@ -33,6 +33,7 @@ use crate::{
     model::BoxId,
     plan::{
         Observed,
+        quota::holds_sizes,
         spec::{ContainerSpec, LABEL_BOX},
     },
 };
@@ -123,6 +124,9 @@ impl Docker {
         let info = self.call("describe itself", QUICK, |c| async move { c.info().await });
         let (version, info) = tokio::try_join!(version, info)?;
         let word = |e: Option<String>| e.unwrap_or_default();
+        let root_dir = word(info.docker_root_dir);
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let volume_sizes = holds_sizes(&mounts, Path::new(&root_dir));
         Ok(EngineInfo {
             version: word(version.version),
             api_version: word(version.api_version),
@@ -131,11 +135,14 @@ impl Docker {
                 .cgroup_version
                 .map_or(1, |v| if v.to_string() == "2" { 2 } else { 1 }),
             cpus: info.ncpu.unwrap_or(1),
+            memory: info.mem_total.unwrap_or(0),
             memory_limit: info.memory_limit.unwrap_or(false),
             cpu_quota: info.cpu_cfs_quota.unwrap_or(false),
             pids_limit: info.pids_limit.unwrap_or(false),
             security: info.security_options.unwrap_or_default(),
-            root_dir: word(info.docker_root_dir),
+            root_dir,
+            volume_sizes,
+            layer_sizes: volume_sizes && info.driver.is_some_and(|d| d == "overlay2"),
         })
     }
 
@@ -240,6 +247,22 @@ impl Engine for Docker {
     fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
         let call = move |c: Client| async move { c.start_container(container, None::<StartContainerOptions>).await };
         self.call("start the container", SLOW, call).boxed()
+    }
+
+    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64> {
+        let call =
+            move |c: Client| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
+        let done = self.call("inspect the container", QUICK, call);
+        async move { Ok(done.await?.host_config.and_then(|h| h.nano_cpus).unwrap_or(0)) }.boxed()
+    }
+
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()> {
+        let body = ContainerUpdateBody {
+            nano_cpus: Some(nano_cpus),
+            ..ContainerUpdateBody::default()
+        };
+        let call = move |c: Client| async move { c.update_container(container, body).await.map(|_| ()) };
+        self.call("set the container's CPU", QUICK, call).boxed()
     }
 
     fn stop<'a>(&'a self, container: &'a str, grace: i32) -> Answer<'a, ()> {

@@ -49,6 +49,8 @@ pub struct EngineInfo {
     pub systemd_cgroups: bool,
     pub cgroup_version: u8,
     pub cpus: i64,
+    /// Of the host, in bytes.
+    pub memory: i64,
     pub memory_limit: bool,
     pub cpu_quota: bool,
     pub pids_limit: bool,
@@ -56,6 +58,10 @@ pub struct EngineInfo {
     pub security: Vec<String>,
     /// Where the engine keeps images and containers.
     pub root_dir: String,
+    /// Volumes there can have a size.
+    pub volume_sizes: bool,
+    /// Writable layers too.
+    pub layer_sizes: bool,
 }
 
 /// How a container ended.
@@ -75,6 +81,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes a container (and its volume, with labels) and gives its id. `NotFound`: the image is not here.
     fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String>;
     fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
+    /// The CPU that it may use, in billionths of one.
+    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64>;
+    /// Sets that, whether it runs or not.
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()>;
     /// SIGTERM, and SIGKILL after `grace` seconds. A container that is gone or stopped is no error.
     fn stop<'a>(&'a self, container: &'a str, grace: i32) -> Answer<'a, ()>;
     /// Kills and removes it. One that is gone is no error.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig, Mount,
-    MountType, MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
 use crate::plan::{
@@ -62,6 +63,10 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         read_only: Some(false),
         volume_options: Some(MountVolumeOptions {
             labels: Some(map(&spec.volume_labels)),
+            driver_config: spec.volume_size.map(|size| MountVolumeOptionsDriverConfig {
+                name: Some("local".to_owned()),
+                options: Some(sized(size)),
+            }),
             ..MountVolumeOptions::default()
         }),
         ..Mount::default()
@@ -79,9 +84,15 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     }
 }
 
+/// The option that bounds a volume, or a writable layer.
+fn sized(bytes: i64) -> HashMap<String, String> {
+    HashMap::from([("size".to_owned(), bytes.to_string())])
+}
+
 fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
     HostConfig {
         mounts: Some(mounts),
+        storage_opt: spec.layer_size.map(sized),
         tmpfs: Some(map(&spec.tmpfs)),
         cap_drop: Some(spec.cap_drop.clone()),
         security_opt: Some(spec.security_opt.clone()),

@@ -5,7 +5,10 @@
 //!                                                   ^--------------------------------------------- yes
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -15,8 +18,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CallError, Link, LinkError, LinkEvent, NoBody, Payload, Request};
-use crate::model::{AgentEvent, AgentStatus, InstanceId, StartOrder};
+use super::{CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Request};
+use crate::model::{AgentEvent, AgentStatus, StartOrder};
 
 /// The agent speaks at least every 5 s.
 const SILENCE: Duration = Duration::from_secs(16);
@@ -42,19 +45,47 @@ pub(super) async fn accept(link: Arc<Link>, listener: UnixListener) {
     }
 }
 
+/// Where reports go, and what they carry.
+struct Reporter<'a> {
+    link: &'a Arc<Link>,
+    generation: u64,
+    events: &'a mpsc::Sender<LinkReport>,
+}
+
+impl Reporter<'_> {
+    /// Whether a newer container has been announced.
+    fn is_past(&self) -> bool {
+        self.link.generation.load(Ordering::Acquire) != self.generation
+    }
+
+    async fn send(&self, event: LinkEvent) -> Result<(), ()> {
+        let report = LinkReport {
+            id: self.link.id.clone(),
+            generation: self.generation,
+            event,
+        };
+        self.events.send(report).await.map_err(|_| ())
+    }
+}
+
 /// Reports the agent's coming, words and going.
-pub(super) async fn watch(link: Arc<Link>, events: mpsc::Sender<(InstanceId, LinkEvent)>) {
+pub(super) async fn watch(link: Arc<Link>, events: mpsc::Sender<LinkReport>) {
     loop {
         link.pool.connected().await;
+        let reporter = Reporter {
+            link: &link,
+            generation: link.generation.load(Ordering::Acquire),
+            events: &events,
+        };
         if link.pool.sweep() == 0 {
             continue;
         }
-        if events.send((link.id.clone(), LinkEvent::Up)).await.is_err() {
+        if reporter.send(LinkEvent::Up).await.is_err() {
             return;
         }
         loop {
             let began = Instant::now();
-            if let Err(e) = follow(&link, &events).await {
+            if let Err(e) = follow(&reporter).await {
                 log::debug!("the events of {} ended: {e}", link.id);
             }
             // Connections of a dead agent close with it, a moment after the first.
@@ -66,21 +97,22 @@ pub(super) async fn watch(link: Arc<Link>, events: mpsc::Sender<(InstanceId, Lin
                 sleep(Duration::from_millis(20)).await;
                 left = link.pool.sweep();
             }
-            if left == 0 {
+            if left == 0 || reporter.is_past() {
                 break;
             }
             // Still there: ask again, at most once a second.
             sleep(Duration::from_secs(1).saturating_sub(began.elapsed())).await;
         }
-        if events.send((link.id.clone(), LinkEvent::Down)).await.is_err() {
+        if reporter.send(LinkEvent::Down).await.is_err() {
             return;
         }
     }
 }
 
 /// Forwards one stream of events until it ends.
-async fn follow(link: &Arc<Link>, events: &mpsc::Sender<(InstanceId, LinkEvent)>) -> Result<(), LinkError> {
+async fn follow(reporter: &Reporter<'_>) -> Result<(), LinkError> {
     const WHAT: &str = "follow the agent's events";
+    let link = reporter.link;
     let bad = |why: String| LinkError::Protocol { what: WHAT, why };
     let mut reply = send(link, WHAT, &Method::GET, "/.berth/events", None, CONTROL).await?;
     if reply.status != StatusCode::OK {
@@ -101,8 +133,12 @@ async fn follow(link: &Arc<Link>, events: &mpsc::Sender<(InstanceId, LinkEvent)>
             match serde_json::from_slice(text.trim_ascii()).map_err(|e| bad(e.to_string()))? {
                 AgentEvent::Alive => {}
                 AgentEvent::Status(status) => {
-                    let event = (link.id.clone(), LinkEvent::Status(status));
-                    events.send(event).await.map_err(|_| bad("nobody listens".into()))?;
+                    // A question that waited for a connection may have got one of the next container.
+                    if reporter.is_past() {
+                        return Ok(());
+                    }
+                    let told = reporter.send(LinkEvent::Status(status)).await;
+                    told.map_err(|()| bad("nobody listens".into()))?;
                 }
             }
         }

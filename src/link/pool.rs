@@ -223,6 +223,11 @@ impl Pool {
         (self.open.load(Ordering::Relaxed), self.idle().len())
     }
 
+    /// Drops what is idle now.
+    pub(super) fn clear(&self) {
+        self.idle().clear();
+    }
+
     /// Drops what is idle and takes nothing back.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);

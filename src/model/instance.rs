@@ -92,6 +92,8 @@ pub struct SizeLimits {
     pub memory: i64,
     /// Processes and threads.
     pub pids: i64,
+    /// Its volume, in bytes, where the box's file system can bound it.
+    pub volume: i64,
 }
 
 impl Size {
@@ -101,26 +103,31 @@ impl Size {
     /// The limits of this size.
     pub fn limits(self) -> SizeLimits {
         const MIB: i64 = 1 << 20;
+        const GIB: i64 = 1 << 30;
         match self {
             Size::Small => SizeLimits {
                 nano_cpus: 250_000_000,
                 memory: 256 * MIB,
                 pids: 256,
+                volume: 1 * GIB,
             },
             Size::Medium => SizeLimits {
                 nano_cpus: 500_000_000,
                 memory: 512 * MIB,
                 pids: 512,
+                volume: 2 * GIB,
             },
             Size::Large => SizeLimits {
                 nano_cpus: 1_000_000_000,
                 memory: 1024 * MIB,
                 pids: 1024,
+                volume: 5 * GIB,
             },
             Size::Xlarge => SizeLimits {
                 nano_cpus: 2_000_000_000,
                 memory: 2048 * MIB,
                 pids: 2048,
+                volume: 10 * GIB,
             },
         }
     }

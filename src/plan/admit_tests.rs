@@ -321,6 +321,9 @@ fn a_container_as_text() {
         agent: "/usr/bin/berth".into(),
         systemd_cgroups: true,
         cpus: 1,
+        quota: crate::plan::quota::WorkspaceLimits::default().on(1, 4 << 30),
+        volume_sizes: true,
+        layer_sizes: true,
     };
     let spec = container_spec(&record, &facts, "/run/berth/i/aaaaaaaaaa".into());
     let text = serde_json::to_string_pretty(&spec).unwrap() + "\n";

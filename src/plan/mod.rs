@@ -5,7 +5,8 @@
 //! intermediate state is one that a plan starts from, so that a crash between two steps needs no memory of them.
 //!
 //! ```text
-//! running:  (wrong or surplus container: stop, remove) -> open link -> network -> create -> start
+//! running:  (wrong or surplus container: stop, remove) -> open link -> network -> create -> CPU of the start -> start
+//!           -> (ready, or long enough at it) CPU of the size
 //! stopped:  stop -> close link                              (failed: the same; the container stays, for its logs)
 //! removed:  remove container -> network -> volume -> close link -> forget (record and tokens)
 //! no record: remove container, network, volume
@@ -14,6 +15,7 @@
 pub mod admit;
 pub mod image;
 pub mod order;
+pub mod quota;
 pub mod restart;
 pub mod spec;
 
@@ -44,8 +46,22 @@ pub struct Want {
     /// The container there is cannot be started again; make it anew.
     pub rebuild: bool,
     pub link: LinkSeen,
+    pub cpu: Cpu,
     /// A step of it is in flight: plan nothing.
     pub busy: bool,
+}
+
+/// How much CPU its container gets, in billionths of a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cpu {
+    /// While it starts.
+    pub start: i64,
+    /// From then on: what its size allows.
+    pub size: i64,
+    /// What it has now; None where that is not known.
+    pub now: Option<i64>,
+    /// It is ready, or has had its time to start.
+    pub settled: bool,
 }
 
 /// Whether the supervisor listens on the instance's socket.
@@ -114,6 +130,12 @@ pub enum Step {
         id: InstanceId,
         container: String,
     },
+    /// Gives a container so much CPU, in billionths of one.
+    SetCpu {
+        id: InstanceId,
+        container: String,
+        nano_cpus: i64,
+    },
     StopContainer {
         id: InstanceId,
         container: String,
@@ -157,6 +179,7 @@ impl Step {
             | Step::CreateNetwork { id }
             | Step::CreateContainer { id }
             | Step::StartContainer { id, .. }
+            | Step::SetCpu { id, .. }
             | Step::StopContainer { id, .. }
             | Step::RemoveContainer { id, .. }
             | Step::RemoveNetwork { id, .. }
@@ -175,6 +198,11 @@ impl fmt::Display for Step {
             Step::CreateNetwork { id } => write!(f, "{id}: create network"),
             Step::CreateContainer { id } => write!(f, "{id}: create container"),
             Step::StartContainer { id, container } => write!(f, "{id}: start container {container}"),
+            Step::SetCpu {
+                id,
+                container,
+                nano_cpus,
+            } => write!(f, "{id}: give container {container} {} mCPU", nano_cpus / 1_000_000),
             Step::StopContainer { id, container } => write!(f, "{id}: stop container {container}"),
             Step::RemoveContainer { id, container } => write!(f, "{id}: remove container {container}"),
             Step::RemoveNetwork { id, network } => write!(f, "{id}: remove network {network}"),
@@ -310,6 +338,7 @@ impl Mine<'_> {
                     id,
                     network: network.clone(),
                 }),
+                _ if self.want.cpu.settled => self.cpu(container, self.want.cpu.size),
                 _ => None,
             },
             Run::Dead => Some(self.remove_container(container)),
@@ -322,10 +351,14 @@ impl Mine<'_> {
                 if self.want.link != LinkSeen::Open {
                     return Some(Step::OpenLink { id });
                 }
-                (now >= self.want.hold_until).then(|| Step::StartContainer {
+                if now < self.want.hold_until {
+                    return None;
+                }
+                let start = Step::StartContainer {
                     id,
                     container: container.clone(),
-                })
+                };
+                self.cpu(container, self.want.cpu.start).or(Some(start))
             }
         }
     }
@@ -342,6 +375,15 @@ impl Mine<'_> {
             Step::CreateNetwork { id }
         } else {
             Step::CreateContainer { id }
+        })
+    }
+
+    /// The step that gives it so much CPU, unless it is known to have that.
+    fn cpu(&self, container: &str, nano_cpus: i64) -> Option<Step> {
+        (self.want.cpu.now != Some(nano_cpus)).then(|| Step::SetCpu {
+            id: self.id.clone(),
+            container: container.to_owned(),
+            nano_cpus,
         })
     }
 

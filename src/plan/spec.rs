@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::{
     catalog::Egress,
-    model::{BoxId, InstanceId},
+    model::{BoxId, InstanceId, Size},
+    plan::quota::WorkspaceQuota,
     record::InstanceRecord,
 };
 
@@ -27,6 +28,9 @@ const USER: &str = "10001:10001";
 /// image has there.
 const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777,uid=10001,gid=10001,size=64m";
 
+/// The writable layer, in bytes: the root is read-only, so that nothing is ever written there.
+const LAYER: i64 = 64 << 20;
+
 /// Facts of this box that containers are made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoxFacts {
@@ -36,6 +40,33 @@ pub struct BoxFacts {
     pub systemd_cgroups: bool,
     /// CPUs of the host; a size larger than that gets them all.
     pub cpus: i64,
+    /// What the containers of one workspace may use together.
+    pub quota: WorkspaceQuota,
+    /// The engine can bound volumes.
+    pub volume_sizes: bool,
+    /// The engine can bound writable layers.
+    pub layer_sizes: bool,
+}
+
+/// So much CPU, in billionths of one, does a container get while it starts: a server's start is a burst of work that
+/// its size would stretch. Never more than the box and its workspace have.
+const START_CPUS: i64 = 2_000_000_000;
+
+impl BoxFacts {
+    /// What one container may get at most.
+    fn most_cpus(&self) -> i64 {
+        (self.cpus.max(1) * 1_000_000_000).min(self.quota.nano_cpus)
+    }
+
+    /// The CPU of a container of this size, in billionths of one.
+    pub fn size_cpus(&self, size: Size) -> i64 {
+        size.limits().nano_cpus.min(self.most_cpus())
+    }
+
+    /// The same while it starts.
+    pub fn start_cpus(&self, size: Size) -> i64 {
+        self.size_cpus(size).max(START_CPUS.min(self.most_cpus()))
+    }
 }
 
 /// One container, complete.
@@ -55,12 +86,17 @@ pub struct ContainerSpec {
     pub binds: Vec<(PathBuf, String)>,
     /// Volume name and path inside.
     pub volume: Option<(String, String)>,
+    /// Bytes that the volume may hold; None where the file system cannot bound it.
+    pub volume_size: Option<i64>,
+    /// The same of the writable layer.
+    pub layer_size: Option<i64>,
     pub volume_labels: BTreeMap<String, String>,
     pub network_mode: String,
     pub ipc_mode: String,
     pub cgroup_parent: String,
     pub memory: i64,
     pub memory_swap: i64,
+    /// While it starts; the size's own follows when it is ready ([`BoxFacts::size_cpus`]).
     pub nano_cpus: i64,
     pub pids: i64,
     pub nofile: i64,
@@ -84,13 +120,15 @@ pub fn owner_labels(box_id: &BoxId, id: &InstanceId) -> BTreeMap<String, String>
     ])
 }
 
-/// The cgroup that holds a workspace's containers. Under systemd a `-` would nest slices, so that one workspace's
-/// quota could hold another's: it becomes `_`, which no workspace name has.
-pub fn cgroup_parent(workspace: &str, systemd: bool) -> String {
+/// The cgroup that holds a workspace's containers, below one of the box: another supervisor on this machine may have
+/// a workspace of the same name. Under systemd a `-` would nest slices, so that one workspace's quota could hold
+/// another's: it becomes `_`, which no workspace name has.
+pub fn cgroup_parent(box_id: &BoxId, workspace: &str, systemd: bool) -> String {
+    let short: String = box_id.as_str().chars().take(8).collect();
     if systemd {
-        format!("berth-{}.slice", workspace.replace('-', "_"))
+        format!("berth-{short}-{}.slice", workspace.replace('-', "_"))
     } else {
-        format!("/berth/{workspace}")
+        format!("/berth/{short}/{workspace}")
     }
 }
 
@@ -130,16 +168,18 @@ pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: Pat
             (socket_dir, "/berth/run".to_owned()),
         ],
         volume: record.spec.volume.clone().map(|path| (name.clone(), path)),
+        volume_size: facts.volume_sizes.then_some(limits.volume),
+        layer_size: facts.layer_sizes.then_some(LAYER),
         volume_labels,
         network_mode: match record.spec.egress {
             Egress::None => "none".to_owned(),
             Egress::Internet => name.clone(),
         },
         ipc_mode: "private".to_owned(),
-        cgroup_parent: cgroup_parent(record.workspace.as_str(), facts.systemd_cgroups),
+        cgroup_parent: cgroup_parent(&facts.box_id, record.workspace.as_str(), facts.systemd_cgroups),
         memory: limits.memory,
         memory_swap: limits.memory,
-        nano_cpus: limits.nano_cpus.min(facts.cpus.max(1) * 1_000_000_000),
+        nano_cpus: facts.start_cpus(record.size),
         pids: limits.pids,
         nofile: 4096,
         oom_score_adj: 500,
@@ -167,7 +207,36 @@ mod tests {
 
     #[test]
     fn workspaces_are_never_nested() {
-        assert_eq!(cgroup_parent("a-b", true), "berth-a_b.slice");
-        assert_eq!(cgroup_parent("a-b", false), "/berth/a-b");
+        let box_id = BoxId::from_random([0xab; 8]);
+        assert_eq!(cgroup_parent(&box_id, "a-b", true), "berth-abababab-a_b.slice");
+        assert_eq!(cgroup_parent(&box_id, "a-b", false), "/berth/abababab/a-b");
+    }
+
+    #[test]
+    fn a_start_gets_more_cpu_but_no_more_than_there_is() {
+        let check = |size: Size, cpus, workspace, is: (i64, i64)| {
+            let facts = BoxFacts {
+                box_id: BoxId::from_random([0xab; 8]),
+                agent: "/b".into(),
+                systemd_cgroups: false,
+                cpus,
+                quota: WorkspaceQuota {
+                    nano_cpus: workspace * 1_000_000,
+                    memory: 1 << 30,
+                    pids: 100,
+                },
+                volume_sizes: false,
+                layer_sizes: false,
+            };
+            let milli = |n| n / 1_000_000;
+            let got = (milli(facts.start_cpus(size)), milli(facts.size_cpus(size)));
+            assert_eq!(got, is, "{size} with {cpus} CPUs, {workspace} for its workspace");
+        };
+        check(Size::Medium, 16, 16_000, (2000, 500));
+        check(Size::Medium, 1, 1_000, (1000, 500));
+        check(Size::Medium, 4, 1_500, (1500, 500));
+        check(Size::Medium, 4, 300, (300, 300));
+        check(Size::Xlarge, 2, 2_000, (2000, 2000));
+        check(Size::Xlarge, 1, 1_000, (1000, 1000));
     }
 }

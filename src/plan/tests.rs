@@ -49,6 +49,19 @@ fn check(case: &str) {
                         () if has("closed") => LinkSeen::Closed,
                         () => LinkSeen::Unknown,
                     },
+                    cpu: Cpu {
+                        start: 2_000_000_000,
+                        size: 500_000_000,
+                        now: match () {
+                            () if has("cpu?") => None,
+                            () if has("boosted") => Some(2_000_000_000),
+                            () if has("bound") => Some(500_000_000),
+                            // Cases that are about something else: as it should be.
+                            () if has("settled") => Some(500_000_000),
+                            () => Some(2_000_000_000),
+                        },
+                        settled: has("settled"),
+                    },
                     busy: has("busy"),
                 };
                 wants.insert(id(n.parse().unwrap()), want);
@@ -143,6 +156,7 @@ impl World {
                 );
                 c.run = Run::Running;
             }
+            Step::SetCpu { id, nano_cpus, .. } => self.wants.get_mut(&id).unwrap().cpu.now = Some(nano_cpus),
             Step::StopContainer { id, container } => {
                 self.seen.containers.get_mut(&container).unwrap().run = Run::Exited;
                 self.wants.get_mut(&id).unwrap().kick = false;
@@ -182,6 +196,9 @@ impl World {
                     assert_eq!(mine.len(), 1, "{id}: {mine:?}");
                     assert_eq!(mine[0].spec, want.spec);
                     assert!(matches!(mine[0].run, Run::Running | Run::Paused));
+                    if mine[0].run == Run::Running && want.cpu.settled && !want.kick {
+                        assert_eq!(want.cpu.now, Some(want.cpu.size), "{id} keeps the CPU of its start");
+                    }
                     let networks = self.seen.networks.values().filter(|o| **o == Self::owner(id));
                     // One that runs without its network is left alone: its health will tell.
                     if mine[0].run == Run::Running && !want.network {
@@ -200,8 +217,10 @@ impl World {
 
 prop_compose! {
     fn any_want()(desired in prop_oneof![Just(Desired::Running), Just(Desired::Stopped), Just(Desired::Removed)],
-        network: bool, failed in proptest::bool::weighted(0.2), kick: bool, rebuild: bool) -> Want {
-        Want { desired, spec: "s1".into(), network, failed, hold_until: 0, kick, rebuild, link: LinkSeen::Unknown, busy: false }
+        network: bool, failed in proptest::bool::weighted(0.2), kick: bool, rebuild: bool,
+        now in prop_oneof![Just(None), Just(Some(5)), Just(Some(20))], settled: bool) -> Want {
+        let cpu = Cpu { start: 20, size: 5, now, settled };
+        Want { desired, spec: "s1".into(), network, failed, hold_until: 0, kick, rebuild, link: LinkSeen::Unknown, cpu, busy: false }
     }
 }
 

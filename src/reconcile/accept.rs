@@ -1,9 +1,6 @@
 //! Actions: admitted, committed, and only then true. A refusal or a store that fails leaves everything as it was.
 
-use super::{
-    live::Live,
-    task::{Task, entry},
-};
+use super::{live::Live, task::Task};
 use crate::{
     model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, TokenCreated, TokenId},
     plan::admit::{Book, Decision, admit},
@@ -43,7 +40,7 @@ impl Task {
             } => {
                 let (token, secret) = self.new_token(instance, name, expires_at)?;
                 self.keep(vec![Change::PutToken(token.clone())]).await?;
-                self.table.insert(entry(&token));
+                self.table.insert(&token);
                 let view = self.token_view(&token);
                 self.tokens.insert(token.id.clone(), token);
                 Ok(Outcome::Token(TokenCreated { view, token: secret }))
@@ -104,7 +101,7 @@ impl Task {
         ])
         .await?;
         log::info!(instance = record.id.as_str(), kind = record.type_name().as_str(); "accepted to run");
-        self.table.insert(entry(&token));
+        self.table.insert(&token);
         self.tokens.insert(token.id.clone(), token);
         let id = record.id.clone();
         self.lives.insert(id.clone(), Live::default());

@@ -3,17 +3,17 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::{
-    ops::{Done, Made, NewContainer, Trouble},
-    task::Task,
+    ops::{Done, Made, Needs, NewContainer, Place, Trouble},
+    task::{Op, Task},
 };
 use crate::{
     model::{Desired, InstanceId, Secret},
     plan::{
-        LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
+        Cpu, LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
         order::start_order,
         plan,
         restart::engine_wait,
-        spec::{container_spec, resource_name},
+        spec::{BoxFacts, cgroup_parent, container_spec, resource_name},
     },
     record::InstanceRecord,
     secret::SecretError,
@@ -28,6 +28,7 @@ impl Task {
         }
         if self.away.is_none()
             && let Some(seen) = &self.observed
+            && self.facts.is_some()
         {
             let now = self.now();
             let steps = plan(&self.tools.box_id, &self.wants(), seen, &self.orphans, now);
@@ -44,6 +45,10 @@ impl Task {
 
     fn wants(&self) -> BTreeMap<InstanceId, Want> {
         let now = self.now();
+        // Known with the first listing, and nothing is planned before.
+        let Some(facts) = &self.facts else {
+            return BTreeMap::new();
+        };
         let want = |r: &InstanceRecord| {
             let live = self.lives.get(&r.id)?;
             let want = Want {
@@ -55,6 +60,12 @@ impl Task {
                 kick: live.kick.is_some(),
                 rebuild: live.rebuild,
                 link: live.link,
+                cpu: Cpu {
+                    start: facts.start_cpus(r.size),
+                    size: facts.size_cpus(r.size),
+                    now: live.cpu,
+                    settled: live.settled(r, now),
+                },
                 busy: live.busy || live.pause_until > now,
             };
             Some((r.id.clone(), want))
@@ -64,7 +75,7 @@ impl Task {
 
     /// Begins a step as an operation of its own.
     pub(super) fn begin(&mut self, step: Step) {
-        let mut new = None;
+        let mut needs = Needs::default();
         match step.instance() {
             None => {
                 if let Step::RemoveOrphan { what } = &step {
@@ -80,19 +91,30 @@ impl Task {
                     let (Some(facts), Some(dir)) = (&self.facts, &live.socket_dir) else {
                         return;
                     };
-                    new = Some(NewContainer {
+                    needs.new = Some(NewContainer {
                         spec: container_spec(record, facts, dir.clone()),
                         reference: record.spec.image.reference.clone(),
                         pulling: live.pulling.clone(),
                     });
                 }
+                if matches!(step, Step::StartContainer { .. }) {
+                    needs.place = self.facts.as_ref().map(|f| place(f, record));
+                    // What is left of an earlier run is not of this one.
+                    live.generation = self.tools.links.renew(id);
+                    live.link_up = false;
+                    live.agent = None;
+                    live.starting = true;
+                }
                 live.busy = true;
-                live.touching = !matches!(step, Step::OpenLink { .. } | Step::CloseLink { .. });
+                live.touching = !matches!(
+                    step,
+                    Step::OpenLink { .. } | Step::CloseLink { .. } | Step::SetCpu { .. }
+                );
             }
         }
-        let op = self.tools.clone().step(step.clone(), new);
+        let op = self.tools.clone().step(step.clone(), needs);
         let making = matches!(step, Step::CreateContainer { .. }).then(|| step.instance().cloned());
-        let handle = self.spawn(Some(step), op);
+        let handle = self.spawn(Op::Step(step), op);
         if let Some(live) = making.flatten().and_then(|id| self.lives.get_mut(&id)) {
             live.making = Some(handle);
         }
@@ -112,6 +134,7 @@ impl Task {
                     }
                 }
             }
+            Done::Held(workspace, result) => self.on_held(workspace, result),
             Done::Probed(id, answer) => self.on_probed(&id, answer),
             Done::Ordered(id, answer) => self.on_ordered(&id, answer),
             Done::Doomed(id, why) => {
@@ -136,6 +159,7 @@ impl Task {
         self.steps_done += 1;
         if let Some(live) = self.lives.get_mut(id) {
             live.busy = false;
+            live.starting = false;
             live.making = None;
             live.pulling.store(false, Ordering::Relaxed);
             if std::mem::take(&mut live.touching) {
@@ -169,10 +193,21 @@ impl Task {
                 live.socket_dir = None;
                 live.link_up = false;
             }
+            (Step::CreateContainer { id }, _) => {
+                let record = self.instances.get(id);
+                live.cpu = self.facts.as_ref().zip(record).map(|(f, r)| f.start_cpus(r.size));
+            }
             (Step::StartContainer { .. }, _) => live.run_began(now),
+            (Step::SetCpu { nano_cpus, .. }, _) => {
+                live.cpu = Some(*nano_cpus);
+                if live.ready_since.is_some() {
+                    live.reason = None;
+                }
+            }
             (Step::StopContainer { .. }, _) => ended = true,
             (Step::RemoveContainer { .. }, _) => {
                 live.rebuild = false;
+                live.cpu = None;
                 ended = true;
             }
             _ => {}
@@ -220,7 +255,7 @@ impl Task {
                 }
                 self.orphans.remove(what);
             }
-            Step::OpenLink { .. } | Step::CloseLink { .. } | Step::Forget { .. } => {}
+            Step::OpenLink { .. } | Step::CloseLink { .. } | Step::SetCpu { .. } | Step::Forget { .. } => {}
         }
     }
 
@@ -240,6 +275,10 @@ impl Task {
                 | Step::StartContainer { .. }
         );
         live.rebuild |= matches!(step, Step::StartContainer { .. });
+        let boost = match step {
+            Step::SetCpu { nano_cpus, .. } if live.started_at.is_none() => Some(*nano_cpus),
+            _ => None,
+        };
         let wanted = self
             .instances
             .get(&id)
@@ -252,6 +291,8 @@ impl Task {
                 live.pause_until = now + engine_wait(live.tries);
                 live.reason = Some(e.to_string());
             }
+            // It starts with what it has: slower, but it starts. Known is then only what it should have.
+            _ if boost.is_some() => live.cpu = boost,
             other if starts && wanted => self.on_death(&id, &other.to_string()).await,
             other => {
                 live.tries += 1;
@@ -274,9 +315,26 @@ impl Task {
         }
         log::info!(instance = id.as_str(); "removed");
         self.table.remove_instance(id);
-        self.instances.remove(id);
+        if let (Some(record), Some(facts)) = (self.instances.remove(id), &self.facts) {
+            let workspace = &record.workspace;
+            if !self.instances.values().any(|r| r.workspace == *workspace) {
+                self.tools
+                    .quotas
+                    .release(&place(facts, &record).cgroup, facts.systemd_cgroups);
+                self.quota_troubles.remove(workspace.as_str());
+            }
+        }
         self.lives.remove(id);
         self.tokens.retain(|_, t| t.instance != *id);
+    }
+
+    /// Whether the agent on the link is the one of the container that shall run, so that it may be told secrets: that
+    /// container was seen to run, or its start is in flight and nothing else of the instance runs.
+    pub(super) fn may_order(&self, id: &InstanceId) -> bool {
+        let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get(id)) else {
+            return false;
+        };
+        live.starting || self.container_of(record).is_some_and(|(_, c)| c.run == Run::Running)
     }
 
     /// Hands the agent its start order.
@@ -290,14 +348,24 @@ impl Task {
         match opened {
             Ok(env) => {
                 let order = start_order(&record.spec, record.spec_hash.clone(), env, self.limits.max_message);
-                let op = self.tools.clone().order(id, order);
-                self.spawn(None, op);
+                let op = self.tools.clone().order(id.clone(), order);
+                self.spawn(Op::Order(id), op);
             }
             Err(e) => {
-                let failed = async move { Done::Doomed(id, e.to_string()) };
-                self.spawn(None, failed);
+                let op = Op::Order(id.clone());
+                self.spawn(op, async move { Done::Doomed(id, e.to_string()) });
             }
         }
+    }
+}
+
+/// Where the containers of the instance's workspace run.
+pub(super) fn place(facts: &BoxFacts, record: &InstanceRecord) -> Place {
+    let systemd = facts.systemd_cgroups;
+    Place {
+        cgroup: cgroup_parent(&facts.box_id, record.workspace.as_str(), systemd),
+        quota: facts.quota,
+        systemd,
     }
 }
 

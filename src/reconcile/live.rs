@@ -27,6 +27,8 @@ use crate::{
 const LINK_LOST: Millis = 15_000;
 /// Beyond the type's own start timeout, which the agent keeps: then the agent is at fault.
 const START_GRACE: Millis = 10_000;
+/// More CPU for a start is given no longer than this, ready or not.
+const START_CPU: Millis = 30_000;
 /// An agent that failed exits by itself within this time.
 const FAILED_GRACE: Millis = 5_000;
 
@@ -59,6 +61,12 @@ pub(super) struct Live {
     /// Why the running container is to be restarted.
     pub(super) kick: Option<String>,
     pub(super) rebuild: bool,
+    /// A start of its container is in flight.
+    pub(super) starting: bool,
+    /// What agents say of an earlier container carries a lower one.
+    pub(super) generation: u64,
+    /// The CPU that its container was last given; None where that is not known.
+    pub(super) cpu: Option<i64>,
     /// A step, or the look at a death, is in flight.
     pub(super) busy: bool,
     /// The step in flight changes what Docker shows.
@@ -100,6 +108,9 @@ impl Default for Live {
             tries: 0,
             kick: None,
             rebuild: false,
+            starting: false,
+            generation: 0,
+            cpu: None,
             busy: false,
             touching: false,
             touched: 0,
@@ -171,6 +182,18 @@ impl Live {
         self.kick = None;
     }
 
+    /// Until when its start may use more CPU than its size; None when no run is known, or it was ready already.
+    pub(super) fn start_cpu_until(&self, record: &InstanceRecord) -> Option<Millis> {
+        let limit = u64::try_from(record.spec.health.start_timeout.as_millis()).unwrap_or(START_CPU);
+        let until = self.started_at? + limit.min(START_CPU);
+        self.healthy_since.is_none().then_some(until)
+    }
+
+    /// Whether its container shall have the CPU of its size by now.
+    pub(super) fn settled(&self, record: &InstanceRecord, now: Millis) -> bool {
+        self.started_at.is_some() && self.start_cpu_until(record).is_none_or(|until| now >= until)
+    }
+
     /// Nobody waits for the image any more.
     pub(super) fn break_off_pull(&mut self) {
         if self.pulling.load(Ordering::Relaxed)
@@ -203,8 +226,9 @@ impl Live {
         due.into_iter().min_by_key(|(at, _)| *at)
     }
 
-    /// The state to show. `seen` is what its container does, as far as Docker's word is known.
-    pub(super) fn state(&self, record: &InstanceRecord, seen: Option<Run>) -> State {
+    /// The state to show. `seen` is what its container does, as far as Docker's word is known; `held`, whether it has
+    /// no more CPU than its size allows: before that it does not count as running.
+    pub(super) fn state(&self, record: &InstanceRecord, seen: Option<Run>, held: bool) -> State {
         match record.desired {
             Desired::Removed => return State::Removing,
             Desired::Stopped if seen == Some(Run::Running) || self.started_at.is_some() => return State::Running,
@@ -214,10 +238,15 @@ impl Live {
         if record.failure.is_some() {
             return State::Failed;
         }
-        if self.ready_since.is_some() {
+        if self.ready_since.is_some() && held {
             return State::Running;
         }
-        if self.started_at.is_some() || self.restarts.total > 0 || seen.is_some() || self.resumed {
+        if self.started_at.is_some()
+            || self.ready_since.is_some()
+            || self.restarts.total > 0
+            || seen.is_some()
+            || self.resumed
+        {
             return State::Starting;
         }
         if self.busy || self.link == LinkSeen::Open {

@@ -21,6 +21,7 @@ mod ops;
 mod ports;
 mod publish;
 mod task;
+mod tokens;
 
 use std::{
     collections::BTreeMap,
@@ -39,13 +40,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use ports::{Links, TokenEntry, Tokens};
+pub use ports::{Links, Quotas, Tokens};
 
 use crate::{
     catalog::Catalog,
     docker::{Engine, EngineError},
-    link::LinkEvent,
+    link::LinkReport,
     model::{Action, BoxId, Endpoints, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    plan::quota::WorkspaceLimits,
     secret::BoxKey,
     store::{Store, StoreError},
 };
@@ -60,7 +62,10 @@ pub struct Deps {
     pub engine: Arc<dyn Engine>,
     pub links: Arc<dyn Links>,
     pub tokens: Arc<dyn Tokens>,
-    pub link_events: mpsc::Receiver<(InstanceId, LinkEvent)>,
+    pub link_events: mpsc::Receiver<LinkReport>,
+    pub quotas: Arc<dyn Quotas>,
+    /// What one workspace may use, as the configuration says it.
+    pub workspace: WorkspaceLimits,
     pub catalog: Arc<Catalog>,
     /// The berth binary on the host, mounted into every container.
     pub agent: PathBuf,
@@ -90,6 +95,8 @@ pub struct Snapshot {
     pub containers: BTreeMap<InstanceId, String>,
     /// Why the engine cannot be used, while it cannot.
     pub engine: Option<String>,
+    /// What does not hold on this box although it should, in words for its owner.
+    pub notes: Vec<String>,
     /// Whether the engine makes cgroups through systemd (known once it answered).
     pub systemd_cgroups: bool,
 }
@@ -97,6 +104,7 @@ pub struct Snapshot {
 enum Request {
     Submit(Action, oneshot::Sender<Result<Outcome, Refusal>>),
     Tokens(oneshot::Sender<Vec<TokenView>>),
+    Catalog(Arc<Catalog>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -206,6 +214,15 @@ impl Handle {
     /// Which box this is.
     pub fn box_id(&self) -> &BoxId {
         &self.box_id
+    }
+
+    /// What is run or recreated from now on is of these types; what runs stays as it is.
+    ///
+    /// # Errors
+    /// [`Refusal::Stopping`].
+    pub async fn set_catalog(&self, catalog: Arc<Catalog>) -> Result<(), Refusal> {
+        let request = Request::Catalog(catalog);
+        self.requests.send(request).await.map_err(|_| Refusal::Stopping)
     }
 
     /// Keeps what is only in memory and ends the task. Instances run on.

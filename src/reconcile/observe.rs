@@ -3,9 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{LinkEvent, task::Task};
+use super::{
+    LinkReport,
+    act::place,
+    task::{Op, Task},
+};
 use crate::{
     docker::{EngineError, EngineInfo},
+    link::LinkEvent,
     model::{AGENT_PROTOCOL, AgentState, AgentStatus, Desired, Health, InstanceId},
     plan::{
         Millis, Observed, Run, SeenContainer,
@@ -45,12 +50,38 @@ impl Task {
                 agent: self.agent.clone(),
                 systemd_cgroups: info.systemd_cgroups,
                 cpus: info.cpus,
+                quota: self.workspace.on(info.cpus, info.memory),
+                volume_sizes: info.volume_sizes,
+                layer_sizes: info.layer_sizes,
             });
+            self.hold_workspaces();
         }
         self.orphans.clear();
         self.believe(began, seen);
         self.notice();
         self.after_loss = false;
+    }
+
+    /// Holds every workspace to its quota: it may have changed since what runs was started.
+    fn hold_workspaces(&mut self) {
+        let Some(facts) = &self.facts else { return };
+        let each = self.instances.values();
+        let places: BTreeMap<_, _> = each.map(|r| (r.workspace.to_string(), place(facts, r))).collect();
+        for (workspace, place) in places {
+            let op = self.tools.clone().hold(workspace.clone(), place);
+            self.spawn(Op::Hold(workspace), op);
+        }
+    }
+
+    pub(super) fn on_held(&mut self, workspace: String, result: Result<(), String>) {
+        match result {
+            Ok(()) => drop(self.quota_troubles.remove(&workspace)),
+            Err(why) => {
+                let said = format!("workspace {workspace} is not held to its quota: {why}");
+                log::error!("{said}");
+                self.quota_troubles.insert(workspace, said);
+            }
+        }
     }
 
     /// Takes the listing over, but for what a step has touched since it began.
@@ -135,6 +166,8 @@ impl Task {
                 (Some((_, Run::Running | Run::Paused)), false) if runs => {
                     log::info!(instance = id.as_str(); "runs already: adopted");
                     live.run_began(now);
+                    // Somebody else may have started it, or an earlier supervisor, with whatever CPU.
+                    live.cpu = None;
                 }
                 (Some((_, Run::Running | Run::Paused)), _) | (_, false) => {}
                 (_, true) if !runs || after_loss => live.run_ended(),
@@ -146,8 +179,8 @@ impl Task {
             if let Some(live) = self.lives.get_mut(&id) {
                 live.busy = true;
             }
-            let op = self.tools.clone().autopsy(id, container, agent, memory);
-            self.spawn(None, op);
+            let op = self.tools.clone().autopsy(id.clone(), container, agent, memory);
+            self.spawn(Op::Autopsy(id), op);
         }
         self.bereaved.extend(removed);
     }
@@ -196,16 +229,25 @@ impl Task {
         }
     }
 
-    pub(super) fn on_link(&mut self, id: &InstanceId, event: LinkEvent) {
+    pub(super) fn on_link(&mut self, report: LinkReport) {
         let now = self.now();
+        let id = &report.id;
+        let known = self.may_order(id);
         let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
             return;
         };
-        match event {
+        if report.generation < live.generation {
+            // Of a container that no longer is.
+            return;
+        }
+        match report.event {
             LinkEvent::Up => {
                 live.link_up = true;
                 live.agent = None;
                 live.order_at = Some(now);
+                if !known {
+                    self.list_at = self.list_at.min(now + 100);
+                }
             }
             LinkEvent::Down => {
                 live.link_up = false;

@@ -12,12 +12,13 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::ports::Links;
+use super::ports::{Links, Quotas};
 use crate::{
     docker::{Engine, EngineError, EngineInfo, Exit},
     model::{AgentState, AgentStatus, BoxId, InstanceId, StartOrder},
     plan::{
         Observed, Orphan, Step, image,
+        quota::WorkspaceQuota,
         spec::{ContainerSpec, LABEL_SPEC, owner_labels, resource_name},
     },
 };
@@ -39,6 +40,8 @@ pub(super) enum Done {
     Listed(u64, Result<(Observed, Option<EngineInfo>), EngineError>),
     /// Why a container's run ended, in words.
     Autopsy(InstanceId, String),
+    /// Whether a workspace (its name) is held to its quota.
+    Held(String, Result<(), String>),
     Probed(InstanceId, Result<(), String>),
     Ordered(InstanceId, Result<(), String>),
     /// It cannot be given its start order, and waiting does not mend it.
@@ -88,11 +91,29 @@ pub(super) struct NewContainer {
     pub(super) pulling: Arc<AtomicBool>,
 }
 
+/// Where a container starts, and what all that run there may use together.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) cgroup: String,
+    pub(super) quota: WorkspaceQuota,
+    pub(super) systemd: bool,
+}
+
+/// What a step needs beside its own words.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// To create a container.
+    pub(super) new: Option<NewContainer>,
+    /// To start one.
+    pub(super) place: Option<Place>,
+}
+
 /// What every operation may use.
 #[derive(Clone)]
 pub(super) struct Tools {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) links: Arc<dyn Links>,
+    pub(super) quotas: Arc<dyn Quotas>,
     pub(super) box_id: BoxId,
     pub(super) images: Arc<[String]>,
     /// So many steps at the engine at once; past it they wait.
@@ -100,13 +121,13 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Does a step. A container is made from `new`.
-    pub(super) async fn step(self, step: Step, new: Option<NewContainer>) -> Done {
-        let result = self.do_step(&step, new).await;
+    /// Does a step.
+    pub(super) async fn step(self, step: Step, needs: Needs) -> Done {
+        let result = self.do_step(&step, needs).await;
         Done::Step(step, result)
     }
 
-    async fn do_step(&self, step: &Step, new: Option<NewContainer>) -> Result<Made, Trouble> {
+    async fn do_step(&self, step: &Step, needs: Needs) -> Result<Made, Trouble> {
         let engine = &self.engine;
         let _lane = match step {
             // Links are not the engine's, making waits for its lane by itself, and stopping is mostly waiting.
@@ -131,12 +152,24 @@ impl Tools {
                 engine.create_network(&name, &owner_labels(&self.box_id, id)).await?;
             }
             Step::CreateContainer { .. } => {
-                let new = new.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;
+                let new = needs.new.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;
                 let made = self.create(&new).await?;
                 let spec = new.spec.labels.get(LABEL_SPEC).cloned().unwrap_or_default();
                 return Ok(Made::Container(made, spec));
             }
-            Step::StartContainer { container, .. } => engine.start(container).await?,
+            Step::StartContainer { container, .. } => {
+                let place = needs.place.ok_or_else(|| Trouble::Other("no cgroup".to_owned()))?;
+                let held = self.quotas.hold(&place.cgroup, place.quota, place.systemd).await;
+                held.map_err(|e| Trouble::Other(format!("its workspace cannot be held to its quota: {e}")))?;
+                engine.start(container).await?;
+            }
+            Step::SetCpu {
+                container, nano_cpus, ..
+            } => {
+                if engine.cpu(container).await? != *nano_cpus {
+                    engine.set_cpu(container, *nano_cpus).await?;
+                }
+            }
             Step::StopContainer { container, .. } => engine.stop(container, GRACE).await?,
             Step::RemoveContainer { container, .. } => engine.remove(container).await?,
             Step::RemoveNetwork { network, .. } => engine.remove_network(network).await?,
@@ -197,6 +230,12 @@ impl Tools {
             Ok((self.engine.list(&self.box_id).await?, info))
         };
         Done::Listed(count, all.await)
+    }
+
+    /// Holds a workspace to its quota.
+    pub(super) async fn hold(self, workspace: String, place: Place) -> Done {
+        let held = self.quotas.hold(&place.cgroup, place.quota, place.systemd).await;
+        Done::Held(workspace, held)
     }
 
     /// Finds out why a container ended.

@@ -1,11 +1,15 @@
-//! What the reconciler needs of the links and of the token table, as traits: the assembly gives the real ones, tests give
+//! What the reconciler needs of the links, of the token table and of cgroups, as traits: the assembly gives the real ones, tests give
 //! theirs. No decision is made here.
 
 use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::model::{InstanceId, Secret, StartOrder, State, TokenId};
+use crate::{
+    model::{InstanceId, Secret, StartOrder, State, TokenId},
+    plan::quota::WorkspaceQuota,
+    record::TokenRecord,
+};
 
 /// The sockets that agents dial.
 pub trait Links: Send + Sync + 'static {
@@ -14,6 +18,9 @@ pub trait Links: Send + Sync + 'static {
     fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>>;
     /// Stops listening and removes the folder, also one of an earlier run.
     fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()>;
+    /// No container of the instance runs, and one is about to start: what earlier agents report from now on carries
+    /// a lower generation than the one given.
+    fn renew(&self, id: &InstanceId) -> u64;
     /// What the edge shall answer while there is no agent: the state, and seconds until it is worth asking again.
     fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>);
     /// Hands over the start order; the same one again is no error.
@@ -22,14 +29,12 @@ pub trait Links: Send + Sync + 'static {
     fn health<'a>(&'a self, id: &'a InstanceId, limit: Duration) -> BoxFuture<'a, Result<(), String>>;
 }
 
-/// A token as the table in memory holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenEntry {
-    pub id: TokenId,
-    pub instance: InstanceId,
-    /// SHA-256 of the token's whole text.
-    pub hash: [u8; 32],
-    pub expires_at: Option<jiff::Timestamp>,
+/// The cgroups of workspaces.
+pub trait Quotas: Send + Sync + 'static {
+    /// Holds all containers below the cgroup `parent` together to the quota; again is no error.
+    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, systemd: bool) -> BoxFuture<'a, Result<(), String>>;
+    /// No instance is left in it.
+    fn release(&self, parent: &str, systemd: bool);
 }
 
 /// The table that the edge looks tokens up in.
@@ -39,7 +44,8 @@ pub trait Tokens: Send + Sync + 'static {
     /// # Errors
     /// The operating system gave no random bytes.
     fn mint(&self) -> Result<(Secret, [u8; 32]), String>;
-    fn insert(&self, entry: TokenEntry);
+    /// From now on it is accepted, until it expires.
+    fn insert(&self, token: &TokenRecord);
     /// From the very next request on it is refused, and its open streams are cut.
     fn remove(&self, id: &TokenId);
     fn remove_instance(&self, id: &InstanceId);

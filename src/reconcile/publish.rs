@@ -5,18 +5,39 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Snapshot, task::Task};
+use super::{Snapshot, live::Live, task::Task};
 use crate::{
     model::{Health, InstanceId, InstanceView, State},
     plan::Run,
     record::InstanceRecord,
 };
 
+/// Said where the engine's data is not on XFS with project quotas.
+const UNBOUNDED_VOLUMES: &str = "volumes have no size limit: the engine's data folder is not on XFS mounted with prjquota; one instance can fill the disk";
+
 impl Task {
+    /// Whether its container has no more CPU than its size allows. What was there before this supervisor is looked at
+    /// as soon as the engine answers; while it does not, it is not kept from serving.
+    fn is_held(&self, record: &InstanceRecord, live: &Live) -> bool {
+        match (live.cpu, &self.facts) {
+            (Some(cpu), Some(facts)) => cpu == facts.size_cpus(record.size),
+            _ => self.away.is_some(),
+        }
+    }
+
+    /// What does not hold on this box, in words.
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self.quota_troubles.values().cloned().collect();
+        if self.facts.as_ref().is_some_and(|f| !f.volume_sizes) {
+            notes.push(UNBOUNDED_VOLUMES.to_owned());
+        }
+        notes
+    }
+
     /// The instance as it is shown; `seen` is what its container does.
     pub(super) fn view(&self, record: &InstanceRecord, seen: Option<Run>) -> InstanceView {
         let live = self.lives.get(&record.id);
-        let state = live.map_or(State::Pending, |l| l.state(record, seen));
+        let state = live.map_or(State::Pending, |l| l.state(record, seen, self.is_held(record, l)));
         let reason = match state {
             State::Failed => record.failure.clone(),
             State::Stopped => None,
@@ -69,11 +90,13 @@ impl Task {
         }
         let containers: BTreeMap<InstanceId, String> = found.into_iter().map(|(id, (c, _))| (id, c)).collect();
         let systemd_cgroups = self.facts.as_ref().is_some_and(|f| f.systemd_cgroups);
+        let notes = self.notes();
         let before = self.outlets.snapshot.load();
         if *before.views == views
             && before.containers == containers
             && before.engine == self.away
             && before.systemd_cgroups == systemd_cgroups
+            && before.notes == notes
         {
             return;
         }
@@ -81,6 +104,7 @@ impl Task {
             views: Arc::new(views),
             containers,
             engine: self.away.clone(),
+            notes,
             systemd_cgroups,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);

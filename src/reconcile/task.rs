@@ -20,28 +20,25 @@ use tokio::{
 };
 
 use super::{
-    Deps, LinkEvent, ReconcileError, Request, Snapshot,
+    Deps, LinkReport, ReconcileError, Request, Snapshot,
     keeper::Keeper,
     live::Live,
     ops::{Done, Tools, Trouble},
-    ports::{TokenEntry, Tokens},
+    ports::Tokens,
 };
 use crate::{
     catalog::Catalog,
     docker::Engine,
-    model::{BoxId, Desired, Endpoints, InstanceId, TokenId, TokenView},
-    plan::{Millis, Observed, Orphan, Step, restart::engine_wait, spec::BoxFacts},
+    model::{BoxId, Desired, Endpoints, InstanceId, TokenId},
+    plan::{Millis, Observed, Orphan, Step, quota::WorkspaceLimits, restart::engine_wait, spec::BoxFacts},
     record::{InstanceRecord, TokenRecord},
     secret::BoxKey,
-    store::Change,
 };
 
 /// The loop turns at least this often, for the watchdog.
 const TURN: Millis = 1_000;
 /// Everything is listed again this often, whatever the events say.
 const LIST_EVERY: Millis = 30_000;
-/// When a token was last used is kept this often.
-const FLUSH_EVERY: Millis = 60_000;
 /// Steps at the engine at once.
 const LANES: usize = 8;
 /// Events that wait to be noticed; one is as good as many.
@@ -62,6 +59,17 @@ pub(super) struct Limits {
     pub(super) max_message: usize,
 }
 
+/// An operation, for what it leaves should it panic.
+#[derive(Debug)]
+pub(super) enum Op {
+    Step(Step),
+    List,
+    Hold(String),
+    Autopsy(InstanceId),
+    Probe(InstanceId),
+    Order(InstanceId),
+}
+
 /// What the events task says.
 enum Wake {
     Changed,
@@ -76,6 +84,7 @@ pub(super) struct Task {
     pub(super) catalog: Arc<Catalog>,
     pub(super) agent: PathBuf,
     pub(super) limits: Limits,
+    pub(super) workspace: WorkspaceLimits,
     pub(super) endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
     pub(super) outlets: Outlets,
 
@@ -96,17 +105,19 @@ pub(super) struct Task {
     pub(super) steps_done: u64,
     /// Their containers vanished: to be accounted for.
     pub(super) bereaved: Vec<InstanceId>,
+    /// By workspace: why it is not held to its quota.
+    pub(super) quota_troubles: BTreeMap<String, String>,
     /// Being removed, or not removable until the next listing.
     pub(super) orphans: BTreeSet<Orphan>,
 
     pub(super) ops: JoinSet<Done>,
     /// What to answer for an operation that panicked.
-    pub(super) op_of: HashMap<tokio::task::Id, Option<Step>>,
+    op_of: HashMap<tokio::task::Id, Op>,
     requests: mpsc::Receiver<Request>,
-    link_events: mpsc::Receiver<(InstanceId, LinkEvent)>,
+    link_events: mpsc::Receiver<LinkReport>,
     wakes: mpsc::Receiver<Wake>,
     _watcher: JoinSet<()>,
-    flush_at: Millis,
+    pub(super) flush_at: Millis,
     born: Instant,
 }
 
@@ -125,13 +136,14 @@ impl Task {
             let owner = loaded.instances.get(&token.instance);
             // Only for an instance that is there to stay: what cannot be told is denied.
             if owner.is_some_and(|r| r.desired != Desired::Removed) {
-                deps.tokens.insert(entry(token));
+                deps.tokens.insert(token);
             }
         }
         let mut task = Self {
             tools: Tools {
                 engine: deps.engine,
                 links: deps.links,
+                quotas: deps.quotas,
                 box_id,
                 images: deps.images.into(),
                 lanes: Arc::new(Semaphore::new(LANES)),
@@ -146,6 +158,7 @@ impl Task {
                 tokens_per_instance: deps.max_tokens_per_instance,
                 max_message: deps.max_message,
             },
+            workspace: deps.workspace,
             endpoints: deps.endpoints,
             outlets,
             lives: loaded
@@ -164,6 +177,7 @@ impl Task {
             list_at: 0,
             steps_done: 0,
             bereaved: Vec::new(),
+            quota_troubles: BTreeMap::new(),
             orphans: BTreeSet::new(),
             ops: JoinSet::new(),
             op_of: HashMap::new(),
@@ -171,7 +185,7 @@ impl Task {
             link_events: deps.link_events,
             wakes,
             _watcher: watcher,
-            flush_at: FLUSH_EVERY,
+            flush_at: 0,
             born: Instant::now(),
         };
         task.publish();
@@ -190,7 +204,7 @@ impl Task {
             self.on_time();
             self.advance().await;
             if self.now() >= self.flush_at {
-                self.flush_tokens().await;
+                self.keep_tokens().await;
             }
             let wake_at = self.born + Duration::from_millis(self.next_wake());
             tokio::select! {
@@ -202,15 +216,16 @@ impl Task {
                         let _ = reply.send(answer);
                     }
                     Some(Request::Tokens(reply)) => { let _ = reply.send(self.token_views()); }
+                    Some(Request::Catalog(catalog)) => self.catalog = catalog,
                     Some(Request::Shutdown(reply)) => {
-                        self.flush_tokens().await;
+                        self.keep_tokens().await;
                         self.keeper.close().await;
                         let _ = reply.send(());
                         return;
                     }
                     None => return,
                 },
-                Some((id, event)) = self.link_events.recv() => self.on_link(&id, event),
+                Some(report) = self.link_events.recv() => self.on_link(report),
                 Some(wake) = self.wakes.recv() => self.on_wake(&wake),
                 Some(done) = self.ops.join_next_with_id(), if !self.ops.is_empty() => self.on_joined(done).await,
                 () = tokio::time::sleep_until(wake_at) => {}
@@ -237,28 +252,35 @@ impl Task {
                 self.on_done(done).await;
             }
             Err(e) if e.is_cancelled() => {
-                if let Some(Some(step)) = self.op_of.remove(&e.id()) {
+                if let Some(Op::Step(step)) = self.op_of.remove(&e.id()) {
                     self.on_broken_off(&step);
                 }
             }
             Err(e) => {
                 log::error!("an operation ended badly: {e}");
-                match self.op_of.remove(&e.id()) {
-                    Some(Some(step)) => {
-                        let trouble = Trouble::Other(format!("a fault of berth's own: {e}"));
-                        self.on_done(Done::Step(step, Err(trouble))).await;
-                    }
-                    // A listing, a probe or an order: ask anew.
-                    _ => {
-                        self.listing = false;
-                        self.list_at = self.now() + TURN;
-                        for live in self.lives.values_mut() {
-                            (live.probing, live.ordering) = (false, false);
-                        }
-                    }
+                if let Some(op) = self.op_of.remove(&e.id()) {
+                    self.on_panicked(op, &format!("a fault of berth's own: {e}")).await;
                 }
             }
         }
+    }
+
+    /// Whoever waits for a panicked operation gets an answer all the same.
+    async fn on_panicked(&mut self, op: Op, why: &str) {
+        let why = why.to_owned();
+        let done = match op {
+            Op::List => {
+                self.listing = false;
+                self.list_at = self.now() + TURN;
+                return;
+            }
+            Op::Step(step) => Done::Step(step, Err(Trouble::Other(why))),
+            Op::Hold(workspace) => Done::Held(workspace, Err(why)),
+            Op::Autopsy(id) => Done::Autopsy(id, format!("it ended; why could not be found out: {why}")),
+            Op::Probe(id) => Done::Probed(id, Err(why)),
+            Op::Order(id) => Done::Ordered(id, Err(why)),
+        };
+        self.on_done(done).await;
     }
 
     /// Agents that are there dial in at once, whether Docker answers yet or not.
@@ -283,7 +305,7 @@ impl Task {
             self.list_at = now + LIST_EVERY;
             let describe = self.facts.is_none() || self.after_loss;
             let op = self.tools.clone().list(self.steps_done, describe);
-            self.spawn(None, op);
+            self.spawn(Op::List, op);
         }
         let mut probes = Vec::new();
         let mut orders = Vec::new();
@@ -297,8 +319,6 @@ impl Task {
                 probes.push((id.clone(), record.spec.health.timeout));
             }
             if live.link_up && !live.ordering && live.order_at.is_some_and(|at| now >= at) {
-                live.ordering = true;
-                live.order_at = None;
                 orders.push(id.clone());
             }
             if let Some((at, why)) = live.overdue(record)
@@ -309,10 +329,16 @@ impl Task {
             }
         }
         for (id, limit) in probes {
-            let op = self.tools.clone().probe(id, limit);
-            self.spawn(None, op);
+            let op = self.tools.clone().probe(id.clone(), limit);
+            self.spawn(Op::Probe(id), op);
         }
         for id in orders {
+            if !self.may_order(&id) {
+                continue;
+            }
+            if let Some(live) = self.lives.get_mut(&id) {
+                (live.ordering, live.order_at) = (true, None);
+            }
             self.hand_over(id);
         }
     }
@@ -330,10 +356,13 @@ impl Task {
                 if !live.probing && live.link_up {
                     next = next.min(live.next_probe);
                 }
-                if live.link_up && !live.ordering {
+                // One that must not be given yet waits for a step or a listing.
+                if live.link_up && !live.ordering && live.order_at.is_some() && self.may_order(id) {
                     next = next.min(live.order_at.unwrap_or(Millis::MAX));
                 }
                 next = next.min(live.overdue(record).map_or(Millis::MAX, |(at, _)| at));
+                let cpu_until = live.start_cpu_until(record).filter(|at| *at > now);
+                next = next.min(cpu_until.unwrap_or(Millis::MAX));
             }
             for at in [live.hold_until, live.pause_until] {
                 if at > now {
@@ -344,56 +373,10 @@ impl Task {
         next
     }
 
-    pub(super) fn spawn(&mut self, step: Option<Step>, op: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
-        let handle = self.ops.spawn(op);
-        self.op_of.insert(handle.id(), step);
+    pub(super) fn spawn(&mut self, op: Op, work: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
+        let handle = self.ops.spawn(work);
+        self.op_of.insert(handle.id(), op);
         handle
-    }
-
-    /// Keeps when tokens were last used; no harm where it fails.
-    async fn flush_tokens(&mut self) {
-        self.flush_at = self.now() + FLUSH_EVERY;
-        let mut changes = Vec::new();
-        for token in self.tokens.values_mut() {
-            let used = self.table.last_used(&token.id);
-            let used = used.and_then(|s| jiff::Timestamp::from_second(s).ok());
-            if used > token.last_used_at {
-                token.last_used_at = used;
-                changes.push(Change::PutToken(token.clone()));
-            }
-        }
-        if !changes.is_empty()
-            && let Err(e) = self.keeper.commit(changes).await
-        {
-            log::warn!("when tokens were last used was not kept: {e}");
-        }
-    }
-
-    fn token_views(&self) -> Vec<TokenView> {
-        let views = self.tokens.values();
-        views.map(|t| self.token_view(t)).collect()
-    }
-
-    pub(super) fn token_view(&self, t: &TokenRecord) -> TokenView {
-        let live = self.table.last_used(&t.id);
-        let live = live.and_then(|s| jiff::Timestamp::from_second(s).ok());
-        TokenView {
-            id: t.id.clone(),
-            instance: t.instance.clone(),
-            name: t.name.clone(),
-            created_at: t.created_at,
-            last_used_at: live.max(t.last_used_at),
-            expires_at: t.expires_at,
-        }
-    }
-}
-
-pub(super) fn entry(t: &TokenRecord) -> TokenEntry {
-    TokenEntry {
-        id: t.id.clone(),
-        instance: t.instance.clone(),
-        hash: t.hash,
-        expires_at: t.expires_at,
     }
 }
 

@@ -13,12 +13,14 @@ use super::*;
 use crate::{
     catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     docker::{EngineInfo, Exit},
+    link::LinkEvent,
     model::{
         AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, Processes, RunRequest, Secret, Size,
         StartOrder, State, TokenId, TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
+        quota::WorkspaceQuota,
         spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC},
     },
 };
@@ -40,8 +42,17 @@ struct World {
     calls: Mutex<Vec<String>>,
     table: Mutex<BTreeMap<TokenId, InstanceId>>,
     links: Mutex<BTreeMap<InstanceId, bool>>,
+    /// Agents take their start order and never get ready.
+    mute: std::sync::atomic::AtomicBool,
+    /// Looking at how a container ended panics, once.
+    exit_panics: std::sync::atomic::AtomicBool,
+    /// Stopping a container takes until this is false.
+    stop_hangs: std::sync::atomic::AtomicBool,
+    no_quota: std::sync::atomic::AtomicBool,
+    cpus: Mutex<BTreeMap<String, i64>>,
+    generation: AtomicU64,
     events: tokio::sync::Notify,
-    say: Mutex<Option<mpsc::Sender<(InstanceId, LinkEvent)>>>,
+    say: Mutex<Option<mpsc::Sender<LinkReport>>>,
 }
 
 impl World {
@@ -57,8 +68,28 @@ impl World {
     }
 
     fn say(&self, id: &InstanceId, event: LinkEvent) {
+        self.say_of(self.generation.load(Ordering::SeqCst), id, event);
+    }
+
+    fn say_of(&self, generation: u64, id: &InstanceId, event: LinkEvent) {
         let say = self.say.lock().unwrap().clone().unwrap();
-        say.try_send((id.clone(), event)).unwrap();
+        let report = LinkReport {
+            id: id.clone(),
+            generation,
+            event,
+        };
+        say.try_send(report).unwrap();
+    }
+
+    /// What was asked of the engine, but for looking.
+    fn steps(&self) -> Vec<String> {
+        let calls = self.calls.lock().unwrap();
+        let acts = calls.iter().filter(|c| !matches!(c.as_str(), "list" | "info"));
+        acts.cloned().collect()
+    }
+
+    fn cpu(&self) -> i64 {
+        *self.cpus.lock().unwrap().first_key_value().unwrap().1
     }
 
     fn status(state: AgentState, spec: Option<String>, reason: Option<&str>) -> LinkEvent {
@@ -124,6 +155,7 @@ impl Engine for Fake {
             };
             let name = format!("c{n}");
             self.0.seen.lock().unwrap().containers.insert(name.clone(), c);
+            self.0.cpus.lock().unwrap().insert(name.clone(), spec.nano_cpus);
             Ok(name)
         }
         .boxed()
@@ -146,18 +178,40 @@ impl Engine for Fake {
         .boxed()
     }
     fn stop<'a>(&'a self, container: &'a str, _: i32) -> Answer<'a, ()> {
-        async move { self.0.check("stop").map(|()| self.0.end(container)) }.boxed()
+        async move {
+            self.0.check("stop")?;
+            while self.0.stop_hangs.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            self.0.end(container);
+            Ok(())
+        }
+        .boxed()
+    }
+    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64> {
+        async move { Ok(self.0.cpus.lock().unwrap()[container]) }.boxed()
+    }
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()> {
+        async move {
+            self.0.check(&format!("cpu {}", nano_cpus / 1_000_000))?;
+            self.0.cpus.lock().unwrap().insert(container.to_owned(), nano_cpus);
+            Ok(())
+        }
+        .boxed()
     }
     fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
         async move {
             self.0.check("remove")?;
             self.0.seen.lock().unwrap().containers.remove(container);
+            self.0.cpus.lock().unwrap().remove(container);
             Ok(())
         }
         .boxed()
     }
     fn exit<'a>(&'a self, _: &'a str) -> Answer<'a, Exit> {
         async {
+            let panics = self.0.exit_panics.swap(false, Ordering::SeqCst);
+            assert!(!panics, "the autopsy panics");
             Ok(Exit {
                 code: 3,
                 ..Exit::default()
@@ -216,12 +270,17 @@ impl Links for FakeLinks {
     fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()> {
         async move { self.0.links.lock().unwrap().retain(|i, _| i != id) }.boxed()
     }
+    fn renew(&self, _: &InstanceId) -> u64 {
+        self.0.generation.fetch_add(1, Ordering::SeqCst) + 1
+    }
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
         async move {
             self.0.orders.lock().unwrap().push(order.clone());
-            self.0
-                .say(id, World::status(AgentState::Ready, Some(order.spec.clone()), None));
+            if !self.0.mute.load(Ordering::SeqCst) {
+                self.0
+                    .say(id, World::status(AgentState::Ready, Some(order.spec.clone()), None));
+            }
             Ok(())
         }
         .boxed()
@@ -232,14 +291,33 @@ impl Links for FakeLinks {
     }
 }
 
+struct FakeQuotas(Arc<World>);
+
+impl Quotas for FakeQuotas {
+    fn hold<'a>(&'a self, _: &'a str, _: WorkspaceQuota, _: bool) -> BoxFuture<'a, Result<(), String>> {
+        let refused = self.0.no_quota.load(Ordering::SeqCst);
+        async move {
+            if refused {
+                return Err("read-only file system".to_owned());
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+    fn release(&self, parent: &str, _: bool) {
+        self.0.calls.lock().unwrap().push(format!("release {parent}"));
+    }
+}
+
 struct FakeTokens(Arc<World>);
 
 impl Tokens for FakeTokens {
     fn mint(&self) -> Result<(Secret, [u8; 32]), String> {
         Ok((Secret::new("brt_i_x"), [7; 32]))
     }
-    fn insert(&self, e: TokenEntry) {
-        self.0.table.lock().unwrap().insert(e.id, e.instance);
+    fn insert(&self, t: &TokenRecord) {
+        let (id, instance) = (t.id.clone(), t.instance.clone());
+        self.0.table.lock().unwrap().insert(id, instance);
     }
     fn remove(&self, id: &TokenId) {
         self.0.table.lock().unwrap().remove(id);
@@ -294,9 +372,12 @@ struct Bench {
 }
 
 fn start_on(world: Arc<World>, dir: tempfile::TempDir) -> Bench {
+    start_with(world, dir, a_type())
+}
+
+fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Bench {
     let (say, link_events) = mpsc::channel(64);
     *world.say.lock().unwrap() = Some(say);
-    let t = a_type();
     let deps = Deps {
         store: Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap(),
         key: BoxKey::load_or_create(&dir.path().join("keys")).unwrap(),
@@ -304,6 +385,8 @@ fn start_on(world: Arc<World>, dir: tempfile::TempDir) -> Bench {
         links: Arc::new(FakeLinks(world.clone())),
         tokens: Arc::new(FakeTokens(world.clone())),
         link_events,
+        quotas: Arc::new(FakeQuotas(world.clone())),
+        workspace: WorkspaceLimits::default(),
         catalog: Arc::new(Catalog {
             types: [(t.name.clone(), Arc::new(t))].into(),
         }),
@@ -393,16 +476,8 @@ async fn a_life_from_run_to_removal() {
     assert_eq!(bench.handle.views()[&id].health, Health::Healthy);
     let order = bench.world.orders.lock().unwrap()[0].clone();
     assert_eq!(order.env["API_KEY"].expose(), "hunter2");
-    let steps = |w: &World| -> Vec<String> {
-        w.calls
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|c| !matches!(c.as_str(), "list" | "info"))
-            .cloned()
-            .collect()
-    };
-    assert_eq!(steps(&bench.world), ["create", "start"], "no more calls than it takes");
+    let made = ["create", "start", "cpu 250"];
+    assert_eq!(bench.world.steps(), made, "no more calls than it takes");
 
     bench.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Stopped).await;
@@ -434,6 +509,7 @@ async fn a_life_from_run_to_removal() {
     bench.until("gone", BTreeMap::is_empty).await;
     assert!(bench.world.seen.lock().unwrap().containers.is_empty());
     assert!(bench.world.links.lock().unwrap().is_empty());
+    assert!(bench.world.steps().iter().any(|s| s.starts_with("release /berth/")));
     assert!(bench.handle.tokens().await.unwrap().is_empty());
     assert_eq!(
         bench.handle.submit(Action::Stop { id: id.clone() }).await,
@@ -594,3 +670,6 @@ async fn a_removal_does_not_wait_for_a_pull() {
     bench.handle.submit(Action::Remove { id }).await.unwrap();
     bench.until("gone", BTreeMap::is_empty).await;
 }
+
+#[path = "start_tests.rs"]
+mod start;

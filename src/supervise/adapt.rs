@@ -1,14 +1,17 @@
-//! Fits the links and the token table to what the reconciler asks of them. Decides nothing.
+//! Fits the links, the token table and the slices to what the reconciler asks of them. Decides nothing.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
 use crate::{
     authz::{self, TokenHash, TokenTable},
+    cgroup::Slices,
     link::Registry,
     model::{InstanceId, Secret, StartOrder, State, TokenId},
-    reconcile::{Links, TokenEntry, Tokens},
+    plan::quota::WorkspaceQuota,
+    reconcile::{Links, Quotas, Tokens},
+    record::TokenRecord,
 };
 
 pub(super) struct RealLinks(pub(super) Registry);
@@ -29,6 +32,10 @@ impl Links for RealLinks {
 
     fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()> {
         Box::pin(self.0.close(id))
+    }
+
+    fn renew(&self, id: &InstanceId) -> u64 {
+        self.0.renew(id)
     }
 
     fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>) {
@@ -52,6 +59,25 @@ impl Links for RealLinks {
     }
 }
 
+/// Writing to cgroups, or running `systemctl`, blocks: it is done on a thread for that.
+#[derive(Default)]
+pub(super) struct RealQuotas(Arc<Slices>);
+
+impl Quotas for RealQuotas {
+    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, systemd: bool) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let (slices, parent) = (self.0.clone(), parent.to_owned());
+            let held = tokio::task::spawn_blocking(move || slices.hold(&parent, &quota, systemd));
+            held.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        })
+    }
+
+    fn release(&self, parent: &str, systemd: bool) {
+        let (slices, parent) = (self.0.clone(), parent.to_owned());
+        tokio::task::spawn_blocking(move || slices.release(&parent, systemd));
+    }
+}
+
 pub(super) struct RealTokens(pub(super) TokenTable);
 
 impl Tokens for RealTokens {
@@ -63,13 +89,13 @@ impl Tokens for RealTokens {
         Ok((token, hash))
     }
 
-    fn insert(&self, entry: TokenEntry) {
+    fn insert(&self, token: &TokenRecord) {
         self.0.insert(authz::TokenEntry {
-            id: entry.id,
-            hash: TokenHash::from_bytes(entry.hash),
-            instance: entry.instance,
-            expires_at: entry.expires_at.map(jiff::Timestamp::as_second),
-            last_used: None,
+            id: token.id.clone(),
+            hash: TokenHash::from_bytes(token.hash),
+            instance: token.instance.clone(),
+            expires_at: token.expires_at.map(jiff::Timestamp::as_second),
+            last_used: token.last_used_at.map(jiff::Timestamp::as_second),
         });
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -24,12 +25,25 @@ const LOG_QUEUE: usize = 32;
 /// The handles of everything that runs.
 pub(super) struct Parts {
     pub(super) reconcile: reconcile::Handle,
-    pub(super) catalog: Arc<Catalog>,
+    pub(super) catalog: ArcSwap<Catalog>,
+    /// Why the type files as they are now are not in use.
+    pub(super) catalog_trouble: ArcSwapOption<String>,
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
     pub(super) started_at: jiff::Timestamp,
+}
+
+impl Parts {
+    /// What does not hold on this box although it should, in words.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.reconcile.snapshot().notes.clone();
+        if let Some(why) = &*self.catalog_trouble.load() {
+            notes.push(format!("the type files are not in use as they are now: {why}"));
+        }
+        notes
+    }
 }
 
 impl Backend for Parts {
@@ -69,7 +83,7 @@ impl Backend for Parts {
     }
 
     fn types(&self) -> Vec<TypeView> {
-        self.catalog.types.values().map(|t| type_view(t)).collect()
+        self.catalog.load().types.values().map(|t| type_view(t)).collect()
     }
 
     async fn status(&self) -> Status {
@@ -88,6 +102,7 @@ impl Backend for Parts {
             instances,
             certificate_sha256: self.certificates.fingerprint(),
             ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
+            notes: self.notes(),
             sealing: "key file keys/box.key in the state folder, readable by root only".into(),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     cgroup::Cgroups,
     link::{LinkStats, stats::BUCKETS_US},
     metrics::{Kind, Text},
-    model::{Health, InstanceView, State},
+    model::{BoxId, Health, InstanceView, State},
     plan::spec::cgroup_parent,
 };
 
@@ -64,7 +64,7 @@ pub(super) async fn text(parts: &Parts) -> String {
     each(&mut t, family, views.values().map(|v| (v, f64::from(v.restarts))));
     requests(&mut t, parts, &views.values().collect::<Vec<_>>());
     sessions(&mut t, parts, &views.values().collect::<Vec<_>>()).await;
-    usage(&mut t, &snapshot);
+    usage(&mut t, parts.reconcile.box_id(), &snapshot);
     edge(&mut t, parts);
     t.finish()
 }
@@ -125,13 +125,13 @@ async fn sessions(t: &mut Text, parts: &Parts, views: &[&InstanceView]) {
 /// An agent gets this long to answer a scrape.
 const ASK: std::time::Duration = std::time::Duration::from_secs(1);
 
-fn usage(t: &mut Text, snapshot: &crate::reconcile::Snapshot) {
+fn usage(t: &mut Text, box_id: &BoxId, snapshot: &crate::reconcile::Snapshot) {
     let cgroups = Cgroups::host(snapshot.systemd_cgroups);
     let used: Vec<_> = snapshot
         .views
         .values()
         .filter_map(|v| {
-            let parent = cgroup_parent(v.workspace.as_str(), snapshot.systemd_cgroups);
+            let parent = cgroup_parent(box_id, v.workspace.as_str(), snapshot.systemd_cgroups);
             Some((v, cgroups.usage(&parent, snapshot.containers.get(&v.id)?)?))
         })
         .collect();

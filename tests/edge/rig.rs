@@ -15,8 +15,9 @@ use berth::{
     authz::{TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     edge::{Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
-    link::{Link, LinkEvent, Registry},
+    link::{Link, LinkEvent, LinkReport, Registry},
     model::{InstanceId, State, TokenId},
+    route::Router,
     tls::{Certificates, Names},
 };
 use bytes::Bytes;
@@ -214,7 +215,7 @@ pub struct Rig {
     pub http: SocketAddr,
     ca: Vec<CertificateDer<'static>>,
     files: Option<PathBuf>,
-    events: mpsc::Receiver<(InstanceId, LinkEvent)>,
+    events: mpsc::Receiver<LinkReport>,
     _dir: tempfile::TempDir,
 }
 
@@ -270,8 +271,7 @@ impl Rig {
         };
         change(&mut limits);
         let config = EdgeConfig {
-            domain: "localhost".into(),
-            https_port: https_at.port(),
+            router: Arc::new(Router::new("localhost", https_at.port())),
             limits,
             allowed_origins: vec!["https://inspector.test".into()],
             workers: Workers::Own(2),
@@ -327,8 +327,8 @@ impl Rig {
 
     pub async fn wait_for(&mut self, wanted: impl Fn(&LinkEvent) -> bool) {
         loop {
-            let (_, event) = self.events.recv().await.unwrap();
-            if wanted(&event) {
+            let report = self.events.recv().await.unwrap();
+            if wanted(&report.event) {
                 return;
             }
         }
