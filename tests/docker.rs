@@ -1,97 +1,55 @@
-//! The adapter against the real engine. Needs `/var/run/docker.sock` (or `BERTH_TEST_DOCKER`) and a static busybox
-//! (Debian's `busybox-static`); without them the tests say so and pass. Everything made carries a box id of the
-//! test's own and is removed again, also after a panic.
+//! The adapter against the real engine, and cgroups against the real kernel.
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+mod workbench;
+
+use std::{path::Path, time::Duration};
 
 use berth::{
-    catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
-    cgroup::Cgroups,
+    catalog::Egress,
+    cgroup::{Cgroups, Slices},
     docker::{Docker, Engine, EngineError, probe},
-    model::{BoxId, Desired, HealthKind, InstanceId, InstanceName, Processes, Size, TypeName, WorkspaceName},
+    model::{BoxId, Desired, InstanceId, InstanceName, Size, WorkspaceName},
     plan::{
         Run,
+        quota::{WorkspaceLimits, WorkspaceQuota},
         spec::{BoxFacts, ContainerSpec, container_spec, owner_labels, resource_name},
     },
     record::InstanceRecord,
 };
 use futures_util::StreamExt;
+use workbench::{Workbench, docker, socket};
 
-fn socket() -> PathBuf {
-    std::env::var_os("BERTH_TEST_DOCKER").map_or("/var/run/docker.sock".into(), PathBuf::from)
-}
-
-/// A box of the test's own, with an image of busybox; dropped, it leaves nothing behind.
+/// A box of the test's own, and the engine as the supervisor has it.
 struct Bench {
+    bench: Workbench,
     engine: Docker,
-    box_id: BoxId,
-    image: String,
-    dir: tempfile::TempDir,
     facts: BoxFacts,
 }
 
-fn docker(args: &[&str]) -> String {
-    let out = Command::new("docker")
-        .env("DOCKER_HOST", format!("unix://{}", socket().display()))
-        .args(args)
-        .stderr(Stdio::null())
-        .output();
-    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        .unwrap_or_default()
+impl std::ops::Deref for Bench {
+    type Target = Workbench;
+    fn deref(&self) -> &Workbench {
+        &self.bench
+    }
 }
 
 impl Bench {
-    async fn new(test: &str) -> Option<Bench> {
-        let busybox = Path::new("/bin/busybox");
-        if !socket().exists() || !busybox.exists() || docker(&["version", "-f", "{{.Server.Version}}"]).is_empty() {
-            eprintln!("{test}: skipped, needs a Docker engine and busybox-static");
-            return None;
-        }
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).unwrap();
-        let box_id = BoxId::from_random(random);
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        for sub in ["bin", "data", "tmp"] {
-            std::fs::create_dir_all(root.join(sub)).unwrap();
-        }
-        std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-        std::os::unix::fs::chown(root.join("data"), Some(10001), Some(10001)).unwrap();
-        let image = format!("berth/test-{box_id}:1");
-        let mut tar = Command::new("tar")
-            .arg("-C")
-            .arg(&root)
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let done = Command::new("docker")
-            .args(["import", "-", &image])
-            .stdin(tar.stdout.take().unwrap())
-            .stdout(Stdio::null())
-            .status();
-        assert!(done.unwrap().success() && tar.wait().unwrap().success());
+    async fn new() -> Bench {
+        let bench = Workbench::new();
         let engine = Docker::new(&socket());
         let info = engine.info().await.unwrap();
         let facts = BoxFacts {
-            box_id: box_id.clone(),
+            box_id: bench.box_id.clone(),
             agent: "/bin/busybox".into(),
             systemd_cgroups: info.systemd_cgroups,
             cpus: info.cpus,
+            quota: WorkspaceLimits::default().on(info.cpus, info.memory),
+            volume_sizes: info.volume_sizes,
+            layer_sizes: info.layer_sizes,
         };
-        Some(Bench {
-            engine,
-            box_id,
-            image,
-            dir,
-            facts,
-        })
+        Bench { bench, engine, facts }
     }
 
     fn spec(&self, c: char, egress: Egress, volume: Option<&str>, command: &[&str]) -> ContainerSpec {
@@ -105,37 +63,7 @@ impl Bench {
             spec_hash: "5f".into(),
             created_at: jiff::Timestamp::now(),
             env: [].into(),
-            spec: std::sync::Arc::new(InstanceType {
-                name: TypeName::parse("test").unwrap(),
-                title: String::new(),
-                description: String::new(),
-                homepage: None,
-                image: ImageRef {
-                    reference: self.image.clone(),
-                    digest: None,
-                },
-                services: vec![],
-                mcp: Mcp {
-                    transport: Transport::Stdio {
-                        command: vec![],
-                        env: [].into(),
-                        processes: Processes::Session,
-                    },
-                    max_sessions: 1,
-                    idle_timeout: Duration::ZERO,
-                    call_timeout: Duration::ZERO,
-                },
-                health: HealthContract {
-                    kind: HealthKind::Mcp,
-                    interval: Duration::ZERO,
-                    timeout: Duration::ZERO,
-                    failures: 1,
-                    start_timeout: Duration::ZERO,
-                },
-                size: Size::Small,
-                egress,
-                volume: volume.map(str::to_owned),
-            }),
+            spec: std::sync::Arc::new(self.a_type("test", Size::Small, egress, volume)),
             failure: None,
         };
         let sockets = self.dir.path().join("run");
@@ -164,31 +92,11 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let filter = format!("label=berth.box={}", self.box_id);
-        for (list, remove) in [
-            (vec!["ps", "-aq", "--filter", &filter], vec!["rm", "-f"]),
-            (vec!["network", "ls", "-q", "--filter", &filter], vec!["network", "rm"]),
-            (vec!["volume", "ls", "-q", "--filter", &filter], vec!["volume", "rm"]),
-        ] {
-            for one in docker(&list).lines() {
-                let mut args = remove.clone();
-                args.push(one);
-                docker(&args);
-            }
-        }
-        docker(&["rmi", "-f", &self.image]);
-    }
-}
-
 const SH: &str = "/bin/busybox";
 
 #[tokio::test]
 async fn the_sandbox_holds() {
-    let Some(bench) = Bench::new("the_sandbox_holds").await else {
-        return;
-    };
+    let bench = Bench::new().await;
     let script = r#"
 set -u; b=/bin/busybox
 echo "id $($b id -u):$($b id -g)"
@@ -216,9 +124,7 @@ exit 7
 
 #[tokio::test]
 async fn what_was_asked_for_is_what_the_engine_keeps() {
-    let Some(bench) = Bench::new("what_was_asked_for").await else {
-        return;
-    };
+    let bench = Bench::new().await;
     let spec = bench.spec('a', Egress::None, Some("/data"), &[SH, "sleep", "100"]);
     let container = bench.engine.create(&spec).await.unwrap();
     let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.NetworkMode}} {{.HostConfig.IpcMode}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.CgroupParent}} {{.HostConfig.PortBindings}} {{.Config.Env}}";
@@ -260,9 +166,7 @@ async fn what_was_asked_for_is_what_the_engine_keeps() {
 
 #[tokio::test]
 async fn networks_are_each_instances_own() {
-    let Some(bench) = Bench::new("networks").await else {
-        return;
-    };
+    let bench = Bench::new().await;
     let spec = bench.spec('a', Egress::Internet, None, &[SH, "ls", "/sys/class/net"]);
     let id = InstanceId::parse("aaaaaaaaaa").unwrap();
     let name = resource_name(&bench.box_id, &id);
@@ -279,9 +183,7 @@ async fn networks_are_each_instances_own() {
 
 #[tokio::test]
 async fn events_wake_and_logs_flow() {
-    let Some(bench) = Bench::new("events").await else {
-        return;
-    };
+    let bench = Bench::new().await;
     let mut events = bench.engine.events(&bench.box_id);
     let woken = tokio::spawn(async move { tokio::time::timeout(Duration::from_secs(20), events.next()).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -303,9 +205,7 @@ async fn events_wake_and_logs_flow() {
 
 #[tokio::test]
 async fn what_fails_is_said() {
-    let Some(bench) = Bench::new("what_fails").await else {
-        return;
-    };
+    let bench = Bench::new().await;
     let mut spec = bench.spec('c', Egress::None, None, &["/no/such/program"]);
     let container = bench.engine.create(&spec).await.unwrap();
     let failed = bench.engine.start(&container).await.unwrap_err();
@@ -329,4 +229,90 @@ async fn what_fails_is_said() {
         found.memory_limit && found.pids_limit && !found.root_dir.is_empty(),
         "{found:?}"
     );
+}
+
+#[tokio::test]
+async fn cpu_is_set_on_what_runs_and_on_what_rests() {
+    let bench = Bench::new().await;
+    let spec = bench.spec('d', Egress::None, None, &[SH, "sleep", "100"]);
+    let container = bench.engine.create(&spec).await.unwrap();
+    assert_eq!(bench.engine.cpu(&container).await.unwrap(), spec.nano_cpus);
+    bench.engine.set_cpu(&container, 300_000_000).await.unwrap();
+    bench.engine.start(&container).await.unwrap();
+    assert_eq!(bench.engine.cpu(&container).await.unwrap(), 300_000_000);
+    bench.engine.set_cpu(&container, 500_000_000).await.unwrap();
+    assert_eq!(bench.engine.cpu(&container).await.unwrap(), 500_000_000);
+    let missing = bench.engine.set_cpu("nothing-of-that-name", 500_000_000).await;
+    assert!(matches!(missing, Err(EngineError::NotFound { .. })), "{missing:?}");
+}
+
+/// Two containers that each may have more are held to their workspace's quota together, and one of another workspace
+/// is not.
+#[tokio::test]
+async fn the_kernel_holds_a_workspace_to_its_quota() {
+    let bench = Bench::new().await;
+    if bench.facts.systemd_cgroups {
+        // There the quota is systemd's to set; qemu-tests looks at it.
+        return;
+    }
+    let slices = Slices::default();
+    let quota = WorkspaceQuota {
+        nano_cpus: i64::from(2u8) * 1_000_000_000,
+        memory: 64 << 20,
+        pids: 12,
+        by_default: false,
+    };
+    // Forks until it may not any more, and says how many there are.
+    let bomb = "/bin/busybox sleep 1; i=0; while [ $i -lt 40 ]; do /bin/busybox sleep 100 & i=$((i+1)); done 2>/dev/null; wait";
+    let mut specs = [
+        bench.spec('a', Egress::None, None, &[SH, "sh", "-c", bomb]),
+        bench.spec('b', Egress::None, None, &[SH, "sh", "-c", bomb]),
+    ];
+    for spec in &mut specs {
+        spec.nano_cpus = 500_000_000;
+        slices.hold(&spec.cgroup_parent, &quota, false).unwrap();
+        // Again is no error.
+        slices.hold(&spec.cgroup_parent, &quota, false).unwrap();
+    }
+    let mut eater = bench.spec(
+        'c',
+        Egress::None,
+        None,
+        &[SH, "sh", "-c", "/bin/busybox tail -c 200m /dev/zero >/dev/null"],
+    );
+    eater.nano_cpus = 500_000_000;
+    eater.cgroup_parent = format!("{}-2", eater.cgroup_parent);
+    let parents = [specs[0].cgroup_parent.clone(), eater.cgroup_parent.clone()];
+    slices.hold(&eater.cgroup_parent, &quota, false).unwrap();
+    let mut running = Vec::new();
+    for spec in &specs {
+        let container = bench.engine.create(spec).await.unwrap();
+        bench.engine.start(&container).await.unwrap();
+        running.push(container);
+    }
+    let cgroups = Cgroups::host(false);
+    let together = || -> u64 {
+        let used = running.iter().filter_map(|c| cgroups.usage(&parents[0], c));
+        used.map(|u| u.pids).sum()
+    };
+    let end = tokio::time::Instant::now() + Duration::from_secs(60);
+    while together() < 12 {
+        assert!(tokio::time::Instant::now() < end, "{} processes", together());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(together(), 12, "each alone may have 2048");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Its size allows 2 GiB, its workspace 64 MiB.
+    let (code, said) = bench.script(eater).await;
+    assert_eq!(code, 137, "{said}");
+    for container in running {
+        bench.engine.remove(&container).await.unwrap();
+    }
+    for parent in parents {
+        slices.release(&parent, false);
+        let at = Path::new("/sys/fs/cgroup/pids").join(parent.trim_start_matches('/'));
+        assert!(!at.exists(), "{} is left", at.display());
+    }
 }

@@ -112,6 +112,102 @@ fn containers_are_hardened() {
     }
 }
 
+/// What the engine was told of CPU, and what the kernel holds.
+fn nano_cpus(a: &Appliance, id: &str) -> i64 {
+    a.inspect(id)["HostConfig"]["NanoCpus"].as_i64().unwrap()
+}
+
+#[test]
+fn the_cpu_of_a_start_ends_with_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    // A server that is not ready for a while, or never.
+    let text = std::fs::read_to_string(root().join("instance-types/time.toml")).unwrap();
+    let command = text.lines().find(|l| l.starts_with("command")).unwrap();
+    let slow = text
+        .replacen("name = \"time\"", "name = \"slow\"", 1)
+        .replace(command, "command = [\"sleep\", \"300\"]");
+    std::fs::write(dir.path().join("slow.toml"), slow).unwrap();
+    let mut options = Options::default();
+    options.types.push(dir.path().into());
+    let mut a = Appliance::with(options);
+    let cpus = std::thread::available_parallelism().unwrap().get().min(2);
+    let more = i64::try_from(cpus).unwrap() * 1_000_000_000;
+
+    // Ready: the size's own.
+    let i = a.run("time", &["--size", "small"]);
+    assert_eq!(nano_cpus(&a, &i.id), 250_000_000);
+    let container = a.container_of(&i.id);
+    // Started again by policy: bound again when it runs again.
+    assert!(a.docker(&["kill", &container]).status.success());
+    wait_for("it is restarted", MINUTE, || {
+        let view = a.show(&i.id);
+        view["restarts"] == 1 && view["state"] == "running"
+    });
+    assert_eq!(nano_cpus(&a, &i.id), 250_000_000);
+    a.cli(&["stop", &i.id]);
+    a.cli(&["start", &i.id]);
+    assert_eq!(nano_cpus(&a, &i.id), 250_000_000);
+    assert_eq!(a.container_of(&i.id), container, "it is the same container all along");
+
+    // Not ready: more, as much as the box has. A supervisor that is killed then leaves none of it behind.
+    let slow = a.json(&["run", "slow", "--no-wait", "--size", "small"]);
+    let slow = slow["id"].as_str().unwrap();
+    a.wait_state(slow, "starting", MINUTE);
+    assert_eq!(nano_cpus(&a, slow), more);
+    let other = a.json(&["run", "time", "--no-wait", "--size", "small"]);
+    let other = other["id"].as_str().unwrap();
+    wait_for("its container is there", MINUTE, || {
+        let filter = format!("label=berth.instance={other}");
+        !a.docker_lines(&["ps", "-q", "--filter", &filter]).is_empty()
+    });
+    a.kill();
+    a.launch();
+    a.wait_state(other, "running", MINUTE);
+    assert_eq!(nano_cpus(&a, other), 250_000_000);
+    assert_eq!(nano_cpus(&a, &i.id), 250_000_000);
+    // It never gets ready, and does not keep it.
+    wait_for("the CPU of the start is taken back", 2 * MINUTE, || {
+        nano_cpus(&a, slow) == 250_000_000
+    });
+}
+
+#[test]
+fn a_workspace_is_held_to_its_quota() {
+    let a = Appliance::with(Options {
+        extra: "[workspace]\ncpu = \"0.75\"\nmemory = \"300MiB\"\npids = 200\n".into(),
+        ..Options::default()
+    });
+    let i = a.run("time", &["--size", "large"]);
+    assert_eq!(nano_cpus(&a, &i.id), 750_000_000, "no more than its workspace has");
+    let parent = a.inspect(&i.id)["HostConfig"]["CgroupParent"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        parent.contains(&a.box_id()[..8]) && parent.contains("default"),
+        "{parent}"
+    );
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let read = |v1: &str, v2: &str| {
+        let at = parent.trim_start_matches('/');
+        let path = if unified {
+            format!("/sys/fs/cgroup/{at}/{v2}")
+        } else {
+            let controller = v1.split('.').next().unwrap();
+            format!("/sys/fs/cgroup/{controller}/{at}/{v1}")
+        };
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        text.split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(read("cpu.cfs_quota_us", "cpu.max"), "75000");
+    assert_eq!(read("memory.limit_in_bytes", "memory.max"), (300 << 20).to_string());
+    assert_eq!(read("pids.max", "pids.max"), "200");
+    assert_eq!(a.post(&i.url, &i.token, INITIALIZE, &[]).status, 200);
+    a.cli(&["rm", &i.id]);
+    let left = std::path::Path::new("/sys/fs/cgroup/pids").join(parent.trim_start_matches('/'));
+    wait_for("its cgroup is gone", MINUTE, || !left.exists());
+}
+
 #[test]
 fn stop_start_recreate_keep_address_token_and_data() {
     let a = Appliance::start();

@@ -1,47 +1,49 @@
 //! The reconciler against the real engine, with a shell script in the agent's place: what a person or a fault does to
-//! containers ends in the desired state. Needs an engine and `busybox-static`, as `tests/docker.rs` does; removes all
-//! that it made, also after a panic.
+//! containers ends in the desired state.
 
 #![allow(clippy::unwrap_used)]
+
+mod workbench;
 
 use std::{
     collections::BTreeMap,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use berth::{
-    catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
+    catalog::{Catalog, Egress},
+    cgroup::Slices,
     docker::Docker,
-    link::LinkEvent,
+    link::{LinkEvent, LinkReport},
     model::{
-        AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, HealthKind, InstanceId,
-        InstanceView, Outcome, Processes, RunRequest, Secret, Size, StartOrder, State, TokenId, TypeName,
+        AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
+        RunRequest, Secret, Size, StartOrder, State, TokenId, TypeName,
     },
-    reconcile::{self, Deps, Handle, Links, TokenEntry, Tokens},
+    plan::quota::{WorkspaceLimits, WorkspaceQuota},
+    reconcile::{self, Deps, Handle, Links, Quotas, Tokens},
+    record::TokenRecord,
     secret::BoxKey,
     store::Store,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use tokio::sync::mpsc;
+use workbench::{Workbench, docker, socket};
 
 /// Says when it runs, in its socket folder's stead on stdout, and ends at SIGTERM.
 const AGENT: &str =
     "#!/bin/busybox sh\ntrap 'exit 0' TERM\necho agent runs\nwhile :; do /bin/busybox sleep 1 & wait $!; done\n";
 
-fn docker(args: &[&str]) -> String {
-    let out = Command::new("docker").args(args).stderr(Stdio::null()).output();
-    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        .unwrap_or_default()
-}
-
 /// Links whose agents are always there, once their containers run.
 struct Sockets {
     dir: PathBuf,
-    say: mpsc::Sender<(InstanceId, LinkEvent)>,
+    say: mpsc::Sender<LinkReport>,
+    generation: AtomicU64,
     agents: Mutex<BTreeMap<InstanceId, tokio::task::JoinHandle<()>>>,
     box_id: BoxId,
 }
@@ -64,8 +66,13 @@ impl Links for Sockets {
                     let ask = move || docker(&["ps", "-q", "--filter", &instance, "--filter", &whose]);
                     let now = tokio::task::spawn_blocking(ask).await.unwrap();
                     if now != last {
-                        let event = if now.is_empty() { LinkEvent::Down } else { LinkEvent::Up };
-                        let _ = say.send((id.clone(), event)).await;
+                        let report = LinkReport {
+                            id: id.clone(),
+                            // As a real agent, it cannot be of an earlier container than the one that is seen.
+                            generation: u64::MAX,
+                            event: if now.is_empty() { LinkEvent::Down } else { LinkEvent::Up },
+                        };
+                        let _ = say.send(report).await;
                         last = now;
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -84,6 +91,9 @@ impl Links for Sockets {
         }
         async {}.boxed()
     }
+    fn renew(&self, _: &InstanceId) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed)
+    }
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
         let status = AgentStatus {
@@ -98,7 +108,11 @@ impl Links for Sockets {
         };
         async move {
             self.say
-                .send((id.clone(), LinkEvent::Status(status)))
+                .send(LinkReport {
+                    id: id.clone(),
+                    generation: u64::MAX,
+                    event: LinkEvent::Status(status),
+                })
                 .await
                 .map_err(|e| e.to_string())
         }
@@ -109,13 +123,24 @@ impl Links for Sockets {
     }
 }
 
+struct RealQuotas(Slices);
+
+impl Quotas for RealQuotas {
+    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, systemd: bool) -> BoxFuture<'a, Result<(), String>> {
+        async move { self.0.hold(parent, &quota, systemd).map_err(|e| e.to_string()) }.boxed()
+    }
+    fn release(&self, parent: &str, systemd: bool) {
+        self.0.release(parent, systemd);
+    }
+}
+
 struct NoTokens;
 
 impl Tokens for NoTokens {
     fn mint(&self) -> Result<(Secret, [u8; 32]), String> {
         Ok((Secret::new("brt_i_x"), [0; 32]))
     }
-    fn insert(&self, _: TokenEntry) {}
+    fn insert(&self, _: &TokenRecord) {}
     fn remove(&self, _: &TokenId) {}
     fn remove_instance(&self, _: &InstanceId) {}
     fn last_used(&self, _: &TokenId) -> Option<i64> {
@@ -123,10 +148,13 @@ impl Tokens for NoTokens {
     }
 }
 
-struct Bench {
-    box_id: BoxId,
-    image: String,
-    dir: tempfile::TempDir,
+struct Bench(Workbench);
+
+impl std::ops::Deref for Bench {
+    type Target = Workbench;
+    fn deref(&self) -> &Workbench {
+        &self.0
+    }
 }
 
 struct Supervisor {
@@ -135,92 +163,34 @@ struct Supervisor {
 }
 
 impl Bench {
-    fn new() -> Option<Bench> {
-        let busybox = Path::new("/bin/busybox");
-        if !busybox.exists() || docker(&["version", "-f", "{{.Server.Version}}"]).is_empty() {
-            eprintln!("skipped: needs a Docker engine and busybox-static");
-            return None;
-        }
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).unwrap();
-        let box_id = BoxId::from_random(random);
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        for sub in ["bin", "data", "tmp"] {
-            std::fs::create_dir_all(root.join(sub)).unwrap();
-        }
-        std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-        let agent = dir.path().join("agent");
+    fn new() -> Bench {
+        let bench = Bench(Workbench::new());
+        let agent = bench.dir.path().join("agent");
         std::fs::write(&agent, AGENT).unwrap();
         std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let image = format!("berth/test-{box_id}:1");
-        let tar = Command::new("tar")
-            .arg("-C")
-            .arg(&root)
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut tar = tar.unwrap();
-        let done = Command::new("docker")
-            .args(["import", "-", &image])
-            .stdin(tar.stdout.take().unwrap())
-            .stdout(Stdio::null())
-            .status();
-        assert!(done.unwrap().success() && tar.wait().unwrap().success());
-        Some(Bench { box_id, image, dir })
-    }
-
-    fn a_type(&self) -> InstanceType {
-        InstanceType {
-            name: TypeName::parse("script").unwrap(),
-            title: String::new(),
-            description: String::new(),
-            homepage: None,
-            image: ImageRef {
-                reference: self.image.clone(),
-                digest: None,
-            },
-            services: vec![],
-            mcp: Mcp {
-                transport: Transport::Stdio {
-                    command: vec!["x".into()],
-                    env: BTreeMap::new(),
-                    processes: Processes::Session,
-                },
-                max_sessions: 1,
-                idle_timeout: Duration::from_secs(60),
-                call_timeout: Duration::from_secs(60),
-            },
-            health: HealthContract {
-                kind: HealthKind::Mcp,
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_secs(1),
-                failures: 2,
-                start_timeout: Duration::from_secs(30),
-            },
-            size: Size::Small,
-            egress: Egress::Internet,
-            volume: Some("/data".into()),
-        }
+        bench
     }
 
     fn supervisor(&self) -> Supervisor {
         let (say, link_events) = mpsc::channel(64);
         let state = self.dir.path().join("state");
         let store = Store::open(&state, &self.box_id).unwrap();
-        let t = self.a_type();
+        let t = self.a_type("script", Size::Small, Egress::Internet, Some("/data"));
         let deps = Deps {
             store,
             key: BoxKey::load_or_create(&state.join("keys")).unwrap(),
-            engine: Arc::new(Docker::new(Path::new("/var/run/docker.sock"))),
+            engine: Arc::new(Docker::new(&socket())),
             links: Arc::new(Sockets {
                 dir: self.dir.path().join("i"),
                 say,
                 agents: Mutex::default(),
+                generation: AtomicU64::new(0),
                 box_id: self.box_id.clone(),
             }),
             tokens: Arc::new(NoTokens),
             link_events,
+            quotas: Arc::new(RealQuotas(Slices::default())),
+            workspace: WorkspaceLimits::default(),
             catalog: Arc::new(Catalog {
                 types: [(t.name.clone(), Arc::new(t))].into(),
             }),
@@ -238,28 +208,6 @@ impl Bench {
         };
         let (handle, task) = reconcile::spawn(deps).unwrap();
         Supervisor { handle, task }
-    }
-
-    fn mine(&self, what: &[&str]) -> Vec<String> {
-        let filter = format!("label=berth.box={}", self.box_id);
-        let args: Vec<&str> = what.iter().copied().chain(["--filter", &filter]).collect();
-        docker(&args).lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for (list, remove) in [
-            (["ps", "-aq"].as_slice(), ["rm", "-f"].as_slice()),
-            (&["network", "ls", "-q"], &["network", "rm"]),
-            (&["volume", "ls", "-q"], &["volume", "rm"]),
-        ] {
-            for one in self.mine(list) {
-                let args: Vec<&str> = remove.iter().copied().chain([one.as_str()]).collect();
-                docker(&args);
-            }
-        }
-        docker(&["rmi", "-f", &self.image]);
     }
 }
 
@@ -306,7 +254,7 @@ impl Supervisor {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_on_the_real_engine() {
-    let Some(bench) = Bench::new() else { return };
+    let bench = Bench::new();
     let s = bench.supervisor();
     let id = s.run().await;
     s.until_state(&id, State::Running).await;
@@ -333,6 +281,16 @@ async fn a_life_on_the_real_engine() {
     s.until("made again", |v| v[&id].restarts == 2 && v[&id].state == State::Running)
         .await;
     assert_ne!(s.handle.snapshot().containers[&id], container);
+
+    let cpu = || {
+        docker(&[
+            "inspect",
+            "-f",
+            "{{.HostConfig.NanoCpus}}",
+            &s.handle.snapshot().containers[&id],
+        ])
+    };
+    assert_eq!(cpu(), "250000000", "its size's, after every start");
 
     s.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
     s.until_state(&id, State::Stopped).await;
@@ -372,7 +330,7 @@ async fn a_life_on_the_real_engine() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orphans_go_and_a_lost_record_is_not_resurrected() {
-    let Some(bench) = Bench::new() else { return };
+    let bench = Bench::new();
     let label = format!("berth.box={}", bench.box_id);
     docker(&[
         "network",

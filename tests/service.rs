@@ -16,6 +16,74 @@ use support::{Appliance, INITIALIZE, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// SIGHUP, as `systemctl reload` sends it: good files are used from then on, bad ones change nothing and are said.
+#[test]
+fn types_are_read_again() {
+    let mut a = Appliance::start();
+    a.terminate();
+    let at = a.dir().join("notify");
+    let notify = UnixDatagram::bind(&at).unwrap();
+    notify.set_read_timeout(Some(MINUTE)).unwrap();
+    a.launch_with(&[("NOTIFY_SOCKET", at.to_str().unwrap())]);
+    let until = |what: &str| loop {
+        let mut buffer = [0; 4096];
+        let n = notify.recv(&mut buffer).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let told = String::from_utf8_lossy(&buffer[..n]).into_owned();
+        if told.contains(what) {
+            return told;
+        }
+    };
+    until("READY=1");
+    let i = a.run("time", &[]);
+    let container = a.container_of(&i.id);
+    let file = a.dir().join("types/time.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let names = |a: &Appliance| a.json(&["types"]).to_string();
+
+    // A new type, and another image for one that runs.
+    std::fs::write(
+        a.dir().join("types/clock.toml"),
+        text.replacen("\"time\"", "\"clock\"", 1),
+    )
+    .unwrap();
+    let line = text.lines().find(|l| l.starts_with("reference")).unwrap();
+    std::fs::write(&file, text.replace(line, "reference = \"berth/not-there:1\"")).unwrap();
+    assert!(!names(&a).contains("clock"));
+    support::signal(a.pid(), Signal::SIGHUP);
+    assert!(until("RELOADING=1").contains("MONOTONIC_USEC="));
+    until("READY=1");
+    assert!(names(&a).contains("clock"));
+    let j = a.run("clock", &[]);
+    assert_eq!(a.post(&j.url, &j.token, INITIALIZE, &[]).status, 200);
+    assert_eq!(a.container_of(&i.id), container, "what runs is untouched");
+    assert_ne!(a.show(&i.id)["image"], "berth/not-there:1");
+    assert!(a.json(&["status"])["notes"].to_string().find("type files").is_none());
+
+    // A bad file: the old types stay, and everybody is told which line is wrong.
+    std::fs::write(a.dir().join("types/clock.toml"), "nme = \"clock\"\n").unwrap();
+    support::signal(a.pid(), Signal::SIGHUP);
+    until("RELOADING=1");
+    until("READY=1");
+    assert!(names(&a).contains("clock"));
+    let note = a.json(&["status"])["notes"].to_string();
+    assert!(note.contains("clock.toml:1:"), "{note}");
+    assert!(a.cli(&["status"]).contains("clock.toml:1:"));
+    assert!(a.log().contains("the old ones stay"), "{}", a.log());
+    let doctor = a.try_cli(&["doctor", "--config", a.config().to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("supervisor says"));
+    assert_eq!(a.post(&i.url, &i.token, INITIALIZE, &[]).status, 200);
+
+    // Mended: the note goes, and recreate uses the new type.
+    std::fs::remove_file(a.dir().join("types/clock.toml")).unwrap();
+    support::signal(a.pid(), Signal::SIGHUP);
+    until("RELOADING=1");
+    until("READY=1");
+    assert!(!names(&a).contains("clock"));
+    assert!(!a.json(&["status"])["notes"].to_string().contains("type files"));
+    let said = a.cli_fails(1, &["recreate", &i.id]);
+    assert!(said.contains("berth/not-there:1"), "{said}");
+}
+
 #[test]
 fn the_service_manager_is_told_and_its_sockets_are_used() {
     let mut a = Appliance::start();

@@ -11,6 +11,8 @@ pub struct WorkspaceQuota {
     pub memory: i64,
     /// Processes and threads.
     pub pids: i64,
+    /// Nothing of it was asked for: it is what the box allows.
+    pub by_default: bool,
 }
 
 /// The same as the configuration asks for it; None: as the box allows.
@@ -33,6 +35,7 @@ impl WorkspaceLimits {
             nano_cpus: self.nano_cpus.unwrap_or(all).min(all),
             memory: self.memory.unwrap_or(memory / 10 * 9),
             pids: self.pids.unwrap_or(PIDS),
+            by_default: *self == Self::default(),
         }
     }
 }

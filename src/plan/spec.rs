@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_start_gets_more_cpu_but_no_more_than_there_is() {
-        let check = |size: Size, cpus, workspace, is: (i64, i64)| {
+        let check = |size: Size, cpus, workspace: i64, is: (i64, i64)| {
             let facts = BoxFacts {
                 box_id: BoxId::from_random([0xab; 8]),
                 agent: "/b".into(),
@@ -224,6 +224,7 @@ mod tests {
                     nano_cpus: workspace * 1_000_000,
                     memory: 1 << 30,
                     pids: 100,
+                    by_default: false,
                 },
                 volume_sizes: false,
                 layer_sizes: false,

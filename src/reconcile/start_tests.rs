@@ -206,7 +206,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
     let Bench { handle, task, dir, .. } = bench;
     handle.shutdown().await;
     task.await.unwrap();
-    let store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
+    let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
     assert_eq!(store.load().unwrap().tokens.len(), 3, "nor in the store");
 }
 

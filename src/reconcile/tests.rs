@@ -23,6 +23,7 @@ use crate::{
         quota::WorkspaceQuota,
         spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC},
     },
+    record::TokenRecord,
 };
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;

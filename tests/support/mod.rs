@@ -141,6 +141,10 @@ impl Appliance {
 
     /// Starts the process without waiting for it.
     pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    fn spawn_with(&mut self, env: &[(&str, &str)]) {
         assert!(self.child.is_none(), "already running");
         let log = std::fs::File::options()
             .create(true)
@@ -151,6 +155,7 @@ impl Appliance {
             .args(["serve", "--config"])
             .arg(self.config())
             .env("BERTH_LOG", self.log_level)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -161,7 +166,12 @@ impl Appliance {
 
     /// Starts the process and waits until it answers.
     pub fn launch(&mut self) {
-        self.spawn();
+        self.launch_with(&[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn launch_with(&mut self, env: &[(&str, &str)]) {
+        self.spawn_with(env);
         wait_for("the supervisor answers", Duration::from_secs(30), || {
             let exited = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(exited.is_none(), "the supervisor ended: {exited:?}\n{}", self.log());
@@ -341,6 +351,20 @@ impl Drop for Appliance {
                 let _ = self.docker(&args);
             }
         }
+        remove_cgroups(&self.box_id);
+    }
+}
+
+/// Removes the cgroups of a box that runs nothing any more.
+fn remove_cgroups(box_id: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    for hierarchy in entries.map(|e| e.path()).chain([root.to_owned()]) {
+        let at = hierarchy.join("berth").join(&box_id[..8]);
+        for workspace in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(workspace.path());
+        }
+        let _ = std::fs::remove_dir(at);
     }
 }
 
