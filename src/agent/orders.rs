@@ -9,10 +9,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::budget::Budget;
 use super::hub::{Hub, Recipe};
 use super::reap::Reaper;
 use super::status::Board;
-use super::budget::Budget;
 use super::switch::Switches;
 use super::{proxy, services};
 use crate::mcp::bridge::Config;
