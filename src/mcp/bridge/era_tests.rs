@@ -34,7 +34,7 @@ fn a_legacy_client_is_the_guest_of_a_modern_server() {
         let mut p = Play::with(processes, true);
         let first = p.session();
         let second = p.session();
-        assert_eq!(p.bridge.modern_only.as_deref(), Some("what?"));
+        assert!(p.bridge.modern_only.as_deref().is_some_and(|why| why.contains("what?")));
         let hellos = p.heard.iter().filter(|m| m["method"] == "initialize").count();
         assert_eq!(hellos, 1, "it is asked once whether it knows initialize");
         assert_ne!(first, second);
