@@ -142,8 +142,12 @@ async fn a_service_speaks_web_socket_through_the_edge() {
 fn a_flood_of_long_messages_is_refused_not_fatal() {
     let a = Appliance::start();
     let i = a.run("fixture-shared", &["--size", "small"]);
-    let opened = a.post(&i.url, &i.token, INITIALIZE, &[]);
-    let session = format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap());
+    let sessions: Vec<String> = (0..40)
+        .map(|_| {
+            let opened = a.post(&i.url, &i.token, INITIALIZE, &[]);
+            format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap())
+        })
+        .collect();
     let echo = |message: &str| {
         json!({"jsonrpc": "2.0", "id": message.len(), "method": "tools/call",
             "params": {"name": "echo", "arguments": {"message": message}}})
@@ -153,16 +157,19 @@ fn a_flood_of_long_messages_is_refused_not_fatal() {
     std::fs::write(&long, echo(&"x".repeat(8_300_000))).unwrap();
     let long = format!("@{}", long.display());
     let before = a.inspect(&i.id)["State"]["Pid"].clone();
-    let post = |body: &str| -> Answer {
+    let post = |session: &str, body: &str| -> Answer {
         a.post(
             &i.url,
             &i.token,
             body,
-            &["--http1.1", "--max-time", "120", "-H", &session],
+            &["--http1.1", "--max-time", "120", "-H", session],
         )
     };
     let answers: Vec<Answer> = std::thread::scope(|s| {
-        let threads: Vec<_> = (0..40).map(|_| s.spawn(|| post(&long))).collect();
+        let threads: Vec<_> = sessions
+            .iter()
+            .map(|session| s.spawn(|| post(session, &long)))
+            .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     let (mut served, mut refused) = (0, 0);
@@ -182,7 +189,7 @@ fn a_flood_of_long_messages_is_refused_not_fatal() {
     }
     assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
     // It is the same process as before, in the same container, and answers at once.
-    let answer = post(&echo("still here"));
+    let answer = post(&sessions[0], &echo("still here"));
     assert!(answer.body.contains("still here"), "{}: {}", answer.status, answer.body);
     let now = a.inspect(&i.id);
     assert_eq!(

@@ -169,16 +169,13 @@ async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Resul
 type Collected = (http::request::Parts, Bytes, Option<Charge>);
 
 /// Reads a whole body, `limit` bytes at most and within the budget. The usual case, one small piece, is neither copied
-/// nor counted.
+/// nor counted. What there is no room for is read all the same, and forgotten: a client that is still sending when it is
+/// refused may lose the answer with the connection.
 async fn collect(req: Request<Incoming>, limit: usize, budget: &Budget) -> Result<Collected, Refused> {
     let limit = limit.min(budget.limit());
     let too_long = || {
         let text = format!("the body may have {limit} bytes at most");
         (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT, text)
-    };
-    let no_room = || {
-        let text = "messages on their way take all the memory that they may, try again".to_owned();
-        (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY, text)
     };
     let (parts, mut body) = req.into_parts();
     let declared = parts
@@ -191,7 +188,10 @@ async fn collect(req: Request<Incoming>, limit: usize, budget: &Budget) -> Resul
     }
     let mut charge = match declared {
         0..=SMALL => None,
-        more => Some(budget.take(more).ok_or_else(no_room)?),
+        more => match budget.take(more) {
+            Some(charge) => Some(charge),
+            None => return Err(no_room(body, limit).await),
+        },
     };
     let mut counted = declared.max(SMALL);
     let mut first = Bytes::new();
@@ -207,7 +207,8 @@ async fn collect(req: Request<Incoming>, limit: usize, budget: &Budget) -> Resul
         }
         if length > counted {
             if !charge.get_or_insert_with(|| budget.force(0)).grow(length - counted) {
-                return Err(no_room());
+                drop((first, rest, charge));
+                return Err(no_room(body, limit - length).await);
             }
             counted = length;
         }
@@ -222,4 +223,16 @@ async fn collect(req: Request<Incoming>, limit: usize, budget: &Budget) -> Resul
         }
     }
     Ok((parts, if rest.is_empty() { first } else { rest.freeze() }, charge))
+}
+
+/// Reads the rest of a body, `left` bytes at most, for nothing but the manners.
+async fn no_room(mut body: Incoming, mut left: usize) -> Refused {
+    while let Some(Ok(frame)) = body.frame().await {
+        match frame.data_ref().map_or(0, Bytes::len) {
+            n if n > left => break,
+            n => left -= n,
+        }
+    }
+    let text = "messages on their way take all the memory that they may, try again".to_owned();
+    (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY, text)
 }
