@@ -108,6 +108,32 @@ fn subscriptions_of_the_modern_era() {
     assert_eq!(client(&a, &i.url, &i.token, "modern", &words)["ok"], true);
 }
 
+/// Clients that know nothing of the modern era, and a server that knows nothing else: all that they can do works, and
+/// the server hears nothing that has no place in its version.
+#[test]
+fn legacy_clients_of_a_modern_server() {
+    let a = Appliance::start();
+    for name in ["fixture-modern", "fixture-modern-shared"] {
+        let i = a.run(name, &[]);
+        all(&a, &i, "ts1", "legacy", &LEGACY);
+        all(
+            &a,
+            &i,
+            "ts1",
+            "legacy",
+            &["resume", "subscribe-legacy", "rounds", "changed"],
+        );
+        all(&a, &i, "py", "legacy", &LEGACY);
+        // Its schema of the output and its output are no objects, which the legacy era does not know.
+        let done = client(&a, &i.url, &i.token, "legacy", &["ts1", "call", "list"]);
+        assert_eq!(done["result"]["content"][0]["text"], "[1]", "{done}");
+        let faults = client(&a, &i.url, &i.token, "legacy", &["ts1", "call", "faults"]);
+        assert_eq!(faults["result"]["content"][0]["text"], "[]", "{faults}");
+        // Modern clients are served by the same instance as before.
+        all(&a, &i, "ts2", "modern", &["list-call", "sampling"]);
+    }
+}
+
 #[test]
 fn a_wrong_token_and_a_wrong_ca_are_refused_in_words() {
     let a = Appliance::start();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use rig::{Got, PATIENCE, Rig, events, initialize, modern, order};
+use rig::{Got, PATIENCE, Rig, events, modern, order};
 use serde_json::{Value, json};
 
 /// Headers, status, error code.
@@ -159,13 +159,39 @@ async fn a_modern_server_is_passed_through() {
     while text(&tool(&rig, 7, "cancelled", json!({})).await) == "[]" {
         assert!(std::time::Instant::now() < end);
     }
-    // A legacy client is told what is spoken here.
-    let refused = rig.post(&[], &initialize("2025-11-25")).await;
-    assert!(
-        refused.text.contains("2026-07-28") && refused.json()["error"].is_object(),
-        "{}",
-        refused.text
-    );
+    assert_eq!(rig.status().await["processes"], 1);
+}
+
+#[tokio::test]
+async fn legacy_clients_are_guests_of_a_modern_server() {
+    for processes in ["shared", "session"] {
+        let rig = Rig::ready(&order("modern", processes)).await;
+        let session = rig.initialize().await;
+        let said = rig.text(&session, 1, "echo", json!({"message": "hi"})).await;
+        assert_eq!(said, "Echo: hi");
+        let params = json!({"name": "progress", "arguments": {}, "_meta": {"progressToken": "p"}});
+        let request = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
+        let all = rig.post(&[("mcp-session-id", &session)], &request).await.messages();
+        assert_eq!(
+            (all.len(), &all[0]["params"]["progressToken"], &all[3]["id"]),
+            (4, &json!("p"), &json!(2))
+        );
+        let dead = rig.call(&session, 3, "die", json!({})).await;
+        assert!(dead.text.contains("-31000"), "{}", dead.text);
+        if processes == "shared" {
+            let end = std::time::Instant::now() + PATIENCE;
+            while rig.call(&session, 4, "echo", json!({"message": "x"})).await.status != 200 {
+                assert!(
+                    std::time::Instant::now() < end,
+                    "the session goes on with the next process"
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        } else {
+            let gone = rig.call(&session, 4, "echo", json!({"message": "x"})).await;
+            assert_eq!(gone.status, 404, "the session went with its process");
+        }
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
+use super::budget::Budget;
 use super::journal::{self, LastWords};
 use super::memory;
 use super::process::{self, Handle};
@@ -54,6 +55,7 @@ pub(super) struct Hub {
     pub(super) recipe: Recipe,
     pub(super) reaper: Rc<Reaper>,
     board: Rc<Board>,
+    budget: Budget,
     /// Whether an answer of the server means that the instance is ready.
     counts: bool,
     this: Weak<Hub>,
@@ -61,7 +63,14 @@ pub(super) struct Hub {
 
 impl Hub {
     /// A bridge for these processes; [`Hub::start`] starts the first.
-    pub(super) fn new(config: Config, recipe: Recipe, reaper: Rc<Reaper>, board: Rc<Board>, counts: bool) -> Rc<Self> {
+    pub(super) fn new(
+        config: Config,
+        recipe: Recipe,
+        reaper: Rc<Reaper>,
+        board: Rc<Board>,
+        budget: Budget,
+        counts: bool,
+    ) -> Rc<Self> {
         let random = Box::new(|out: &mut [u8]| {
             if getrandom::fill(out).is_err() {
                 // Without randomness there are no session ids that nobody can guess.
@@ -81,6 +90,7 @@ impl Hub {
             recipe,
             reaper,
             board,
+            budget,
             counts,
             this: this.clone(),
         })
@@ -126,7 +136,7 @@ impl Hub {
     pub(super) fn wire(&self) -> (WireId, Rc<Slot>) {
         let id = self.next.get();
         self.next.set(id + 1);
-        let slot = Rc::new(Slot::default());
+        let slot = Rc::new(Slot::counted(self.budget.clone()));
         self.slots.borrow_mut().insert(id, Rc::clone(&slot));
         (id, slot)
     }

@@ -1,7 +1,7 @@
 //! The connections to the supervisor: the agent dials, the supervisor asks.
 //!
 //! ```text
-//! dialing ──► idle ◄──► busy
+//! dialing ──► idle ◄──► busy ──101──► another protocol's, no link any more (see `switch`)
 //!    ▲          │ more idle than needed for 10 s, or lost
 //!    └── redial └──► closed
 //! ```
@@ -120,7 +120,8 @@ fn serve_link(pool: &Rc<Pool>, stream: UnixStream) {
         };
         let mut connection = hyper::server::conn::http1::Builder::new()
             .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         tokio::select! {
             _ = &mut connection => {}
             () = link.close.notified() => {

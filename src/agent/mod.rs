@@ -13,7 +13,9 @@
 //! | a server process: its pipes and its end | [`process`] | with the process |
 //! | a service | [`services`] | by its restart policy |
 //! | the stderr of a child | [`journal`] | with the child |
+//! | a connection that speaks another protocol by now | [`switch`] | with either side |
 
+mod budget;
 mod hub;
 mod journal;
 mod link;
@@ -27,6 +29,7 @@ mod services;
 mod slot;
 mod spawn;
 mod status;
+mod switch;
 
 use std::process::ExitCode;
 use std::rc::Rc;

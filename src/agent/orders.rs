@@ -9,9 +9,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::budget::Budget;
 use super::hub::{Hub, Recipe};
 use super::reap::Reaper;
 use super::status::Board;
+use super::switch::Switches;
 use super::{proxy, services};
 use crate::mcp::bridge::Config;
 use crate::model::{AgentState, HealthKind, McpTransport, Secret, ServiceStatus, StartOrder};
@@ -40,6 +42,9 @@ pub(super) enum Endpoint {
 pub(super) struct Orders {
     pub(super) board: Rc<Board>,
     pub(super) reaper: Rc<Reaper>,
+    pub(super) switches: Switches,
+    /// What messages on their way may take of the container's memory.
+    pub(super) budget: Budget,
     order: RefCell<Option<Rc<StartOrder>>>,
     endpoint: RefCell<Option<Endpoint>>,
     secrets: RefCell<Rc<[Secret]>>,
@@ -51,6 +56,8 @@ impl Orders {
         Self {
             board,
             reaper,
+            switches: Switches::default(),
+            budget: Budget::of_container(),
             order: RefCell::default(),
             endpoint: RefCell::default(),
             secrets: RefCell::new(Rc::new([])),
@@ -102,7 +109,7 @@ impl Orders {
                 };
                 let config = Config::new(&order.mcp, *processes);
                 let (reaper, board) = (Rc::clone(&self.reaper), Rc::clone(&self.board));
-                let hub = Hub::new(config, recipe, reaper, board, by_answer);
+                let hub = Hub::new(config, recipe, reaper, board, self.budget.clone(), by_answer);
                 self.board.attach(&hub);
                 *self.endpoint.borrow_mut() = Some(Endpoint::Bridge(Rc::clone(&hub)));
                 hub.start();

@@ -1,5 +1,5 @@
 //! A service that speaks Streamable HTTP itself: requests are passed to it on loopback as they are, streaming both
-//! ways. Never buffers a body.
+//! ways, protocol switches included. Never buffers a body.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -9,22 +9,60 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::switch::{self, Switches};
+
 /// The request that tells a live MCP endpoint: whatever it answers, it is there.
 const PING: &str = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
+/// Why a request was not passed on.
+pub(super) enum Fault {
+    /// The service does not answer.
+    Away(String),
+    /// There are as many switched connections as there may be.
+    Full,
+}
+
 /// Passes one request on.
-pub(super) async fn pass(port: u16, path: &str, mut req: Request<Incoming>) -> Result<Response<Incoming>, String> {
+pub(super) async fn pass(
+    port: u16,
+    path: &str,
+    switches: &Switches,
+    mut req: Request<Incoming>,
+) -> Result<Response<Incoming>, Fault> {
+    let away = |e: &dyn std::fmt::Display| Fault::Away(e.to_string());
     let query = req.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-    *req.uri_mut() = Uri::try_from(format!("{path}{query}")).map_err(|e| e.to_string())?;
+    *req.uri_mut() = Uri::try_from(format!("{path}{query}")).map_err(|e| away(&e))?;
+    let switch = match switch::offered(req.headers()) {
+        Some(protocol) => {
+            let permit = switches.enter().ok_or(Fault::Full)?;
+            Some((protocol, hyper::upgrade::on(&mut req), permit))
+        }
+        None => None,
+    };
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE] {
         req.headers_mut().remove(name);
     }
-    let host = HeaderValue::try_from(format!("127.0.0.1:{port}")).map_err(|e| e.to_string())?;
+    let host = HeaderValue::try_from(format!("127.0.0.1:{port}")).map_err(|e| away(&e))?;
     req.headers_mut().insert(HOST, host);
-    let mut answer = send(port, req).await?;
+    if let Some((protocol, ..)) = &switch {
+        switch::offer(req.headers_mut(), protocol.clone());
+    }
+    let mut answer = send(port, req).await.map_err(|e| away(&e))?;
+    let agreed = switch::offered(answer.headers()).filter(|_| answer.status() == StatusCode::SWITCHING_PROTOCOLS);
     for name in [CONNECTION, TRANSFER_ENCODING, KEEP_ALIVE] {
         answer.headers_mut().remove(name);
+    }
+    match (agreed, switch) {
+        (Some(protocol), Some((_, supervisor, permit))) => {
+            let service = hyper::upgrade::on(&mut answer);
+            switch::offer(answer.headers_mut(), protocol);
+            tokio::task::spawn_local(switch::between(supervisor, service, permit));
+        }
+        _ if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            return Err(away(&"it switched to a protocol that nobody asked for"));
+        }
+        _ => {}
     }
     Ok(answer)
 }
@@ -44,7 +82,7 @@ where
         .map_err(|e| e.to_string())?;
     // The connection ends with its one exchange, or when either side drops its half.
     tokio::task::spawn_local(async move {
-        let _ = connection.await;
+        let _ = connection.with_upgrades().await;
     });
     sender.send_request(req).await.map_err(|e| e.to_string())
 }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::budget::{Budget, Charge, SMALL};
 use super::hub::Hub;
 use super::orders::{Endpoint, Orders, Taken};
 use super::proxy;
@@ -40,6 +41,10 @@ pub(super) async fn serve(orders: Rc<Orders>, req: Request<Incoming>, mark: Keep
         },
         _ => failure(StatusCode::NOT_FOUND, codes::NOT_FOUND, "no such path"),
     };
+    let body = match body {
+        Body::Full(Some(bytes)) => Body::Full(Some(orders.budget.hold(bytes))),
+        other => other,
+    };
     let mut response = Response::new(Marked(body, mark));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -64,8 +69,8 @@ fn failure(status: StatusCode, code: i64, text: &str) -> Parts {
 }
 
 async fn start(orders: &Rc<Orders>, req: Request<Incoming>) -> Parts {
-    let body = match collect(req, MAX_ORDER).await {
-        Ok((_, body)) => body,
+    let body = match collect(req, MAX_ORDER, &orders.budget).await {
+        Ok((_, body, _)) => body,
         Err((status, code, text)) => return failure(status, code, &text),
     };
     // The parser's own text could quote a credential: say where, not what.
@@ -112,7 +117,7 @@ async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body)
     }
     match orders.endpoint().ok_or_else(unready)? {
         Endpoint::Bridge(hub) => bridge(orders, &hub, req).await,
-        Endpoint::Proxy { port, path } => match proxy::pass(port, &path, req).await {
+        Endpoint::Proxy { port, path } => match proxy::pass(port, &path, &orders.switches, req).await {
             Ok(answer) => {
                 let (parts, body) = answer.into_parts();
                 Ok((
@@ -124,18 +129,22 @@ async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body)
                     Body::Proxied(body),
                 ))
             }
-            Err(why) => {
+            Err(proxy::Fault::Away(why)) => {
                 let text = format!("the server does not answer on its port: {why}");
                 Err((StatusCode::BAD_GATEWAY, codes::SERVER_GONE, text))
+            }
+            Err(proxy::Fault::Full) => {
+                let text = "as many connections as there may be speak another protocol, try again".to_owned();
+                Err((StatusCode::SERVICE_UNAVAILABLE, codes::BUSY, text))
             }
         },
     }
 }
 
 async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Result<(Head, Body), Refused> {
-    let (parts, body) = match *req.method() {
-        Method::POST => collect(req, orders.max_message()).await?,
-        _ => (req.into_parts().0, Bytes::new()),
+    let (parts, body, charge) = match *req.method() {
+        Method::POST => collect(req, orders.max_message(), &orders.budget).await?,
+        _ => (req.into_parts().0, Bytes::new(), None),
     };
     let (wire, slot) = hub.wire();
     let at_end = {
@@ -148,7 +157,7 @@ async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Resul
         Method::DELETE => b.delete(now, wire, &parts.headers),
         _ => b.not_allowed(wire, "GET, POST, DELETE"),
     });
-    drop((parts, body));
+    drop((parts, body, charge));
     let mut head = Slot::wait_head(&slot).await;
     let body = match head.body.take() {
         Some(bytes) => Body::Full((!bytes.is_empty()).then_some(bytes)),
@@ -157,8 +166,13 @@ async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Resul
     Ok((head, body))
 }
 
-/// Reads a whole body, `limit` bytes at most. The usual case, one piece, is not copied.
-async fn collect(req: Request<Incoming>, limit: usize) -> Result<(http::request::Parts, Bytes), Refused> {
+type Collected = (http::request::Parts, Bytes, Option<Charge>);
+
+/// Reads a whole body, `limit` bytes at most and within the budget. The usual case, one small piece, is neither copied
+/// nor counted. What there is no room for is read all the same, and forgotten: a client that is still sending when it is
+/// refused may lose the answer with the connection.
+async fn collect(req: Request<Incoming>, limit: usize, budget: &Budget) -> Result<Collected, Refused> {
+    let limit = limit.min(budget.limit());
     let too_long = || {
         let text = format!("the body may have {limit} bytes at most");
         (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT, text)
@@ -167,10 +181,19 @@ async fn collect(req: Request<Incoming>, limit: usize) -> Result<(http::request:
     let declared = parts
         .headers
         .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|n| n > limit) {
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok())
+        .unwrap_or(0);
+    if declared > limit {
         return Err(too_long());
     }
+    let mut charge = match declared {
+        0..=SMALL => None,
+        more => match budget.take(more) {
+            Some(charge) => Some(charge),
+            None => return Err(no_room(body, limit).await),
+        },
+    };
+    let mut counted = declared.max(SMALL);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -178,15 +201,38 @@ async fn collect(req: Request<Incoming>, limit: usize) -> Result<(http::request:
         let Ok(data) = frame.map_err(broken)?.into_data() else {
             continue;
         };
-        if first.len() + rest.len() + data.len() > limit {
+        let length = first.len() + rest.len() + data.len();
+        if length > limit {
             return Err(too_long());
+        }
+        if length > counted {
+            if !charge.get_or_insert_with(|| budget.force(0)).grow(length - counted) {
+                drop((first, rest, charge));
+                return Err(no_room(body, limit - length).await);
+            }
+            counted = length;
         }
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
+            if rest.is_empty() {
+                rest.reserve(declared.max(length));
+            }
             rest.extend_from_slice(&std::mem::take(&mut first));
             rest.extend_from_slice(&data);
         }
     }
-    Ok((parts, if rest.is_empty() { first } else { rest.freeze() }))
+    Ok((parts, if rest.is_empty() { first } else { rest.freeze() }, charge))
+}
+
+/// Reads the rest of a body, `left` bytes at most, for nothing but the manners.
+async fn no_room(mut body: Incoming, mut left: usize) -> Refused {
+    while let Some(Ok(frame)) = body.frame().await {
+        match frame.data_ref().map_or(0, Bytes::len) {
+            n if n > left => break,
+            n => left -= n,
+        }
+    }
+    let text = "messages on their way take all the memory that they may, try again".to_owned();
+    (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY, text)
 }

@@ -14,7 +14,9 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// Bytes and pieces that may wait for a reader.
+use super::budget::{Budget, Charge};
+
+/// Bytes and pieces that may wait for a reader, while the budget has room.
 const MAX_WAITING: (usize, usize) = (1024 * 1024, 1024);
 
 /// Status and headers of an answer, and its body when that is known already.
@@ -31,6 +33,8 @@ struct State {
     head: Option<Head>,
     queue: VecDeque<Bytes>,
     queued: usize,
+    /// What of the budget the queue holds.
+    charge: Option<Charge>,
     ended: bool,
     waker: Option<Waker>,
 }
@@ -39,11 +43,21 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     state: RefCell<State>,
+    /// Where there is none, nothing is counted.
+    budget: Option<Budget>,
     /// The reader is gone.
     pub(super) dead: Cell<bool>,
 }
 
 impl Slot {
+    /// An exchange whose waiting bytes count.
+    pub(super) fn counted(budget: Budget) -> Self {
+        Self {
+            budget: Some(budget),
+            ..Self::default()
+        }
+    }
+
     /// Gives the head.
     pub(super) fn head(&self, head: Head) {
         let mut s = self.state.borrow_mut();
@@ -57,12 +71,18 @@ impl Slot {
         if s.ended {
             return false;
         }
-        let full = !s.queue.is_empty() && (s.queued + bytes.len() > MAX_WAITING.0 || s.queue.len() >= MAX_WAITING.1);
+        let spent = || self.budget.as_ref().is_some_and(Budget::is_spent);
+        let full = !s.queue.is_empty()
+            && (s.queued + bytes.len() > MAX_WAITING.0 || s.queue.len() >= MAX_WAITING.1 || spent());
         if full {
             s.queue.clear();
+            s.charge = None;
             s.ended = true;
         } else {
             s.queued += bytes.len();
+            if let Some(budget) = &self.budget {
+                s.charge.get_or_insert_with(|| budget.force(0)).add(bytes.len());
+            }
             s.queue.push_back(bytes);
         }
         wake(&mut s);
@@ -95,6 +115,9 @@ impl Slot {
         let mut s = self.state.borrow_mut();
         if let Some(bytes) = s.queue.pop_front() {
             s.queued -= bytes.len();
+            if let Some(charge) = &mut s.charge {
+                charge.shrink(bytes.len());
+            }
             return Poll::Ready(Some(bytes));
         }
         if s.ended {

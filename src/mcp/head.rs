@@ -6,6 +6,13 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::HeaderMap;
 
+use super::version::{self, Era};
+
+/// The session header, in lower case.
+pub const SESSION: &str = "mcp-session-id";
+/// The version header, in lower case.
+pub const VERSION: &str = "mcp-protocol-version";
+
 /// What a client can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepts {
@@ -46,6 +53,29 @@ pub fn is_json(headers: &HeaderMap) -> bool {
         .unwrap_or_default()
         .trim()
         .eq_ignore_ascii_case("application/json")
+}
+
+/// The protocol version that is named, and its era; that is `None` for a version that is not served.
+pub fn version(headers: &HeaderMap) -> Option<(&str, Option<Era>)> {
+    text(headers, VERSION).map(|v| (v, version::era(v)))
+}
+
+/// Whether the request names a version of the modern era.
+pub fn is_modern(headers: &HeaderMap) -> bool {
+    version(headers).is_some_and(|(_, era)| era == Some(Era::Modern))
+}
+
+/// Holds a header against what the body means; the text says what is wrong. Some headers are `coded`: see [`decode`].
+///
+/// # Errors
+/// The header, which is called `name`, is missing, or says something else.
+pub fn agree(headers: &HeaderMap, name: &str, meant: &str, coded: bool) -> Result<(), String> {
+    match text(headers, name) {
+        None => Err(format!("{name} is missing")),
+        Some(said) if coded && decode(said).as_deref() == Some(meant) => Ok(()),
+        Some(said) if !coded && said == meant => Ok(()),
+        Some(said) => Err(format!("{name} is {said}, the body says {meant}")),
+    }
 }
 
 /// A header's text; `None` when absent, empty text when it is not visible ASCII.

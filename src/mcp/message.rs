@@ -43,21 +43,37 @@ pub enum Kind {
     Response,
 }
 
-#[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    error: Option<&'a RawValue>,
+/// An object of which only some members are looked at, and those as they stand in the text: name, then field. What is
+/// absent is `None`, a member that stands there twice is an error.
+macro_rules! raw_object {
+    ($(#[$about:meta])* $vis:vis struct $name:ident { $($(#[$doc:meta])* $key:literal => $own:vis $field:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Default, serde::Deserialize)]
+        $vis struct $name<'a> {
+            $(
+                $(#[$doc])*
+                #[serde(rename = $key, borrow, default, deserialize_with = "crate::mcp::message::present")]
+                $own $field: Option<&'a serde_json::value::RawValue>,
+            )*
+        }
+    };
 }
+pub(super) use raw_object;
+
+raw_object! {
+    struct Wire {
+        "jsonrpc" => jsonrpc,
+        "id" => id,
+        "method" => method,
+        "params" => params,
+        "result" => result,
+        "error" => error,
+    }
+}
+
+/// A string that is borrowed where it can be.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Tells `null` from absent, which a plain `Option` does not.
 pub(super) fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<&'de RawValue>, D::Error> {
@@ -102,7 +118,11 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     }
     let answer = wire.result.is_some() != wire.error.is_some();
     let id = wire.id.map_or("", RawValue::get);
-    let kind = match (&wire.method, id, answer) {
+    let method = match wire.method.map(RawValue::get).filter(|raw| *raw != "null") {
+        Some(raw) => Some(serde_json::from_str::<Text<'_>>(raw).map_err(|_| Malformed::NotRpc)?.0),
+        None => None,
+    };
+    let kind = match (&method, id, answer) {
         (Some(_), "", false) => Kind::Notification,
         (Some(_), id, false) if is_id(id) => Kind::Request,
         (None, id, true) if is_id(id) || (wire.error.is_some() && (id.is_empty() || id == "null")) => Kind::Response,
@@ -112,7 +132,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
         text,
         kind,
         id: if id == "null" { "" } else { id },
-        method: wire.method.unwrap_or_default(),
+        method: method.unwrap_or_default(),
         params: wire.params.map(RawValue::get),
         result: wire.result.map(RawValue::get),
         error: wire.error.map(RawValue::get),
@@ -223,45 +243,36 @@ pub fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// What routing asks of `params`: see [`params`].
-#[derive(Debug, Default, Deserialize)]
-pub struct Params<'a> {
-    /// `_meta`
-    #[serde(rename = "_meta", borrow, default, deserialize_with = "present")]
-    pub meta: Option<&'a RawValue>,
-    /// `name` of a tool or prompt
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub name: Option<&'a RawValue>,
-    /// `uri` of a resource
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub uri: Option<&'a RawValue>,
-    /// `arguments` of a call
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub arguments: Option<&'a RawValue>,
-    /// `requestId` of a cancellation
-    #[serde(rename = "requestId", borrow, default, deserialize_with = "present")]
-    pub request_id: Option<&'a RawValue>,
-    /// `progressToken` of a progress notification
-    #[serde(rename = "progressToken", borrow, default, deserialize_with = "present")]
-    pub token: Option<&'a RawValue>,
-    /// `requestState` of a retried request (MCP 2026-07-28, multi round-trip requests)
-    #[serde(rename = "requestState", borrow, default, deserialize_with = "present")]
-    pub state: Option<&'a RawValue>,
-    /// `inputResponses` of a retried request
-    #[serde(rename = "inputResponses", borrow, default, deserialize_with = "present")]
-    pub responses: Option<&'a RawValue>,
-    /// `protocolVersion` of `initialize`
-    #[serde(rename = "protocolVersion", borrow, default, deserialize_with = "present")]
-    pub version: Option<&'a RawValue>,
-    /// `capabilities` of `initialize`
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub capabilities: Option<&'a RawValue>,
-    /// `clientInfo` of `initialize`
-    #[serde(rename = "clientInfo", borrow, default, deserialize_with = "present")]
-    pub client: Option<&'a RawValue>,
-    /// `notifications` of `subscriptions/listen`
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub notifications: Option<&'a RawValue>,
+raw_object! {
+    /// What routing asks of `params`: see [`params`].
+    pub struct Params {
+        /// `_meta`
+        "_meta" => pub meta,
+        /// `name` of a tool or prompt
+        "name" => pub name,
+        /// `uri` of a resource
+        "uri" => pub uri,
+        /// `arguments` of a call
+        "arguments" => pub arguments,
+        /// `requestId` of a cancellation
+        "requestId" => pub request_id,
+        /// `progressToken` of a progress notification
+        "progressToken" => pub token,
+        /// `requestState` of a retried request (MCP 2026-07-28, multi round-trip requests)
+        "requestState" => pub state,
+        /// `inputResponses` of a retried request
+        "inputResponses" => pub responses,
+        /// `protocolVersion` of `initialize`
+        "protocolVersion" => pub version,
+        /// `capabilities` of `initialize`
+        "capabilities" => pub capabilities,
+        /// `clientInfo` of `initialize`
+        "clientInfo" => pub client,
+        /// `notifications` of `subscriptions/listen`, and of its acknowledgement
+        "notifications" => pub notifications,
+        /// `level` of `logging/setLevel`
+        "level" => pub level,
+    }
 }
 
 /// The parts of `params` that routing knows; `None` when it is not an object or names a part twice.
@@ -275,6 +286,35 @@ pub fn object<'a, T: Deserialize<'a>>(raw: &'a str) -> Option<T> {
         return None;
     }
     serde_json::from_str(raw).ok()
+}
+
+/// An object's members in their order, names read and values raw; `None` for anything but an object.
+pub fn members(raw: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    struct All;
+    impl<'de> serde::de::Visitor<'de> for All {
+        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut all = Vec::new();
+            while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                all.push((name, value));
+            }
+            Ok(all)
+        }
+    }
+    serde_json::Deserializer::from_str(raw).deserialize_map(All).ok()
+}
+
+/// Puts a member behind others of an object that is being written.
+pub fn put_member(out: &mut String, name: &str, raw: &str) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    out.push_str(&quote(name));
+    out.push(':');
+    out.push_str(raw);
 }
 
 /// The value of a raw JSON string.
@@ -312,6 +352,29 @@ mod tests {
         assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"method":"a""#), Err(Malformed::NotJson));
         assert_eq!(kind("[]"), Err(Malformed::NotRpc));
         assert_eq!(kind("hello"), Err(Malformed::NotJson));
+    }
+
+    #[test]
+    fn members_keep_their_order_and_text() {
+        let all = members(r#" {"b": [1, 2], "a\u0041":null,"b":{}} "#).expect("an object");
+        let seen: Vec<(&str, &str)> = all.iter().map(|(k, v)| (&**k, v.get())).collect();
+        assert_eq!(seen, [("b", "[1, 2]"), ("aA", "null"), ("b", "{}")]);
+        assert!(members("[]").is_none() && members("{").is_none());
+        let mut out = "{".to_owned();
+        all[..2].iter().for_each(|(k, v)| put_member(&mut out, k, v.get()));
+        assert_eq!(out, r#"{"b":[1, 2],"aA":null"#);
+    }
+
+    #[test]
+    fn ids_are_bounded() {
+        let long = "x".repeat(1100);
+        for m in [
+            format!(r#"{{"jsonrpc":"2.0","id":"{long}","method":"a"}}"#),
+            format!(r#"{{"jsonrpc":"2.0","id":"{long}","result":{{}}}}"#),
+        ] {
+            assert_eq!(parse(m.as_bytes()).map(|m| m.kind), Err(Malformed::NotRpc));
+        }
+        assert!(!is_id(&format!("\"{long}\"")), "nor does a progress token get longer");
     }
 
     #[test]

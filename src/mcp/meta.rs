@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::message::{self, Message, present};
+use super::message::{self, Message};
 use super::{codes, version};
 
 /// `_meta` key: the protocol version of a request.
@@ -14,52 +14,38 @@ pub const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// `_meta` key: the subscription that a message belongs to.
 pub const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// The members of `_meta` that routing knows, raw.
-#[derive(Debug, Default, Deserialize)]
-pub struct Meta<'a> {
-    /// The protocol version of a request.
-    #[serde(
-        rename = "io.modelcontextprotocol/protocolVersion",
-        borrow,
-        default,
-        deserialize_with = "present"
-    )]
-    pub version: Option<&'a RawValue>,
-    /// What the client can do.
-    #[serde(
-        rename = "io.modelcontextprotocol/clientCapabilities",
-        borrow,
-        default,
-        deserialize_with = "present"
-    )]
-    pub capabilities: Option<&'a RawValue>,
-    /// Who the client is.
-    #[serde(
-        rename = "io.modelcontextprotocol/clientInfo",
-        borrow,
-        default,
-        deserialize_with = "present"
-    )]
-    pub client: Option<&'a RawValue>,
-    /// The least log level that the client wants to see.
-    #[serde(
-        rename = "io.modelcontextprotocol/logLevel",
-        borrow,
-        default,
-        deserialize_with = "present"
-    )]
-    pub level: Option<&'a RawValue>,
-    /// The subscription that a message belongs to.
-    #[serde(
-        rename = "io.modelcontextprotocol/subscriptionId",
-        borrow,
-        default,
-        deserialize_with = "present"
-    )]
-    pub subscription: Option<&'a RawValue>,
-    /// The token under which the client wants progress.
-    #[serde(rename = "progressToken", borrow, default, deserialize_with = "present")]
-    pub token: Option<&'a RawValue>,
+/// `_meta` key: what the client can do.
+pub const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// `_meta` key: who the client is.
+pub const CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+/// `_meta` key: the least log level that the client wants to see.
+pub const LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// `_meta` key: who the server is.
+pub const SERVER: &str = "io.modelcontextprotocol/serverInfo";
+
+message::raw_object! {
+    /// The members of `_meta` that routing knows, raw.
+    pub struct Meta {
+        /// The protocol version of a request.
+        "io.modelcontextprotocol/protocolVersion" => pub version,
+        /// What the client can do.
+        "io.modelcontextprotocol/clientCapabilities" => pub capabilities,
+        /// Who the client is.
+        "io.modelcontextprotocol/clientInfo" => pub client,
+        /// The least log level that the client wants to see.
+        "io.modelcontextprotocol/logLevel" => pub level,
+        /// The subscription that a message belongs to.
+        "io.modelcontextprotocol/subscriptionId" => pub subscription,
+        /// Who the server is.
+        "io.modelcontextprotocol/serverInfo" => pub server,
+        /// The token under which the client wants progress.
+        "progressToken" => pub token,
+    }
+}
+
+/// The members of `_meta` that only the modern era knows in a request.
+pub fn is_modern_key(key: &str) -> bool {
+    matches!(key, VERSION | CAPABILITIES | CLIENT | LEVEL)
 }
 
 /// `_meta` of a request's `params`.
@@ -88,12 +74,21 @@ pub fn subscription(object: &str) -> Option<&str> {
 
 /// The params of our own `server/discover`.
 pub fn discover_params() -> String {
-    format!(
-        "{{\"_meta\":{{\"{VERSION}\":\"{}\",\"io.modelcontextprotocol/clientInfo\":{},\
-         \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}",
-        version::MODERN,
-        client_info()
-    )
+    format!("{{\"_meta\":{}}}", request_meta("{}", Some(client_info()), None))
+}
+
+/// `_meta` of a modern request; all arguments are raw.
+pub fn request_meta(capabilities: &str, client: Option<&str>, level: Option<&str>) -> String {
+    let mut out = "{".to_owned();
+    message::put_member(&mut out, VERSION, &message::quote(version::MODERN));
+    message::put_member(&mut out, CAPABILITIES, capabilities);
+    for (key, value) in [(CLIENT, client), (LEVEL, level)] {
+        if let Some(value) = value {
+            message::put_member(&mut out, key, value);
+        }
+    }
+    out.push('}');
+    out
 }
 
 /// The params of our own `initialize`; `capabilities` is raw.
@@ -105,7 +100,7 @@ pub fn initialize_params(capabilities: &str) -> String {
     )
 }
 
-fn client_info() -> &'static str {
+pub(super) fn client_info() -> &'static str {
     concat!("{\"name\":\"berth\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}")
 }
 
@@ -136,6 +131,15 @@ pub fn error_message(error: Option<&str>) -> String {
     error
         .and_then(message::object::<ErrorBody>)
         .map_or_else(|| "no reason given".to_owned(), |e| e.message)
+}
+
+/// Whether an error tells that a server does not know the method, or its era: not just that it did not like the params.
+pub fn tells_era(error: Option<&str>) -> bool {
+    let code = error.and_then(message::object::<ErrorBody>).map(|e| e.code);
+    matches!(
+        code,
+        Some(codes::METHOD_NOT_FOUND | codes::UNSUPPORTED_PROTOCOL_VERSION)
+    )
 }
 
 /// The HTTP status for an answer: 200, but in the modern era 404 for an unknown method and 400 for the

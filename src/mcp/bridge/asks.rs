@@ -7,9 +7,19 @@ use std::time::Instant;
 use super::{Ask, AskId, Bridge, CallId, LaneId, ProcId, Role, SessionNo, UNDELIVERED, What};
 use crate::mcp::codes;
 use crate::mcp::message::{self, Message};
+use crate::mcp::version::{self, Era};
 
-/// Requests of one process that may wait for answers.
-const MAX_ASKS: usize = 256;
+/// Requests that may wait for answers.
+pub(super) const MAX_ASKS: usize = 256;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) enum Asker {
+    /// A legacy server: its id of the request, raw.
+    Server(Box<str>),
+    /// A call whose modern server requires input: the key of this question.
+    Round(CallId, String),
+}
 
 impl Bridge {
     /// A server asks.
@@ -21,6 +31,13 @@ impl Bridge {
         };
         if own.is_none() && m.method == "ping" {
             return self.answer_server(proc, &message::result(m.id, "{}"));
+        }
+        if p.era == Era::Modern {
+            let text = format!(
+                "{} has no requests to the client: answer input_required",
+                version::MODERN
+            );
+            return self.refuse_server(proc, m.id, &text);
         }
         if self.asks.len() >= MAX_ASKS {
             return self.refuse_server(proc, m.id, "too many requests wait for clients");
@@ -77,6 +94,19 @@ impl Bridge {
         let own = buffer.format(id).as_bytes();
         let mut json = Vec::new();
         message::splice(&mut json, m.text, &[(message::place(m.text, m.id), own)]);
+        self.put_ask(now, id, (proc, Asker::Server(m.id.into())), no, calls, json);
+    }
+
+    /// Asks a session's client what `json` says under this id.
+    pub(super) fn put_ask(
+        &mut self,
+        now: Instant,
+        id: AskId,
+        (proc, asker): (ProcId, Asker),
+        no: SessionNo,
+        calls: &[CallId],
+        json: Vec<u8>,
+    ) {
         let lane = self.say_to(now, no, calls, &json);
         let deadline = now + if lane.is_some() { self.config.call } else { UNDELIVERED };
         let delivered = lane.is_some();
@@ -84,7 +114,7 @@ impl Bridge {
             id,
             Ask {
                 proc,
-                id: m.id.into(),
+                asker,
                 session: Some(no),
                 lane,
                 delivered,
@@ -121,14 +151,43 @@ impl Bridge {
         if let Some(p) = self.procs.get_mut(&ask.proc) {
             p.used = now;
         }
-        let cuts = [(message::place(m.text, m.id), ask.id.as_bytes())];
-        self.write(ask.proc, |out| message::splice_line(out, m.text, &cuts));
+        match ask.asker {
+            Asker::Server(id) => {
+                let cuts = [(message::place(m.text, m.id), id.as_bytes())];
+                self.write(ask.proc, |out| message::splice_line(out, m.text, &cuts));
+            }
+            Asker::Round(call, key) => self.round_answered(now, call, key, m),
+        }
     }
 
-    /// Ends an ask with an error to the server.
-    pub(super) fn fail_ask(&mut self, id: AskId, why: &str) {
-        if let Some(ask) = self.asks.remove(&id) {
-            self.refuse_server(ask.proc, &ask.id, why);
+    /// Ends an ask with an error to who asked.
+    pub(super) fn fail_ask(&mut self, now: Instant, id: AskId, why: &str) {
+        let Some(ask) = self.asks.remove(&id) else { return };
+        match ask.asker {
+            Asker::Server(id) => self.refuse_server(ask.proc, &id, why),
+            Asker::Round(call, _) => self.abandon(now, call, codes::CALL_TIMEOUT, why, false),
+        }
+    }
+
+    /// A call is over before its questions were answered: the client need not answer them any more.
+    pub(super) fn drop_asks(&mut self, now: Instant, call: CallId, why: &str) {
+        let of_call = |a: &Ask| matches!(a.asker, Asker::Round(c, _) if c == call);
+        let ids: Vec<AskId> = self
+            .asks
+            .iter()
+            .filter(|(_, a)| of_call(a))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let asked = self.asks.remove(&id).filter(|a| a.delivered).and_then(|a| a.session);
+            if let Some(no) = asked {
+                let note = format!(
+                    "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\
+                     \"reason\":{}}}}}",
+                    message::quote(why)
+                );
+                self.say_to(now, no, &[], note.as_bytes());
+            }
         }
     }
 
@@ -137,13 +196,9 @@ impl Bridge {
     }
 
     pub(super) fn answer_server(&mut self, proc: ProcId, json: &[u8]) {
-        if self.clogged(proc) {
-            return;
+        if !self.clogged(proc) {
+            self.write_line(proc, json);
         }
-        self.write(proc, |out| {
-            out.extend(json.iter().map(|b| if *b == b'\n' || *b == b'\r' { b' ' } else { *b }));
-            out.push(b'\n');
-        });
     }
 
     /// The server takes a request back: tell the client that was asked.
@@ -154,7 +209,7 @@ impl Bridge {
         let Some(id) = self
             .asks
             .iter()
-            .find(|(_, a)| a.proc == proc && &*a.id == raw)
+            .find(|(_, a)| a.proc == proc && matches!(&a.asker, Asker::Server(id) if &**id == raw))
             .map(|(id, _)| *id)
         else {
             return;

@@ -43,6 +43,14 @@ impl Bridge {
             .is_some_and(|p| p.input.len() + p.held.len() > MAX_INPUT)
     }
 
+    /// Puts a JSON text on a process's stdin as one line.
+    pub(super) fn write_line(&mut self, proc: ProcId, json: &[u8]) {
+        self.write(proc, |out| {
+            out.extend(json.iter().map(|b| if *b == b'\n' || *b == b'\r' { b' ' } else { *b }));
+            out.push(b'\n');
+        });
+    }
+
     /// Registers a call; its id is the one to write.
     pub(super) fn register(&mut self, call: Call) -> CallId {
         let id = self.fresh();
@@ -55,6 +63,9 @@ impl Bridge {
             debug_assert!(self.lanes.contains_key(&lane));
             s.ids.insert(call.id.clone(), id);
         }
+        if let What::Guest(errand) = &call.what {
+            self.kept += errand.held();
+        }
         self.calls.insert(id, call);
         id
     }
@@ -62,6 +73,9 @@ impl Bridge {
     /// Forgets a call.
     pub(super) fn unregister(&mut self, id: CallId) -> Option<Call> {
         let call = self.calls.remove(&id)?;
+        if let What::Guest(errand) = &call.what {
+            self.kept -= errand.held();
+        }
         if let Some(p) = self.procs.get_mut(&call.proc) {
             p.calls.remove(&id);
         }
@@ -74,7 +88,7 @@ impl Bridge {
     }
 
     /// Sends a request of our own.
-    pub(super) fn request(&mut self, now: Instant, proc: ProcId, method: &str, params: &str, what: What) {
+    pub(super) fn request(&mut self, now: Instant, proc: ProcId, method: &str, params: &str, what: What) -> CallId {
         let deadline = Some(now + self.config.call.min(self.config.start.max(super::UNDELIVERED)));
         let own = matches!(what, What::Discover | What::Handshake);
         let deadline = if own { None } else { deadline };
@@ -92,11 +106,9 @@ impl Bridge {
         if own {
             self.write_now(proc, &line);
         } else {
-            self.write(proc, |out| {
-                out.extend_from_slice(line.as_bytes());
-                out.push(b'\n');
-            });
+            self.write_line(proc, line.as_bytes());
         }
+        id
     }
 
     /// Passes a client's request on, with our id and progress token in it.
@@ -189,6 +201,9 @@ impl Bridge {
             What::Health(ticket) => self.effects.push(Effect::Health(ticket, None)),
             What::Unheard => {}
             What::Translated(_) => self.translated(now, call, m, id),
+            What::Guest(_) => self.guest_answered(now, call, m),
+            What::Feed => self.feed_ended(now, proc, id, m.error),
+            What::Watch(..) => self.watch_answered(now, &call, m, id),
         }
     }
 
@@ -210,18 +225,30 @@ impl Bridge {
     /// Ends a call with an error to its client, and tells the server where that makes sense.
     pub(super) fn abandon(&mut self, now: Instant, id: CallId, code: i64, why: &str, cancel: bool) {
         let Some(call) = self.unregister(id) else { return };
-        if cancel && !matches!(call.what, What::Opening) {
+        let unsent = matches!(&call.what, What::Guest(errand) if errand.is_asking());
+        if cancel && !unsent && !matches!(call.what, What::Opening) {
             self.cancel(call.proc, id, why);
         }
         match call.what {
             What::Health(ticket) => self.effects.push(Effect::Health(ticket, Some(why.to_owned()))),
             What::Opening => self.opening_failed(now, &call, code, why),
             What::Discover | What::Handshake | What::Unheard => {}
-            What::Plain | What::Listen | What::Translated(_) => {
-                if let Some(lane) = call.lane {
-                    self.respond(now, lane, message::error(&call.id, code, why, None), 200);
-                }
+            What::Feed => self.feed_ended(now, call.proc, id, None),
+            What::Watch(uri, whose) => {
+                self.watch_over(now, &uri, whose, false);
+                self.answer_call(now, call.lane, &call.id, code, why);
             }
+            What::Guest(_) => {
+                self.drop_asks(now, id, why);
+                self.answer_call(now, call.lane, &call.id, code, why);
+            }
+            What::Plain | What::Listen | What::Translated(_) => self.answer_call(now, call.lane, &call.id, code, why),
+        }
+    }
+
+    fn answer_call(&mut self, now: Instant, lane: Option<LaneId>, id: &str, code: i64, why: &str) {
+        if let Some(lane) = lane {
+            self.respond(now, lane, message::error(id, code, why, None), 200);
         }
     }
 

@@ -154,7 +154,7 @@ impl Bridge {
     /// Ends a lane's stream and forgets the lane; an exchange without an answer so far gets an empty one.
     pub(super) fn end_lane(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.remove(&id) else { return };
-        self.listeners.remove(&id);
+        self.forget_listener(id);
         let Some(wire) = lane.wire else { return };
         self.moved.remove(&wire);
         if lane.opened {

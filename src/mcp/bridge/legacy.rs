@@ -6,17 +6,20 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::sessions::{SESSION, VERSION};
-use super::{Answer, Bridge, Call, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, What, WireId};
+use super::guests::Guest;
+use super::listen::Wish;
+use super::{Answer, Bridge, Call, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, TOO_MUCH, What, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message};
-use crate::mcp::version::{self, Era};
+use crate::mcp::version::Era;
 use crate::mcp::{codes, meta};
 
 /// Exchanges that may wait for a shared process to be ready.
 const MAX_WAITING: usize = 64;
 /// Messages in one batch.
 const MAX_BATCH: usize = 256;
+/// A protocol version that a client asks for, at most.
+const MAX_VERSION: usize = 64;
 
 /// A client of a shared type whose `initialize` waits for the process.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub(super) struct Waiting {
     lane: LaneId,
     id: Box<str>,
     version: String,
+    guest: Option<Box<Guest>>,
     until: Instant,
 }
 
@@ -50,16 +54,17 @@ impl Bridge {
             Ok(m) => m,
             Err(e) => return self.refuse(wire, 400, "", e.code(), &e.to_string(), None),
         };
-        let said = head::text(headers, VERSION);
-        let modern = match said.map(|v| (version::era(v), v)) {
-            Some((Some(era), _)) => era == Era::Modern,
-            Some((None, v)) => return self.refuse_version(wire, m.id, v),
-            None => !headers.contains_key(SESSION) && meta::names_version(m.params),
+        let named = || !headers.contains_key(head::SESSION) && meta::names_version(m.params);
+        let modern = match head::version(headers) {
+            Some((_, Some(Era::Modern))) => true,
+            Some((_, Some(Era::Legacy))) if named() => {
+                let text = "MCP-Protocol-Version does not match the version in params._meta";
+                return self.refuse(wire, 400, m.id, codes::HEADER_MISMATCH, text, None);
+            }
+            Some((_, Some(Era::Legacy))) => false,
+            Some((v, None)) => return self.refuse_version(wire, m.id, v),
+            None => named(),
         };
-        if !modern && said.is_some() && !headers.contains_key(SESSION) && meta::names_version(m.params) {
-            let text = "MCP-Protocol-Version does not match the version in params._meta";
-            return self.refuse(wire, 400, m.id, codes::HEADER_MISMATCH, text, None);
-        }
         if modern {
             return self.modern(now, wire, headers, accepts, &m);
         }
@@ -78,7 +83,7 @@ impl Bridge {
                 if self.legacy_notification(now, session, &m) {
                     self.accepted(wire);
                 } else {
-                    self.busy_answer(wire, m.id);
+                    self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
                 }
             }
             Kind::Response => {
@@ -88,63 +93,47 @@ impl Bridge {
         }
     }
 
-    fn busy_answer(&mut self, wire: WireId, id: &str) {
-        self.refuse(
-            wire,
-            503,
-            id,
-            codes::BUSY,
-            "the server has too much to do, try again",
-            None,
-        );
+    /// Refuses a request that has its lane already: by a status where the lane is no stream yet, nor a batch.
+    pub(super) fn refuse_on(&mut self, now: Instant, lane: LaneId, id: &str, status: u16, code: i64, text: &str) {
+        if self.lanes.get(&lane).is_some_and(|l| l.opened || l.batch.is_some()) {
+            return self.respond(now, lane, message::error(id, code, text, None), status);
+        }
+        self.answer(lane, Answer::error(status, id, code, text, None));
     }
 
     /// The process that serves a session.
     pub(super) fn proc_of(&mut self, now: Instant, session: SessionNo) -> Option<u64> {
         match self.sessions.get(&session)?.proc {
             Some(own) => Some(own),
-            None => self.shared_legacy(now).ok().flatten(),
+            None => self.shared_legacy(now),
         }
     }
 
     /// One request of a session. Its lane exists already.
     pub(super) fn legacy_request(&mut self, now: Instant, lane: LaneId, session: SessionNo, m: &Message<'_>) {
-        let refused = |bridge: &mut Self, status, code, text: &str| {
-            let body = message::error(m.id, code, text, None);
-            let retry = bridge
-                .lanes
-                .get(&lane)
-                .is_some_and(|l| !l.opened && l.batch.is_none() && status == 503);
-            if retry {
-                let answer = Answer {
-                    status,
-                    retry_after: Some(1),
-                    body: body.into(),
-                    ..Answer::default()
-                };
-                bridge.answer(lane, answer);
-            } else {
-                bridge.respond(now, lane, body, status);
-            }
-        };
         let Some(proc) = self.proc_of(now, session) else {
-            return refused(self, 503, codes::NOT_READY, "the server is starting again, try again");
+            let text = "the server is starting again, try again";
+            return self.refuse_on(now, lane, m.id, 503, codes::NOT_READY, text);
         };
         let clogged = self.clogged(proc);
         let Some(s) = self.sessions.get(&session) else { return };
         if s.ids.contains_key(m.id) {
-            return refused(
-                self,
-                400,
-                codes::INVALID_REQUEST,
-                "a request with this id is in flight already",
-            );
+            let text = "a request with this id is in flight already";
+            return self.refuse_on(now, lane, m.id, 400, codes::INVALID_REQUEST, text);
         }
         if clogged || s.ids.len() >= MAX_IN_FLIGHT {
-            return refused(self, 503, codes::BUSY, "the server has too much to do, try again");
+            return self.refuse_on(now, lane, m.id, 503, codes::BUSY, TOO_MUCH);
         }
-        if s.proc.is_none() && self.watching(now, lane, session, proc, m) {
-            return;
+        if s.guest.is_some() {
+            return self.guest_request(now, lane, session, proc, m);
+        }
+        let mut what = What::Plain;
+        if s.proc.is_none() {
+            match self.watching(now, lane, session, m) {
+                Wish::Other => {}
+                Wish::Done => return,
+                Wish::Ask(watch) => what = watch,
+            }
         }
         let token = meta::progress_token(m);
         let id = self.register(Call {
@@ -155,7 +144,7 @@ impl Bridge {
             token: token.map(Into::into),
             deadline: Some(now + self.config.call),
             logs: true,
-            what: What::Plain,
+            what,
         });
         self.pass_on(proc, id, m, token);
     }
@@ -168,9 +157,14 @@ impl Bridge {
         if self.clogged(proc) {
             return false;
         }
-        let shared = self.sessions.get(&session).is_none_or(|s| s.proc.is_none());
+        let Some(s) = self.sessions.get(&session) else {
+            return true;
+        };
+        let (shared, guest) = (s.proc.is_none(), s.guest.is_some());
         if m.method == "notifications/cancelled" {
             self.legacy_cancel(now, session, proc, m);
+        } else if guest {
+            // The modern era has no other notification from clients.
         } else if !shared {
             self.write(proc, |out| message::splice_line(out, m.text, &[]));
         } else if !matches!(
@@ -196,6 +190,10 @@ impl Bridge {
         };
         let grace = now + super::UNDELIVERED;
         call.deadline = Some(call.deadline.map_or(grace, |d| d.min(grace)));
+        if matches!(&call.what, What::Guest(errand) if errand.is_asking()) {
+            // The server has answered what it was asked; the questions to the client end with the call.
+            return;
+        }
         let mut buffer = itoa::Buffer::new();
         let own = buffer.format(id).as_bytes();
         let cuts = [(message::place(m.text, raw.get()), own)];
@@ -256,45 +254,18 @@ impl Bridge {
             let text = "all sessions of this server are taken, try again later";
             return self.refuse(wire, 503, m.id, codes::BUSY, text, None);
         }
-        let Some(asked) = message::params(m.params).and_then(|p| message::string(p.version?.get())) else {
+        let params = message::params(m.params).unwrap_or_default();
+        let asked = params.version.and_then(|v| message::string(v.get()));
+        let Some(asked) = asked.filter(|v| v.len() <= MAX_VERSION) else {
             let text = "initialize needs params.protocolVersion";
             return self.refuse(wire, 400, m.id, codes::INVALID_PARAMS, text, None);
         };
-        if let (true, Some(why)) = (self.per_session(), &self.modern_only) {
-            let text = format!(
-                "this server speaks only {}, which has no initialize ({why})",
-                version::MODERN
-            );
-            return self.refuse(wire, 400, m.id, codes::UNSUPPORTED_PROTOCOL_VERSION, &text, None);
-        }
+        let guest = Guest::new(&params);
         if self.per_session() {
-            let proc = self.spawn(now, Role::Standing, Phase::Initializing, Era::Legacy);
-            let session = self.open_session(now, Some(proc), &asked);
-            if let Some(p) = self.procs.get_mut(&proc) {
-                p.role = Role::Session(session);
-            }
-            self.opening_lane(now, wire, Some(session), accepts);
-            let id = self.register(Call {
-                proc,
-                lane: Some(wire),
-                session: Some(session),
-                id: m.id.into(),
-                token: None,
-                deadline: None,
-                logs: false,
-                what: What::Opening,
-            });
-            let mut line = Vec::new();
-            message::splice(
-                &mut line,
-                m.text,
-                &[(message::place(m.text, m.id), id.to_string().as_bytes())],
-            );
-            let line = String::from_utf8(line).unwrap_or_default().replace(['\n', '\r'], " ");
-            return self.write_now(proc, &line);
+            return self.initialize_own(now, wire, accepts, m, &asked, guest);
         }
         if self.waiting.len() >= MAX_WAITING {
-            return self.busy_answer(wire, m.id);
+            return self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
         }
         self.opening_lane(now, wire, None, accepts);
         let until = now + self.config.start;
@@ -302,9 +273,57 @@ impl Bridge {
             lane: wire,
             id: m.id.into(),
             version: asked,
+            guest,
             until,
         });
         self.greet_waiting(now);
+    }
+
+    /// `initialize` where each session has a process of its own: a new one answers it, or says what it is if it is
+    /// known to speak the modern era alone.
+    fn initialize_own(
+        &mut self,
+        now: Instant,
+        wire: WireId,
+        accepts: Accepts,
+        m: &Message<'_>,
+        asked: &str,
+        guest: Option<Box<Guest>>,
+    ) {
+        let standing = self.standing_ready().and_then(|id| self.procs.get(&id));
+        let guest = guest.filter(|_| standing.is_some_and(|p| p.era == Era::Modern));
+        let discover = guest.is_some() && self.modern_only.is_some();
+        let era = if discover { Era::Modern } else { Era::Legacy };
+        let proc = self.spawn(now, Role::Standing, Phase::Initializing, era);
+        let session = self.open_session(now, Some(proc), asked);
+        if let Some(p) = self.procs.get_mut(&proc) {
+            p.role = Role::Session(session);
+        }
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.guest = guest;
+        }
+        self.opening_lane(now, wire, Some(session), accepts);
+        let id = self.register(Call {
+            proc,
+            lane: Some(wire),
+            session: Some(session),
+            id: m.id.into(),
+            token: None,
+            deadline: None,
+            logs: false,
+            what: What::Opening,
+        });
+        if discover {
+            return self.discover_own(proc, id);
+        }
+        let mut line = Vec::new();
+        message::splice(
+            &mut line,
+            m.text,
+            &[(message::place(m.text, m.id), id.to_string().as_bytes())],
+        );
+        let line = String::from_utf8(line).unwrap_or_default().replace(['\n', '\r'], " ");
+        self.write_now(proc, &line);
     }
 
     /// The client's own `initialize` was answered by the process of its session.
@@ -312,13 +331,20 @@ impl Bridge {
         let (Some(no), Some(lane)) = (call.session, call.lane) else {
             return;
         };
-        let json = self.restore(m, 0, call);
-        let Some(version) = m.result.and_then(meta::protocol_version) else {
-            if let Some(l) = self.lanes.get_mut(&lane) {
-                l.session = None;
-            }
-            self.respond(now, lane, json, 200);
-            return self.end_session(now, no, "initialize was refused");
+        let era = self.procs.get(&call.proc).map(|p| p.era);
+        let (json, version) = match m.result.and_then(meta::protocol_version) {
+            Some(version) if era == Some(Era::Legacy) => (self.restore(m, 0, call), version),
+            _ => match self.guest_opened(no, call, m) {
+                Ok(Some(found)) => found,
+                Ok(None) => return,
+                Err(()) => {
+                    if let Some(l) = self.lanes.get_mut(&lane) {
+                        l.session = None;
+                    }
+                    self.respond(now, lane, self.restore(m, 0, call), 200);
+                    return self.end_session(now, no, "initialize was refused");
+                }
+            },
         };
         if let Some(p) = self.procs.get_mut(&call.proc) {
             p.version = version.clone();
@@ -327,12 +353,18 @@ impl Bridge {
         let Some(session) = self.sessions.get_mut(&no) else {
             return;
         };
+        if era == Some(Era::Legacy) {
+            session.guest = None;
+        }
         session.version = version;
         session.open = true;
         session.last = now;
         let key = session.key.clone();
         self.ready(now, call.proc);
         self.welcome(now, lane, Some(key), json);
+        if era == Some(Era::Modern) {
+            self.feed_joined(now, call.proc);
+        }
     }
 
     /// A lane for `initialize`.
@@ -377,33 +409,20 @@ impl Bridge {
         if self.waiting.is_empty() {
             return;
         }
-        let proc = match self.shared_legacy(now) {
-            Ok(Some(proc)) => proc,
-            Ok(None) => return,
-            Err(why) => {
-                let text = format!(
-                    "this server speaks only {}, which has no initialize ({why})",
-                    version::MODERN
-                );
-                return self.refuse_waiting(now, &text);
-            }
-        };
+        let Some(proc) = self.shared_legacy(now) else { return };
+        let modern = self.procs.get(&proc).is_some_and(|p| p.era == Era::Modern);
         for w in std::mem::take(&mut self.waiting) {
             if !self.lanes.contains_key(&w.lane) {
                 continue;
             }
             if self.sessions.len() >= self.config.max_sessions {
                 let text = "all sessions of this server are taken, try again later";
-                let body = message::error(&w.id, codes::BUSY, text, None).into();
-                self.answer(
-                    w.lane,
-                    Answer {
-                        status: 503,
-                        retry_after: Some(1),
-                        body,
-                        ..Answer::default()
-                    },
-                );
+                self.refuse_on(now, w.lane, &w.id, 503, codes::BUSY, text);
+                continue;
+            }
+            if modern && w.guest.is_none() {
+                let text = "the client's capabilities are no object, or too long";
+                self.refuse_on(now, w.lane, &w.id, 400, codes::INVALID_PARAMS, text);
                 continue;
             }
             let Some((hello, version)) = self.hello_for(proc, &w.version) else {
@@ -413,12 +432,16 @@ impl Bridge {
             let mut key = None;
             if let Some(s) = self.sessions.get_mut(&no) {
                 s.open = true;
+                s.guest = w.guest.filter(|_| modern);
                 key = Some(s.key.clone());
             }
             if let Some(l) = self.lanes.get_mut(&w.lane) {
                 l.session = Some(no);
             }
             self.welcome(now, w.lane, key, message::result(&w.id, &hello));
+            if modern {
+                self.feed_joined(now, proc);
+            }
         }
     }
 
@@ -437,16 +460,8 @@ impl Bridge {
         self.waiting = rest;
         let late: Vec<Waiting> = late;
         for w in late {
-            let body = message::error(&w.id, codes::NOT_READY, "the server is not ready, try again", None).into();
-            self.answer(
-                w.lane,
-                Answer {
-                    status: 503,
-                    retry_after: Some(1),
-                    body,
-                    ..Answer::default()
-                },
-            );
+            let text = "the server is not ready, try again";
+            self.refuse_on(now, w.lane, &w.id, 503, codes::NOT_READY, text);
         }
     }
 }

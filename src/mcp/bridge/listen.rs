@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::modern::Request;
 use super::translate::Hello;
-use super::{Bridge, LaneId, ProcId, SessionNo, What, WireId};
+use super::{Bridge, Call, CallId, LaneId, MAX_NAME, MAX_WATCHED_BYTES, ProcId, SessionNo, What, WireId};
 use crate::mcp::message::{self, Message};
 use crate::mcp::{codes, meta};
 
@@ -33,72 +33,169 @@ pub(super) struct Listener {
     /// The client's id of the request, raw.
     id: Box<str>,
     filter: Filter,
+    /// Resources that the server has not agreed to yet. The stream begins when there are none.
+    pending: BTreeSet<String>,
+}
+
+/// Who wants a resource watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Watcher {
+    Session(SessionNo),
+    Listener(LaneId),
+    /// Everybody who watched it before the process was started again.
+    All,
+}
+
+/// What became of a session's request on a shared process.
+pub(super) enum Wish {
+    /// It is about no subscription: the server answers it.
+    Other,
+    /// It is answered.
+    Done,
+    /// The server decides.
+    Ask(What),
+}
+
+impl Listener {
+    fn bytes(&self) -> usize {
+        let all = self.filter.resource_subscriptions.iter().chain(&self.pending);
+        all.map(String::len).sum()
+    }
 }
 
 impl Bridge {
     /// `subscriptions/listen` for a legacy server.
     pub(super) fn listen(&mut self, now: Instant, wire: WireId, proc: ProcId, r: &Request<'_, '_>) {
         let wanted: Option<Filter> = r.params.notifications.and_then(|n| message::object(n.get()));
-        let Some(mut filter) = wanted.filter(|f| f.resource_subscriptions.len() <= MAX_WATCHED) else {
-            let text = "params.notifications is no subscription filter";
+        let fits = |f: &Filter| {
+            f.resource_subscriptions.len() <= MAX_WATCHED
+                && f.resource_subscriptions.iter().all(|u| u.len() <= MAX_NAME)
+        };
+        let Some(mut filter) = wanted.filter(fits) else {
+            let text = "params.notifications is no subscription filter, or has too many or too long URIs";
             return self.refuse(wire, 400, r.m.id, codes::INVALID_PARAMS, text, None);
         };
-        if self.listeners.len() >= MAX_LISTENERS {
-            return self.refuse(wire, 503, r.m.id, codes::BUSY, "too many subscriptions", None);
-        }
-        let hello = self.procs.get(&proc).and_then(|p| p.hello.as_deref()).unwrap_or("{}");
-        let hello: Hello<'_> = message::object(hello).unwrap_or_default();
-        let can: serde_json::Value = hello
-            .capabilities
-            .and_then(|c| serde_json::from_str(c.get()).ok())
-            .unwrap_or_default();
+        let can = self.capabilities_of(proc);
         filter.tools_list_changed &= can["tools"]["listChanged"] == true;
         filter.prompts_list_changed &= can["prompts"]["listChanged"] == true;
         filter.resources_list_changed &= can["resources"]["listChanged"] == true;
         if can["resources"]["subscribe"] != true {
             filter.resource_subscriptions.clear();
         }
+        let bytes: usize = filter.resource_subscriptions.iter().map(String::len).sum();
+        if self.listeners.len() >= MAX_LISTENERS || self.watched_bytes + bytes > MAX_WATCHED_BYTES {
+            return self.refuse(wire, 503, r.m.id, codes::BUSY, "too many subscriptions", None);
+        }
+        if !self.room(wire, proc, r.m.id) {
+            return;
+        }
+        let wanted = std::mem::take(&mut filter.resource_subscriptions);
+        let (agreed, pending) = wanted.into_iter().partition(|uri| self.is_watched(uri));
+        filter.resource_subscriptions = agreed;
+        self.watched_bytes += bytes;
+        self.lane(now, wire, None, r.accepts, 1);
+        let listener = Listener {
+            id: r.m.id.into(),
+            filter,
+            pending,
+        };
+        let asked: Vec<String> = listener.pending.iter().cloned().collect();
+        self.listeners.insert(wire, listener);
+        for uri in asked {
+            if self.clogged(proc) {
+                self.watch_over(now, &uri, Watcher::Listener(wire), false);
+                continue;
+            }
+            let what = What::Watch(uri.as_str().into(), Watcher::Listener(wire));
+            self.request(now, proc, "resources/subscribe", &uri_params(&uri), what);
+        }
+        self.acknowledge(now, wire);
+    }
+
+    /// What a server said that it can do.
+    pub(super) fn capabilities_of(&self, proc: ProcId) -> serde_json::Value {
+        let hello = self.procs.get(&proc).and_then(|p| p.hello.as_deref()).unwrap_or("{}");
+        let hello: Hello<'_> = message::object(hello).unwrap_or_default();
+        hello
+            .capabilities
+            .and_then(|c| serde_json::from_str(c.get()).ok())
+            .unwrap_or_default()
+    }
+
+    /// Begins a stream, if the server has decided on all its resources.
+    fn acknowledge(&mut self, now: Instant, lane: LaneId) {
+        let Some(l) = self.listeners.get(&lane).filter(|l| l.pending.is_empty()) else {
+            return;
+        };
         let mut agreed = serde_json::Map::new();
         for (name, on) in [
-            ("toolsListChanged", filter.tools_list_changed),
-            ("promptsListChanged", filter.prompts_list_changed),
-            ("resourcesListChanged", filter.resources_list_changed),
+            ("toolsListChanged", l.filter.tools_list_changed),
+            ("promptsListChanged", l.filter.prompts_list_changed),
+            ("resourcesListChanged", l.filter.resources_list_changed),
         ] {
             if on {
                 agreed.insert(name.to_owned(), true.into());
             }
         }
-        if !filter.resource_subscriptions.is_empty() {
+        if !l.filter.resource_subscriptions.is_empty() {
             agreed.insert(
                 "resourceSubscriptions".to_owned(),
-                filter.resource_subscriptions.iter().cloned().collect(),
+                l.filter.resource_subscriptions.iter().cloned().collect(),
             );
         }
-        let new: Vec<String> = filter
-            .resource_subscriptions
-            .iter()
-            .filter(|uri| !self.is_watched(uri))
-            .cloned()
-            .collect();
-        for uri in new {
-            self.request(now, proc, "resources/subscribe", &uri_params(&uri), What::Unheard);
-        }
-        self.lane(now, wire, None, r.accepts, 1);
-        self.listeners.insert(
-            wire,
-            Listener {
-                id: r.m.id.into(),
-                filter,
-            },
-        );
         let ack = format!(
             "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{{\"_meta\":\
              {{\"{}\":{}}},\"notifications\":{}}}}}",
             meta::SUBSCRIPTION,
-            r.m.id,
+            l.id,
             serde_json::Value::Object(agreed)
         );
-        self.emit(now, wire, ack.as_bytes());
+        self.emit(now, lane, ack.as_bytes());
+    }
+
+    /// The server answered a `resources/subscribe`.
+    pub(super) fn watch_answered(&mut self, now: Instant, call: &Call, m: &Message<'_>, id: CallId) {
+        let What::Watch(uri, whose) = &call.what else { return };
+        self.watch_over(now, uri, *whose, m.result.is_some());
+        if let Some(lane) = call.lane {
+            let json = self.restore(m, id, call);
+            self.respond(now, lane, json, 200);
+        }
+    }
+
+    /// The server watches a resource from now on, or does not.
+    pub(super) fn watch_over(&mut self, now: Instant, uri: &str, whose: Watcher, watches: bool) {
+        match whose {
+            Watcher::Session(no) => {
+                let session = self.sessions.get_mut(&no).filter(|_| watches);
+                if !session.is_some_and(|s| s.watched.insert(uri.to_owned())) {
+                    self.watched_bytes -= uri.len();
+                }
+            }
+            Watcher::Listener(lane) => {
+                if let Some(l) = self.listeners.get_mut(&lane) {
+                    l.pending.remove(uri);
+                    if watches {
+                        l.filter.resource_subscriptions.insert(uri.to_owned());
+                    } else {
+                        self.watched_bytes -= uri.len();
+                    }
+                    self.acknowledge(now, lane);
+                }
+            }
+            Watcher::All if watches => {}
+            Watcher::All => {
+                for s in self.sessions.values_mut().filter(|s| s.proc.is_none()) {
+                    if s.watched.remove(uri) {
+                        self.watched_bytes -= uri.len();
+                    }
+                }
+            }
+        }
+        if watches {
+            // Who asked for it may be gone by now.
+            self.unwatch(now, uri);
+        }
     }
 
     /// A stream was closed by its client.
@@ -106,8 +203,16 @@ impl Bridge {
         let Some(listener) = self.listeners.remove(&lane) else {
             return;
         };
+        self.watched_bytes -= listener.bytes();
         for uri in &listener.filter.resource_subscriptions {
             self.unwatch(now, uri);
+        }
+    }
+
+    /// A stream has ended with its process.
+    pub(super) fn forget_listener(&mut self, lane: LaneId) {
+        if let Some(listener) = self.listeners.remove(&lane) {
+            self.watched_bytes -= listener.bytes();
         }
     }
 
@@ -132,7 +237,7 @@ impl Bridge {
         let all: Vec<(LaneId, Box<str>)> = self
             .listeners
             .iter()
-            .filter(|(_, l)| wants(&l.filter))
+            .filter(|(_, l)| l.pending.is_empty() && wants(&l.filter))
             .map(|(lane, l)| (*lane, l.id.clone()))
             .collect();
         let rest = uri
@@ -158,39 +263,60 @@ impl Bridge {
                 .any(|l| l.filter.resource_subscriptions.contains(uri))
     }
 
-    /// A session of a shared process subscribes or gives up. `true`: that was all, the server need not hear of it.
-    pub(super) fn watching(
-        &mut self,
-        now: Instant,
-        lane: LaneId,
-        session: SessionNo,
-        _proc: ProcId,
-        m: &Message<'_>,
-    ) -> bool {
+    /// Whether somebody has asked the server to watch a resource, and it has not answered yet.
+    fn is_asked_for(&self, uri: &str) -> bool {
+        let asks = |c: &Call| matches!(&c.what, What::Watch(u, _) if &**u == uri);
+        self.calls.values().any(asks)
+    }
+
+    /// A session of a shared process subscribes or gives up. What the server refuses is never remembered, and it is
+    /// asked once for what it has agreed to.
+    pub(super) fn watching(&mut self, now: Instant, lane: LaneId, no: SessionNo, m: &Message<'_>) -> Wish {
         let on = match &*m.method {
             "resources/subscribe" => true,
             "resources/unsubscribe" => false,
-            _ => return false,
+            _ => return Wish::Other,
         };
         let Some(uri) = message::params(m.params).and_then(|p| message::string(p.uri?.get())) else {
-            return false;
+            return Wish::Other;
         };
-        let Some(s) = self.sessions.get_mut(&session) else {
-            return false;
+        let watched = self.is_watched(&uri);
+        let Some(s) = self.sessions.get_mut(&no) else {
+            return Wish::Other;
         };
-        let before = s.watched.remove(&uri);
-        let others = self.is_watched(&uri);
-        if let Some(s) = self.sessions.get_mut(&session)
-            && on
-            && s.watched.len() < MAX_WATCHED
-        {
-            s.watched.insert(uri);
+        if !on {
+            if s.watched.remove(&uri) {
+                self.watched_bytes -= uri.len();
+            }
+            if !self.is_watched(&uri) && !self.is_asked_for(&uri) {
+                return Wish::Other;
+            }
+        } else if !s.watched.contains(&uri) {
+            if let Err((status, code, text)) = self.may_watch(no, &uri) {
+                self.refuse_on(now, lane, m.id, status, code, text);
+                return Wish::Done;
+            }
+            // Counted from now on: see `watch_over`.
+            self.watched_bytes += uri.len();
+            if !watched {
+                return Wish::Ask(What::Watch(uri.into(), Watcher::Session(no)));
+            }
+            self.watch_over(now, &uri, Watcher::Session(no), true);
         }
-        if others || (on && before) {
-            self.respond(now, lane, message::result(m.id, "{}"), 200);
-            return true;
+        self.respond(now, lane, message::result(m.id, "{}"), 200);
+        Wish::Done
+    }
+
+    /// Whether a session may watch one resource more: status, code and text, if not.
+    pub(super) fn may_watch(&self, no: SessionNo, uri: &str) -> Result<(), (u16, i64, &'static str)> {
+        if uri.len() > MAX_NAME {
+            return Err((400, codes::INVALID_PARAMS, "the URI is longer than 8 KiB"));
         }
-        false
+        let many = self.sessions.get(&no).is_some_and(|s| s.watched.len() >= MAX_WATCHED);
+        if many || self.watched_bytes + uri.len() > MAX_WATCHED_BYTES {
+            return Err((503, codes::BUSY, "too many subscriptions"));
+        }
+        Ok(())
     }
 
     /// Somebody stopped watching: the last one's subscription is given up.
@@ -213,7 +339,8 @@ impl Bridge {
             .collect();
         if let Some(proc) = self.shared_legacy_now() {
             for uri in all {
-                self.request(now, proc, "resources/subscribe", &uri_params(&uri), What::Unheard);
+                let what = What::Watch(uri.as_str().into(), Watcher::All);
+                self.request(now, proc, "resources/subscribe", &uri_params(&uri), what);
             }
         }
     }

@@ -20,15 +20,23 @@
 //!
 //! An **ask** is a request from a server to a client, which ends by its answer, or by its deadline with an error to the
 //! server.
+//!
+//! Clients and servers of different eras: `translate` and `suspend` serve modern clients of legacy servers, `guests`,
+//! `rounds` and `feeds` legacy clients of modern ones.
 
 mod asks;
 mod calls;
+#[cfg(test)]
+mod era_tests;
+mod feeds;
+mod guests;
 mod lanes;
 mod legacy;
 mod listen;
 mod modern;
 mod notices;
 mod procs;
+mod rounds;
 mod sessions;
 mod suspend;
 #[cfg(test)]
@@ -59,6 +67,15 @@ type AskId = u64;
 const MAX_IN_FLIGHT: usize = 1024;
 /// Bytes that may wait for a server that does not read its stdin.
 const MAX_INPUT: usize = 1024 * 1024;
+/// A name or URI that is kept, and a client's capabilities, at most.
+const MAX_NAME: usize = 8 * 1024;
+const MAX_CAPABILITIES: usize = 16 * 1024;
+/// Bytes that may be kept, over all clients, for requests that the server may ask its client about.
+const MAX_KEPT: usize = 4 * 1024 * 1024;
+/// Bytes of URIs that may be watched, over all clients.
+const MAX_WATCHED_BYTES: usize = 512 * 1024;
+/// What a client is told for whom there is no room.
+const TOO_MUCH: &str = "the server has too much to do, try again";
 /// Events, and bytes of events, kept for resumption per session.
 const REPLAY: (usize, usize) = (256, 1024 * 1024);
 /// Bytes of events kept for resumption over all sessions.
@@ -124,6 +141,18 @@ pub struct Answer {
     pub allow: Option<&'static str>,
     /// JSON, or nothing.
     pub body: Bytes,
+}
+
+impl Answer {
+    /// An error: 503 asks to come again.
+    fn error(status: u16, id: &str, code: i64, text: &str, data: Option<&str>) -> Self {
+        Self {
+            status,
+            retry_after: (status == 503).then_some(1),
+            body: super::message::error(id, code, text, data).into(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What the caller has to do, in order.
@@ -215,6 +244,12 @@ enum What {
     Listen,
     /// A modern client's request on a legacy process.
     Translated(Box<translate::Origin>),
+    /// A legacy client's request on a modern process.
+    Guest(Box<rounds::Errand>),
+    /// Our own `subscriptions/listen` on a modern process, for the legacy clients that it serves.
+    Feed,
+    /// A `resources/subscribe` on a shared legacy process.
+    Watch(Box<str>, listen::Watcher),
 }
 
 #[derive(Debug)]
@@ -270,13 +305,14 @@ struct Session {
     replay_bytes: usize,
     /// Resources that it subscribed to.
     watched: BTreeSet<String>,
+    /// What its server, which speaks the modern era, is told of the client with every request.
+    guest: Option<Box<guests::Guest>>,
 }
 
 #[derive(Debug)]
 struct Ask {
     proc: ProcId,
-    /// The server's id, raw.
-    id: Box<str>,
+    asker: asks::Asker,
     session: Option<SessionNo>,
     lane: Option<LaneId>,
     delivered: bool,
@@ -304,7 +340,7 @@ pub struct Bridge {
     procs: HashMap<ProcId, Proc>,
     standing: Standing,
     twin: Option<ProcId>,
-    /// The server has no `initialize`: why.
+    /// The server has no `initialize`, and why: its legacy clients are guests of modern processes.
     modern_only: Option<String>,
     sessions: HashMap<SessionNo, Session>,
     keys: HashMap<String, SessionNo>,
@@ -315,9 +351,13 @@ pub struct Bridge {
     asks: HashMap<AskId, Ask>,
     suspended: HashMap<String, suspend::Suspended>,
     listeners: HashMap<LaneId, listen::Listener>,
+    feeds: HashMap<ProcId, feeds::Feed>,
     waiting: Vec<legacy::Waiting>,
     tools: modern::Mirrored,
     replay_total: usize,
+    /// Bytes of what errands keep, and of URIs that are watched.
+    kept: usize,
+    watched_bytes: usize,
     /// Processes that were told to stop and have not ended yet.
     stopping: usize,
     effects: Vec<Effect>,
@@ -351,9 +391,12 @@ impl Bridge {
             asks: HashMap::new(),
             suspended: HashMap::new(),
             listeners: HashMap::new(),
+            feeds: HashMap::new(),
             waiting: Vec::new(),
             tools: modern::Mirrored::default(),
             replay_total: 0,
+            kept: 0,
+            watched_bytes: 0,
             stopping: 0,
             effects: Vec::new(),
         }
@@ -379,12 +422,12 @@ impl Bridge {
 
     /// Whether anything has a deadline that is near: then [`Bridge::tick`] wants to be called often.
     pub fn busy(&self) -> bool {
-        !self.calls.is_empty() || !self.asks.is_empty() || self.standing.respawn_at.is_some()
+        self.calls.len() > self.quiet_feeds() || !self.asks.is_empty() || self.standing.respawn_at.is_some()
     }
 
     /// Things held, for tests that look for leaks: sessions, calls, lanes, asks, processes.
     pub fn held(&self) -> [usize; 5] {
-        let lanes = self.lanes.len() + self.moved.len() + self.listeners.len();
+        let lanes = self.lanes.len() + self.moved.len() + self.listeners.len() + self.feeds.len();
         [
             self.sessions.len(),
             self.calls.len(),
@@ -437,17 +480,8 @@ impl Bridge {
     }
 
     fn refuse(&mut self, wire: WireId, status: u16, id: &str, code: i64, message: &str, data: Option<&str>) {
-        let body = Bytes::from(super::message::error(id, code, message, data));
-        let retry_after = (status == 503).then_some(1);
-        self.effects.push(Effect::Answer(
-            wire,
-            Answer {
-                status,
-                retry_after,
-                body,
-                ..Answer::default()
-            },
-        ));
+        let answer = Answer::error(status, id, code, message, data);
+        self.effects.push(Effect::Answer(wire, answer));
     }
 
     fn accepted(&mut self, wire: WireId) {

@@ -8,11 +8,10 @@ use std::time::Instant;
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
-use super::sessions::VERSION;
-use super::{Answer, Bridge, Call, MAX_IN_FLIGHT, ProcId, What, WireId};
+use super::{Answer, Bridge, Call, MAX_CAPABILITIES, MAX_IN_FLIGHT, MAX_NAME, ProcId, TOO_MUCH, What, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message, Params};
-use crate::mcp::meta::{self, Meta};
+use crate::mcp::meta::Meta;
 use crate::mcp::version::Era;
 use crate::mcp::{codes, version};
 
@@ -73,14 +72,7 @@ impl Bridge {
     pub(super) fn room(&mut self, wire: WireId, proc: ProcId, id: &str) -> bool {
         let full = self.clogged(proc) || self.procs.get(&proc).is_none_or(|p| p.calls.len() >= MAX_IN_FLIGHT);
         if full {
-            self.refuse(
-                wire,
-                503,
-                id,
-                codes::BUSY,
-                "the server has too much to do, try again",
-                None,
-            );
+            self.refuse(wire, 503, id, codes::BUSY, TOO_MUCH, None);
         }
         !full
     }
@@ -121,49 +113,37 @@ impl Bridge {
 
 /// Holds the headers against the body (streamable-http, "Server Validation"; basic, "`_meta`").
 fn check<'a, 'm>(headers: &HeaderMap, accepts: Accepts, m: &'m Message<'a>) -> Result<Request<'a, 'm>, Fault> {
-    let mismatch = |text: String| Fault(codes::HEADER_MISMATCH, text);
     let invalid = |text: &str| Fault(codes::INVALID_PARAMS, text.to_owned());
+    let agree = |name: &str, meant: &str, coded| {
+        head::agree(headers, name, meant, coded).map_err(|text| Fault(codes::HEADER_MISMATCH, text))
+    };
     let params = message::params(m.params).ok_or_else(|| invalid("params is not an object"))?;
     let meta: Meta<'_> = params
         .meta
         .and_then(|raw| message::object(raw.get()))
         .unwrap_or_default();
-    let said = head::text(headers, VERSION).ok_or_else(|| mismatch("MCP-Protocol-Version is missing".to_owned()))?;
     let meant = meta.version.and_then(|v| message::string(v.get()));
-    let meant = meant.ok_or_else(|| invalid("params._meta names no protocol version"))?;
-    if said != meant {
-        return Err(mismatch(format!(
-            "MCP-Protocol-Version is {said}, the body says {meant}"
-        )));
+    if meant.is_none() && headers.contains_key(head::VERSION) {
+        return Err(invalid("params._meta names no protocol version"));
     }
-    if !meta.capabilities.is_some_and(|c| c.get().starts_with('{')) {
-        return Err(invalid("params._meta names no client capabilities"));
-    }
-    match head::text(headers, "mcp-method") {
-        None => return Err(mismatch("Mcp-Method is missing".to_owned())),
-        Some(method) if method != m.method => {
-            return Err(mismatch(format!("Mcp-Method is {method}, the body says {}", m.method)));
-        }
+    agree(head::VERSION, &meant.unwrap_or_default(), false)?;
+    match meta.capabilities.map(RawValue::get).filter(|c| c.starts_with('{')) {
+        None => return Err(invalid("params._meta names no client capabilities")),
+        Some(c) if c.len() > MAX_CAPABILITIES => return Err(invalid("the client capabilities are too long")),
         Some(_) => {}
     }
+    agree("mcp-method", &m.method, false)?;
     let name = match &*m.method {
-        "tools/call" | "prompts/get" => params.name,
-        "resources/read" => params.uri,
-        _ => {
-            return Ok(Request {
-                m,
-                params,
-                meta,
-                accepts,
-            });
-        }
+        "tools/call" | "prompts/get" => Some(params.name),
+        "resources/read" => Some(params.uri),
+        _ => None,
     };
-    let name = name
-        .and_then(|n| message::string(n.get()))
-        .ok_or_else(|| invalid("params has no name or uri"))?;
-    let header = head::text(headers, "mcp-name").ok_or_else(|| mismatch("Mcp-Name is missing".to_owned()))?;
-    if head::decode(header).as_deref() != Some(&*name) {
-        return Err(mismatch("Mcp-Name does not match the body".to_owned()));
+    if let Some(name) = name {
+        let name = name
+            .filter(|n| n.get().len() <= MAX_NAME)
+            .and_then(|n| message::string(n.get()))
+            .ok_or_else(|| invalid("params has no name or uri, or one of more than 8 KiB"))?;
+        agree("mcp-name", &name, true)?;
     }
     Ok(Request {
         m,
@@ -258,15 +238,4 @@ pub(super) fn level<'a>(meta: &Meta<'a>) -> Option<&'a str> {
     meta.level
         .map(RawValue::get)
         .filter(|l| l.starts_with('"') && l.len() < 32)
-}
-
-/// The members of `_meta` that only the modern era knows.
-pub(super) fn is_modern_key(key: &str) -> bool {
-    matches!(
-        key,
-        meta::VERSION
-            | "io.modelcontextprotocol/clientCapabilities"
-            | "io.modelcontextprotocol/clientInfo"
-            | "io.modelcontextprotocol/logLevel"
-    )
 }

@@ -64,9 +64,13 @@ impl Bridge {
         let listen = raw.and_then(message::own_id).filter(|id| {
             self.calls
                 .get(id)
-                .is_some_and(|c| c.proc == proc && matches!(c.what, What::Listen))
+                .is_some_and(|c| c.proc == proc && matches!(c.what, What::Listen | What::Feed))
         });
         match listen {
+            Some(id) if self.calls.get(&id).is_some_and(|c| matches!(c.what, What::Feed)) => {
+                self.unregister(id);
+                self.feed_ended(now, proc, id, None);
+            }
             Some(id) => {
                 if let Some(lane) = self.unregister(id).and_then(|c| c.lane) {
                     self.end_lane(lane);
@@ -78,12 +82,15 @@ impl Bridge {
 
     /// A notification for a subscription of a modern process: to the stream that asked for it.
     fn subscribed(&mut self, now: Instant, proc: ProcId, raw: &str, m: &Message<'_>) {
-        let Some(call) = message::own_id(raw)
-            .and_then(|id| self.calls.get(&id))
-            .filter(|c| c.proc == proc)
+        let Some((id, call)) = message::own_id(raw)
+            .and_then(|id| Some((id, self.calls.get(&id)?)))
+            .filter(|(_, c)| c.proc == proc)
         else {
             return;
         };
+        if matches!(call.what, What::Feed) {
+            return self.fed(now, proc, id, m);
+        }
         let Some(lane) = call.lane else { return };
         let mut json = Vec::new();
         message::splice(&mut json, m.text, &[(message::place(m.text, raw), call.id.as_bytes())]);
@@ -91,7 +98,7 @@ impl Bridge {
     }
 
     /// To the client that owns the process: on its own stream, else on its only call's, else later.
-    fn tell_session(&mut self, now: Instant, no: SessionNo, proc: ProcId, m: &Message<'_>) {
+    pub(super) fn tell_session(&mut self, now: Instant, no: SessionNo, proc: ProcId, m: &Message<'_>) {
         let Some(standing) = self.sessions.get(&no).map(|s| s.lane) else {
             return;
         };
@@ -124,7 +131,7 @@ impl Bridge {
     }
 
     /// To every session of a shared process, or to those that watch a resource.
-    fn tell_all(&mut self, now: Instant, proc: ProcId, m: &Message<'_>, uri: Option<&str>) {
+    pub(super) fn tell_all(&mut self, now: Instant, proc: ProcId, m: &Message<'_>, uri: Option<&str>) {
         if Some(proc) != self.twin && Some(proc) != self.standing.proc {
             return;
         }

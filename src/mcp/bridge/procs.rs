@@ -6,6 +6,8 @@
 //!    │ any other answer, or silence
 //!    ▼           initialize answered
 //! initializing ─────────────────────► ready (legacy)
+//!    │ refused, or the end, while the standing process is modern
+//!    └────────────────────────────────► ready (modern; the client is a guest)
 //! ```
 //!
 //! `server/discover` goes first (MCP 2026-07-28, stdio, "Backward Compatibility"). Legacy servers of the official
@@ -17,7 +19,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Bridge, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What};
+use super::{Bridge, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What, guests};
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::{self, Era};
 use crate::mcp::{codes, meta};
@@ -151,6 +153,7 @@ impl Bridge {
                 self.standing.was_ready = true;
                 self.effects.push(Effect::Ready);
                 self.rewatch(now);
+                self.feed(now, proc);
                 self.greet_waiting(now);
             }
             Role::Twin => self.greet_waiting(now),
@@ -167,6 +170,13 @@ impl Bridge {
     /// A process has ended, or could not be started. `why` is for people, and names its last words.
     pub fn gone(&mut self, now: Instant, proc: ProcId, why: &str) {
         let Some(p) = self.procs.get(&proc) else { return };
+        // A server without `initialize` may end on it.
+        let shy = p.era == Era::Legacy && p.phase == Phase::Initializing && now < p.born + self.config.start;
+        if let (Role::Session(no), true) = (&p.role, shy)
+            && self.sessions.get(no).is_some_and(|s| s.guest.is_some())
+        {
+            return self.discover_anew(now, proc, *no);
+        }
         let calls: Vec<u64> = p.calls.iter().copied().collect();
         let text = format!("the server is gone: {why}");
         let unsure = matches!(p.phase, Phase::Discovering { .. }) && p.era == Era::Modern;
@@ -176,11 +186,22 @@ impl Bridge {
         let Some(p) = self.procs.remove(&proc) else { return };
         self.asks.retain(|_, a| a.proc != proc);
         self.forget_suspended(proc);
+        self.feed_gone(now, proc, &text);
         match p.role {
             Role::Standing => self.standing_gone(now, &p, why, unsure),
             Role::Twin => {
                 self.twin = None;
-                self.refuse_waiting(now, &text);
+                if shy && self.modern_only.is_none() {
+                    self.modern_only = Some(why.to_owned());
+                }
+                match &self.modern_only {
+                    Some(why) => {
+                        let text = format!("legacy clients are translated for this server ({why})");
+                        self.log(text);
+                        self.greet_waiting(now);
+                    }
+                    None => self.refuse_waiting(now, &text),
+                }
             }
             Role::Session(no) => self.end_session(now, no, &text),
             Role::Pool(_) => {}
@@ -213,21 +234,12 @@ impl Bridge {
         self.standing.respawn_at = Some(now + delay);
     }
 
-    /// The process that serves legacy clients of a shared type: `Err` says when there will never be one.
-    pub(super) fn shared_legacy(&mut self, now: Instant) -> Result<Option<ProcId>, String> {
-        let standing = self.standing.proc.and_then(|id| self.procs.get(&id).map(|p| (id, p)));
-        if let Some((id, p)) = standing {
-            if p.phase != Phase::Ready {
-                return Ok(None);
-            }
-            if p.era == Era::Legacy {
-                return Ok(Some(id));
-            }
-        } else {
-            return Ok(None);
-        }
-        if let Some(why) = &self.modern_only {
-            return Err(why.clone());
+    /// The process that serves legacy clients of a shared type, once there is one: the standing process, where it
+    /// speaks their era or no other; else its twin.
+    pub(super) fn shared_legacy(&mut self, now: Instant) -> Option<ProcId> {
+        let standing = self.standing_ready()?;
+        if self.modern_only.is_some() || self.procs.get(&standing).is_some_and(|p| p.era == Era::Legacy) {
+            return Some(standing);
         }
         let twin = match self.twin {
             Some(id) => id,
@@ -237,11 +249,8 @@ impl Bridge {
                 id
             }
         };
-        Ok(self
-            .procs
-            .get(&twin)
-            .is_some_and(|p| p.phase == Phase::Ready)
-            .then_some(twin))
+        let ready = self.procs.get(&twin).is_some_and(|p| p.phase == Phase::Ready);
+        ready.then_some(twin)
     }
 
     /// The process that serves legacy clients of a shared type (and modern ones of a legacy server), if it is there.
@@ -332,6 +341,9 @@ impl Bridge {
     pub(super) fn hello_for(&self, proc: ProcId, asked: &str) -> Option<(String, String)> {
         let p = self.procs.get(&proc)?;
         let hello = p.hello.as_deref()?;
+        if p.era == Era::Modern {
+            return Some(guests::greeting(hello, asked));
+        }
         let version = version::negotiate(asked, &p.version).to_owned();
         let params = message::params(Some(hello))?;
         let raw = params.version?.get();

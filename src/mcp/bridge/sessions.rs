@@ -16,11 +16,6 @@ use crate::mcp::sse::EventId;
 use crate::mcp::version::{self, Era};
 use crate::mcp::{codes, message, meta};
 
-/// The session header, in lower case.
-pub(super) const SESSION: &str = "mcp-session-id";
-/// The version header, in lower case.
-pub(super) const VERSION: &str = "mcp-protocol-version";
-
 impl Bridge {
     /// A new session with its standing lane.
     pub(super) fn open_session(&mut self, now: Instant, proc: Option<ProcId>, version: &str) -> SessionNo {
@@ -59,6 +54,7 @@ impl Bridge {
                 replay: VecDeque::new(),
                 replay_bytes: 0,
                 watched: BTreeSet::new(),
+                guest: None,
             },
         );
         no
@@ -66,13 +62,13 @@ impl Bridge {
 
     /// The session that a request names, or an answer to the request.
     pub(super) fn session(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, id: &str) -> Option<SessionNo> {
-        let Some(key) = head::text(headers, SESSION) else {
+        let Some(key) = head::text(headers, head::SESSION) else {
             let text = "the Mcp-Session-Id header is missing: send initialize first";
             self.refuse(wire, 400, id, codes::INVALID_REQUEST, text, None);
             return None;
         };
-        if let Some(v) = head::text(headers, VERSION)
-            && version::era(v) != Some(Era::Legacy)
+        if let Some((v, era)) = head::version(headers)
+            && era != Some(Era::Legacy)
         {
             self.refuse_version(wire, id, v);
             return None;
@@ -107,7 +103,7 @@ impl Bridge {
 
     /// `GET`: the session's stream, or the rest of a stream that broke.
     pub fn get(&mut self, now: Instant, wire: WireId, headers: &HeaderMap) {
-        if head::text(headers, VERSION).is_some_and(|v| version::era(v) == Some(Era::Modern)) {
+        if head::is_modern(headers) {
             return self.not_allowed(wire, "POST");
         }
         if !head::accepts(headers).sse {
@@ -152,7 +148,7 @@ impl Bridge {
 
     /// `DELETE`: ends the session.
     pub fn delete(&mut self, now: Instant, wire: WireId, headers: &HeaderMap) {
-        if head::text(headers, VERSION).is_some_and(|v| version::era(v) == Some(Era::Modern)) {
+        if head::is_modern(headers) {
             return self.not_allowed(wire, "POST");
         }
         let Some(no) = self.session(now, wire, headers, "") else {
@@ -212,12 +208,16 @@ impl Bridge {
             .map(|(id, _)| *id)
             .collect();
         for ask in asks {
-            self.fail_ask(ask, why);
+            self.fail_ask(now, ask, why);
         }
         if let Some(proc) = session.proc
             && self.procs.contains_key(&proc)
         {
             self.stop(now, proc);
+        }
+        self.watched_bytes -= session.watched.iter().map(String::len).sum::<usize>();
+        if session.guest.is_some() {
+            return self.feed_left(now, session.proc);
         }
         for uri in &session.watched {
             self.unwatch(now, uri);

@@ -15,7 +15,7 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 
 use super::modern::Request;
-use super::{Bridge, CallId, ProcId, What, WireId};
+use super::{Bridge, CallId, MAX_KEPT, ProcId, What, WireId};
 use crate::mcp::codes;
 use crate::mcp::message::{self, Message};
 
@@ -39,7 +39,19 @@ pub(super) struct Suspended {
     name: Box<str>,
 }
 
+impl Suspended {
+    fn bytes(&self) -> usize {
+        let questions: usize = self.questions.values().map(|(_, text)| text.len()).sum();
+        questions + self.done.as_ref().map_or(0, |(body, _)| body.len())
+    }
+}
+
 impl Bridge {
+    /// Whether suspended calls may keep so many bytes more.
+    fn may_keep(&self, more: usize) -> bool {
+        self.suspended.values().map(Suspended::bytes).sum::<usize>() + more <= MAX_KEPT
+    }
+
     /// The server of a translated call asks.
     pub(super) fn suspend(&mut self, now: Instant, proc: ProcId, call: CallId, m: &Message<'_>) {
         let Some(What::Translated(origin)) = self.calls.get(&call).map(|c| &c.what) else {
@@ -54,7 +66,8 @@ impl Bridge {
         let origin = origin.clone();
         let declared: BTreeMap<String, &RawValue> = serde_json::from_str(&origin.capabilities).unwrap_or_default();
         let may = matches!(&*origin.method, "tools/call" | "prompts/get" | "resources/read");
-        if !declared.contains_key(needs) || !may || self.suspended.len() >= MAX_SUSPENDED {
+        let room = self.suspended.len() < MAX_SUSPENDED && self.may_keep(m.text.len());
+        if !declared.contains_key(needs) || !may || !room {
             return self.refuse_server(proc, m.id, "the client cannot be asked this");
         }
         let mut s = Suspended {
@@ -78,8 +91,9 @@ impl Bridge {
 
     /// The server of the only suspended call asks more.
     pub(super) fn ask_suspended(&mut self, _now: Instant, proc: ProcId, m: &Message<'_>) {
+        let room = self.may_keep(m.text.len());
         match self.suspended.values_mut().find(|s| s.proc == proc) {
-            Some(s) if s.questions.len() < MAX_QUESTIONS => {
+            Some(s) if s.questions.len() < MAX_QUESTIONS && room => {
                 let next = s
                     .questions
                     .keys()
@@ -157,8 +171,13 @@ impl Bridge {
 
     /// The server answered a suspended call without waiting for its client.
     pub(super) fn finish_suspended(&mut self, call: CallId, body: String, status: u16) {
+        let room = self.may_keep(body.len());
         if let Some(s) = self.suspended.values_mut().find(|s| s.call == call) {
-            s.done = Some((body, status));
+            let too_long = || {
+                let text = "the answer came before it was asked for, and is too long to be kept";
+                format!("\"error\":{{\"code\":{},\"message\":\"{text}\"}}", codes::LIMIT)
+            };
+            s.done = Some(if room { (body, status) } else { (too_long(), 200) });
         }
     }
 

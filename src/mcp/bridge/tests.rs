@@ -9,18 +9,26 @@ use serde_json::{Value, json};
 use super::*;
 use crate::mcp::frame::Line;
 
-struct Play {
-    bridge: Bridge,
-    now: Instant,
+pub(super) struct Play {
+    pub(super) bridge: Bridge,
+    pub(super) now: Instant,
     wire: u64,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
+    /// The server speaks the modern era alone.
+    modern: bool,
     /// The server does not answer by itself; what it was asked last is here.
-    mute: bool,
-    asked: Option<(ProcId, Value)>,
+    pub(super) mute: bool,
+    pub(super) asked: Option<(ProcId, Value)>,
+    /// Everything that the server was sent.
+    pub(super) heard: Vec<Value>,
 }
 
 impl Play {
-    fn new(processes: Processes) -> Self {
+    pub(super) fn new(processes: Processes) -> Self {
+        Self::with(processes, false)
+    }
+
+    pub(super) fn with(processes: Processes, modern: bool) -> Self {
         let config = Config {
             processes,
             max_sessions: 4,
@@ -40,8 +48,10 @@ impl Play {
             now: Instant::now(),
             wire: 0,
             effects: Vec::new(),
+            modern,
             mute: false,
             asked: None,
+            heard: Vec::new(),
         };
         play.bridge.start(play.now);
         play.settle();
@@ -49,7 +59,7 @@ impl Play {
     }
 
     /// Plays the server: answers what it knows at once. Processes that were started are returned.
-    fn settle(&mut self) -> Vec<ProcId> {
+    pub(super) fn settle(&mut self) -> Vec<ProcId> {
         let mut started = Vec::new();
         loop {
             let effects = self.bridge.take_effects();
@@ -73,7 +83,14 @@ impl Play {
         for line in input.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
             let m: Value = serde_json::from_slice(line).expect("one JSON a line");
             self.asked = Some((proc, m.clone()));
+            self.heard.push(m.clone());
             if self.mute {
+                continue;
+            }
+            if self.modern {
+                for answer in modern_only(&m) {
+                    self.say(proc, &answer);
+                }
                 continue;
             }
             let answer = match m["method"].as_str().unwrap_or_default() {
@@ -84,17 +101,21 @@ impl Play {
                     {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}}),
                 "quick" => json!({"jsonrpc": "2.0", "id": m["id"], "result": {}}),
                 "ask" => json!({"jsonrpc": "2.0", "id": "q", "method": "roots/list"}),
+                "resources/subscribe" if m["params"]["uri"] == "refused" => {
+                    json!({"jsonrpc": "2.0", "id": m["id"], "error": {"code": -32602, "message": "no"}})
+                }
+                "resources/subscribe" => json!({"jsonrpc": "2.0", "id": m["id"], "result": {}}),
                 _ => continue,
             };
             self.say(proc, &answer);
         }
     }
 
-    fn say(&mut self, proc: ProcId, m: &Value) {
+    pub(super) fn say(&mut self, proc: ProcId, m: &Value) {
         self.bridge.line(self.now, proc, &Line::Whole(m.to_string().as_bytes()));
     }
 
-    fn post(&mut self, session: &str, body: &Value) -> u64 {
+    pub(super) fn post(&mut self, session: &str, body: &Value) -> u64 {
         self.wire += 1;
         let mut headers = HeaderMap::new();
         headers.insert("content-type", "application/json".parse().expect("header"));
@@ -107,7 +128,7 @@ impl Play {
         self.wire
     }
 
-    fn get(&mut self, session: &str) -> u64 {
+    pub(super) fn get(&mut self, session: &str) -> u64 {
         self.wire += 1;
         let mut headers = HeaderMap::new();
         headers.insert("mcp-session-id", session.parse().expect("header"));
@@ -116,21 +137,21 @@ impl Play {
         self.wire
     }
 
-    fn session(&mut self) -> String {
+    pub(super) fn session(&mut self) -> String {
         let init = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize",
-            "params": {"protocolVersion": "2025-11-25", "capabilities": {}}});
+            "params": {"protocolVersion": "2025-11-25", "capabilities": {"roots": {}}}});
         let wire = self.post("", &init);
         self.answer(wire).and_then(|a| a.session).expect("a session")
     }
 
-    fn answer(&mut self, wire: u64) -> Option<Answer> {
+    pub(super) fn answer(&mut self, wire: u64) -> Option<Answer> {
         self.effects.iter().find_map(|e| match e {
             Effect::Answer(w, a) if *w == wire => Some(a.clone()),
             _ => None,
         })
     }
 
-    fn sent(&self, wire: u64) -> String {
+    pub(super) fn sent(&self, wire: u64) -> String {
         let sent = self.effects.iter().filter_map(|e| match e {
             Effect::Send(w, bytes) if *w == wire => Some(String::from_utf8_lossy(bytes).into_owned()),
             _ => None,
@@ -138,7 +159,7 @@ impl Play {
         sent.collect()
     }
 
-    fn after(&mut self, seconds: u64) {
+    pub(super) fn after(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.now += Duration::from_secs(1);
             self.bridge.tick(self.now);
@@ -146,12 +167,56 @@ impl Play {
         }
     }
 
-    fn standing(&self) -> ProcId {
+    pub(super) fn standing(&self) -> ProcId {
         self.bridge.standing.proc.expect("a standing process")
     }
 }
 
-fn request(id: u64, method: &str) -> Value {
+/// What a server says that speaks the modern era alone.
+fn modern_only(m: &Value) -> Vec<Value> {
+    let (id, params) = (&m["id"], &m["params"]);
+    let result = |r: Value| vec![json!({"jsonrpc": "2.0", "id": id, "result": r})];
+    let meta = |id: &Value| json!({"io.modelcontextprotocol/subscriptionId": id});
+    let method = m["method"].as_str().expect("a modern server is sent no responses");
+    if id.is_null() {
+        assert_eq!(method, "notifications/cancelled", "{m}");
+        return Vec::new();
+    }
+    if method == "initialize" {
+        return vec![json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "what?"}})];
+    }
+    assert_eq!(
+        params["_meta"]["io.modelcontextprotocol/protocolVersion"], "2026-07-28",
+        "{m}"
+    );
+    match method {
+        "server/discover" => result(json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": true}, "logging": {}}})),
+        "quick" | "tools/list" => result(json!({"resultType": "complete", "tools": [], "ttlMs": 1})),
+        "tools/call" if params["inputResponses"].is_null() && params["name"] == "ask" => {
+            let asks = json!({"a": {"method": "roots/list"}, "b": {"method": "roots/list"}});
+            result(json!({"resultType": "input_required", "requestState": "s", "inputRequests": asks}))
+        }
+        "tools/call" if params["name"] == "again" => {
+            result(json!({"resultType": "input_required", "requestState": "s"}))
+        }
+        "tools/call" if params["name"] == "long" => Vec::new(),
+        "tools/call" => result(json!({"resultType": "complete", "got": params["inputResponses"]})),
+        "subscriptions/listen" => {
+            let mut agreed = params["notifications"].clone();
+            if let Some(uris) = agreed["resourceSubscriptions"].as_array_mut() {
+                uris.retain(|u| u != "refused");
+            }
+            vec![
+                json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+                "params": {"_meta": meta(id), "notifications": agreed}}),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn request(id: u64, method: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": method})
 }
 
@@ -286,7 +351,16 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let method = || prop_oneof![Just("quick"), Just("long"), Just("ask"), Just("resources/subscribe")];
+    let method = || {
+        prop_oneof![
+            Just("quick"),
+            Just("long"),
+            Just("ask"),
+            Just("resources/subscribe"),
+            Just("resources/unsubscribe"),
+            Just("tools/call"),
+        ]
+    };
     prop_oneof![
         Just(Step::Open),
         (0..5usize, 0..4u64, method()).prop_map(|(s, id, m)| Step::Call(s, id, m)),
@@ -305,9 +379,9 @@ proptest! {
     /// gone nothing is left but the standing process.
     #[test]
     fn nothing_is_left_behind(
-        per_session in any::<bool>(), steps in proptest::collection::vec(step(), 0..60),
+        per_session in any::<bool>(), modern in any::<bool>(), steps in proptest::collection::vec(step(), 0..60),
     ) {
-        let mut p = Play::new(if per_session { Processes::Session } else { Processes::Shared });
+        let mut p = Play::with(if per_session { Processes::Session } else { Processes::Shared }, modern);
         let mut sessions: Vec<String> = Vec::new();
         for step in steps {
             match step {
@@ -319,7 +393,9 @@ proptest! {
                 Step::Call(s, id, method) => {
                     let key = sessions.get(s).cloned().unwrap_or_else(|| "none".to_owned());
                     let mut m = request(id, method);
-                    m["params"] = json!({"uri": "file:///x"});
+                    let uri = ["file:///x", "refused"][usize::from(id % 2 == 1)];
+                    let name = ["ask", "long"][usize::from(id > 1)];
+                    m["params"] = json!({"uri": uri, "name": name});
                     p.post(&key, &m);
                 }
                 Step::Get(s) => {
@@ -383,6 +459,6 @@ proptest! {
         let [sessions, calls, lanes, asks, procs] = p.bridge.held();
         prop_assert_eq!((sessions, calls, lanes, asks), (0, 0, 0, 0));
         prop_assert!(procs <= 1);
-        prop_assert_eq!(p.bridge.replay_total, 0);
+        prop_assert_eq!((p.bridge.replay_total, p.bridge.kept, p.bridge.watched_bytes), (0, 0, 0));
     }
 }

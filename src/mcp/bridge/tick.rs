@@ -14,6 +14,7 @@ impl Bridge {
         self.tick_asks(now);
         self.tick_waiting(now);
         self.tick_suspended(now);
+        self.tick_feeds(now);
         self.tick_lanes(now);
         self.tick_sessions(now);
         self.shrink();
@@ -46,7 +47,7 @@ impl Bridge {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.fail_ask(id, "the client gave no answer in time");
+            self.fail_ask(now, id, "the client gave no answer in time");
         }
     }
 

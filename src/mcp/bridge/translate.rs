@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::modern::{self, Request};
 use super::{Bridge, Call, CallId, ProcId, Role, What, WireId};
-use crate::mcp::message::{self, Message, present};
+use crate::mcp::message::{self, Message};
 use crate::mcp::{codes, meta, version};
 
 /// Processes for clients with capabilities: of one kind, and in all.
@@ -28,16 +28,22 @@ pub(super) struct Origin {
     pub(super) capabilities: Box<str>,
 }
 
-/// The result of `initialize`, raw.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Hello<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub(super) capabilities: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    server_info: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    instructions: Option<&'a RawValue>,
+message::raw_object! {
+    /// The result of `initialize`, raw.
+    pub(super) struct Hello {
+        "capabilities" => pub(super) capabilities,
+        "serverInfo" => server_info,
+        "instructions" => instructions,
+    }
+}
+
+message::raw_object! {
+    /// What a modern result has.
+    struct Has {
+        "resultType" => result_type,
+        "ttlMs" => ttl_ms,
+        "_meta" => meta,
+    }
 }
 
 impl Bridge {
@@ -101,7 +107,7 @@ impl Bridge {
             let all: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
             for (key, value) in all
                 .iter()
-                .filter(|(k, _)| !modern::is_modern_key(k) && *k != "progressToken")
+                .filter(|(k, _)| !meta::is_modern_key(k) && *k != "progressToken")
             {
                 legacy.push_str(if legacy.is_empty() { "" } else { "," });
                 legacy.push_str(&format!("{}:{}", message::quote(key), value.get()));
@@ -240,16 +246,6 @@ fn discovery(hello: &Hello<'_>) -> String {
 
 /// Adds what every modern result has, unless it is there.
 fn modern_result(result: &str, method: &str, hello: &Hello<'_>) -> String {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase")]
-    struct Has<'a> {
-        #[serde(borrow, default, deserialize_with = "present")]
-        result_type: Option<&'a RawValue>,
-        #[serde(borrow, default, deserialize_with = "present")]
-        ttl_ms: Option<&'a RawValue>,
-        #[serde(rename = "_meta", borrow, default, deserialize_with = "present")]
-        meta: Option<&'a RawValue>,
-    }
     let Some(has) = message::object::<Has<'_>>(result) else {
         return result.to_owned();
     };

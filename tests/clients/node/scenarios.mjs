@@ -21,7 +21,7 @@ export function check(condition, words) {
 /** Waits until `condition` holds; asked again every 20 ms. */
 export async function until(condition, words, ms = 15_000) {
   const end = Date.now() + ms;
-  while (!condition()) {
+  while (!(await condition())) {
     check(Date.now() < end, `waited ${ms} ms in vain: ${words}`);
     await sleep(20);
   }
@@ -248,6 +248,44 @@ export const scenarios = {
     const result = await sdk.call(connection.client, name, JSON.parse(args));
     await leave(connection);
     return { result };
+  },
+
+  // Several questions in one call, and several rounds of them (the fixture `modern`).
+  async rounds(sdk) {
+    const asked = [];
+    const connection = await sdk.connect({
+      capabilities: { sampling: {}, elicitation: {} },
+      prepare: (client) => {
+        sdk.onRequest(client, 'elicitation/create', () => {
+          asked.push('who');
+          return { action: 'accept', content: { name: 'Ada' } };
+        });
+        sdk.onRequest(client, 'sampling/createMessage', ({ params }) => {
+          const fruit = params.messages[0].content.text;
+          asked.push(fruit);
+          return { role: 'assistant', model: 'test-model', content: { type: 'text', text: fruit.toUpperCase() } };
+        });
+      },
+    });
+    const answer = text(await sdk.call(connection.client, 'rounds', {}));
+    await leave(connection);
+    check(answer === 'Ada:PLUMS:FIGS', `the rounds ended with '${answer}'`);
+    check([...asked].sort().join() === 'figs,plums,who', `asked was ${asked}`);
+    return { answer };
+  },
+
+  // Lists that change while somebody listens (the fixture `modern`).
+  async changed(sdk) {
+    let heard = 0;
+    const connection = await sdk.connect({
+      prepare: (client) => sdk.onNotification(client, 'notifications/tools/list_changed', () => (heard += 1)),
+    });
+    await until(async () => {
+      await sdk.call(connection.client, 'change-tools', {});
+      return heard > 0;
+    }, 'notifications/tools/list_changed');
+    await leave(connection);
+    return { heard };
   },
 
   // Legacy subscriptions, with server-everything's simulated updates.

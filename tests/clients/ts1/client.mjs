@@ -7,6 +7,7 @@ import {
   ListRootsRequestSchema,
   LoggingMessageNotificationSchema,
   ResourceUpdatedNotificationSchema,
+  ToolListChangedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { headers, main, url } from '../node/scenarios.mjs';
 
@@ -16,6 +17,7 @@ const schemas = {
   'roots/list': ListRootsRequestSchema,
   'notifications/message': LoggingMessageNotificationSchema,
   'notifications/resources/updated': ResourceUpdatedNotificationSchema,
+  'notifications/tools/list_changed': ToolListChangedNotificationSchema,
 };
 
 const sdk = {
