@@ -1,4 +1,5 @@
-//! F3: the admin API: HTTP/1.1 on a Unix socket, for root and the socket's group, checked by peer credentials.
+//! F3: the admin API: HTTP/1.1 on a Unix socket, for root and the socket's group, checked by peer credentials; and the
+//! same routes for what the edge lets through below `/api`, which are members.
 //!
 //! | method, path | answer |
 //! | --- | --- |
@@ -13,20 +14,30 @@
 //! | `GET /v1/ca` | PEM |
 //! | `GET /metrics` | Prometheus text |
 //!
+//! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
+//! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
+//!
 //! Errors are `{"error": "what went wrong and what to do"}`. This module decides nothing: a [`Backend`] does.
 
+mod claim;
 mod listen;
+mod page;
 mod routes;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, future::Future, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+pub use claim::{ClaimError, Claiming, Hello};
 pub use listen::{AdminError, bind, serve};
+pub use page::PageFacts;
+pub use routes::{Answer, Via};
 
-use crate::model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView};
+use http::Request;
+
+use crate::model::{Action, InstanceId, InstanceView, Outcome, Refusal, Secret, TokenView};
 
 /// A request's body may be this long, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -51,6 +62,28 @@ pub struct Status {
     pub notes: Vec<String>,
     /// What the key is kept with that seals values at rest.
     pub sealing: String,
+    #[serde(rename = "box")]
+    pub own: BoxStatus,
+}
+
+/// What the box's own screen shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxStatus {
+    pub version: String,
+    /// Whether it has an administrator.
+    pub claimed: bool,
+    /// Whether it serves nothing over the network before it has.
+    pub claim_required: bool,
+    /// Only on the box itself, and only while it is not claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_code: Option<Secret>,
+    /// SHA-256 of the CA certificate, or of the certificate itself where the CA is not Berth's own; in hexadecimal with
+    /// colons.
+    pub ca_fingerprint: String,
+    /// Its addresses on its networks.
+    pub addresses: Vec<IpAddr>,
+    /// As [`Status::sealing`].
+    pub sealed_by: String,
 }
 
 /// A type as it is listed.
@@ -100,4 +133,32 @@ pub trait Backend: Send + Sync + 'static {
     fn ca_pem(&self) -> Option<String>;
     /// Prometheus text format 0.0.4.
     fn metrics(&self) -> impl Future<Output = String> + Send;
+    /// What a stranger is told.
+    fn hello(&self) -> Result<Hello, Refusal>;
+    /// Claims the box for whoever asks, if they may.
+    fn claim(&self, claiming: Claiming) -> impl Future<Output = Result<Outcome, ClaimError>> + Send;
+    /// What the page shows.
+    fn page(&self) -> PageFacts;
+}
+
+/// Answers a member's request that came over the network; `path` as on the admin socket.
+pub async fn network<B: Backend>(backend: &B, request: Request<Bytes>, path: &str) -> Answer {
+    let (parts, body) = request.into_parts();
+    let asked = routes::Asked {
+        method: parts.method,
+        path: path.to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        via: Via::Network,
+    };
+    routes::answer(backend, asked, http_body_util::Full::new(body)).await
+}
+
+/// Answers anybody at `/api/claim`.
+pub async fn claiming<B: Backend>(backend: &B, request: Request<Bytes>) -> Answer {
+    claim::answer(backend, request).await
+}
+
+/// The page at `/`, for somebody who came by this `host[:port]`.
+pub fn front_page<B: Backend>(backend: &B, authority: &str) -> Answer {
+    page::answer(&backend.page(), authority)
 }

@@ -19,19 +19,30 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-use crate::model::{InstanceId, Secret, TokenId};
+use crate::model::{InstanceId, Secret, Subject, TokenId};
 
-pub use limiter::{FailureLimiter, address_group};
+pub use limiter::{FailureLimiter, Slowed, address_group};
 
 /// What an instance's token starts with, so that scanners for leaked secrets can tell it.
 pub const INSTANCE_PREFIX: &str = "brt_i_";
+/// What a member's token starts with.
+pub const MEMBER_PREFIX: &str = "brt_m_";
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const SHARDS: usize = 16;
 
 /// A new instance token from 32 random bytes: `brt_i_` and 43 characters of base64url (RFC 4648 section 5).
 pub fn new_instance_token(random: [u8; 32]) -> Secret {
-    let mut text = String::with_capacity(INSTANCE_PREFIX.len() + 43);
-    text.push_str(INSTANCE_PREFIX);
+    new_token(INSTANCE_PREFIX, random)
+}
+
+/// A new member's token: `brt_m_` and 43 characters of base64url.
+pub fn new_member_token(random: [u8; 32]) -> Secret {
+    new_token(MEMBER_PREFIX, random)
+}
+
+fn new_token(prefix: &str, random: [u8; 32]) -> Secret {
+    let mut text = String::with_capacity(prefix.len() + 43);
+    text.push_str(prefix);
     for chunk in random.chunks(3) {
         let n = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
         for i in 0..=chunk.len() {
@@ -104,7 +115,7 @@ impl Cut {
 pub struct TokenEntry {
     pub id: TokenId,
     pub hash: TokenHash,
-    pub instance: InstanceId,
+    pub subject: Subject,
     /// Unix seconds; from then on it is refused.
     pub expires_at: Option<i64>,
     /// Unix seconds, as last flushed.
@@ -116,7 +127,7 @@ pub struct TokenEntry {
 pub struct Token {
     id: TokenId,
     hash: TokenHash,
-    instance: InstanceId,
+    subject: Subject,
     expires_at: Option<i64>,
     last_used: AtomicI64,
     cut: Cut,
@@ -139,14 +150,14 @@ impl Token {
     }
 }
 
-/// What a bearer token amounts to, for one instance.
+/// What a bearer token amounts to, for one instance or for the admin API.
 #[derive(Debug, Clone)]
 pub enum Decision {
     Allow(Arc<Token>),
     /// No such token: never was, or is revoked.
     Unknown,
-    /// A good token, of another instance.
-    WrongInstance,
+    /// A good token, of another instance, or of the other kind.
+    WrongSubject,
     Expired,
 }
 
@@ -186,7 +197,7 @@ impl TokenTable {
         let token = Arc::new(Token {
             id: entry.id.clone(),
             hash: entry.hash,
-            instance: entry.instance,
+            subject: entry.subject,
             expires_at: entry.expires_at,
             last_used: AtomicI64::new(entry.last_used.unwrap_or(0)),
             cut: Cut::default(),
@@ -219,7 +230,7 @@ impl TokenTable {
     pub fn remove_instance(&self, instance: &InstanceId) -> usize {
         let ids: Vec<TokenId> = read(&self.0.by_id)
             .values()
-            .filter(|t| t.instance == *instance)
+            .filter(|t| t.subject.is_instance(instance))
             .map(|t| t.id.clone())
             .collect();
         ids.iter().filter(|id| self.remove(id)).count()
@@ -227,6 +238,16 @@ impl TokenTable {
 
     /// Decides on a token's text for one instance, at `now` (Unix seconds), and notes its use.
     pub fn check(&self, token: &str, instance: &InstanceId, now: i64) -> Decision {
+        self.decide(token, now, |s| s.is_instance(instance))
+    }
+
+    /// Decides on a token's text for the admin API, at `now` (Unix seconds), and notes its use. Members only: an
+    /// instance's token never opens it.
+    pub fn check_member(&self, token: &str, now: i64) -> Decision {
+        self.decide(token, now, Subject::is_member)
+    }
+
+    fn decide(&self, token: &str, now: i64, fits: impl Fn(&Subject) -> bool) -> Decision {
         if !well_formed(token) {
             return Decision::Unknown;
         }
@@ -242,8 +263,8 @@ impl TokenTable {
         if token.expires_at.is_some_and(|end| now >= end) {
             return Decision::Expired;
         }
-        if token.instance != *instance {
-            return Decision::WrongInstance;
+        if !fits(&token.subject) {
+            return Decision::WrongSubject;
         }
         if token.last_used.load(Ordering::Relaxed) != now {
             token.last_used.store(now, Ordering::Relaxed);
@@ -268,9 +289,10 @@ impl TokenTable {
     }
 }
 
-/// The shape of an instance token; anything else is not worth hashing.
+/// The shape of a token; anything else is not worth hashing.
 fn well_formed(token: &str) -> bool {
-    token.strip_prefix(INSTANCE_PREFIX).is_some_and(|rest| {
+    let kinds = [INSTANCE_PREFIX, MEMBER_PREFIX];
+    kinds.iter().find_map(|p| token.strip_prefix(p)).is_some_and(|rest| {
         rest.len() == 43
             && rest
                 .bytes()
@@ -295,7 +317,7 @@ mod tests {
         let entry = TokenEntry {
             id: TokenId::from_random([n; 12]),
             hash: TokenHash::of(secret.expose()),
-            instance: instance.clone(),
+            subject: Subject::Instance(instance.clone()),
             expires_at: None,
             last_used: None,
         };
@@ -325,7 +347,7 @@ mod tests {
         table.insert(e.clone());
         assert!(matches!(table.check(text, &a, 100), Decision::Allow(_)));
         assert_eq!(table.last_used(&e.id), Some(100));
-        assert!(matches!(table.check(text, &b, 101), Decision::WrongInstance));
+        assert!(matches!(table.check(text, &b, 101), Decision::WrongSubject));
         assert_eq!(table.last_used(&e.id), Some(100), "a refusal is no use");
         for bad in [
             "",
@@ -346,6 +368,41 @@ mod tests {
         assert_eq!(table.remove_instance(&a), 1);
         assert!(matches!(table.check(text, &a, 100), Decision::Unknown));
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn members_and_instances_open_different_doors() {
+        let table = TokenTable::new();
+        let a = InstanceId::from_random([1; 10]);
+        let (of_instance, e) = entry(3, &a);
+        table.insert(e);
+        let of_member = new_member_token([3; 32]);
+        assert!(of_member.expose().starts_with("brt_m_") && of_member.expose().len() == 49);
+        let id = TokenId::from_random([4; 12]);
+        table.insert(TokenEntry {
+            id: id.clone(),
+            hash: TokenHash::of(of_member.expose()),
+            subject: Subject::Member(crate::model::MemberName::admin()),
+            expires_at: Some(200),
+            last_used: None,
+        });
+        assert!(matches!(
+            table.check_member(of_member.expose(), 100),
+            Decision::Allow(_)
+        ));
+        assert!(matches!(
+            table.check_member(of_instance.expose(), 100),
+            Decision::WrongSubject
+        ));
+        assert!(matches!(
+            table.check(of_member.expose(), &a, 100),
+            Decision::WrongSubject
+        ));
+        assert!(matches!(table.check_member(of_member.expose(), 200), Decision::Expired));
+        assert_eq!(table.last_used(&id), Some(100));
+        assert!(table.remove(&id));
+        assert!(matches!(table.check_member(of_member.expose(), 100), Decision::Unknown));
+        assert!(matches!(table.check(of_instance.expose(), &a, 100), Decision::Allow(_)));
     }
 
     #[test]

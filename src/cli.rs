@@ -1,12 +1,19 @@
-//! F4: the verbs. Speaks to the supervisor over its admin socket; the only place that prints to stdout.
+//! F4: the verbs. Speaks to the supervisor over its admin socket, or to a box elsewhere over HTTPS; the only place that
+//! prints to stdout.
 //!
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod args;
 mod client;
 mod connect;
+mod context;
 mod doctor;
+mod key;
+mod login;
 mod print;
+mod prompt;
+mod remote;
+mod resolve;
 mod verbs;
 
 use std::process::ExitCode;
@@ -26,6 +33,6 @@ pub fn main() -> ExitCode {
     match args.verb {
         args::Verb::Agent => crate::agent::main(),
         args::Verb::Serve { config } => crate::supervise::main(config.as_deref()),
-        verb => verbs::run(args.socket, args.json, verb),
+        verb => verbs::run(args.place, args.json, verb),
     }
 }

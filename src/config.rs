@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use check::{load, parse};
 
-use crate::plan::quota::WorkspaceLimits;
+use crate::{claim::PublicKey, plan::quota::WorkspaceLimits};
 
 /// The checked configuration of one supervisor. Every key has a default that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Config {
     pub listen: Listen,
     pub docker: Docker,
     pub tls: Tls,
+    pub claim: Claim,
     pub limits: Limits,
     /// What all containers of one workspace may use together.
     pub workspace: WorkspaceLimits,
@@ -50,6 +51,15 @@ pub enum Tls {
     LocalCa,
     /// PEM files, read again when they change.
     Files { cert: PathBuf, key: PathBuf },
+}
+
+/// Who becomes the administrator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Nothing is served over the network before the box is claimed, but what claiming takes. For appliances.
+    pub required: bool,
+    /// Whoever holds this key may claim the box without its code.
+    pub public_key: Option<PublicKey>,
 }
 
 /// Bounds of the edge and the box. All have defaults.
@@ -110,6 +120,7 @@ impl Default for Config {
                 images: vec!["berth/*".into()],
             },
             tls: Tls::LocalCa,
+            claim: Claim::default(),
             limits: Limits::default(),
             workspace: WorkspaceLimits::default(),
         }

@@ -7,6 +7,7 @@
 //! worker (1 thread for every two cores, a single-threaded runtime each)
 //!    | 1 task a connection: handshake, then hyper, then each request inline:
 //!    |   limits -> host and path -> Origin -> token -> state of the instance -> its link
+//!    |                                             \-> the box's own doors ([`Front`])
 //! link's pool -> agent
 //! ```
 //!
@@ -20,6 +21,7 @@
 mod accept;
 mod body;
 mod conn;
+mod front;
 mod redirect;
 mod request;
 mod respond;
@@ -41,7 +43,7 @@ use std::{
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    authz::{Cut, FailureLimiter, TokenTable},
+    authz::{Cut, FailureLimiter, Slowed, TokenTable},
     config::Limits,
     link::Registry,
     model::{InstanceId, State},
@@ -49,7 +51,11 @@ use crate::{
     tls::{Certificates, TlsError},
 };
 
+pub use front::{Asked, Door, Front, FrontBody};
 pub use stats::EdgeStats;
+
+/// Answers that may be held back at a time.
+const MAX_DELAYED: usize = 1024;
 
 /// Why the edge could not start.
 #[derive(Debug, thiserror::Error)]
@@ -116,8 +122,11 @@ pub struct Edge {
     registry: Registry,
     tokens: TokenTable,
     states: States,
+    front: Option<Arc<dyn Front>>,
     tls: tokio_rustls::TlsAcceptor,
     limiter: Mutex<FailureLimiter>,
+    /// Answers that go out late on purpose.
+    delayed: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
     stats: Arc<stats::Shared>,
     /// Finish what is in flight and take nothing new.
@@ -127,7 +136,8 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Starts the edge on these sockets. Must be called within a tokio runtime, whose task accepts.
+    /// Starts the edge on these sockets. Must be called within a tokio runtime, whose task accepts. Without a `front`
+    /// it serves instances alone.
     ///
     /// # Errors
     /// [`EdgeError`].
@@ -137,6 +147,7 @@ impl Edge {
         registry: Registry,
         tokens: TokenTable,
         states: States,
+        front: Option<Arc<dyn Front>>,
         certificates: &Certificates,
     ) -> Result<EdgeHandle, EdgeError> {
         let edge = Arc::new(Edge {
@@ -146,7 +157,9 @@ impl Edge {
             registry,
             tokens,
             states,
+            front,
             limiter: Mutex::default(),
+            delayed: AtomicUsize::new(0),
             by_address: Mutex::default(),
             stats: Arc::default(),
             drain: Cut::default(),
@@ -188,10 +201,31 @@ impl Edge {
         }
     }
 
-    /// Notes a wrong token; how long the address must wait, if it must.
-    fn failed(&self, from: IpAddr) -> Option<Duration> {
+    /// Notes a wrong token or claim, and what it costs.
+    fn failed(&self, from: IpAddr) -> Slowed {
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.failed(from, Instant::now())
+    }
+
+    /// How long the address must wait still, if it must.
+    fn held(&self, from: IpAddr) -> Option<Duration> {
+        let limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.held(from, Instant::now())
+    }
+
+    /// Waits before an answer that shall go out late. Past [`MAX_DELAYED`] of them it does not: who waits takes up room.
+    async fn delay(&self, by: Duration) {
+        struct Place<'a>(&'a AtomicUsize);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        let before = self.delayed.fetch_add(1, Relaxed);
+        let _place = Place(&self.delayed);
+        if before < MAX_DELAYED && !by.is_zero() {
+            tokio::time::sleep(by).await;
+        }
     }
 }
 

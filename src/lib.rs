@@ -17,6 +17,7 @@ pub mod agent;
 pub mod authz;
 pub mod catalog;
 pub mod cgroup;
+pub mod claim;
 pub mod cli;
 pub mod config;
 pub mod docker;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     catalog::InstanceType,
-    model::{Desired, InstanceId, InstanceName, Size, TokenId, TypeName, WorkspaceName},
+    model::{Desired, InstanceId, InstanceName, MemberName, Role, Size, Subject, TokenId, TypeName, WorkspaceName},
 };
 
 /// An environment value as it rests on disk: nonce, ciphertext and tag. Only `secret.rs` can open it.
@@ -41,12 +41,20 @@ impl InstanceRecord {
     }
 }
 
-/// A token of one instance. The secret is not here, only its SHA-256.
+/// A person of the box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRecord {
+    pub name: MemberName,
+    pub role: Role,
+    pub created_at: jiff::Timestamp,
+}
+
+/// A token, of an instance or of a member. The secret is not here, only its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
     pub id: TokenId,
     pub hash: [u8; 32],
-    pub instance: InstanceId,
+    pub subject: Subject,
     pub name: String,
     pub created_at: jiff::Timestamp,
     pub expires_at: Option<jiff::Timestamp>,

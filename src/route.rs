@@ -6,9 +6,14 @@
 //! | `mcp-{id}.{domain}` | `/mcp` | the instance's MCP endpoint |
 //! | `{domain}`, `app.{domain}` | `/mcp/{id}` | the same |
 //! | `{domain}`, `app.{domain}` | `/` | the front page |
+//! | the same | `/api/claim`, `/api/…` | claiming, the admin API |
 //!
-//! Where the domain is `localhost`, `127.0.0.1` and `[::1]` stand for it. Hosts compare without regard to case, port
+//! An address in the host's place stands for the domain: that is how a box without DNS is reached, and no page of
+//! another site can claim that host. `/` and `/api` answer under any other name too, since a box cannot know what its
+//! network calls it; they trust no name. Where the domain is `localhost`, `127.0.0.1` and `[::1]` are its own names. Hosts compare without regard to case, port
 //! and one trailing dot (RFC 9110 section 4.2.3, RFC 1034 section 3.1); paths compare byte for byte.
+
+use std::net::IpAddr;
 
 use crate::model::{Endpoint, Endpoints, InstanceId};
 
@@ -19,6 +24,10 @@ pub enum Target {
     Mcp { id: InstanceId },
     /// `/` on the box's own host.
     Front,
+    /// `/api/claim`.
+    Claim,
+    /// The admin API: below `/api/`.
+    Api,
     /// One of our hosts, but no such path.
     UnknownPath,
     /// Not a host of ours.
@@ -75,17 +84,21 @@ impl Router {
         let Some((host, _)) = split_port(authority) else {
             return Target::UnknownHost;
         };
-        if self.is_front(host) {
-            return match path.strip_prefix("/mcp/") {
-                Some(id) => InstanceId::parse(id).map_or(Target::UnknownPath, |id| Target::Mcp { id }),
-                None if path == "/" => Target::Front,
-                None => Target::UnknownPath,
+        if let Some(id) = self.instance_of(host) {
+            return match path {
+                "/mcp" => Target::Mcp { id },
+                _ => Target::UnknownPath,
             };
         }
-        match self.instance_of(host) {
-            Some(id) if path == "/mcp" => Target::Mcp { id },
-            Some(_) => Target::UnknownPath,
-            None => Target::UnknownHost,
+        match path {
+            "/" => Target::Front,
+            "/api/claim" => Target::Claim,
+            _ if path.starts_with("/api/") => Target::Api,
+            _ if !self.is_front(host) => Target::UnknownHost,
+            _ => match path.strip_prefix("/mcp/").map(InstanceId::parse) {
+                Some(Ok(id)) => Target::Mcp { id },
+                _ => Target::UnknownPath,
+            },
         }
     }
 
@@ -102,8 +115,9 @@ impl Router {
         if self.local && self.is_local(host) {
             return scheme == "https" || scheme == "http";
         }
-        let same_host = split_port(authority).is_some_and(|(h, _)| h.eq_ignore_ascii_case(host));
-        scheme == "https" && port.unwrap_or(443) == self.https_port && (same_host || self.is_front(host))
+        // A name that is not ours may have been pointed here by the page's own site.
+        let same_host = split_port(authority).is_some_and(|(h, _)| h.eq_ignore_ascii_case(host)) && self.knows(host);
+        scheme == "https" && port.unwrap_or(443) == self.https_port && (same_host || self.is_own(host))
     }
 
     /// The addresses of an instance; port 443 is not written.
@@ -131,14 +145,21 @@ impl Router {
         split_port(authority).is_some_and(|(host, _)| self.is_front(host) || self.instance_of(host).is_some())
     }
 
+    /// The box itself, by name or by address.
     fn is_front(&self, host: &str) -> bool {
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        self.is_own(host) || bare.parse::<IpAddr>().is_ok()
+    }
+
+    /// The box itself, by a name that nobody else can have.
+    fn is_own(&self, host: &str) -> bool {
         host.eq_ignore_ascii_case(&self.domain)
             || self.prefix_of(host).is_some_and(|p| p.eq_ignore_ascii_case("app"))
             || (self.local && (host == "127.0.0.1" || host == "[::1]"))
     }
 
     fn is_local(&self, host: &str) -> bool {
-        self.is_front(host) || self.instance_of(host).is_some()
+        self.is_own(host) || self.instance_of(host).is_some()
     }
 
     /// What stands before `.{domain}`.
@@ -251,9 +272,21 @@ mod tests {
             ("example.org", "/", Target::Front),
             ("mcp-abc.example.org", "/mcp", Target::UnknownHost),
             ("mcp-abcdefghij.evil.org", "/mcp", Target::UnknownHost),
-            ("evilexample.org", "/", Target::UnknownHost),
+            ("evilexample.org", "/mcp", Target::UnknownHost),
             ("x.mcp-abcdefghij.example.org", "/mcp", Target::UnknownHost),
-            ("127.0.0.1", "/mcp/abcdefghij", Target::UnknownHost),
+            ("192.0.2.7", "/mcp/abcdefghij", mcp()),
+            ("[2001:db8::7]:8443", "/mcp/abcdefghij", mcp()),
+            ("192.0.2.7", "/mcp", Target::UnknownPath),
+            ("192.0.2.7.evil.org", "/mcp/abcdefghij", Target::UnknownHost),
+            ("example.org", "/api/claim", Target::Claim),
+            ("app.example.org", "/api/v1/status", Target::Api),
+            ("192.0.2.7:8443", "/api/v1/status", Target::Api),
+            ("box.lan", "/", Target::Front),
+            ("box.lan", "/api/v1/status", Target::Api),
+            ("box.lan", "/mcp/abcdefghij", Target::UnknownHost),
+            ("mcp-abcdefghij.example.org", "/api/claim", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/api/v1/status", Target::UnknownPath),
+            ("example.org", "/api", Target::UnknownPath),
             ("user@example.org", "/", Target::UnknownHost),
             ("example.org:x", "/", Target::UnknownHost),
             ("", "/", Target::UnknownHost),
@@ -298,6 +331,14 @@ mod tests {
         ] {
             assert!(!r.origin_is_ours(bad, h), "{bad}");
         }
+        // By address, the page must come from that very address; by a name of somebody's, from nowhere.
+        assert!(r.origin_is_ours("https://192.0.2.7", "192.0.2.7"));
+        assert!(!r.origin_is_ours("https://192.0.2.8", "192.0.2.7"));
+        assert!(!r.origin_is_ours("https://192.0.2.8", "example.org"));
+        assert!(
+            !r.origin_is_ours("https://evil.org", "evil.org"),
+            "pointed here by evil.org's own DNS"
+        );
         let r = Router::new("localhost", 8443);
         assert!(r.origin_is_ours("http://localhost:3000", "localhost:8443"));
         assert!(!r.origin_is_ours("http://evil.org", "localhost:8443"));
@@ -329,7 +370,8 @@ mod tests {
         fn only_our_hosts_are_known(host in "[a-z0-9.-]{1,40}") {
             let r = Router::new("example.org", 443);
             prop_assert_eq!(r.route(&host, "/mcp") == Target::UnknownHost, !r.knows(&host));
-            if r.knows(&host) { prop_assert!(host.trim_end_matches('.').ends_with("example.org")); }
+            let address = host.trim_end_matches('.').parse::<IpAddr>().is_ok();
+            if r.knows(&host) { prop_assert!(address || host.trim_end_matches('.').ends_with("example.org")); }
         }
     }
 }

@@ -238,6 +238,14 @@ impl<'i> Section<'i> {
         })
     }
 
+    /// Yes or no.
+    pub fn boolean(&mut self, key: &'static str) -> Option<Found<bool>> {
+        self.typed(key, "true or false", |v| match v {
+            DeValue::Boolean(b) => Ok(b),
+            _ => Err(None),
+        })
+    }
+
     /// A duration such as `"500ms"`, `"15s"`, `"30m"` or `"2h"`, within bounds.
     pub fn duration(&mut self, key: &'static str, min: Duration, max: Duration) -> Option<Found<Duration>> {
         let want = format!(

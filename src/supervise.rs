@@ -9,8 +9,10 @@
 //! one, which adopts what runs.
 
 mod adapt;
+mod addresses;
 mod backend;
 mod exposition;
+mod front;
 mod watchdog;
 
 use std::{
@@ -211,6 +213,8 @@ impl Built {
             endpoints: Box::new(move |id| routes.endpoints(id)),
         })?;
         let known = reconcile.clone();
+        let doors = front::Doors::new(self.config.claim.required, reconcile.clone());
+        let claims = front::Claims::new(self.config.claim.clone(), reconcile.snapshot().claimed)?;
         let edge = edge::Edge::spawn(
             edge::EdgeConfig {
                 router: self.router.clone(),
@@ -225,6 +229,7 @@ impl Built {
             links.clone(),
             tokens,
             Box::new(move |id| known.views().get(id).map(|v| v.state)),
+            Some(doors.clone()),
             &self.certificates,
         )?;
         let parts = Arc::new(backend::Parts {
@@ -235,8 +240,10 @@ impl Built {
             edge,
             router: self.router,
             certificates: self.certificates,
+            claims,
             started_at: jiff::Timestamp::now(),
         });
+        doors.open(&parts);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {

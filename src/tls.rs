@@ -168,8 +168,19 @@ impl Certificates {
         use sha2::Digest;
         let key = self.0.current.load();
         let der = key.cert.first().map_or(&[][..], |c| c.as_ref());
-        let hex: Vec<String> = sha2::Sha256::digest(der).iter().map(|b| format!("{b:02X}")).collect();
-        hex.join(":")
+        colons(&sha2::Sha256::digest(der))
+    }
+
+    /// SHA-256 of what a person compares: of the CA's certificate where it is ours, else of the one in use.
+    pub fn anchor(&self) -> [u8; 32] {
+        use sha2::Digest;
+        let ca = self.ca_pem().and_then(|pem| {
+            use rustls_pki_types::{CertificateDer, pem::PemObject};
+            CertificateDer::from_pem_slice(pem.as_bytes()).ok()
+        });
+        let key = self.0.current.load();
+        let shown = || key.cert.first().map_or(&[][..], |c| c.as_ref());
+        sha2::Sha256::digest(ca.as_deref().unwrap_or_else(shown)).into()
     }
 
     /// When the certificate in use ends, in Unix seconds.
@@ -189,6 +200,12 @@ impl ResolvesServerCert for Certificates {
         }
         Some(self.0.current.load_full())
     }
+}
+
+/// Upper-case hexadecimal with colons, as certificates' fingerprints are written.
+pub fn colons(bytes: &[u8]) -> String {
+    let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02X}")).collect();
+    hex.join(":")
 }
 
 /// The domain as an address, where a box has no name.

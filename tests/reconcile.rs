@@ -23,7 +23,7 @@ use berth::{
     link::{LinkEvent, LinkReport},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
-        RunRequest, Secret, Size, StartOrder, State, TokenId, TypeName,
+        RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName,
     },
     plan::quota::{WorkspaceLimits, WorkspaceQuota},
     reconcile::{self, Deps, Handle, Links, Quotas, Tokens},
@@ -137,7 +137,7 @@ impl Quotas for RealQuotas {
 struct NoTokens;
 
 impl Tokens for NoTokens {
-    fn mint(&self) -> Result<(Secret, [u8; 32]), String> {
+    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), String> {
         Ok((Secret::new("brt_i_x"), [0; 32]))
     }
     fn insert(&self, _: &TokenRecord) {}

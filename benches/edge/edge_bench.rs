@@ -108,7 +108,16 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
     };
     let https = vec![std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()];
     let listeners = Listeners { https, http: vec![] };
-    let _edge = Edge::spawn(config, listeners, registry, tokens, Box::new(|_| None), &certificates).unwrap();
+    let _edge = Edge::spawn(
+        config,
+        listeners,
+        registry,
+        tokens,
+        Box::new(|_| None),
+        None,
+        &certificates,
+    )
+    .unwrap();
     std::future::pending::<()>().await;
 }
 

@@ -16,7 +16,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Backend, routes};
+use super::{Backend, Via, routes};
 
 /// Connections at once; past it they wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -88,13 +88,13 @@ pub async fn serve<B: Backend>(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        if !allowed(&stream, group) {
+        let Some(via) = allowed(&stream, group) else {
             log::warn!("refused a peer on the admin socket: neither root nor of its group");
             continue;
-        }
+        };
         let (backend, stop) = (backend.clone(), stop.clone());
         connections.spawn(async move {
-            one(stream, backend, stop).await;
+            one(stream, via, backend, stop).await;
             drop(slot);
         });
     }
@@ -111,10 +111,18 @@ async fn accept(
     Ok((stream, slot))
 }
 
-async fn one<B: Backend>(stream: UnixStream, backend: Arc<B>, mut stop: watch::Receiver<bool>) {
-    let service = hyper::service::service_fn(move |request| {
+async fn one<B: Backend>(stream: UnixStream, via: Via, backend: Arc<B>, mut stop: watch::Receiver<bool>) {
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let backend = backend.clone();
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(&*backend, request).await) }
+        async move {
+            let asked = routes::Asked {
+                method: request.method().clone(),
+                path: request.uri().path().to_owned(),
+                query: request.uri().query().unwrap_or_default().to_owned(),
+                via,
+            };
+            Ok::<_, std::convert::Infallible>(routes::answer(&*backend, asked, request.into_body()).await)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -129,16 +137,18 @@ async fn one<B: Backend>(stream: UnixStream, backend: Arc<B>, mut stop: watch::R
     let _ = connection.await;
 }
 
-/// Root, the supervisor's own user, or a member of the socket's group.
-fn allowed(stream: &UnixStream, group: Option<u32>) -> bool {
-    let Ok(peer) = stream.peer_cred() else { return false };
+/// Root, the supervisor's own user, or a member of the socket's group; nobody else.
+fn allowed(stream: &UnixStream, group: Option<u32>) -> Option<Via> {
+    let peer = stream.peer_cred().ok()?;
     let uid = Uid::from_raw(peer.uid());
     if uid.is_root() || uid == Uid::effective() {
-        return true;
+        return Some(Via::Socket { root: true });
     }
-    let Some(group) = group.filter(|g| *g != 0) else {
-        return false;
-    };
+    let group = group.filter(|g| *g != 0)?;
+    of_group(&peer, group).then_some(Via::Socket { root: false })
+}
+
+fn of_group(peer: &tokio::net::unix::UCred, group: u32) -> bool {
     if Gid::from_raw(peer.gid()).as_raw() == group {
         return true;
     }

@@ -3,15 +3,34 @@
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body, Frame};
 use serde::Serialize;
 
 use super::{Backend, LogQuery, MAX_BODY};
 use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State};
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
+/// An answer of the admin API.
+pub type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// How somebody came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// The admin socket; whether as root or as the supervisor's own user, not only by its group.
+    Socket { root: bool },
+    /// The edge, as a member.
+    Network,
+}
+
+/// A request without its body.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) via: Via,
+}
 
 /// What `wait` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +41,27 @@ enum Until {
     Gone,
 }
 
-pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Incoming>) -> Answer {
-    let path = request.uri().path().to_owned();
-    let query = request.uri().query().unwrap_or_default().to_owned();
+pub(super) async fn answer<B: Backend, R: Body<Data = Bytes>>(backend: &B, asked: Asked, body: R) -> Answer
+where
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Asked {
+        method,
+        path,
+        query,
+        via,
+    } = asked;
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let get = request.method() == Method::GET;
+    let get = method == Method::GET;
     match parts.as_slice() {
-        ["v1", "actions"] if request.method() == Method::POST => act(backend, request).await,
-        ["v1", "status"] if get => json(StatusCode::OK, &backend.status().await),
+        ["v1", "actions"] if method == Method::POST => act(backend, via, body).await,
+        ["v1", "status"] if get => {
+            let mut status = backend.status().await;
+            if via == Via::Network {
+                status.own.claim_code = None;
+            }
+            json(StatusCode::OK, &status)
+        }
         ["v1", "types"] if get => json(StatusCode::OK, &backend.types()),
         ["v1", "tokens"] if get => match backend.tokens().await {
             Ok(tokens) => json(StatusCode::OK, &tokens),
@@ -55,13 +87,16 @@ pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Incoming>) 
         ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         _ => error(
             StatusCode::NOT_FOUND,
-            &format!("there is no {} {path} in the admin API", request.method()),
+            &format!("there is no {method} {path} in the admin API"),
         ),
     }
 }
 
-async fn act<B: Backend>(backend: &B, request: Request<Incoming>) -> Answer {
-    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, body: R) -> Answer
+where
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(b) => b.to_bytes(),
         Err(e) => {
             return error(
@@ -78,6 +113,9 @@ async fn act<B: Backend>(backend: &B, request: Request<Incoming>) -> Answer {
             return error(StatusCode::BAD_REQUEST, &format!("the body is not an action: {place}"));
         }
     };
+    if action == Action::ResetAdmin && via != (Via::Socket { root: true }) {
+        return refused(&Refusal::OnTheBoxOnly);
+    }
     match backend.submit(action).await {
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(r) => refused(&r),
@@ -189,10 +227,15 @@ fn pairs(query: &str) -> BTreeMap<&str, &str> {
 }
 
 /// Refusal -> status.
-fn refused(r: &Refusal) -> Answer {
+pub(super) fn refused(r: &Refusal) -> Answer {
     let status = match r {
-        Refusal::NoInstance(_) | Refusal::NoToken(_) | Refusal::NoType { .. } => StatusCode::NOT_FOUND,
-        Refusal::NameTaken { .. } | Refusal::Removing(_) => StatusCode::CONFLICT,
+        Refusal::NoInstance(_) | Refusal::NoToken(_) | Refusal::NoMember(_) | Refusal::NoType { .. } => {
+            StatusCode::NOT_FOUND
+        }
+        Refusal::OnTheBoxOnly => StatusCode::FORBIDDEN,
+        Refusal::NameTaken { .. } | Refusal::Removing(_) | Refusal::Unclaimed | Refusal::Claimed => {
+            StatusCode::CONFLICT
+        }
         Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -201,11 +244,11 @@ fn refused(r: &Refusal) -> Answer {
     error(status, &r.to_string())
 }
 
-fn error(status: StatusCode, said: &str) -> Answer {
+pub(super) fn error(status: StatusCode, said: &str) -> Answer {
     json(status, &serde_json::json!({ "error": said }))
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     match serde_json::to_string(value) {
         Ok(s) => text(status, "application/json", s),
         Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
@@ -216,7 +259,7 @@ fn empty() -> Answer {
     text(StatusCode::NO_CONTENT, "text/plain", String::new())
 }
 
-fn text(status: StatusCode, kind: &'static str, s: String) -> Answer {
+pub(super) fn text(status: StatusCode, kind: &'static str, s: String) -> Answer {
     plain(status, kind, Full::new(Bytes::from(s)).boxed())
 }
 

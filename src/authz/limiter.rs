@@ -1,5 +1,6 @@
-//! Slows down addresses that keep presenting wrong tokens. Pure: time comes as an argument. The table is bounded;
-//! when it is full the entry that was quiet longest makes room. A right token is never held up by it.
+//! Slows down addresses that keep presenting wrong tokens: first their answers come later and later, then they are
+//! refused for a while, longer each time; quiet makes up for it. Pure: time comes as an argument. The table is
+//! bounded; when it is full the entry that was quiet longest makes room. A right token is never held up by it.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,13 @@ use std::{
 /// Wrong tokens that an address may present within [`WINDOW`] before it is slowed down.
 const FREE: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
-/// The longest wait.
+/// Wrong tokens within [`WINDOW`] that are answered at once: a person mistypes.
+const PROMPT: u32 = 3;
+/// By how much the first late answer is late; each further one by twice as much.
+const DELAY: Duration = Duration::from_millis(50);
+/// No answer is later than this.
+const LATEST: Duration = Duration::from_secs(1);
+/// The longest wait. So long a quiet also takes one strike off.
 const LONGEST: Duration = Duration::from_secs(300);
 const CAPACITY: usize = 8192;
 
@@ -23,6 +30,15 @@ struct Entry {
     until: Option<Instant>,
     /// How often it was slowed down: the wait doubles each time.
     strikes: u32,
+}
+
+/// What a failure costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slowed {
+    /// The answer goes out so much later.
+    pub delay: Duration,
+    /// Answer 429 with this `Retry-After`, in place of what the failure would have said.
+    pub wait: Option<Duration>,
 }
 
 /// Failures by address (IPv6: by /64, which one host may own whole).
@@ -43,8 +59,14 @@ pub fn address_group(ip: IpAddr) -> IpAddr {
 }
 
 impl FailureLimiter {
-    /// Notes a failure. `Some(wait)`: answer 429 with `Retry-After`, in place of what the failure would have said.
-    pub fn failed(&mut self, ip: IpAddr, now: Instant) -> Option<Duration> {
+    /// Whether this address is refused now, and how long still.
+    pub fn held(&self, ip: IpAddr, now: Instant) -> Option<Duration> {
+        let until = self.entries.get(&address_group(ip))?.until?;
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// Notes a failure.
+    pub fn failed(&mut self, ip: IpAddr, now: Instant) -> Slowed {
         let ip = address_group(ip);
         if !self.entries.contains_key(&ip) {
             self.make_room(now);
@@ -56,28 +78,42 @@ impl FailureLimiter {
             until: None,
             strikes: 0,
         });
+        let quiet = now.duration_since(e.last).as_secs() / LONGEST.as_secs();
+        e.strikes = e.strikes.saturating_sub(u32::try_from(quiet).unwrap_or(u32::MAX));
         e.last = now;
         if let Some(until) = e.until {
             if now < until {
-                return Some(until - now);
+                return Slowed {
+                    delay: LATEST,
+                    wait: Some(until - now),
+                };
             }
             // Served its time: the next strike comes sooner and lasts longer.
             e.until = None;
             e.failures = FREE / 2;
-            e.window_start = now;
+            e.window_start = until;
         }
         if now.duration_since(e.window_start) > WINDOW {
             e.failures = 0;
             e.window_start = now;
         }
         e.failures += 1;
+        let late = e.failures.saturating_sub(PROMPT);
+        let delay = if late == 0 {
+            Duration::ZERO
+        } else {
+            DELAY.saturating_mul(1 << (late - 1).min(10)).min(LATEST)
+        };
         if e.failures <= FREE {
-            return None;
+            return Slowed { delay, wait: None };
         }
         let wait = Duration::from_secs(1u64 << e.strikes.min(10)).min(LONGEST);
         e.strikes = e.strikes.saturating_add(1);
         e.until = Some(now + wait);
-        Some(wait)
+        Slowed {
+            delay,
+            wait: Some(wait),
+        }
     }
 
     /// Entries held.
@@ -115,23 +151,29 @@ impl FailureLimiter {
 mod tests {
     use super::*;
 
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     #[test]
     fn slows_down_and_recovers() {
         let (mut l, t0) = (FailureLimiter::default(), Instant::now());
-        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut delays = vec![];
         for _ in 0..FREE {
-            assert_eq!(l.failed(ip, t0), None);
+            let slowed = l.failed(ip(1), t0);
+            assert_eq!(slowed.wait, None);
+            delays.push(slowed.delay.as_millis());
         }
-        assert_eq!(l.failed(ip, t0), Some(Duration::from_secs(1)));
-        assert_eq!(
-            l.failed("192.0.2.2".parse().unwrap(), t0),
-            None,
-            "others are not held up"
-        );
+        assert_eq!(delays, [0, 0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(l.held(ip(1), t0), None);
+        assert_eq!(l.failed(ip(1), t0).wait, Some(Duration::from_secs(1)));
+        assert_eq!(l.held(ip(1), t0), Some(Duration::from_secs(1)));
+        assert_eq!(l.failed(ip(2), t0), Slowed::default(), "others are not held up");
         let mut now = t0 + Duration::from_secs(2);
+        assert_eq!(l.held(ip(1), now), None);
         let mut waits = vec![];
         for _ in 0..100 {
-            if let Some(w) = l.failed(ip, now) {
+            if let Some(w) = l.failed(ip(1), now).wait {
                 waits.push(w.as_secs());
                 now += w + Duration::from_millis(1);
             }
@@ -141,10 +183,34 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_trickle_is_free() {
+    fn quiet_makes_up_for_it() {
+        let (mut l, mut now) = (FailureLimiter::default(), Instant::now());
+        let strike = |l: &mut FailureLimiter, now: Instant| loop {
+            if let Some(wait) = l.failed(ip(1), now).wait {
+                return wait.as_secs();
+            }
+        };
+        for want in [1, 2, 4, 8] {
+            let wait = strike(&mut l, now);
+            assert_eq!(wait, want);
+            now += Duration::from_secs(wait);
+        }
+        now += LONGEST * 2;
+        assert_eq!(
+            l.failed(ip(1), now),
+            Slowed::default(),
+            "the first after a long quiet is prompt"
+        );
+        assert_eq!(strike(&mut l, now), 4, "two strikes are forgiven");
+        now += LONGEST * 100;
+        assert_eq!(strike(&mut l, now), 1, "all are");
+    }
+
+    #[test]
+    fn a_slow_trickle_is_never_refused() {
         let (mut l, mut now) = (FailureLimiter::default(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(l.failed("192.0.2.1".parse().unwrap(), now), None);
+            assert_eq!(l.failed(ip(1), now).wait, None);
             now += Duration::from_secs(10);
         }
     }
@@ -159,7 +225,7 @@ mod tests {
         let mut l = FailureLimiter::default();
         for i in 0..=FREE {
             let ip: IpAddr = format!("2001:db8::{i:x}").parse().unwrap();
-            assert_eq!(l.failed(ip, now).is_some(), i == FREE);
+            assert_eq!(l.failed(ip, now).wait.is_some(), i == FREE);
         }
         assert_eq!(l.len(), 1);
     }

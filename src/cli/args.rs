@@ -4,26 +4,30 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::model::{InstanceName, Size, WorkspaceName};
+use crate::model::{InstanceName, MemberName, Size, WorkspaceName};
 
 /// Hosts MCP servers: each in a sandbox of its own, behind one authenticated HTTPS address.
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Args {
-    /// The supervisor's admin socket
-    #[arg(
-        long,
-        global = true,
-        env = "BERTH_SOCKET",
-        value_name = "PATH",
-        default_value = "/run/berth/admin.sock"
-    )]
-    pub(super) socket: PathBuf,
+    #[command(flatten)]
+    pub(super) place: Place,
     /// Print JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
     #[command(subcommand)]
     pub(super) verb: Verb,
+}
+
+/// Which supervisor.
+#[derive(Debug, clap::Args)]
+pub(super) struct Place {
+    /// The supervisor's admin socket, or BERTH_SOCKET; /run/berth/admin.sock where no context is in use
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "context")]
+    pub(super) socket: Option<PathBuf>,
+    /// A box that `berth login` made known, or BERTH_CONTEXT; `local` is this machine's supervisor
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) context: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,6 +132,15 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: TokenVerb,
     },
+    /// Log in to a box elsewhere, claiming it where nobody has; it is kept as a context
+    Login(Login),
+    /// The boxes that you are logged in to
+    Context {
+        #[command(subcommand)]
+        what: Option<ContextVerb>,
+    },
+    /// On the box, as root: revoke all tokens of its administrator; it can be claimed anew, with a new code
+    ResetAdmin,
     /// Print the CA certificate that clients must trust
     Ca,
     /// Check what the supervisor needs, and say how to mend it
@@ -148,6 +161,42 @@ pub(super) struct Wait {
     pub(super) timeout: u64,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Login {
+    /// The box: https://HOST or https://HOST:PORT
+    pub(super) url: String,
+    /// What to call it here; without it, a name made of the host
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// The fingerprint on the box's screen, in place of comparing by eye
+    #[arg(long, value_name = "SHA256")]
+    pub(super) fingerprint: Option<String>,
+    /// Read the claim code from standard input
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["key", "token"])]
+    pub(super) code: Option<String>,
+    /// Claim with the key that the box was set up with: OpenSSH or PKCS #8, Ed25519
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(super) key: Option<PathBuf>,
+    /// Read a token of the administrator from standard input, for a box that is claimed
+    #[arg(long, value_name = "-", value_parser = ["-"])]
+    pub(super) token: Option<String>,
+    /// Trust the CA certificates in this file, for a box that shows certificates of your own
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ContextVerb {
+    /// List them; the one in use has a star
+    List,
+    /// Speak to this one from now on; `local` is this machine's supervisor
+    Use { name: String },
+    /// Show one, or the one in use; never its token
+    Show { name: Option<String> },
+    /// Forget one
+    Rm { name: String },
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum TypesVerb {
     /// Show one type
@@ -161,8 +210,16 @@ pub(super) enum TokenVerb {
     /// Make a token; it is shown this once
     Create {
         /// The instance that it opens
-        #[arg(long, value_name = "ID")]
-        instance: String,
+        #[arg(
+            long,
+            value_name = "ID",
+            required_unless_present = "member",
+            conflicts_with = "member"
+        )]
+        instance: Option<String>,
+        /// The member whom it lets use the box as they may: the administrator is `admin`
+        #[arg(long, value_name = "NAME")]
+        member: Option<MemberName>,
         /// What it is for
         #[arg(long)]
         name: Option<String>,

@@ -1,67 +1,138 @@
-//! A small client of the admin API over its Unix socket.
+//! A small client of the admin API: over its Unix socket, or over HTTPS to a box elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
-use crate::model::{Action, Outcome};
+use super::remote::{self, Address, Trust};
+use crate::{
+    admin::Claiming,
+    model::{Action, Outcome, Secret},
+};
 
 /// An answer may be this long, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// The supervisor behind a socket.
+/// One request waits so long at most: a box answers nothing later than its own limit.
+const ONE_WAIT: Duration = Duration::from_secs(60);
+
+/// The supervisor behind a socket, or behind a box's edge.
 #[derive(Debug, Clone)]
 pub(super) struct Supervisor {
-    socket: PathBuf,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Remote {
+        context: String,
+        address: Address,
+        trust: Trust,
+        token: Option<Secret>,
+    },
 }
 
 impl Supervisor {
     pub(super) fn new(socket: &Path) -> Self {
         Self {
-            socket: socket.to_owned(),
+            way: Way::Socket(socket.to_owned()),
+        }
+    }
+
+    pub(super) fn remote(context: &str, address: Address, trust: Trust, token: Option<Secret>) -> Self {
+        let context = context.to_owned();
+        Self {
+            way: Way::Remote {
+                context,
+                address,
+                trust,
+                token,
+            },
+        }
+    }
+
+    /// The context's name, where it is one.
+    pub(super) fn context(&self) -> Option<&str> {
+        match &self.way {
+            Way::Socket(_) => None,
+            Way::Remote { context, .. } => Some(context),
         }
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Incoming)> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|e| self.unreachable(&e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
-            .uri(path)
-            .header(header::HOST, "berth")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .context("the supervisor closed the connection; `berth doctor` may say why")?;
-        let (parts, body) = answer.into_parts();
-        Ok((parts.status, body))
+            .header(header::CONTENT_TYPE, "application/json");
+        match &self.way {
+            Way::Socket(socket) => {
+                let stream = UnixStream::connect(socket)
+                    .await
+                    .map_err(|e| Self::unreachable(socket, &e))?;
+                let request = request.uri(path).header(header::HOST, "berth");
+                exchange(stream, request.body(Full::new(Bytes::from(body)))?).await
+            }
+            Way::Remote {
+                address, trust, token, ..
+            } => {
+                let stream = remote::connect(address, trust).await?;
+                let mut request = request
+                    .uri(format!("/api{path}"))
+                    .header(header::HOST, address.authority());
+                if let Some(token) = token {
+                    let mut bearer = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+                        .map_err(|_| anyhow!("the token holds characters that no token has"))?;
+                    bearer.set_sensitive(true);
+                    request = request.header(header::AUTHORIZATION, bearer);
+                }
+                exchange(stream, request.body(Full::new(Bytes::from(body)))?).await
+            }
+        }
     }
 
-    fn unreachable(&self, e: &std::io::Error) -> anyhow::Error {
-        let socket = self.socket.display();
+    /// What an error status says.
+    fn refusal(&self, status: StatusCode, bytes: &[u8]) -> anyhow::Error {
+        match &self.way {
+            Way::Remote {
+                context,
+                address,
+                token: Some(_),
+                ..
+            } if status == StatusCode::UNAUTHORIZED => anyhow!(
+                "{address} does not take this token ({}). Get another, and log in again: `berth login {address} --name \
+                 {context} --token -`",
+                said(bytes)
+            ),
+            _ => anyhow!(said(bytes)),
+        }
+    }
+
+    fn unreachable(socket: &Path, e: &std::io::Error) -> anyhow::Error {
+        let socket = socket.display();
         match e.kind() {
             std::io::ErrorKind::PermissionDenied => {
                 anyhow!("{socket} is for root and its group only: run this with sudo, or join the group `berth`")
             }
             _ => anyhow!(
-                "no supervisor answers on {socket} ({e}): start it with `berth serve`, or name its socket with --socket or BERTH_SOCKET"
+                "no supervisor answers on {socket} ({e}): start it with `berth serve`, name its socket with --socket or BERTH_SOCKET, or log in to a box elsewhere with `berth login`"
             ),
         }
     }
 
-    /// Collects an answer; an error status becomes the error that the supervisor wrote.
+    /// Collects an answer.
     async fn whole(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
         let (status, body) = self.send(method, path, body).await?;
         let bytes = http_body_util::Limited::new(body, MAX_ANSWER)
@@ -69,36 +140,55 @@ impl Supervisor {
             .await
             .map_err(|e| anyhow!("the supervisor's answer broke off: {e}"))?
             .to_bytes();
+        Ok((status, bytes))
+    }
+
+    /// The same; an error status becomes the error that the supervisor wrote.
+    async fn good(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
+        let (status, bytes) = self.whole(method, path, body).await?;
         if !status.is_success() {
-            bail!(said(&bytes));
+            return Err(self.refusal(status, &bytes));
         }
         Ok((status, bytes))
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let (_, bytes) = self.whole(Method::GET, path, Vec::new()).await?;
+        let (_, bytes) = self.good(Method::GET, path, Vec::new()).await?;
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
     }
 
-    /// `None` on 204.
-    pub(super) async fn get_if_any<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
-        let (status, bytes) = self.whole(Method::GET, path, Vec::new()).await?;
-        if status == StatusCode::NO_CONTENT {
-            return Ok(None);
+    /// Asks a `wait` address until it answers or `total` is over; `None` on 204. `path` ends where `ms` goes.
+    pub(super) async fn wait<T: DeserializeOwned>(&self, path: &str, total: Duration) -> Result<Option<T>> {
+        let end = Instant::now() + total;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let ms = left.min(ONE_WAIT).as_millis();
+            let (status, bytes) = self.whole(Method::GET, &format!("{path}{ms}"), Vec::new()).await?;
+            match status {
+                StatusCode::NO_CONTENT => return Ok(None),
+                StatusCode::REQUEST_TIMEOUT if left > ONE_WAIT => {}
+                status if !status.is_success() => return Err(self.refusal(status, &bytes)),
+                _ => return Ok(Some(serde_json::from_slice(&bytes)?)),
+            }
         }
-        Ok(Some(serde_json::from_slice(&bytes)?))
     }
 
     pub(super) async fn text(&self, path: &str) -> Result<String> {
-        let (_, bytes) = self.whole(Method::GET, path, Vec::new()).await?;
+        let (_, bytes) = self.good(Method::GET, path, Vec::new()).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     pub(super) async fn act(&self, action: &Action) -> Result<Outcome> {
         let (_, bytes) = self
-            .whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
+            .good(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
             .await?;
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+    }
+
+    /// Claims a box.
+    pub(super) async fn claim(&self, claiming: &Claiming) -> Result<Outcome> {
+        let (_, bytes) = self.good(Method::POST, "/claim", serde_json::to_vec(claiming)?).await?;
+        serde_json::from_slice(&bytes).context("the box's answer is not understood; is it of another version?")
     }
 
     /// Hands out a body piece by piece as it comes.
@@ -106,7 +196,7 @@ impl Supervisor {
         let (status, mut body) = self.send(Method::GET, path, Vec::new()).await?;
         if !status.is_success() {
             let bytes = body.collect().await?.to_bytes();
-            bail!(said(&bytes));
+            return Err(self.refusal(status, &bytes));
         }
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame?.into_data() {
@@ -115,6 +205,20 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Incoming)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let answer = sender
+        .send_request(request)
+        .await
+        .context("the supervisor closed the connection; `berth doctor` may say why")?;
+    let (parts, body) = answer.into_parts();
+    Ok((parts.status, body))
 }
 
 fn said(bytes: &[u8]) -> String {

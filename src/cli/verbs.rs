@@ -1,20 +1,20 @@
 //! What each verb does: ask the admin API, wait where waiting is wanted, print.
 
-use std::{collections::BTreeMap, io::Read, path::Path, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, io::Read, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    args::{Client, TokenVerb, TypesVerb, Verb, Wait},
+    args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, doctor, print,
+    connect, context, doctor, login, print,
 };
 use crate::{
     admin::{Status, TypeView},
     catalog,
     model::{
-        Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, TokenCreated, TokenId, TokenView,
-        TypeName,
+        Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenCreated, TokenId,
+        TokenView, TypeName,
     },
 };
 
@@ -26,7 +26,7 @@ struct Verbs {
     json: bool,
 }
 
-pub(super) fn run(socket: PathBuf, json: bool, verb: Verb) -> ExitCode {
+pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -34,11 +34,21 @@ pub(super) fn run(socket: PathBuf, json: bool, verb: Verb) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let verbs = Verbs {
-        supervisor: Supervisor::new(&socket),
-        json,
-    };
-    match runtime.block_on(verbs.one(verb)) {
+    let done = runtime.block_on(async {
+        match verb {
+            // These come before there is a supervisor to speak to, or without one.
+            Verb::Login(args) => login::run(args, json).await.map(|()| ExitCode::SUCCESS),
+            Verb::Context { what } => context::run(what, &place, json).map(|()| ExitCode::SUCCESS),
+            Verb::Doctor { .. } if !context::is_local(&place)? => {
+                bail!("doctor looks at the machine that it runs on, and a context is in use: add `--context local`")
+            }
+            verb => {
+                let supervisor = context::supervisor(&place)?;
+                Verbs { supervisor, json }.one(verb).await
+            }
+        }
+    });
+    match done {
         Ok(code) => code,
         Err(e) => {
             eprintln!("berth: {e:#}");
@@ -108,7 +118,10 @@ impl Verbs {
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config } => return doctor::run(config.as_deref(), self.json).await,
-            Verb::Serve { .. } | Verb::Agent => bail!("not a verb of the command line's own"),
+            Verb::ResetAdmin => self.reset_admin().await?,
+            Verb::Serve { .. } | Verb::Agent | Verb::Login(_) | Verb::Context { .. } => {
+                bail!("not a verb of the command line's own")
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -139,8 +152,13 @@ impl Verbs {
                 },
             ),
             ("certificate", format!("SHA-256 {}", s.certificate_sha256)),
-            ("sealing", s.sealing),
+            ("sealed by", s.own.sealed_by),
+            ("CA", format!("SHA-256 {}", s.own.ca_fingerprint)),
+            ("claimed", if s.own.claimed { "yes" } else { "no" }.into()),
         ];
+        if let Some(code) = &s.own.claim_code {
+            pairs.push(("claim code", code.expose().to_owned()));
+        }
         if let Some(ca) = s.ca_file {
             pairs.push(("ca file", ca));
         }
@@ -243,10 +261,8 @@ impl Verbs {
     }
 
     async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
-        let ms = wait.timeout.saturating_mul(1000);
-        self.supervisor
-            .get_if_any(&format!("/v1/instances/{id}/wait?for={until}&ms={ms}"))
-            .await
+        let path = format!("/v1/instances/{id}/wait?for={until}&ms=");
+        self.supervisor.wait(&path, Duration::from_secs(wait.timeout)).await
     }
 
     /// The same for each of several instances; all are asked before any is waited for, and one failure does not
@@ -346,17 +362,26 @@ impl Verbs {
         let token = match token {
             Some(t) => Secret::new(t),
             None => {
-                self.create_token(&view.id, Some(format!("connect {client:?}").to_lowercase()), None)
-                    .await?
-                    .token
+                self.create_token(
+                    Subject::Instance(view.id.clone()),
+                    Some(format!("connect {client:?}").to_lowercase()),
+                    None,
+                )
+                .await?
+                .token
             }
+        };
+        // The box names a path of its own; with a context, the CA lies on this machine.
+        let ca_file = match self.supervisor.context() {
+            Some(name) if status.ca_file.is_some() => context::ca_file(name).map(|f| f.display().to_string()),
+            _ => status.ca_file,
         };
         let endpoint = &view.endpoints.mcp;
         let target = connect::Target {
             name: view.name.as_str(),
             url: if by_path { &endpoint.path_url } else { &endpoint.url },
             token: token.expose(),
-            ca_file: status.ca_file.as_deref(),
+            ca_file: ca_file.as_deref(),
         };
         print::json(&connect::configuration(client, &target))?;
         if !self.json {
@@ -367,14 +392,14 @@ impl Verbs {
 
     async fn create_token(
         &self,
-        id: &InstanceId,
+        subject: Subject,
         name: Option<String>,
         expires_at: Option<jiff::Timestamp>,
     ) -> Result<TokenCreated> {
         match self
             .supervisor
             .act(&Action::CreateToken {
-                instance: id.clone(),
+                subject,
                 name,
                 expires_at,
             })
@@ -385,22 +410,41 @@ impl Verbs {
         }
     }
 
+    async fn reset_admin(&self) -> Result<()> {
+        self.supervisor.act(&Action::ResetAdmin).await?;
+        let status: Status = self.supervisor.get("/v1/status").await?;
+        if self.json {
+            return print::json(&status.own);
+        }
+        print::out("the administrator's tokens are revoked; the box can be claimed anew\n")?;
+        print::fields(&[(
+            "claim code",
+            status.own.claim_code.map(|c| c.expose().to_owned()).unwrap_or_default(),
+        )])
+    }
+
     async fn token(&self, what: TokenVerb) -> Result<()> {
         match what {
             TokenVerb::Create {
                 instance,
+                member,
                 name,
                 expires,
             } => {
                 let expires = expires.map(|e| expiry(&e)).transpose()?;
-                let view = self.view(&instance).await?;
-                let created = self.create_token(&view.id, name, expires).await?;
+                let subject = match (instance, member) {
+                    (_, Some(member)) => Subject::Member(member),
+                    (Some(instance), None) => Subject::Instance(self.view(&instance).await?.id),
+                    (None, None) => bail!("name whom it is for: --instance ID or --member NAME"),
+                };
+                let of = if subject.is_member() { "member" } else { "instance" };
+                let created = self.create_token(subject, name, expires).await?;
                 if self.json {
                     return print::json(&created);
                 }
                 print::fields(&[
                     ("id", created.view.id.to_string()),
-                    ("instance", created.view.instance.to_string()),
+                    (of, created.view.subject.to_string()),
                     ("name", created.view.name),
                     ("expires", created.view.expires_at.map_or("never".into(), print::short)),
                     ("token", format!("{}   (shown this once)", created.token.expose())),
@@ -418,7 +462,7 @@ impl Verbs {
                         let created = print::short(t.created_at);
                         vec![
                             t.id.to_string(),
-                            t.instance.to_string(),
+                            t.subject.to_string(),
                             t.name,
                             created,
                             time(t.last_used_at),
@@ -426,7 +470,7 @@ impl Verbs {
                         ]
                     })
                     .collect();
-                print::table(&["ID", "INSTANCE", "NAME", "CREATED", "LAST USED", "EXPIRES"], &rows)
+                print::table(&["ID", "OPENS", "NAME", "CREATED", "LAST USED", "EXPIRES"], &rows)
             }
             TokenVerb::Revoke { id } => {
                 let id = TokenId::parse(&id)?;

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, Docker, Limits, Listen, Tls};
+use super::{Claim, Config, Docker, Limits, Listen, Tls};
 use crate::{
+    claim::PublicKey,
     plan::quota::WorkspaceLimits,
     strict::{Document, Problem, Problems, Section},
 };
@@ -65,6 +66,10 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
     }
     if let Some(mut s) = root.section("tls") {
         tls(&mut s, &mut config.tls);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("claim") {
+        claim(&mut s, &mut config.claim);
         s.finish();
     }
     if let Some(mut s) = root.section("limits") {
@@ -145,6 +150,21 @@ fn tls(s: &mut Section<'_>, tls: &mut Tls) {
             s.wrong_here("tls.cert and tls.key need mode = \"files\"");
         }
         _ => {}
+    }
+}
+
+fn claim(s: &mut Section<'_>, claim: &mut Claim) {
+    if let Some(required) = s.boolean("required") {
+        claim.required = required.value;
+    }
+    if let Some(line) = s.string("public_key") {
+        match PublicKey::parse(&line.value) {
+            Ok(key) => claim.public_key = Some(key),
+            Err(e) => s.wrong(
+                &line,
+                format!("claim.public_key: write a line such as \"ssh-ed25519 AAAA…\"; {e}"),
+            ),
+        }
     }
 }
 
@@ -300,6 +320,22 @@ mod tests {
         ] {
             assert!(said.contains(line), "{line} not in:\n{said}");
         }
+    }
+
+    #[test]
+    fn who_may_claim() {
+        let c = parse(
+            "b.toml",
+            "[claim]\nrequired = true\npublic_key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINYvAlRK8HUJCmi1BHxw4fTiYECZCuntkVuYTR1rZHK5\"\n",
+        );
+        let c = c.expect("valid");
+        assert!(c.claim.required && c.claim.public_key.is_some());
+        let said = parse("b.toml", "[claim]\nrequired = 1\npublic_key = \"ssh-rsa AAAA\"\n");
+        let said = said.expect_err("problems").to_string();
+        assert!(
+            said.contains("b.toml:2: claim.required") && said.contains("b.toml:3: claim.public_key"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{conn::Busy, respond::BodyError};
+use super::{conn::Busy, front::FrontBody, respond::BodyError};
 use crate::link::{BodySource, Payload, ReplyBody, stats, wire::WireError};
 
 /// A body that comes slower than this on the whole, in bytes a second, is not waited for.
@@ -72,8 +72,46 @@ enum Kind {
     Stream(Box<Stream>),
 }
 
+/// Where a streamed answer comes from.
+pub(super) enum Source {
+    Link(ReplyBody),
+    Front(FrontBody),
+}
+
+impl From<FrontBody> for Source {
+    fn from(body: FrontBody) -> Source {
+        Source::Front(body)
+    }
+}
+
+impl Source {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        match self {
+            Source::Link(reply) => reply.poll_next(cx).map(|n| n.map(|r| r.map_err(StreamError::from))),
+            Source::Front(body) => loop {
+                match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    None => return Poll::Ready(None),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Some(Ok(data)));
+                        }
+                    }
+                    Some(Err(never)) => match never {},
+                }
+            },
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        match self {
+            Source::Link(reply) => reply.remaining(),
+            Source::Front(body) => body.size_hint().exact(),
+        }
+    }
+}
+
 struct Stream {
-    reply: ReplyBody,
+    reply: Source,
     ends: Ends,
     progress: Arc<Progress>,
     clock: std::time::Instant,
@@ -98,7 +136,7 @@ impl EdgeBody {
     }
 
     /// `clock` is the connection's, for `progress`.
-    pub(super) fn stream(reply: ReplyBody, ends: Ends, clock: std::time::Instant) -> (EdgeBody, Arc<Progress>) {
+    pub(super) fn stream(reply: Source, ends: Ends, clock: std::time::Instant) -> (EdgeBody, Arc<Progress>) {
         let progress = Arc::new(Progress::default());
         let stream = Stream {
             reply,
@@ -174,7 +212,7 @@ impl Stream {
             0
         };
         self.progress.0.store(now, Relaxed);
-        next.map(|n| n.map(|r| r.map_err(StreamError::from)))
+        next
     }
 }
 
@@ -231,6 +269,25 @@ pub(super) async fn discard(body: Incoming) {
     };
     let all = async { while let Some(Ok(_)) = source.next().await {} };
     let _ = tokio::time::timeout(DISCARD, all).await;
+}
+
+/// A whole body of at most `limit` bytes, for what the box answers itself.
+pub(super) async fn collect(body: Incoming, limit: usize, pause: Duration) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    let mut source = ClientBody {
+        body,
+        first: None,
+        left: limit as u64,
+        pause,
+        deadline: Instant::now() + pause * 4 + Duration::from_secs(limit as u64 / SLOWEST),
+    };
+    let mut all = BytesMut::new();
+    while let Some(piece) = source.next().await.transpose()? {
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.freeze())
 }
 
 /// Takes a request's body as far as it is small; `limit` in bytes, `pause` the longest wait for a piece of it.

@@ -19,13 +19,14 @@ use super::{
     Edge,
     body::{self, EdgeBody, Ends, Held},
     conn::Client,
+    front::{self, Door},
     respond::{Refusal, or_slowed},
     upgrade,
 };
 use crate::{
     authz::{Decision, Token, bearer},
     link::{self, Link, Reply, stats::InFlight},
-    model::{InstanceId, State},
+    model::State,
     route::{self, Target},
 };
 
@@ -39,8 +40,10 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         in_flight: Some(InFlight::begin(Arc::clone(&edge.stats))),
         link: None,
     };
-    let answer = match admit(edge, &request) {
-        Ok((link, token)) => {
+    let own = is_own_door(request.uri().path());
+    let answer = match admit(edge, &request, client.permit.from) {
+        Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
+        Ok(Admitted::Instance(link, token)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
             let answer = proxy(&client, &link, &token, request).await;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
@@ -48,8 +51,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             answer
         }
         Err(refusal) => {
-            let refusal = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
+            let (refusal, delay) = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
             body::discard(request.into_body()).await;
+            edge.delay(delay).await;
             Err(refusal)
         }
     };
@@ -57,7 +61,11 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         if refusal.leaves_body() {
             client.linger();
         }
-        refusal.response()
+        if own {
+            refusal.plain_response()
+        } else {
+            refusal.response()
+        }
     });
     count(edge, response.status(), began.elapsed());
     response.body_mut().hold(held);
@@ -73,8 +81,19 @@ fn count(edge: &Edge, status: StatusCode, took: Duration) {
     };
 }
 
+/// Whom a request is for, once it may.
+enum Admitted {
+    Instance(Arc<Link>, Arc<Token>),
+    Own(front::Entry),
+}
+
+/// Whether errors there are told as the box's own API tells them, and not in JSON-RPC.
+fn is_own_door(path: &str) -> bool {
+    path == "/" || path.starts_with("/api/")
+}
+
 /// Everything that can be decided from the head.
-fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<(Arc<Link>, Arc<Token>), Refusal> {
+fn admit(edge: &Edge, request: &Request<Incoming>, from: std::net::IpAddr) -> Result<Admitted, Refusal> {
     let headers = request.headers();
     if head_size(request) > edge.config.limits.header_bytes {
         return Err(Refusal::HeadTooLarge);
@@ -84,16 +103,22 @@ fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<(Arc<Link>, Arc<Tok
     let authority = route::authority(named, lines).map_err(Refusal::Host)?;
     let id = match edge.router.route(authority, request.uri().path()) {
         Target::Mcp { id } => id,
+        Target::Front => return admit_own(edge, request, authority, Door::Page, from),
+        Target::Claim => return admit_own(edge, request, authority, Door::Claim, from),
+        Target::Api => return admit_own(edge, request, authority, Door::Api, from),
         Target::UnknownHost => return Err(Refusal::UnknownHost),
-        Target::UnknownPath | Target::Front => return Err(Refusal::UnknownPath),
+        Target::UnknownPath => return Err(Refusal::UnknownPath),
     };
+    if edge.front.as_ref().is_some_and(|f| f.locked()) {
+        return Err(Refusal::Unclaimed);
+    }
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
     if headers.contains_key(header::ORIGIN) {
         check_origin(edge, headers, authority)?;
     }
-    let token = check_token(edge, headers, &id)?;
+    let token = check_token(headers, |token, now| edge.tokens.check(token, &id, now))?;
     let link = edge.registry.get(id.as_str());
     let Some(link) = link else {
         return Err(match (edge.states)(&id) {
@@ -103,12 +128,51 @@ fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<(Arc<Link>, Arc<Tok
         });
     };
     match link.state() {
-        State::Running => Ok((link, token)),
+        State::Running => Ok(Admitted::Instance(link, token)),
         State::Pending | State::Preparing | State::Starting => {
             Err(Refusal::NotReady(link.state(), Some(link.retry_after().unwrap_or(1))))
         }
         state => Err(Refusal::NotReady(state, None)),
     }
+}
+
+/// The same for one of the box's own doors.
+fn admit_own(
+    edge: &Edge,
+    request: &Request<Incoming>,
+    authority: &str,
+    door: Door,
+    from: std::net::IpAddr,
+) -> Result<Admitted, Refusal> {
+    let Some(front) = &edge.front else {
+        return Err(Refusal::UnknownPath);
+    };
+    if !front::method_served(door, request.method()) {
+        return Err(Refusal::Method);
+    }
+    // Pages of other sites that may call instances have no business here.
+    let mut origins = request.headers().get_all(header::ORIGIN).iter();
+    if !origins.all(|o| o.to_str().is_ok_and(|o| edge.router.origin_is_ours(o, authority))) {
+        return Err(Refusal::Origin);
+    }
+    let token = match door {
+        Door::Page => None,
+        // Unlike a token, a code that comes from an address on hold is not even looked at.
+        Door::Claim => match edge.held(from) {
+            Some(wait) if request.method() == Method::POST => return Err(Refusal::TooManyFailures(wait)),
+            _ => None,
+        },
+        Door::Api if front.locked() => return Err(Refusal::Unclaimed),
+        Door::Api => Some(check_token(request.headers(), |token, now| {
+            edge.tokens.check_member(token, now)
+        })?),
+    };
+    Ok(Admitted::Own(front::Entry {
+        front: Arc::clone(front),
+        door,
+        authority: authority.to_owned(),
+        token,
+    }))
 }
 
 fn head_size(request: &Request<Incoming>) -> usize {
@@ -133,7 +197,7 @@ fn check_origin(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(),
     Ok(())
 }
 
-fn check_token(edge: &Edge, headers: &HeaderMap, id: &InstanceId) -> Result<Arc<Token>, Refusal> {
+fn check_token(headers: &HeaderMap, check: impl FnOnce(&str, i64) -> Decision) -> Result<Arc<Token>, Refusal> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         return Err(Refusal::NoToken);
@@ -145,10 +209,10 @@ fn check_token(edge: &Edge, headers: &HeaderMap, id: &InstanceId) -> Result<Arc<
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    match edge.tokens.check(token, id, now.as_secs().cast_signed()) {
+    match check(token, now.as_secs().cast_signed()) {
         Decision::Allow(token) => Ok(token),
         Decision::Unknown => Err(Refusal::BadToken),
-        Decision::WrongInstance => Err(Refusal::WrongInstance),
+        Decision::WrongSubject => Err(Refusal::WrongSubject),
         Decision::Expired => Err(Refusal::ExpiredToken),
     }
 }
@@ -212,7 +276,7 @@ fn answer(client: &Client, mut reply: Reply, ends: Ends, http2: bool) -> Result<
     let body = match whole {
         Some(bytes) => EdgeBody::full(bytes),
         None => {
-            let (body, progress) = EdgeBody::stream(reply.body, ends, client.clock);
+            let (body, progress) = EdgeBody::stream(body::Source::Link(reply.body), ends, client.clock);
             if http2 {
                 client.watch(&progress);
             }
@@ -271,7 +335,7 @@ fn names(headers: &HeaderMap, field: &str, value: &[u8]) -> bool {
     headers.get(field).is_some_and(|v| v.as_bytes() == value)
 }
 
-fn until(unix: i64) -> Duration {
+pub(super) fn until(unix: i64) -> Duration {
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(unix).unwrap_or(0));
     end.duration_since(SystemTime::now()).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::EdgeBody;
-use crate::{link::CallError, mcp::codes, model::State, route::HostError};
+use crate::{authz::Slowed, link::CallError, mcp::codes, model::State, route::HostError};
 
 /// Why a client does not get what it asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,9 @@ pub(super) enum Refusal {
     ExpiredToken,
     /// While the request ran.
     RevokedToken,
-    WrongInstance,
+    WrongSubject,
+    /// The box serves nothing before it is claimed.
+    Unclaimed,
     /// Too many wrong tokens from this address.
     TooManyFailures(Duration),
     HeadTooLarge,
@@ -83,7 +85,7 @@ impl Refusal {
             Refusal::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, codes::NOT_FOUND),
             Refusal::UnknownPath => (StatusCode::NOT_FOUND, codes::NOT_FOUND),
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST),
-            Refusal::Origin | Refusal::WrongInstance => (StatusCode::FORBIDDEN, codes::UNAUTHORIZED),
+            Refusal::Origin | Refusal::WrongSubject => (StatusCode::FORBIDDEN, codes::UNAUTHORIZED),
             Refusal::NoToken | Refusal::BadToken | Refusal::ExpiredToken | Refusal::RevokedToken => {
                 (StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED)
             }
@@ -92,7 +94,7 @@ impl Refusal {
             Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT),
             Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, codes::LIMIT),
             Refusal::NotReady(State::Removing, _) => (StatusCode::GONE, codes::NOT_FOUND),
-            Refusal::NotReady(..) => (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY),
+            Refusal::NotReady(..) | Refusal::Unclaimed => (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY),
             Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY),
             Refusal::Lost | Refusal::Garbled => (StatusCode::BAD_GATEWAY, codes::SERVER_GONE),
             Refusal::FirstByte => (StatusCode::GATEWAY_TIMEOUT, codes::CALL_TIMEOUT),
@@ -119,8 +121,11 @@ impl Refusal {
             Refusal::BadToken => "The bearer token is not valid.",
             Refusal::ExpiredToken => "The bearer token has expired.",
             Refusal::RevokedToken => "The bearer token was revoked.",
-            Refusal::WrongInstance => "The bearer token is of another instance.",
-            Refusal::TooManyFailures(_) => "Too many wrong tokens came from this address; wait before trying again.",
+            Refusal::WrongSubject => "The bearer token opens something else.",
+            Refusal::Unclaimed => "This box is not claimed yet: `berth login` claims it, with the code on its screen.",
+            Refusal::TooManyFailures(_) => {
+                "Too many wrong tokens or codes came from this address; wait before trying again."
+            }
             Refusal::HeadTooLarge => "The request's header section is too large.",
             Refusal::BodyTooLarge => "The request's body is too large.",
             Refusal::BodyTooSlow => "The request's body did not arrive in time.",
@@ -159,13 +164,26 @@ impl Refusal {
 
     /// Whether it counts against the client's address.
     pub(super) fn is_failed_guess(self) -> bool {
-        matches!(self, Refusal::BadToken | Refusal::ExpiredToken | Refusal::WrongInstance)
+        matches!(self, Refusal::BadToken | Refusal::ExpiredToken | Refusal::WrongSubject)
     }
 
-    /// The answer.
+    /// The answer, in JSON-RPC.
     pub(super) fn response(self) -> Response<EdgeBody> {
-        let ((status, code), message) = (self.status_and_code(), self.message());
-        let text = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"{message}"}}}}"#);
+        let ((_, code), message) = (self.status_and_code(), self.message());
+        self.respond(format!(
+            r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"{message}"}}}}"#
+        ))
+    }
+
+    /// The answer as the box's own API gives it.
+    pub(super) fn plain_response(self) -> Response<EdgeBody> {
+        let mut response = self.respond(format!(r#"{{"error":"{}"}}"#, self.message()));
+        super::front::protect(response.headers_mut());
+        response
+    }
+
+    fn respond(self, text: String) -> Response<EdgeBody> {
+        let status = self.status();
         let mut response = Response::new(EdgeBody::full(Bytes::from(text)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -192,12 +210,13 @@ pub(super) fn moved(location: HeaderValue) -> Response<EdgeBody> {
     response
 }
 
-/// What [`crate::authz::FailureLimiter`] makes of a refusal.
-pub(super) fn or_slowed(refusal: Refusal, failed: impl FnOnce(IpAddr) -> Option<Duration>, from: IpAddr) -> Refusal {
+/// What [`crate::authz::FailureLimiter`] makes of a refusal, and how late it goes out.
+pub(super) fn or_slowed(refusal: Refusal, failed: impl FnOnce(IpAddr) -> Slowed, from: IpAddr) -> (Refusal, Duration) {
     if !refusal.is_failed_guess() {
-        return refusal;
+        return (refusal, Duration::ZERO);
     }
-    failed(from).map_or(refusal, Refusal::TooManyFailures)
+    let slowed = failed(from);
+    (slowed.wait.map_or(refusal, Refusal::TooManyFailures), slowed.delay)
 }
 
 #[cfg(test)]
@@ -220,7 +239,8 @@ mod tests {
             BadToken,
             ExpiredToken,
             RevokedToken,
-            WrongInstance,
+            WrongSubject,
+            Unclaimed,
             TooManyFailures(Duration::from_millis(1500)),
             HeadTooLarge,
             BodyTooLarge,
@@ -239,6 +259,9 @@ mod tests {
             let v: serde_json::Value = serde_json::from_slice(r.body().bytes().unwrap()).unwrap();
             assert_eq!(v["jsonrpc"], "2.0");
             assert!(v["id"].is_null() && v["error"]["code"].is_i64() && v["error"]["message"].is_string());
+            let plain = refusal.plain_response();
+            let v: serde_json::Value = serde_json::from_slice(plain.body().bytes().unwrap()).unwrap();
+            assert!(v["error"].is_string() && plain.status() == r.status());
             assert_eq!(
                 r.status() == 401,
                 r.headers().contains_key("www-authenticate"),

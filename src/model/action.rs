@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceId, InstanceName, InstanceView, Secret, Size, TokenId, TypeName, WorkspaceName};
+use super::{
+    InstanceId, InstanceName, InstanceView, MemberName, Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
+};
 
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +27,21 @@ pub enum Action {
         id: InstanceId,
     },
     CreateToken {
-        instance: InstanceId,
+        #[serde(flatten)]
+        subject: Subject,
         name: Option<String>,
         expires_at: Option<jiff::Timestamp>,
     },
     RevokeToken {
         id: TokenId,
     },
+    /// Makes the administrator, and the first token of theirs. Whoever asks has shown that they may.
+    Claim {
+        /// What the token is for.
+        name: Option<String>,
+    },
+    /// Removes every member with all their tokens: the box is unclaimed then. Only on the box itself.
+    ResetAdmin,
 }
 
 /// What `berth run` asks for.
@@ -77,7 +87,8 @@ pub struct TokenCreated {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenView {
     pub id: TokenId,
-    pub instance: InstanceId,
+    #[serde(flatten)]
+    pub subject: Subject,
     pub name: String,
     pub created_at: jiff::Timestamp,
     pub last_used_at: Option<jiff::Timestamp>,
@@ -91,6 +102,16 @@ pub enum Refusal {
     NoInstance(String),
     #[error("there is no token {0}; `berth token list` shows what there is")]
     NoToken(String),
+    #[error("there is no member {0}; a claimed box has one, `admin`")]
+    NoMember(MemberName),
+    #[error(
+        "this box has no administrator yet: claim it with `berth login` and the code that `berth status` shows on the box"
+    )]
+    Unclaimed,
+    #[error("this box is claimed already; log in with a token of its administrator: `berth login URL --token -`")]
+    Claimed,
+    #[error("only on the box itself: its administrator is reset on its screen, or by root over its admin socket")]
+    OnTheBoxOnly,
     #[error("there is no instance type {name:?}; known types: {known}")]
     NoType { name: String, known: String },
     #[error(
@@ -111,4 +132,34 @@ pub enum Refusal {
     Stopping,
     #[error("the store could not keep the change ({0}); nothing was changed. Check the disk with `berth doctor`")]
     Store(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_one_field_of_its_action() {
+        for (text, member) in [
+            (
+                r#"{"action":"create_token","instance":"abcdefghij","name":null,"expires_at":null}"#,
+                false,
+            ),
+            (
+                r#"{"action":"create_token","member":"admin","name":"laptop","expires_at":null}"#,
+                true,
+            ),
+        ] {
+            let action: Action = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&action).unwrap(), text);
+            assert!(matches!(action, Action::CreateToken { subject, .. } if subject.is_member() == member));
+        }
+        for bad in [
+            r#"{"action":"create_token","name":null}"#,
+            r#"{"action":"create_token","member":"Not A Name"}"#,
+            r#"{"action":"create_token","instance":"../../etc"}"#,
+        ] {
+            assert!(serde_json::from_str::<Action>(bad).is_err(), "{bad}");
+        }
+    }
 }

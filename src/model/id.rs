@@ -111,6 +111,12 @@ id!(
     |s| slug(s, 1, 40)
 );
 
+id!(
+    /// A member's name. A claimed box has one, `admin`.
+    MemberName, "member name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    |s| slug(s, 1, 40)
+);
+
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 impl InstanceId {
@@ -129,6 +135,13 @@ impl TokenId {
     /// An id from 12 random bytes.
     pub fn from_random(bytes: [u8; 12]) -> Self {
         Self(bytes.iter().map(|b| char::from(BASE32[usize::from(b % 32)])).collect())
+    }
+}
+
+impl MemberName {
+    /// The administrator's: `admin`.
+    pub fn admin() -> Self {
+        Self("admin".to_owned())
     }
 }
 

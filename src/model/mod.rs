@@ -3,12 +3,14 @@
 mod action;
 mod id;
 mod instance;
+mod member;
 mod order;
 mod secret;
 
 pub use action::{Action, Outcome, Refusal, RunRequest, TokenCreated, TokenView};
-pub use id::{BoxId, InstanceId, InstanceName, ParseError, TokenId, TypeName, WorkspaceName};
+pub use id::{BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
 pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Size, SizeLimits, State};
+pub use member::{Role, Subject};
 pub use order::{
     AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, HealthKind, HealthOrder, McpOrder, McpTransport, Processes,
     Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,

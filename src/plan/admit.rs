@@ -6,8 +6,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{image, order};
 use crate::{
     catalog::{Catalog, InstanceType},
-    model::{Action, Desired, InstanceId, InstanceName, Refusal, RunRequest, Secret, TokenId, TypeName, WorkspaceName},
-    record::{InstanceRecord, TokenRecord},
+    model::{
+        Action, Desired, InstanceId, InstanceName, MemberName, Refusal, Role, RunRequest, Secret, Subject, TokenId,
+        TypeName, WorkspaceName,
+    },
+    record::{InstanceRecord, MemberRecord, TokenRecord},
 };
 
 const ENV_VARIABLES: usize = 64;
@@ -19,6 +22,7 @@ const ENV_TOTAL: usize = 256 * 1024;
 pub struct Book<'a> {
     pub instances: &'a BTreeMap<InstanceId, InstanceRecord>,
     pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
+    pub members: &'a BTreeMap<MemberName, MemberRecord>,
     pub catalog: &'a Catalog,
     /// Instances on this box, at most.
     pub max_instances: usize,
@@ -39,11 +43,18 @@ pub enum Decision {
     /// The record as it shall be from now on.
     Update(Box<InstanceRecord>),
     CreateToken {
-        instance: InstanceId,
+        subject: Subject,
         name: String,
         expires_at: Option<jiff::Timestamp>,
     },
     RevokeToken(TokenId),
+    /// The administrator, and the first token of theirs.
+    Claim {
+        member: MemberRecord,
+        token_name: String,
+    },
+    /// No member stays, and no token of one.
+    ResetAdmin,
     /// It already is as asked.
     Already(InstanceId),
 }
@@ -92,10 +103,24 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             Ok(Decision::Update(Box::new(record)))
         }
         Action::CreateToken {
-            instance,
+            subject,
             name,
             expires_at,
-        } => create_token(book, instance, name, expires_at),
+        } => create_token(book, subject, name, expires_at),
+        Action::Claim { name } => {
+            if !book.members.is_empty() {
+                return Err(Refusal::Claimed);
+            }
+            Ok(Decision::Claim {
+                member: MemberRecord {
+                    name: MemberName::admin(),
+                    role: Role::Owner,
+                    created_at: book.now,
+                },
+                token_name: token_name(name, "claim")?,
+            })
+        }
+        Action::ResetAdmin => Ok(Decision::ResetAdmin),
         Action::RevokeToken { id } => match book.tokens.contains_key(&id) {
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken(id.to_string())),
@@ -237,16 +262,21 @@ fn check_env(env: &BTreeMap<String, Secret>) -> Result<(), Refusal> {
 
 fn create_token(
     book: &Book<'_>,
-    instance: InstanceId,
+    subject: Subject,
     name: Option<String>,
     expires_at: Option<jiff::Timestamp>,
 ) -> Result<Decision, Refusal> {
-    live(book, &instance)?;
-    let valid = |t: &&TokenRecord| t.instance == instance && t.expires_at.is_none_or(|at| at > book.now);
+    let what = match &subject {
+        Subject::Instance(id) => live(book, id).map(|_| "tokens of one instance")?,
+        Subject::Member(_) if book.members.is_empty() => return Err(Refusal::Unclaimed),
+        Subject::Member(name) if !book.members.contains_key(name) => return Err(Refusal::NoMember(name.clone())),
+        Subject::Member(_) => "tokens of one member",
+    };
+    let valid = |t: &&TokenRecord| t.subject == subject && t.expires_at.is_none_or(|at| at > book.now);
     let own = book.tokens.values().filter(valid).count();
     if own >= book.max_tokens_per_instance {
         return Err(Refusal::Full {
-            what: "tokens of one instance",
+            what,
             limit: book.max_tokens_per_instance,
         });
     }
@@ -255,15 +285,19 @@ fn create_token(
             "the token would have expired already; give a later time".to_owned(),
         ));
     }
-    let name = name.unwrap_or_else(|| "token".to_owned());
+    Ok(Decision::CreateToken {
+        subject,
+        name: token_name(name, "token")?,
+        expires_at,
+    })
+}
+
+fn token_name(name: Option<String>, default: &str) -> Result<String, Refusal> {
+    let name = name.unwrap_or_else(|| default.to_owned());
     if name.is_empty() || name.len() > 80 || name.chars().any(char::is_control) {
         return Err(Refusal::Invalid(
             "a token's name has 1 to 80 characters, none of them control characters".to_owned(),
         ));
     }
-    Ok(Decision::CreateToken {
-        instance,
-        name,
-        expires_at,
-    })
+    Ok(name)
 }

@@ -12,8 +12,8 @@ use super::admit::{Book, Decision, admit};
 use crate::{
     catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     model::{
-        Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, Processes, Refusal, RunRequest, Secret, Size,
-        TokenId, TypeName, WorkspaceName,
+        Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, MemberName, Processes, Refusal, RunRequest,
+        Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
     },
     plan::spec::{BoxFacts, container_spec},
     record::{InstanceRecord, TokenRecord},
@@ -192,7 +192,7 @@ fn action(what: &Try) -> Option<Action> {
         Try::Recreate(n) => Action::Recreate { id: id(*n) },
         Try::Remove(n) => Action::Remove { id: id(*n) },
         Try::CreateToken(n) => Action::CreateToken {
-            instance: id(*n),
+            subject: Subject::Instance(id(*n)),
             name: None,
             expires_at: None,
         },
@@ -207,6 +207,7 @@ proptest! {
         let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
         let mut instances: BTreeMap<InstanceId, InstanceRecord> = BTreeMap::new();
         let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
+        let members = BTreeMap::new();
         let mut model = Model::default();
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
         for what in tries {
@@ -214,14 +215,14 @@ proptest! {
                 let Try::Forget(n) = what else { unreachable!() };
                 if model.removing.remove(&n) {
                     instances.remove(&id(n));
-                    tokens.retain(|_, t| t.instance != id(n));
+                    tokens.retain(|_, t| !t.subject.is_instance(&id(n)));
                     model.names.remove(&n);
                     model.tokens.retain(|_, i| *i != n);
                 }
                 continue;
             };
             let book = Book {
-                instances: &instances, tokens: &tokens, catalog: &catalog, max_instances: MAX,
+                instances: &instances, tokens: &tokens, members: &members, catalog: &catalog, max_instances: MAX,
                 max_tokens_per_instance: MAX_TOKENS, images: &images, now,
             };
             let result = admit(&book, action, id(model.made));
@@ -243,10 +244,10 @@ proptest! {
                     }
                     instances.insert(record.id.clone(), *record);
                 }
-                Ok(Decision::CreateToken { instance, name, expires_at }) => {
+                Ok(Decision::CreateToken { subject, name, expires_at }) => {
                     let Try::CreateToken(n) = what else { unreachable!() };
                     let t = TokenRecord {
-                        id: token_id(model.tokens_made), hash: [0; 32], instance, name, created_at: now, expires_at,
+                        id: token_id(model.tokens_made), hash: [0; 32], subject, name, created_at: now, expires_at,
                         last_used_at: None,
                     };
                     // Ids come around after 32; the model does not care for more.
@@ -259,6 +260,7 @@ proptest! {
                     tokens.remove(&t);
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
+                Ok(Decision::Claim { .. } | Decision::ResetAdmin) => unreachable!("not tried here"),
                 Ok(Decision::Already(_)) | Err(_) => {}
             }
         }
@@ -268,10 +270,11 @@ proptest! {
 #[test]
 fn bad_environments_are_refused_without_quoting_values() {
     let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
-    let (instances, tokens) = (BTreeMap::new(), BTreeMap::new());
+    let (instances, tokens, members) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let book = Book {
         instances: &instances,
         tokens: &tokens,
+        members: &members,
         catalog: &catalog,
         max_instances: 1,
         max_tokens_per_instance: 1,
@@ -328,4 +331,48 @@ fn a_container_as_text() {
     let spec = container_spec(&record, &facts, "/run/berth/i/aaaaaaaaaa".into());
     let text = serde_json::to_string_pretty(&spec).unwrap() + "\n";
     assert_eq!(text, include_str!("testdata/container.json"));
+}
+
+#[test]
+fn a_box_is_claimed_once_and_members_have_tokens_then() {
+    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let (instances, tokens) = (BTreeMap::new(), BTreeMap::new());
+    let book = |members| Book {
+        instances: &instances,
+        tokens: &tokens,
+        members,
+        catalog: &catalog,
+        max_instances: 1,
+        max_tokens_per_instance: 1,
+        images: &images,
+        now: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let create = |name: &str| Action::CreateToken {
+        subject: Subject::Member(MemberName::parse(name).unwrap()),
+        name: None,
+        expires_at: None,
+    };
+    let claim = || Action::Claim {
+        name: Some("laptop".into()),
+    };
+    let nobody = BTreeMap::new();
+    assert_eq!(admit(&book(&nobody), create("admin"), id(0)), Err(Refusal::Unclaimed));
+    let Ok(Decision::Claim { member, token_name }) = admit(&book(&nobody), claim(), id(0)) else {
+        panic!("refused")
+    };
+    assert_eq!((member.name.as_str(), token_name.as_str()), ("admin", "laptop"));
+    let members = BTreeMap::from([(member.name.clone(), member)]);
+    assert_eq!(admit(&book(&members), claim(), id(0)), Err(Refusal::Claimed));
+    assert!(matches!(
+        admit(&book(&members), create("admin"), id(0)),
+        Ok(Decision::CreateToken { .. })
+    ));
+    assert!(matches!(
+        admit(&book(&members), create("other"), id(0)),
+        Err(Refusal::NoMember(_))
+    ));
+    assert_eq!(
+        admit(&book(&members), Action::ResetAdmin, id(0)),
+        Ok(Decision::ResetAdmin)
+    );
 }

@@ -2,7 +2,7 @@
 
 use super::{live::Live, task::Task};
 use crate::{
-    model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, TokenCreated, TokenId},
+    model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, Subject, TokenCreated, TokenId},
     plan::admit::{Book, Decision, admit},
     record::{InstanceRecord, TokenRecord},
     store::Change,
@@ -20,6 +20,7 @@ impl Task {
         let book = Book {
             instances: &self.instances,
             tokens: &self.tokens,
+            members: &self.members,
             catalog: &self.catalog,
             max_instances: self.limits.instances,
             max_tokens_per_instance: self.limits.tokens_per_instance,
@@ -34,16 +35,13 @@ impl Task {
                 Some(_) => self.outcome(&id),
             },
             Decision::CreateToken {
-                instance,
+                subject,
                 name,
                 expires_at,
             } => {
-                let (token, secret) = self.new_token(instance, name, expires_at)?;
+                let (token, secret) = self.new_token(subject, name, expires_at)?;
                 self.keep(vec![Change::PutToken(token.clone())]).await?;
-                self.table.insert(&token);
-                let view = self.token_view(&token);
-                self.tokens.insert(token.id.clone(), token);
-                Ok(Outcome::Token(TokenCreated { view, token: secret }))
+                Ok(self.token_made(token, secret))
             }
             Decision::RevokeToken(id) => {
                 self.keep(vec![Change::RemoveToken(id.clone())]).await?;
@@ -51,7 +49,39 @@ impl Task {
                 self.tokens.remove(&id);
                 Ok(Outcome::Done)
             }
+            Decision::Claim { member, token_name } => {
+                let (token, secret) = self.new_token(Subject::Member(member.name.clone()), token_name, None)?;
+                self.keep(vec![Change::PutMember(member.clone()), Change::PutToken(token.clone())])
+                    .await?;
+                log::info!(member = member.name.as_str(); "the box is claimed");
+                self.members.insert(member.name.clone(), member);
+                Ok(self.token_made(token, secret))
+            }
+            Decision::ResetAdmin => self.reset_admin().await,
         }
+    }
+
+    fn token_made(&mut self, token: TokenRecord, secret: Secret) -> Outcome {
+        self.table.insert(&token);
+        let view = self.token_view(&token);
+        self.tokens.insert(token.id.clone(), token);
+        Outcome::Token(TokenCreated { view, token: secret })
+    }
+
+    /// Instances and their tokens stay as they are.
+    async fn reset_admin(&mut self) -> Result<Outcome, Refusal> {
+        let of_members = self.tokens.values().filter(|t| t.subject.is_member());
+        let tokens: Vec<TokenId> = of_members.map(|t| t.id.clone()).collect();
+        let members = self.members.keys().cloned().map(Change::RemoveMember);
+        let changes = members.chain(tokens.iter().cloned().map(Change::RemoveToken));
+        self.keep(changes.collect()).await?;
+        for id in &tokens {
+            self.table.remove(id);
+            self.tokens.remove(id);
+        }
+        self.members.clear();
+        log::warn!("the administrator was reset: the box is unclaimed");
+        Ok(Outcome::Done)
     }
 
     async fn keep(&self, changes: Vec<Change>) -> Result<(), Refusal> {
@@ -67,15 +97,15 @@ impl Task {
 
     fn new_token(
         &self,
-        instance: InstanceId,
+        subject: Subject,
         name: String,
         expires_at: Option<jiff::Timestamp>,
     ) -> Result<(TokenRecord, Secret), Refusal> {
-        let (secret, hash) = self.table.mint().map_err(Refusal::Invalid)?;
+        let (secret, hash) = self.table.mint(&subject).map_err(Refusal::Invalid)?;
         let token = TokenRecord {
             id: TokenId::from_random(random()?),
             hash,
-            instance,
+            subject,
             name,
             created_at: jiff::Timestamp::now(),
             expires_at,
@@ -94,7 +124,7 @@ impl Task {
             let sealed = sealed.map_err(|e| Refusal::Invalid(e.to_string()))?;
             record.env.insert(name, sealed);
         }
-        let (token, secret) = self.new_token(record.id.clone(), "first".to_owned(), None)?;
+        let (token, secret) = self.new_token(Subject::Instance(record.id.clone()), "first".to_owned(), None)?;
         self.keep(vec![
             Change::PutInstance(Box::new(record.clone())),
             Change::PutToken(token.clone()),

@@ -325,7 +325,7 @@ impl Task {
             }
         }
         self.lives.remove(id);
-        self.tokens.retain(|_, t| t.instance != *id);
+        self.tokens.retain(|_, t| !t.subject.is_instance(id));
     }
 
     /// Whether the agent on the link is the one of the container that shall run, so that it may be told secrets: that

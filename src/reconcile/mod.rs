@@ -99,6 +99,8 @@ pub struct Snapshot {
     pub notes: Vec<String>,
     /// Whether the engine makes cgroups through systemd (known once it answered).
     pub systemd_cgroups: bool,
+    /// Whether the box has an administrator.
+    pub claimed: bool,
 }
 
 enum Request {

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use futures_util::future::BoxFuture;
 
 use crate::{
-    model::{InstanceId, Secret, StartOrder, State, TokenId},
+    model::{InstanceId, Secret, StartOrder, State, Subject, TokenId},
     plan::quota::WorkspaceQuota,
     record::TokenRecord,
 };
@@ -39,11 +39,11 @@ pub trait Quotas: Send + Sync + 'static {
 
 /// The table that the edge looks tokens up in.
 pub trait Tokens: Send + Sync + 'static {
-    /// A fresh token and its hash.
+    /// A fresh token of the subject's kind, and its hash.
     ///
     /// # Errors
     /// The operating system gave no random bytes.
-    fn mint(&self) -> Result<(Secret, [u8; 32]), String>;
+    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), String>;
     /// From now on it is accepted, until it expires.
     fn insert(&self, token: &TokenRecord);
     /// From the very next request on it is refused, and its open streams are cut.

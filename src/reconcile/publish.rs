@@ -91,12 +91,14 @@ impl Task {
         let containers: BTreeMap<InstanceId, String> = found.into_iter().map(|(id, (c, _))| (id, c)).collect();
         let systemd_cgroups = self.facts.as_ref().is_some_and(|f| f.systemd_cgroups);
         let notes = self.notes();
+        let claimed = !self.members.is_empty();
         let before = self.outlets.snapshot.load();
         if *before.views == views
             && before.containers == containers
             && before.engine == self.away
             && before.systemd_cgroups == systemd_cgroups
             && before.notes == notes
+            && before.claimed == claimed
         {
             return;
         }
@@ -106,6 +108,7 @@ impl Task {
             engine: self.away.clone(),
             notes,
             systemd_cgroups,
+            claimed,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);
     }

@@ -29,9 +29,9 @@ use super::{
 use crate::{
     catalog::Catalog,
     docker::Engine,
-    model::{BoxId, Desired, Endpoints, InstanceId, TokenId},
+    model::{BoxId, Desired, Endpoints, InstanceId, MemberName, Subject, TokenId},
     plan::{Millis, Observed, Orphan, Step, quota::WorkspaceLimits, restart::engine_wait, spec::BoxFacts},
-    record::{InstanceRecord, TokenRecord},
+    record::{InstanceRecord, MemberRecord, TokenRecord},
     secret::BoxKey,
 };
 
@@ -90,6 +90,7 @@ pub(super) struct Task {
 
     pub(super) instances: BTreeMap<InstanceId, InstanceRecord>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(super) members: BTreeMap<MemberName, MemberRecord>,
     pub(super) lives: BTreeMap<InstanceId, Live>,
 
     /// None until the first listing: nothing is planned before.
@@ -133,9 +134,12 @@ impl Task {
         let mut watcher = JoinSet::new();
         watcher.spawn(watch_events(deps.engine.clone(), box_id.clone(), wake));
         for token in loaded.tokens.values() {
-            let owner = loaded.instances.get(&token.instance);
-            // Only for an instance that is there to stay: what cannot be told is denied.
-            if owner.is_some_and(|r| r.desired != Desired::Removed) {
+            // Only for an owner that is there to stay: what cannot be told is denied.
+            let stays = match &token.subject {
+                Subject::Instance(id) => loaded.instances.get(id).is_some_and(|r| r.desired != Desired::Removed),
+                Subject::Member(name) => loaded.members.contains_key(name),
+            };
+            if stays {
                 deps.tokens.insert(token);
             }
         }
@@ -168,6 +172,7 @@ impl Task {
                 .collect(),
             instances: loaded.instances,
             tokens: loaded.tokens,
+            members: loaded.members,
             observed: None,
             facts: None,
             away: None,

@@ -16,7 +16,7 @@ use crate::{
     link::LinkEvent,
     model::{
         AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, Processes, RunRequest, Secret, Size,
-        StartOrder, State, TokenId, TypeName,
+        StartOrder, State, Subject, TokenId, TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
@@ -313,12 +313,13 @@ impl Quotas for FakeQuotas {
 struct FakeTokens(Arc<World>);
 
 impl Tokens for FakeTokens {
-    fn mint(&self) -> Result<(Secret, [u8; 32]), String> {
+    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), String> {
         Ok((Secret::new("brt_i_x"), [7; 32]))
     }
     fn insert(&self, t: &TokenRecord) {
-        let (id, instance) = (t.id.clone(), t.instance.clone());
-        self.0.table.lock().unwrap().insert(id, instance);
+        if let Subject::Instance(id) = &t.subject {
+            self.0.table.lock().unwrap().insert(t.id.clone(), id.clone());
+        }
     }
     fn remove(&self, id: &TokenId) {
         self.0.table.lock().unwrap().remove(id);

@@ -74,7 +74,7 @@ impl Task {
         let live = live.and_then(|s| jiff::Timestamp::from_second(s).ok());
         TokenView {
             id: t.id.clone(),
-            instance: t.instance.clone(),
+            subject: t.subject.clone(),
             name: t.name.clone(),
             created_at: t.created_at,
             last_used_at: live.max(t.last_used_at),

@@ -1,4 +1,4 @@
-//! F2: what was asked for, kept in one redb file: instances, their tokens, and the box's id. A commit that returned is
+//! F2: what was asked for, kept in one redb file: instances, members, their tokens, and the box's id. A commit that returned is
 //! on disk (fsync); one that failed has changed nothing. Never writes to a file of a newer schema, never repairs by
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
@@ -19,13 +19,14 @@ use redb::{
 };
 
 use crate::{
-    model::{BoxId, InstanceId, TokenId},
-    record::{InstanceRecord, TokenRecord},
+    model::{BoxId, InstanceId, MemberName, TokenId},
+    record::{InstanceRecord, MemberRecord, TokenRecord},
 };
 
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 const INSTANCES: TableDefinition<&str, &[u8]> = TableDefinition::new("instances");
 const TOKENS: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
+const MEMBERS: TableDefinition<&str, &[u8]> = TableDefinition::new("members");
 /// redb's page cache; the whole store of a full box fits.
 const CACHE: usize = 4 << 20;
 
@@ -77,6 +78,9 @@ pub enum Change {
     RemoveInstance(InstanceId),
     PutToken(TokenRecord),
     RemoveToken(TokenId),
+    PutMember(MemberRecord),
+    /// The member alone: their tokens are changes of their own.
+    RemoveMember(MemberName),
 }
 
 /// Everything that the store holds.
@@ -84,6 +88,7 @@ pub enum Change {
 pub struct Loaded {
     pub instances: BTreeMap<InstanceId, InstanceRecord>,
     pub tokens: BTreeMap<TokenId, TokenRecord>,
+    pub members: BTreeMap<MemberName, MemberRecord>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -194,6 +199,14 @@ impl Store {
             let record = stored.into_record(key.value()).map_err(broken)?;
             loaded.tokens.insert(record.id.clone(), record);
         }
+        let table = txn.open_table(MEMBERS).map_err(failed("read members"))?;
+        for entry in table.iter().map_err(failed("read members"))? {
+            let (key, value) = entry.map_err(failed("read a member"))?;
+            let broken = |e: String| row("members", key.value(), e);
+            let stored: stored::Member = serde_json::from_slice(value.value()).map_err(|e| broken(e.to_string()))?;
+            let record = stored.into_record(key.value()).map_err(broken)?;
+            loaded.members.insert(record.name.clone(), record);
+        }
         Ok(loaded)
     }
 
@@ -225,6 +238,7 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
     {
         let mut instances = txn.open_table(INSTANCES).map_err(failed("open instances"))?;
         let mut tokens = txn.open_table(TOKENS).map_err(failed("open tokens"))?;
+        let mut members = txn.open_table(MEMBERS).map_err(failed("open members"))?;
         for change in changes {
             match change {
                 Change::PutInstance(r) => {
@@ -243,7 +257,7 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
                         let record = stored
                             .into_record(key.value())
                             .map_err(|e| row("tokens", key.value(), e))?;
-                        if record.instance == *id {
+                        if record.subject.is_instance(id) {
                             owned.push(record.id);
                         }
                     }
@@ -259,6 +273,15 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
                 }
                 Change::RemoveToken(id) => {
                     tokens.remove(id.as_str()).map_err(failed("remove a token"))?;
+                }
+                Change::PutMember(r) => {
+                    let value = json(&stored::Member::from_record(r), "members", r.name.as_str())?;
+                    members
+                        .insert(r.name.as_str(), value.as_slice())
+                        .map_err(failed("write a member"))?;
+                }
+                Change::RemoveMember(name) => {
+                    members.remove(name.as_str()).map_err(failed("remove a member"))?;
                 }
             }
         }

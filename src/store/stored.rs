@@ -1,4 +1,4 @@
-//! How records lie on disk, in schema 1: JSON values with every field named and unknown ones refused. These types are
+//! How records lie on disk, in schema 2: JSON values with every field named and unknown ones refused. These types are
 //! nobody else's: a change of the domain or of the wire does not reach the disk unless it is written here, and then
 //! it takes a migration.
 
@@ -31,11 +31,26 @@ pub(super) struct Instance {
 #[serde(deny_unknown_fields)]
 pub(super) struct Token {
     hash: String,
-    instance: String,
+    subject: Subject,
     name: String,
     created_at: jiff::Timestamp,
     expires_at: Option<jiff::Timestamp>,
     last_used_at: Option<jiff::Timestamp>,
+}
+
+/// `{"instance": ID}` or `{"member": NAME}`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Subject {
+    Instance(String),
+    Member(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    role: String,
+    created_at: jiff::Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +132,7 @@ macro_rules! words {
         }
     };
 }
+words!(role_word, role, model::Role, "role", { model::Role::Owner => "owner" });
 words!(desired_word, desired, model::Desired, "desired state", {
     model::Desired::Running => "running", model::Desired::Stopped => "stopped", model::Desired::Removed => "removed" });
 words!(size_word, size, model::Size, "size", {
@@ -198,7 +214,10 @@ impl Token {
     pub(super) fn from_record(r: &record::TokenRecord) -> Self {
         Self {
             hash: hex(&r.hash),
-            instance: r.instance.to_string(),
+            subject: match &r.subject {
+                model::Subject::Instance(id) => Subject::Instance(id.to_string()),
+                model::Subject::Member(name) => Subject::Member(name.to_string()),
+            },
             name: r.name.clone(),
             created_at: r.created_at,
             expires_at: r.expires_at,
@@ -212,11 +231,31 @@ impl Token {
             hash: unhex(&self.hash)?
                 .try_into()
                 .map_err(|_| "a token hash is not 32 bytes".to_owned())?,
-            instance: model::InstanceId::parse(&self.instance).map_err(text)?,
+            subject: match self.subject {
+                Subject::Instance(id) => model::Subject::Instance(model::InstanceId::parse(&id).map_err(text)?),
+                Subject::Member(name) => model::Subject::Member(model::MemberName::parse(&name).map_err(text)?),
+            },
             name: self.name,
             created_at: self.created_at,
             expires_at: self.expires_at,
             last_used_at: self.last_used_at,
+        })
+    }
+}
+
+impl Member {
+    pub(super) fn from_record(r: &record::MemberRecord) -> Self {
+        Self {
+            role: role_word(r.role),
+            created_at: r.created_at,
+        }
+    }
+
+    pub(super) fn into_record(self, name: &str) -> Result<record::MemberRecord, Broken> {
+        Ok(record::MemberRecord {
+            name: model::MemberName::parse(name).map_err(text)?,
+            role: role(&self.role)?,
+            created_at: self.created_at,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What an acknowledged change survives, what the store refuses, and that schema 1 stays readable.
+//! What an acknowledged change survives, what the store refuses, and that older schemas stay readable.
 
 use std::{
     io,
@@ -69,7 +69,7 @@ fn token(c: char, of: &InstanceRecord) -> TokenRecord {
     TokenRecord {
         id: TokenId::parse(&c.to_string().repeat(12)).unwrap(),
         hash: [0xab; 32],
-        instance: of.id.clone(),
+        subject: model::Subject::Instance(of.id.clone()),
         name: "first".into(),
         created_at: of.created_at,
         expires_at: None,
@@ -104,7 +104,7 @@ fn what_is_written_is_read_and_removal_takes_the_tokens_along() {
     store.commit(&[Change::RemoveInstance(a.id.clone())]).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!(loaded.instances.keys().collect::<Vec<_>>(), [&b.id]);
-    assert_eq!(loaded.tokens.values().map(|t| &t.instance).collect::<Vec<_>>(), [&b.id]);
+    assert!(loaded.tokens.values().all(|t| t.subject.is_instance(&b.id)) && loaded.tokens.len() == 1);
     let mode = fs::metadata(dir.path().join("berth.redb"))
         .unwrap()
         .permissions()
@@ -127,12 +127,12 @@ fn a_newer_store_is_refused_and_stays_as_it_is() {
     drop(Store::open(dir.path(), &box_id()).unwrap());
     let db = Database::create(&path).unwrap();
     let txn = db.begin_write().unwrap();
-    txn.open_table(META).unwrap().insert("schema", "2").unwrap();
+    txn.open_table(META).unwrap().insert("schema", "999").unwrap();
     txn.commit().unwrap();
     drop(db);
     let before = fs::read(&path).unwrap();
     let error = Store::open(dir.path(), &box_id()).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
     assert!(fs::read(&path).unwrap() == before, "not one byte changed");
 }
 
@@ -152,22 +152,93 @@ fn a_damaged_store_is_told_and_stays_as_it_is() {
     }
 }
 
-/// Rows as schema 1 wrote them. Never edit the file: a berth that cannot read it cannot read its customers' stores.
+/// A store as schema 1 left it: its own step makes the tables, the rows are those that it wrote. Never edit the files
+/// of rows: a berth that cannot read them cannot read its customers' stores.
 #[test]
-fn schema_1_stays_readable() {
-    let rows = include_str!("testdata/schema1.jsonl");
-    let mut rows = rows.lines();
-    let stored: stored::Instance = serde_json::from_str(rows.next().unwrap()).unwrap();
-    let read = stored.into_record("aaaaaaaaaa").unwrap();
-    assert_eq!(read, instance('a'));
-    let stored: stored::Token = serde_json::from_str(rows.next().unwrap()).unwrap();
-    assert_eq!(stored.into_record("cccccccccccc").unwrap(), token('c', &instance('a')));
-    assert_eq!(
-        serde_json::to_string(&stored::Instance::from_record(&read)).unwrap(),
-        include_str!("testdata/schema1.jsonl").lines().next().unwrap()
-    );
-    let unknown = r#"{"hash":"","instance":"","name":"","created_at":"2026-01-01T00:00:00Z","expires_at":null,"last_used_at":null,"x":1}"#;
-    assert!(serde_json::from_str::<stored::Token>(unknown).is_err());
+fn a_store_of_schema_1_is_migrated() {
+    let mut rows = include_str!("testdata/schema1.jsonl").lines();
+    let disk = Disk::default();
+    let db = (disk.opener())().unwrap();
+    let txn = db.begin_write().unwrap();
+    migrate::v1_for_tests(&txn, &box_id()).unwrap();
+    for (table, key) in [(INSTANCES, "aaaaaaaaaa"), (TOKENS, "cccccccccccc")] {
+        let row = rows.next().unwrap().as_bytes();
+        txn.open_table(table).unwrap().insert(key, row).unwrap();
+    }
+    txn.commit().unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let mut store = Store::open_with(disk.opener(), &BoxId::from_random([9; 8])).unwrap();
+        assert_eq!(*store.box_id(), box_id(), "the same box");
+        let loaded = store.load().unwrap();
+        let a = instance('a');
+        assert_eq!(loaded.tokens.into_values().collect::<Vec<_>>(), [token('c', &a)]);
+        assert_eq!(loaded.instances.into_values().collect::<Vec<_>>(), [a]);
+        assert!(loaded.members.is_empty(), "nobody has claimed it");
+    }
+}
+
+/// Rows as schema 2 writes them.
+#[test]
+fn schema_2_stays_readable() {
+    let file = include_str!("testdata/schema2.jsonl");
+    let mut rows = file.lines();
+    let mut next = || rows.next().unwrap();
+    let stored: stored::Instance = serde_json::from_str(next()).unwrap();
+    let instance_read = stored.into_record("aaaaaaaaaa").unwrap();
+    assert_eq!(instance_read, instance('a'));
+    let of_instance = serde_json::from_str::<stored::Token>(next()).unwrap();
+    let of_instance = of_instance.into_record("cccccccccccc").unwrap();
+    assert_eq!(of_instance, token('c', &instance('a')));
+    let of_member = serde_json::from_str::<stored::Token>(next()).unwrap();
+    let of_member = of_member.into_record("dddddddddddd").unwrap();
+    assert_eq!(of_member, member_token());
+    let admin = serde_json::from_str::<stored::Member>(next()).unwrap();
+    let admin = admin.into_record("admin").unwrap();
+    assert_eq!(admin, member());
+    let written = [
+        serde_json::to_string(&stored::Instance::from_record(&instance_read)).unwrap(),
+        serde_json::to_string(&stored::Token::from_record(&of_instance)).unwrap(),
+        serde_json::to_string(&stored::Token::from_record(&of_member)).unwrap(),
+        serde_json::to_string(&stored::Member::from_record(&admin)).unwrap(),
+    ];
+    assert_eq!(written.join("\n") + "\n", file);
+    let unknown = r#"{"role":"owner","created_at":"2026-01-01T00:00:00Z","x":1}"#;
+    assert!(serde_json::from_str::<stored::Member>(unknown).is_err());
+}
+
+fn member() -> MemberRecord {
+    MemberRecord {
+        name: MemberName::admin(),
+        role: model::Role::Owner,
+        created_at: jiff::Timestamp::from_second(1_790_000_000).unwrap(),
+    }
+}
+
+fn member_token() -> TokenRecord {
+    TokenRecord {
+        id: TokenId::parse("dddddddddddd").unwrap(),
+        subject: model::Subject::Member(MemberName::admin()),
+        ..token('d', &instance('a'))
+    }
+}
+
+#[test]
+fn members_and_their_tokens_come_and_go() {
+    let disk = Disk::default();
+    let mut store = Store::open_with(disk.opener(), &box_id()).unwrap();
+    store
+        .commit(&[Change::PutMember(member()), Change::PutToken(member_token())])
+        .unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.members[&MemberName::admin()], member());
+    assert_eq!(loaded.tokens.len(), 1);
+    let gone = [
+        Change::RemoveMember(MemberName::admin()),
+        Change::RemoveToken(member_token().id),
+    ];
+    store.commit(&gone).unwrap();
+    assert_eq!(store.load().unwrap(), Loaded::default());
 }
 
 /// A disk that loses everything that was not synced, at a chosen write.

@@ -8,7 +8,7 @@ use crate::{
     authz::{self, TokenHash, TokenTable},
     cgroup::Slices,
     link::Registry,
-    model::{InstanceId, Secret, StartOrder, State, TokenId},
+    model::{InstanceId, Secret, StartOrder, State, Subject, TokenId},
     plan::quota::WorkspaceQuota,
     reconcile::{Links, Quotas, Tokens},
     record::TokenRecord,
@@ -81,10 +81,13 @@ impl Quotas for RealQuotas {
 pub(super) struct RealTokens(pub(super) TokenTable);
 
 impl Tokens for RealTokens {
-    fn mint(&self) -> Result<(Secret, [u8; 32]), String> {
+    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), String> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|e| e.to_string())?;
-        let token = authz::new_instance_token(random);
+        let token = match of {
+            Subject::Instance(_) => authz::new_instance_token(random),
+            Subject::Member(_) => authz::new_member_token(random),
+        };
         let hash = *TokenHash::of(token.expose()).as_bytes();
         Ok((token, hash))
     }
@@ -93,7 +96,7 @@ impl Tokens for RealTokens {
         self.0.insert(authz::TokenEntry {
             id: token.id.clone(),
             hash: TokenHash::from_bytes(token.hash),
-            instance: token.instance.clone(),
+            subject: token.subject.clone(),
             expires_at: token.expires_at.map(jiff::Timestamp::as_second),
             last_used: token.last_used_at.map(jiff::Timestamp::as_second),
         });

@@ -7,17 +7,23 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 
-use super::exposition;
+use super::{
+    addresses, exposition,
+    front::{Claims, Kind},
+};
 use crate::{
-    admin::{Backend, LogQuery, Status, TypeView},
+    admin::{Backend, BoxStatus, ClaimError, Claiming, Hello, LogQuery, PageFacts, Status, TypeView},
     catalog::{Catalog, Egress, InstanceType, Transport},
     edge::EdgeHandle,
     link::Registry,
     model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView},
     reconcile,
     route::Router,
-    tls::Certificates,
+    tls::{self, Certificates},
 };
+
+/// What seals values at rest.
+const SEALED_BY: &str = "key file keys/box.key in the state folder, readable by root only";
 
 /// Pieces of a log that wait for a slow reader.
 const LOG_QUEUE: usize = 32;
@@ -32,6 +38,7 @@ pub(super) struct Parts {
     pub(super) edge: EdgeHandle,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
+    pub(super) claims: Claims,
     pub(super) started_at: jiff::Timestamp,
 }
 
@@ -48,7 +55,10 @@ impl Parts {
 
 impl Backend for Parts {
     async fn submit(&self, action: Action) -> Result<Outcome, Refusal> {
-        self.reconcile.submit(action).await
+        let kind = Kind::of(&action);
+        let outcome = self.reconcile.submit(action).await?;
+        self.claims.after(kind)?;
+        Ok(outcome)
     }
 
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>> {
@@ -103,7 +113,16 @@ impl Backend for Parts {
             certificate_sha256: self.certificates.fingerprint(),
             ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
             notes: self.notes(),
-            sealing: "key file keys/box.key in the state folder, readable by root only".into(),
+            sealing: SEALED_BY.into(),
+            own: BoxStatus {
+                version: env!("CARGO_PKG_VERSION").into(),
+                claimed: snapshot.claimed,
+                claim_required: self.claims.config.required,
+                claim_code: self.claims.code().filter(|_| !snapshot.claimed),
+                ca_fingerprint: tls::colons(&self.certificates.anchor()),
+                addresses: addresses::of_this_box(),
+                sealed_by: SEALED_BY.into(),
+            },
         }
     }
 
@@ -113,6 +132,26 @@ impl Backend for Parts {
 
     async fn metrics(&self) -> String {
         exposition::text(self).await
+    }
+
+    fn hello(&self) -> Result<Hello, Refusal> {
+        self.claims.hello(self)
+    }
+
+    async fn claim(&self, claiming: Claiming) -> Result<Outcome, ClaimError> {
+        self.claims.claim(self, claiming).await
+    }
+
+    fn page(&self) -> PageFacts {
+        let snapshot = self.reconcile.snapshot();
+        PageFacts {
+            version: env!("CARGO_PKG_VERSION").into(),
+            claimed: snapshot.claimed,
+            key: self.claims.config.public_key.is_some(),
+            ready: snapshot.engine.is_none(),
+            fingerprint: tls::colons(&self.certificates.anchor()),
+            own_ca: self.certificates.ca_pem().is_some(),
+        }
     }
 }
 

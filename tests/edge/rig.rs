@@ -16,7 +16,7 @@ use berth::{
     config::{Limits, Tls},
     edge::{Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
-    model::{InstanceId, State, TokenId},
+    model::{InstanceId, State, Subject, TokenId},
     route::Router,
     tls::{Certificates, Names},
 };
@@ -287,6 +287,7 @@ impl Rig {
             registry,
             tokens.clone(),
             Box::new(|_| None),
+            None,
             &certificates,
         )
         .unwrap();
@@ -458,7 +459,7 @@ fn add_token(table: &TokenTable, instance: &InstanceId, n: u8, expires_at: Optio
     table.insert(TokenEntry {
         id: id.clone(),
         hash: TokenHash::of(secret.expose()),
-        instance: instance.clone(),
+        subject: Subject::Instance(instance.clone()),
         expires_at,
         last_used: None,
     });

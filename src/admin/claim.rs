@@ -1,0 +1,85 @@
+//! Claiming over the network: what a stranger is told, and what they may send. Everything here answers somebody who has
+//! shown nothing yet.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Backend,
+    routes::{Answer, error, json, refused},
+};
+use crate::model::{Outcome, Refusal, Secret};
+
+/// What a box says to a stranger: enough to check its certificate and to claim it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: String,
+    pub domain: String,
+    pub claimed: bool,
+    /// The CA that its certificate comes from, in PEM, where that is its own.
+    pub ca: Option<String>,
+    /// Whether an administrator's key may claim it.
+    pub key: bool,
+    /// For that key to sign; in base64.
+    pub nonce: String,
+}
+
+/// How a box is claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by", deny_unknown_fields)]
+pub enum Claiming {
+    Code {
+        code: Secret,
+        /// What the token is called.
+        #[serde(default)]
+        name: Option<String>,
+    },
+    Key {
+        /// As [`Hello`] gave it.
+        nonce: String,
+        /// Ed25519, over [`crate::claim::message`]; in base64.
+        signature: String,
+        #[serde(default)]
+        name: Option<String>,
+    },
+}
+
+/// Why a claim came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    #[error("the claim code is wrong; the box's screen and `berth status` on it show the right one")]
+    WrongCode,
+    #[error("too many wrong codes came: the box's screen shows a new one now")]
+    NewCode,
+    #[error("the signature is not by the key that may claim this box, or came too late; try again")]
+    WrongKey,
+    #[error("this box was given no key that may claim it: use the code on its screen")]
+    NoKey,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// `GET` says hello, `POST` claims.
+pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Bytes>) -> Answer {
+    if request.method() == Method::GET {
+        return match backend.hello() {
+            Ok(hello) => json(StatusCode::OK, &hello),
+            Err(e) => refused(&e),
+        };
+    }
+    // What was sent may be a secret: it is not quoted.
+    let Ok(claiming) = serde_json::from_slice::<Claiming>(request.body()) else {
+        return error(
+            StatusCode::BAD_REQUEST,
+            r#"the body is not a claim: {"by":"code","code":"…"}"#,
+        );
+    };
+    match backend.claim(claiming).await {
+        Ok(outcome @ Outcome::Token(_)) => json(StatusCode::OK, &outcome),
+        Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the claim made no token"),
+        Err(ClaimError::Refused(r)) => refused(&r),
+        Err(e @ ClaimError::NoKey) => error(StatusCode::FORBIDDEN, &e.to_string()),
+        Err(e) => error(StatusCode::UNAUTHORIZED, &e.to_string()),
+    }
+}

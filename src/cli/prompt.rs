@@ -1,0 +1,79 @@
+//! Questions to the person at the terminal. Secrets are typed unseen, and the terminal is as it was afterwards, also when
+//! the person breaks off.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, IsTerminal, Read, Write},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+/// A secret may be this long, in bytes.
+const MAX_SECRET: u64 = 4096;
+
+/// Whether there is a person to ask.
+pub(super) fn person() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// A question with yes or no for an answer; nothing is no.
+pub(super) fn yes(question: &str) -> Result<bool> {
+    eprint!("{question} [yes/no] ");
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("no answer came")?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// The first line of standard input.
+pub(super) fn piped() -> Result<String> {
+    let mut line = String::new();
+    io::stdin()
+        .lock()
+        .take(MAX_SECRET)
+        .read_line(&mut line)
+        .context("standard input cannot be read")?;
+    let line = line.trim();
+    if line.is_empty() {
+        bail!("standard input is empty");
+    }
+    Ok(line.to_owned())
+}
+
+struct Restore<'a>(&'a File, Termios);
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.0, SetArg::TCSANOW, &self.1);
+        eprintln!();
+    }
+}
+
+/// A line that is typed unseen.
+pub(super) fn unseen(question: &str) -> Result<String> {
+    let terminal = File::open("/dev/tty").context("there is no terminal to ask at")?;
+    let before = tcgetattr(&terminal).context("the terminal cannot be asked")?;
+    let mut quiet = before.clone();
+    // Without signals from keys: Ctrl-C must not leave the terminal mute.
+    quiet
+        .local_flags
+        .remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+    eprint!("{question} ");
+    let _ = io::stderr().flush();
+    let _restore = Restore(&terminal, before);
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet).context("the terminal cannot be muted")?;
+    let mut typed = Vec::new();
+    for byte in (&terminal).bytes() {
+        match byte.context("the terminal is gone")? {
+            b'\r' | b'\n' => break,
+            3 | 4 => bail!("broken off"),
+            8 | 127 => {
+                typed.pop();
+            }
+            21 => typed.clear(),
+            other if typed.len() < MAX_SECRET as usize => typed.push(other),
+            _ => {}
+        }
+    }
+    Ok(String::from_utf8_lossy(&typed).trim().to_owned())
+}

@@ -1,0 +1,194 @@
+//! What is behind the edge's own doors: the admin API's routes, claiming, the page. Work runs on the supervisor's
+//! runtime, so that a log or a wait never keeps an edge worker from its connections.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::{runtime::Handle, task::JoinSet};
+
+use super::backend::Parts;
+use crate::{
+    admin::{self, ClaimError, Claiming, Hello},
+    claim::{Desk, Fresh, Tried},
+    config,
+    edge::{Asked, Door, Front, FrontBody},
+    model::{Action, Outcome, Refusal},
+    reconcile,
+};
+
+/// The doors, from before the parts behind them are there. Until [`Doors::open`] they say that the box is starting.
+pub(super) struct Doors {
+    parts: OnceLock<Weak<Parts>>,
+    runtime: Handle,
+    claim_required: bool,
+    reconcile: reconcile::Handle,
+}
+
+impl Doors {
+    pub(super) fn new(claim_required: bool, reconcile: reconcile::Handle) -> Arc<Doors> {
+        Arc::new(Doors {
+            parts: OnceLock::new(),
+            runtime: Handle::current(),
+            claim_required,
+            reconcile,
+        })
+    }
+
+    /// Puts the parts behind them.
+    pub(super) fn open(&self, parts: &Arc<Parts>) {
+        let _ = self.parts.set(Arc::downgrade(parts));
+    }
+}
+
+impl Front for Doors {
+    fn locked(&self) -> bool {
+        self.claim_required && !self.reconcile.snapshot().claimed
+    }
+
+    fn answer<'a>(&'a self, asked: Asked) -> BoxFuture<'a, Response<FrontBody>> {
+        Box::pin(async move {
+            let Some(parts) = self.parts.get().and_then(Weak::upgrade) else {
+                return starting();
+            };
+            // A set, not a bare handle: whoever stops waiting for the answer ends the work.
+            let mut work = JoinSet::new();
+            work.spawn_on(answer(parts, asked), &self.runtime);
+            match work.join_next().await {
+                Some(Ok(answer)) => answer,
+                _ => starting(),
+            }
+        })
+    }
+}
+
+async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
+    match asked.door {
+        Door::Page => admin::front_page(&*parts, &asked.authority),
+        Door::Claim => admin::claiming(&*parts, asked.request).await,
+        Door::Api => {
+            let path = asked.request.uri().path().to_owned();
+            let path = path.strip_prefix("/api").unwrap_or_default();
+            admin::network(&*parts, asked.request, path).await
+        }
+    }
+}
+
+fn starting() -> Response<FrontBody> {
+    let text = Bytes::from_static(br#"{"error":"the box is starting or stopping; try again"}"#);
+    let mut response = Response::new(Full::new(text).boxed());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+/// The desk where claims are decided, and what it is told of the world.
+pub(super) struct Claims {
+    desk: Mutex<Desk>,
+    pub(super) config: config::Claim,
+    started: std::time::Instant,
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Refusal::Invalid("the operating system gives no random bytes".to_owned()))?;
+    Ok(bytes)
+}
+
+impl Claims {
+    pub(super) fn new(config: config::Claim, claimed: bool) -> Result<Claims, Refusal> {
+        let mut desk = Desk::open(&random()?);
+        if claimed {
+            desk.close();
+        }
+        Ok(Claims {
+            desk: Mutex::new(desk),
+            config,
+            started: std::time::Instant::now(),
+        })
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn code(&self) -> Option<crate::model::Secret> {
+        self.desk().code().cloned()
+    }
+
+    /// What an accepted action means for the desk. The code is made anew only when there is no administrator any more.
+    pub(super) fn after(&self, action: Kind) -> Result<(), Refusal> {
+        match action {
+            Kind::Claim => self.desk().close(),
+            Kind::Reset => *self.desk() = Desk::open(&random()?),
+            Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    /// The clock may be at 1970 and jump; nonces live by this one.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    pub(super) fn hello(&self, parts: &Parts) -> Result<Hello, Refusal> {
+        let nonce = self.desk().nonce(self.now(), random()?);
+        Ok(Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            domain: parts.router.domain().into(),
+            claimed: parts.reconcile.snapshot().claimed,
+            ca: parts.certificates.ca_pem().map(str::to_owned),
+            key: self.config.public_key.is_some(),
+            nonce: BASE64.encode(nonce),
+        })
+    }
+
+    pub(super) async fn claim(&self, parts: &Parts, claiming: Claiming) -> Result<Outcome, ClaimError> {
+        let fresh: Fresh = random()?;
+        let (tried, by_key, name) = match claiming {
+            Claiming::Code { code, name } => (self.desk().try_code(code.expose(), &fresh), false, name),
+            Claiming::Key { nonce, signature, name } => {
+                let key = self.config.public_key.as_ref().ok_or(ClaimError::NoKey)?;
+                let decode = |text: &str| BASE64.decode(text).unwrap_or_default();
+                let (nonce, signature) = (decode(&nonce), decode(&signature));
+                let anchor = parts.certificates.anchor();
+                let tried = self.desk().try_key(key, &nonce, &signature, &anchor, self.now());
+                (tried, true, name)
+            }
+        };
+        match tried {
+            Tried::Right => {}
+            Tried::Closed => return Err(Refusal::Claimed.into()),
+            Tried::Wrong if by_key => return Err(ClaimError::WrongKey),
+            Tried::Wrong => return Err(ClaimError::WrongCode),
+            Tried::Renewed => {
+                log::warn!("too many wrong claim codes: there is a new one");
+                return Err(ClaimError::NewCode);
+            }
+        }
+        let outcome = parts.reconcile.submit(Action::Claim { name }).await?;
+        self.after(Kind::Claim)?;
+        Ok(outcome)
+    }
+}
+
+/// What an action is to the desk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Claim,
+    Reset,
+    Other,
+}
+
+impl Kind {
+    pub(super) fn of(action: &Action) -> Kind {
+        match action {
+            Action::Claim { .. } => Kind::Claim,
+            Action::ResetAdmin => Kind::Reset,
+            _ => Kind::Other,
+        }
+    }
+}
