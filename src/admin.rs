@@ -12,6 +12,7 @@
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
+//! | `GET /v1/doctor?json=1` | [`Doctored`] |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
@@ -86,6 +87,15 @@ pub struct BoxStatus {
     pub sealed_by: String,
 }
 
+/// What `berth doctor` said on the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doctored {
+    /// Its exit status.
+    pub status: u8,
+    /// What it printed.
+    pub output: String,
+}
+
 /// A type as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeView {
@@ -133,6 +143,8 @@ pub trait Backend: Send + Sync + 'static {
     fn ca_pem(&self) -> Option<String>;
     /// Prometheus text format 0.0.4.
     fn metrics(&self) -> impl Future<Output = String> + Send;
+    /// Runs `berth doctor` on the box.
+    fn doctor(&self, json: bool) -> impl Future<Output = Result<Doctored, Refusal>> + Send;
     /// What a stranger is told.
     fn hello(&self) -> Result<Hello, Refusal>;
     /// Claims the box for whoever asks, if they may.

@@ -11,6 +11,7 @@
 mod adapt;
 mod addresses;
 mod backend;
+mod doctor;
 mod exposition;
 mod front;
 mod watchdog;
@@ -63,7 +64,7 @@ pub fn main(file: Option<&Path>) -> ExitCode {
         .build();
     let ended = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(serve(config));
+            let ended = runtime.block_on(serve(config, file));
             // What is still blocked (a commit on a dead disk, say) must not keep the process.
             runtime.shutdown_timeout(Duration::from_secs(2));
             ended
@@ -106,13 +107,15 @@ struct Built {
     http: std::net::TcpListener,
     admin: tokio::net::UnixListener,
     agent: PathBuf,
+    /// Where the configuration came from, where that was said.
+    file: Option<PathBuf>,
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, file: Option<&Path>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut running = build(config)?.run()?;
+    let mut running = build(config, file)?.run()?;
     let why = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
@@ -133,7 +136,7 @@ fn ended_early(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> a
     }
 }
 
-fn build(config: Config) -> Result<Built> {
+fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     let catalog = Arc::new(catalog::load_dir(&config.types_dir).context("the instance types cannot be used")?);
     // The store's lock comes first: it says that no other supervisor works on this state.
     let store = store::Store::open(&config.state_dir, &fresh_box()?)?;
@@ -161,6 +164,7 @@ fn build(config: Config) -> Result<Built> {
         http,
         admin,
         agent,
+        file: file.map(Path::to_owned),
     })
 }
 
@@ -194,6 +198,10 @@ impl Built {
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let links = link::Registry::new(self.config.runtime_dir.clone(), events);
         let tokens = TokenTable::new();
+        let doctor = doctor::Doctor {
+            program: self.agent.clone(),
+            config: self.file,
+        };
         let routes = self.router.clone();
         let (reconcile, task) = reconcile::spawn(reconcile::Deps {
             store: self.store,
@@ -241,6 +249,7 @@ impl Built {
             router: self.router,
             certificates: self.certificates,
             claims,
+            doctor,
             started_at: jiff::Timestamp::now(),
         });
         doors.open(&parts);

@@ -109,7 +109,8 @@ impl FailureLimiter {
         }
         let wait = Duration::from_secs(1u64 << e.strikes.min(10)).min(LONGEST);
         e.strikes = e.strikes.saturating_add(1);
-        e.until = Some(now + wait);
+        // From when the client is told.
+        e.until = Some(now + delay + wait);
         Slowed {
             delay,
             wait: Some(wait),
@@ -167,15 +168,16 @@ mod tests {
         assert_eq!(delays, [0, 0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(l.held(ip(1), t0), None);
         assert_eq!(l.failed(ip(1), t0).wait, Some(Duration::from_secs(1)));
-        assert_eq!(l.held(ip(1), t0), Some(Duration::from_secs(1)));
+        assert_eq!(l.held(ip(1), t0), Some(LATEST + Duration::from_secs(1)));
         assert_eq!(l.failed(ip(2), t0), Slowed::default(), "others are not held up");
-        let mut now = t0 + Duration::from_secs(2);
+        let mut now = t0 + LATEST + Duration::from_secs(1);
         assert_eq!(l.held(ip(1), now), None);
         let mut waits = vec![];
         for _ in 0..100 {
-            if let Some(w) = l.failed(ip(1), now).wait {
+            let slowed = l.failed(ip(1), now);
+            if let Some(w) = slowed.wait {
                 waits.push(w.as_secs());
-                now += w + Duration::from_millis(1);
+                now += slowed.delay + w;
             }
         }
         assert!(waits.starts_with(&[2, 4, 8, 16]), "{waits:?}");
@@ -193,7 +195,7 @@ mod tests {
         for want in [1, 2, 4, 8] {
             let wait = strike(&mut l, now);
             assert_eq!(wait, want);
-            now += Duration::from_secs(wait);
+            now += LATEST + Duration::from_secs(wait);
         }
         now += LONGEST * 2;
         assert_eq!(

@@ -133,7 +133,7 @@ impl Supervisor {
     }
 
     /// Collects an answer.
-    async fn whole(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
+    async fn raw(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
         let (status, body) = self.send(method, path, body).await?;
         let bytes = http_body_util::Limited::new(body, MAX_ANSWER)
             .collect()
@@ -144,8 +144,8 @@ impl Supervisor {
     }
 
     /// The same; an error status becomes the error that the supervisor wrote.
-    async fn good(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
-        let (status, bytes) = self.whole(method, path, body).await?;
+    async fn whole(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
+        let (status, bytes) = self.raw(method, path, body).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &bytes));
         }
@@ -153,7 +153,7 @@ impl Supervisor {
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let (_, bytes) = self.good(Method::GET, path, Vec::new()).await?;
+        let (_, bytes) = self.whole(Method::GET, path, Vec::new()).await?;
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
     }
 
@@ -163,7 +163,7 @@ impl Supervisor {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let ms = left.min(ONE_WAIT).as_millis();
-            let (status, bytes) = self.whole(Method::GET, &format!("{path}{ms}"), Vec::new()).await?;
+            let (status, bytes) = self.raw(Method::GET, &format!("{path}{ms}"), Vec::new()).await?;
             match status {
                 StatusCode::NO_CONTENT => return Ok(None),
                 StatusCode::REQUEST_TIMEOUT if left > ONE_WAIT => {}
@@ -174,20 +174,22 @@ impl Supervisor {
     }
 
     pub(super) async fn text(&self, path: &str) -> Result<String> {
-        let (_, bytes) = self.good(Method::GET, path, Vec::new()).await?;
+        let (_, bytes) = self.whole(Method::GET, path, Vec::new()).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     pub(super) async fn act(&self, action: &Action) -> Result<Outcome> {
         let (_, bytes) = self
-            .good(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
+            .whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
             .await?;
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
     }
 
     /// Claims a box.
     pub(super) async fn claim(&self, claiming: &Claiming) -> Result<Outcome> {
-        let (_, bytes) = self.good(Method::POST, "/claim", serde_json::to_vec(claiming)?).await?;
+        let (_, bytes) = self
+            .whole(Method::POST, "/claim", serde_json::to_vec(claiming)?)
+            .await?;
         serde_json::from_slice(&bytes).context("the box's answer is not understood; is it of another version?")
     }
 

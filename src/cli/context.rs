@@ -205,14 +205,6 @@ pub(super) fn supervisor(place: &Place) -> Result<Supervisor> {
     Ok(Supervisor::remote(&name, address, trust, Some(context.token.clone())))
 }
 
-/// The supervisor of this machine, where that is whom the verb would speak to.
-pub(super) fn is_local(place: &Place) -> Result<bool> {
-    Ok(matches!(
-        choose(place, || Ok(Contexts::load()?.current))?,
-        Chosen::Socket(_)
-    ))
-}
-
 /// `berth context …`
 pub(super) fn run(what: Option<ContextVerb>, place: &Place, json: bool) -> Result<()> {
     let mut contexts = Contexts::load()?;

@@ -10,7 +10,7 @@ use super::{
     connect, context, doctor, login, print,
 };
 use crate::{
-    admin::{Status, TypeView},
+    admin::{Doctored, Status, TypeView},
     catalog,
     model::{
         Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenCreated, TokenId,
@@ -39,9 +39,6 @@ pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
             // These come before there is a supervisor to speak to, or without one.
             Verb::Login(args) => login::run(args, json).await.map(|()| ExitCode::SUCCESS),
             Verb::Context { what } => context::run(what, &place, json).map(|()| ExitCode::SUCCESS),
-            Verb::Doctor { .. } if !context::is_local(&place)? => {
-                bail!("doctor looks at the machine that it runs on, and a context is in use: add `--context local`")
-            }
             verb => {
                 let supervisor = context::supervisor(&place)?;
                 Verbs { supervisor, json }.one(verb).await
@@ -117,7 +114,7 @@ impl Verbs {
             } => self.connect(&id, client, token, path).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
-            Verb::Doctor { config } => return doctor::run(config.as_deref(), self.json).await,
+            Verb::Doctor { config } => return self.doctor(config.as_deref()).await,
             Verb::ResetAdmin => self.reset_admin().await?,
             Verb::Serve { .. } | Verb::Agent | Verb::Login(_) | Verb::Context { .. } => {
                 bail!("not a verb of the command line's own")
@@ -408,6 +405,20 @@ impl Verbs {
             Outcome::Token(created) => Ok(created),
             _ => bail!("the supervisor's answer is not understood; is it of another version?"),
         }
+    }
+
+    /// Here, or on the box that a context means: doctor looks at the machine that it runs on.
+    async fn doctor(&self, config: Option<&Path>) -> Result<ExitCode> {
+        if self.supervisor.context().is_none() {
+            return doctor::run(config, self.json).await;
+        }
+        if config.is_some() {
+            bail!("a box elsewhere reads its own configuration: leave out --config, or add `--context local`");
+        }
+        let path = format!("/v1/doctor?json={}", u8::from(self.json));
+        let report: Doctored = self.supervisor.get(&path).await?;
+        print::out(&report.output)?;
+        Ok(ExitCode::from(report.status))
     }
 
     async fn reset_admin(&self) -> Result<()> {

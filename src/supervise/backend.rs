@@ -8,11 +8,13 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    addresses, exposition,
+    addresses,
+    doctor::Doctor,
+    exposition,
     front::{Claims, Kind},
 };
 use crate::{
-    admin::{Backend, BoxStatus, ClaimError, Claiming, Hello, LogQuery, PageFacts, Status, TypeView},
+    admin::{Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, LogQuery, PageFacts, Status, TypeView},
     catalog::{Catalog, Egress, InstanceType, Transport},
     edge::EdgeHandle,
     link::Registry,
@@ -39,6 +41,7 @@ pub(super) struct Parts {
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
     pub(super) claims: Claims,
+    pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
 }
 
@@ -132,6 +135,10 @@ impl Backend for Parts {
 
     async fn metrics(&self) -> String {
         exposition::text(self).await
+    }
+
+    async fn doctor(&self, json: bool) -> Result<Doctored, Refusal> {
+        self.doctor.look(json).await
     }
 
     fn hello(&self) -> Result<Hello, Refusal> {

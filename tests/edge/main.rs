@@ -50,7 +50,16 @@ async fn unknown_hosts_and_paths() {
     ] {
         let response = client.send(rig.post(host, path, "")).await.unwrap();
         assert_eq!(response.status(), want, "{host} {path}");
-        assert!(json_of(response).await["error"]["code"].is_i64());
+        let error = json_of(response).await["error"].take();
+        // The box's own doors do not speak JSON-RPC.
+        assert!(
+            if path == "/" {
+                error.is_string()
+            } else {
+                error["code"].is_i64()
+            },
+            "{error}"
+        );
     }
     let mut both = rig.post("localhost", "/mcp/abcdefghij", "");
     both.headers_mut().append("host", "evil.org".parse().unwrap());
@@ -109,7 +118,7 @@ async fn repeated_wrong_tokens_are_slowed_down_and_right_ones_are_not() {
     let mut client = rig.client("localhost", false).await;
     let path = format!("/mcp/{}", rig.id);
     let mut last = StatusCode::OK;
-    for _ in 0..20 {
+    for _ in 0..12 {
         let mut request = rig.post("localhost", &path, "");
         request
             .headers_mut()
