@@ -565,7 +565,7 @@ fn tokens_open_their_own_doors_only() {
     );
     assert_eq!(screen(&a)["claimed"], true);
     // On an instance's own host there is no API.
-    let on_instance = i.url.replace("/mcp", "/api/v1/status");
+    let on_instance = format!("{}/api/v1/status", i.url.strip_suffix("/mcp").unwrap());
     assert_eq!(
         a.curl(&["-H", &format!("Authorization: Bearer {admin}"), &on_instance])
             .status,
