@@ -254,32 +254,7 @@ impl Built {
         });
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let _ = task.await;
-            "reconcile"
-        });
-        let served = admin::serve(
-            self.admin,
-            self.config.admin_socket(),
-            parts.clone(),
-            stopped.clone(),
-            ADMIN_DRAIN,
-        );
-        tasks.spawn(async move {
-            served.await;
-            "admin"
-        });
-        let certificates = parts.certificates.clone();
-        tasks.spawn(async move {
-            certificates.keep().await;
-            "certificates"
-        });
-        let watched = parts.clone();
-        tasks.spawn(async move {
-            watchdog::run(watched, stopped).await;
-            "watchdog"
-        });
+        let tasks = spawn_tasks(&parts, task, self.admin, self.config.admin_socket(), stopped);
         log::info!(box_id = parts.reconcile.box_id().as_str(), domain = parts.router.domain(); "serving");
         systemd::ready(&format!("serving {}", parts.router.domain()));
         Ok(Running {
@@ -290,6 +265,37 @@ impl Built {
             drain_timeout: limits.drain_timeout,
         })
     }
+}
+
+/// Everything that runs besides the edge's own threads.
+fn spawn_tasks(
+    parts: &Arc<backend::Parts>,
+    task: tokio::task::JoinHandle<()>,
+    listener: tokio::net::UnixListener,
+    socket: PathBuf,
+    stopped: watch::Receiver<bool>,
+) -> JoinSet<&'static str> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let _ = task.await;
+        "reconcile"
+    });
+    let served = admin::serve(listener, socket, parts.clone(), stopped.clone(), ADMIN_DRAIN);
+    tasks.spawn(async move {
+        served.await;
+        "admin"
+    });
+    let certificates = parts.certificates.clone();
+    tasks.spawn(async move {
+        certificates.keep().await;
+        "certificates"
+    });
+    let watched = parts.clone();
+    tasks.spawn(async move {
+        watchdog::run(watched, stopped).await;
+        "watchdog"
+    });
+    tasks
 }
 
 impl Running {

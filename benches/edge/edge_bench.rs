@@ -92,7 +92,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         tokens.insert(TokenEntry {
             id: TokenId::from_random(token_id),
             hash: TokenHash::of(secret.expose()),
-            instance: id.clone(),
+            subject: berth::model::Subject::Instance(id.clone()),
             expires_at: None,
             last_used: None,
         });

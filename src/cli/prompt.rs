@@ -63,7 +63,7 @@ pub(super) fn unseen(question: &str) -> Result<String> {
     let _restore = Restore(&terminal, before);
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet).context("the terminal cannot be muted")?;
     let mut typed = Vec::new();
-    for byte in (&terminal).bytes() {
+    for byte in io::BufReader::new(&terminal).bytes() {
         match byte.context("the terminal is gone")? {
             b'\r' | b'\n' => break,
             3 | 4 => bail!("broken off"),

@@ -175,7 +175,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
             crate::store::Change::PutToken(TokenRecord {
                 id: TokenId::from_random(bytes),
                 hash: [9; 32],
-                instance: id.clone(),
+                subject: Subject::Instance(id.clone()),
                 name: format!("t{n}").parse().unwrap(),
                 created_at: jiff::Timestamp::UNIX_EPOCH,
                 expires_at: Some(jiff::Timestamp::from_second(now + expires_in).unwrap()),
