@@ -63,6 +63,9 @@ pub struct Status {
     pub notes: Vec<String>,
     /// What the key is kept with that seals values at rest.
     pub sealing: String,
+    /// On a box of ours, how its data lies on its disk: `encrypted: …` or `plain: …`.
+    #[serde(default)]
+    pub disk: Option<String>,
     #[serde(rename = "box")]
     pub own: BoxStatus,
 }

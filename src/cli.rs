@@ -3,9 +3,11 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod appliance;
 mod args;
 mod client;
 mod connect;
+mod console;
 mod context;
 mod doctor;
 mod key;

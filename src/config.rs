@@ -4,6 +4,7 @@ mod check;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub(crate) use check::domain;
 pub use check::{load, parse};
 
 use crate::{claim::PublicKey, plan::quota::WorkspaceLimits};

@@ -6,8 +6,8 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`] | one outside system each |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`site`], [`screen`] | decisions: text or values in, values out |
+//! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`], [`machine`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
 //! | F4 | [`supervise`], [`cli`] | assembly |
@@ -23,6 +23,7 @@ pub mod config;
 pub mod docker;
 pub mod edge;
 pub mod link;
+pub mod machine;
 pub mod mcp;
 pub mod metrics;
 pub mod model;
@@ -31,7 +32,9 @@ pub mod reconcile;
 pub mod record;
 pub mod route;
 pub mod sched;
+pub mod screen;
 pub mod secret;
+pub mod site;
 pub mod store;
 pub mod strict;
 pub mod supervise;

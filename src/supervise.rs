@@ -251,6 +251,7 @@ impl Built {
             claims,
             doctor,
             started_at: jiff::Timestamp::now(),
+            state_dir: self.config.state_dir.clone(),
         });
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);

@@ -41,6 +41,21 @@ pub(super) enum Verb {
     /// Process 1 of every container
     #[command(hide = true)]
     Agent,
+    /// Steps of the host image's own units
+    #[command(hide = true)]
+    Box {
+        #[command(subcommand)]
+        what: BoxVerb,
+    },
+    /// Copy the image that this box runs from onto a disk (started from a USB stick, say)
+    Install {
+        /// The whole disk, such as /dev/sda
+        #[arg(long, value_name = "DEVICE")]
+        disk: PathBuf,
+        /// Even if the disk holds data, which is lost
+        #[arg(long)]
+        erase: bool,
+    },
     /// What the supervisor is, and how it does
     Status,
     /// List the instance types, show one, or check a type file
@@ -149,6 +164,30 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BoxVerb {
+    /// Find the site file and write what follows from it
+    ApplySite,
+    /// Show the status screen on this terminal
+    Screen {
+        /// Draw a page, for a screen; without it print lines, for a serial port
+        #[arg(long)]
+        page: bool,
+    },
+    /// Do what was asked at the console
+    Obey,
+    /// Whether a partition, such as sda3, lies on the disk that the root came from
+    BesideRoot { partition: String },
+    /// Whether a factory reset was asked for
+    FactoryReset {
+        /// It was done: forget it
+        #[arg(long)]
+        done: bool,
+    },
+    /// Wait until the supervisor serves
+    Healthy,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io::Read, path::Path, process::ExitCode, time::
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
+    appliance,
     args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
     connect, context, doctor, login, print,
@@ -39,6 +40,8 @@ pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
             // These come before there is a supervisor to speak to, or without one.
             Verb::Login(args) => login::run(args, json).await.map(|()| ExitCode::SUCCESS),
             Verb::Context { what } => context::run(what, &place, json).map(|()| ExitCode::SUCCESS),
+            Verb::Box { what } => appliance::run(what).await,
+            Verb::Install { disk, erase } => appliance::install(&disk, erase).map(|()| ExitCode::SUCCESS),
             verb => {
                 let supervisor = context::supervisor(&place)?;
                 Verbs { supervisor, json }.one(verb).await
@@ -116,7 +119,12 @@ impl Verbs {
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config } => return self.doctor(config.as_deref()).await,
             Verb::ResetAdmin => self.reset_admin().await?,
-            Verb::Serve { .. } | Verb::Agent | Verb::Login(_) | Verb::Context { .. } => {
+            Verb::Serve { .. }
+            | Verb::Agent
+            | Verb::Box { .. }
+            | Verb::Install { .. }
+            | Verb::Login(_)
+            | Verb::Context { .. } => {
                 bail!("not a verb of the command line's own")
             }
         }
@@ -155,6 +163,9 @@ impl Verbs {
         ];
         if let Some(code) = &s.own.claim_code {
             pairs.push(("claim code", code.expose().to_owned()));
+        }
+        if let Some(disk) = s.disk {
+            pairs.push(("data", disk));
         }
         if let Some(ca) = s.ca_file {
             pairs.push(("ca file", ca));

@@ -84,7 +84,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
 }
 
 /// RFC 1123 host name, lower-cased, without a trailing dot; leaves room for a label in front.
-fn domain(s: &str) -> Option<String> {
+pub(crate) fn domain(s: &str) -> Option<String> {
     let s = s.strip_suffix('.').unwrap_or(s).to_ascii_lowercase();
     let label = |l: &str| {
         (1..=63).contains(&l.len())

@@ -18,6 +18,7 @@ use crate::{
     catalog::{Catalog, Egress, InstanceType, Transport},
     edge::EdgeHandle,
     link::Registry,
+    machine,
     model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView},
     reconcile,
     route::Router,
@@ -43,6 +44,7 @@ pub(super) struct Parts {
     pub(super) claims: Claims,
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
+    pub(super) state_dir: std::path::PathBuf,
 }
 
 impl Parts {
@@ -126,6 +128,7 @@ impl Backend for Parts {
                 addresses: addresses::of_this_box(),
                 sealed_by: SEALED_BY.into(),
             },
+            disk: machine::storage(&self.state_dir),
         }
     }
 
