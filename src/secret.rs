@@ -17,6 +17,8 @@ use crate::{
 };
 
 const KEY_LEN: usize = 32;
+/// The key among the unit's credentials, on a box that seals it.
+const CREDENTIAL: &str = "berth-box-key";
 
 /// What went wrong with the key or a value. Never holds either.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +53,23 @@ impl std::fmt::Debug for BoxKey {
 }
 
 impl BoxKey {
-    /// Reads `{dir}/box.key`, or makes it (0600, whole or not at all) where there is none.
+    /// Takes the key that systemd unsealed for this unit, where it did. Else reads `{dir}/box.key`, or makes it (0600,
+    /// whole or not at all) where there is none.
     ///
     /// # Errors
     /// [`SecretError`] when the key cannot be read or made, or has another size than a key.
     pub fn load_or_create(dir: &Path) -> Result<Self, SecretError> {
+        if let Some(credentials) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+            let path = Path::new(&credentials).join(CREDENTIAL);
+            if path.exists() {
+                let bytes = fs::read(&path).map_err(|source| SecretError::Key {
+                    what: "read",
+                    path: path.clone(),
+                    source,
+                })?;
+                return Self::from_bytes(bytes, &path);
+            }
+        }
         let path = dir.join("box.key");
         let fail = |what| {
             let path = path.clone();

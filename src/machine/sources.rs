@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use nix::mount::{MsFlags, mount, umount};
@@ -41,6 +42,8 @@ pub(super) fn site_file() -> Found {
     }) {
         return Found { source: "esp", site };
     }
+    // Nothing so far: a seed disk may still be on its way into /dev.
+    let _ = Command::new("/usr/bin/udevadm").args(["settle", "--timeout=10"]).status();
     for label in ["cidata", "CIDATA"] {
         let device = PathBuf::from(format!("/dev/disk/by-label/{label}"));
         if !device.exists() {

@@ -4,11 +4,21 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use super::OWN;
 
-/// `encrypted: …` or `plain: …` for the file system that holds `dir`; `None` on a machine that is not a box of ours,
+/// `encrypted: …`, `plain: …` or `missing: …` for the file system that holds `dir`; `None` on a machine that is not a box of ours,
 /// whose disks are its owner's matter.
 pub fn storage(dir: &Path) -> Option<String> {
     if !Path::new(OWN).exists() {
         return None;
+    }
+    if !Path::new("/dev/berth/data").exists() {
+        return Some(
+            if Path::new("/dev/berth/var").exists() {
+                "missing: the data partition does not open; was the disk moved, or the firmware's Secure Boot changed?"
+            } else {
+                "missing: there is no data partition; the disk needs 16 GB"
+            }
+            .into(),
+        );
     }
     let device = fs::metadata(dir).ok()?.dev();
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
@@ -20,7 +30,7 @@ fn words(kind: &str) -> &'static str {
     if kind.starts_with("CRYPT-LUKS2-") {
         "encrypted: LUKS2, sealed to this machine's TPM"
     } else {
-        "plain: this machine has no TPM 2.0 to seal a key with; whoever takes its disk can read it"
+        "plain: no TPM 2.0 (with UEFI) to seal a key with; whoever takes the disk can read it"
     }
 }
 

@@ -317,9 +317,12 @@ pub(super) fn ip(s: &str) -> Result<IpAddr, String> {
         .map_err(|_| format!("{s:?}: write an address, such as \"192.0.2.1\" or \"fe80::1\""))
 }
 
-/// A list of texts, each read by `read`; `None` when there is no such key.
+/// A list of texts, each read by `read`; `None` when there is none.
 fn each<T>(s: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
     let found = s.strings(key)?;
+    if found.value.is_empty() {
+        return None;
+    }
     let mut out = Vec::new();
     for one in &found.value {
         match read(one) {
