@@ -13,8 +13,8 @@ use super::{MachineError, OWN, failed};
 use crate::site::{self, Seed, Site};
 use crate::strict::{Problem, Problems};
 
-/// Where systemd keeps what SMBIOS or fw_cfg gave.
-const CREDENTIAL: &str = "/run/credentials/@system/berth.site";
+/// What SMBIOS or fw_cfg gave, as systemd hands it to the unit.
+const CREDENTIAL: &str = "berth.site";
 /// The ESP of the disk that this box runs from.
 const ESP: &str = "/dev/berth/esp";
 
@@ -27,8 +27,9 @@ pub(super) struct Found {
 
 /// Looks in every place in its order.
 pub(super) fn site_file() -> Found {
-    if Path::new(CREDENTIAL).exists() {
-        let site = read(Path::new(CREDENTIAL), "berth.site").and_then(|t| site::parse("berth.site", &t));
+    let credential = std::env::var_os("CREDENTIALS_DIRECTORY").map(|d| Path::new(&d).join(CREDENTIAL));
+    if let Some(path) = credential.filter(|p| p.exists()) {
+        let site = read(&path, CREDENTIAL).and_then(|t| site::parse(CREDENTIAL, &t));
         return Found {
             source: "credential",
             site,
@@ -43,7 +44,9 @@ pub(super) fn site_file() -> Found {
         return Found { source: "esp", site };
     }
     // Nothing so far: a seed disk may still be on its way into /dev.
-    let _ = Command::new("/usr/bin/udevadm").args(["settle", "--timeout=10"]).status();
+    let _ = Command::new("/usr/bin/udevadm")
+        .args(["settle", "--timeout=10"])
+        .status();
     for label in ["cidata", "CIDATA"] {
         let device = PathBuf::from(format!("/dev/disk/by-label/{label}"));
         if !device.exists() {
