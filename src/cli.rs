@@ -8,6 +8,7 @@ mod client;
 mod connect;
 mod context;
 mod doctor;
+mod hardening;
 mod key;
 mod login;
 mod print;
