@@ -118,6 +118,7 @@ impl List {
         found: String,
         reason: Option<&'static str>,
     ) {
+        let found = if found.is_empty() { "nothing".to_owned() } else { found };
         self.0.push(Finding {
             reference,
             title,

@@ -307,8 +307,12 @@ impl Machine {
         });
         let (mut qmp, lever) = connected.unwrap_or_else(|| panic!("QEMU does not answer: {}", self.said()));
         if state.is_some() {
-            let resumed = qmp.event("RESUME", patience(120));
-            assert!(resumed.is_some(), "the saved state does not load: {}", self.said());
+            let loaded = wait(patience(120), || {
+                let status = qmp.call("query-status", json!({}))["status"].take();
+                (status != "inmigrate").then_some(())
+            });
+            assert!(loaded.is_some(), "the saved state does not load: {}", self.said());
+            qmp.call("cont", json!({}));
         }
         self.running = Some(Running {
             child,

@@ -185,23 +185,20 @@ const TESTS: [(&str, &str, Test); 24] = [
 
 pub(super) fn check(facts: &Facts, list: &mut List) {
     let all = &facts.containers;
-    for (reference, title, test) in TESTS {
+    // No list of containers is not an empty list.
+    let silent = facts.engine.is_none().then(|| "the engine does not answer".to_owned());
+    let bounded: (&str, &str, Test) = ("berth: bounded logs", "logs have a bound", logs);
+    for (reference, title, test) in TESTS.into_iter().chain([bounded]) {
         // The first container that fails speaks for all of them.
+        let name = |c: &Value| c["Name"].as_str().unwrap_or("?").to_owned();
         let bad = all
             .iter()
-            .find_map(|c| test(c).map(|said| format!("{}: {said}", c["Name"].as_str().unwrap_or("?"))));
+            .find_map(|c| test(c).map(|said| format!("{}: {said}", name(c))));
+        let bad = silent.clone().or(bad);
         let holds = bad.is_none();
         let found = bad.unwrap_or_else(|| format!("{} containers", all.len()));
         list.check(reference, format!("instances: {title}"), holds, found);
     }
-    let bounded = all.iter().find_map(logs);
-    let found = bad_or(bounded.as_ref(), all.len());
-    list.check(
-        "berth: bounded logs",
-        "instances: logs have a bound",
-        bounded.is_none(),
-        found,
-    );
     let reason = "the supervisor asks the server itself, through the agent, and replaces what does not answer";
     list.waive(
         "CIS Docker 5.27",
@@ -210,8 +207,4 @@ pub(super) fn check(facts: &Facts, list: &mut List) {
         "the supervisor's",
         reason,
     );
-}
-
-fn bad_or(bad: Option<&String>, count: usize) -> String {
-    bad.cloned().unwrap_or_else(|| format!("{count} containers"))
 }
