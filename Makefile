@@ -10,7 +10,7 @@ ARCH := $(shell uname -m)
 TARGET := $(ARCH)-unknown-linux-gnu
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help deps build images image image-lock image-try image-check run test bench lint clean
+.PHONY: help deps build images image image-lock image-try image-check qemu-tests run test bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ image-try: ## boot the host image in QEMU and print what came up
 
 image-check: build images ## build the host image twice and compare the root file systems
 	@image-build/check-reproducible
+
+qemu-tests: image ## boot the host image in virtual machines and test it
+	@qemu-tests/run
 
 run: build images ## start a working instance and call it through its HTTPS address; Ctrl-C stops
 	@systemd/run-local $(STATE)

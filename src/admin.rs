@@ -12,7 +12,7 @@
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
-//! | `GET /v1/doctor?json=1` | [`Doctored`] |
+//! | `GET /v1/doctor?json=1&hardening=1` | [`Doctored`] |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
@@ -147,7 +147,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Prometheus text format 0.0.4.
     fn metrics(&self) -> impl Future<Output = String> + Send;
     /// Runs `berth doctor` on the box.
-    fn doctor(&self, json: bool) -> impl Future<Output = Result<Doctored, Refusal>> + Send;
+    fn doctor(&self, json: bool, hardening: bool) -> impl Future<Output = Result<Doctored, Refusal>> + Send;
     /// What a stranger is told.
     fn hello(&self) -> Result<Hello, Refusal>;
     /// Claims the box for whoever asks, if they may.

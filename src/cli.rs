@@ -10,6 +10,7 @@ mod connect;
 mod console;
 mod context;
 mod doctor;
+mod hardening;
 mod key;
 mod login;
 mod print;

@@ -74,10 +74,14 @@ where
                 "this box uses certificate files of yours: their CA is the one to trust",
             ),
         },
-        ["v1", "doctor"] if get => match backend.doctor(pairs(&query).get("json") == Some(&"1")).await {
-            Ok(report) => json(StatusCode::OK, &report),
-            Err(r) => refused(&r),
-        },
+        ["v1", "doctor"] if get => {
+            let asked = pairs(&query);
+            let on = |key| asked.get(key) == Some(&"1");
+            match backend.doctor(on("json"), on("hardening")).await {
+                Ok(report) => json(StatusCode::OK, &report),
+                Err(r) => refused(&r),
+            }
+        }
         ["v1", "instances"] if get => {
             let views = backend.views();
             json(StatusCode::OK, &views.values().collect::<Vec<_>>())

@@ -163,6 +163,9 @@ pub(super) enum Verb {
         /// The supervisor's configuration file
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Check the box's hardening instead: one line for each recommendation of CIS Docker, CIS Debian and KSPP
+        #[arg(long)]
+        hardening: bool,
     },
 }
 

@@ -52,9 +52,12 @@ fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, mend: i
 }
 
 /// Checks everything and prints the report. Status 1 when a check failed; warnings alone are 0.
-pub(super) async fn run(file: Option<&Path>, as_json: bool) -> Result<ExitCode> {
+pub(super) async fn run(file: Option<&Path>, hardening: bool, as_json: bool) -> Result<ExitCode> {
     let mut checks = Vec::new();
     let config = configuration(file, &mut checks);
+    if hardening {
+        return super::hardening::run(&config.docker.socket, as_json).await;
+    }
     types(&config, &mut checks);
     let supervisor: Option<Status> = Supervisor::new(&config.admin_socket()).get("/v1/status").await.ok();
     checks.push(match &supervisor {

@@ -117,7 +117,7 @@ impl Verbs {
             } => self.connect(&id, client, token, path).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
-            Verb::Doctor { config } => return self.doctor(config.as_deref()).await,
+            Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,
             Verb::ResetAdmin => self.reset_admin().await?,
             Verb::Serve { .. }
             | Verb::Agent
@@ -419,14 +419,18 @@ impl Verbs {
     }
 
     /// Here, or on the box that a context means: doctor looks at the machine that it runs on.
-    async fn doctor(&self, config: Option<&Path>) -> Result<ExitCode> {
+    async fn doctor(&self, config: Option<&Path>, hardening: bool) -> Result<ExitCode> {
         if self.supervisor.context().is_none() {
-            return doctor::run(config, self.json).await;
+            return doctor::run(config, hardening, self.json).await;
         }
         if config.is_some() {
             bail!("a box elsewhere reads its own configuration: leave out --config, or add `--context local`");
         }
-        let path = format!("/v1/doctor?json={}", u8::from(self.json));
+        let path = format!(
+            "/v1/doctor?json={}&hardening={}",
+            u8::from(self.json),
+            u8::from(hardening)
+        );
         let report: Doctored = self.supervisor.get(&path).await?;
         print::out(&report.output)?;
         Ok(ExitCode::from(report.status))

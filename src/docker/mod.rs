@@ -3,6 +3,7 @@
 //! given: whose a thing is, the plan has seen to.
 
 mod adapter;
+pub mod inspect;
 mod translate;
 
 use std::{collections::BTreeMap, path::PathBuf};

@@ -140,8 +140,8 @@ impl Backend for Parts {
         exposition::text(self).await
     }
 
-    async fn doctor(&self, json: bool) -> Result<Doctored, Refusal> {
-        self.doctor.look(json).await
+    async fn doctor(&self, json: bool, hardening: bool) -> Result<Doctored, Refusal> {
+        self.doctor.look(json, hardening).await
     }
 
     fn hello(&self) -> Result<Hello, Refusal> {

@@ -19,11 +19,14 @@ pub(super) struct Doctor {
 }
 
 impl Doctor {
-    pub(super) async fn look(&self, json: bool) -> Result<Doctored, Refusal> {
+    pub(super) async fn look(&self, json: bool, hardening: bool) -> Result<Doctored, Refusal> {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(["doctor", "--context", "local"]);
         if json {
             command.arg("--json");
+        }
+        if hardening {
+            command.arg("--hardening");
         }
         if let Some(config) = &self.config {
             command.arg("--config").arg::<&Path>(config);

@@ -1,0 +1,203 @@
+//! A box after its first boot: claimed, with instances that hold data. Made once from the image by the way a user goes,
+//! saved while it runs (disk, firmware variables, memory and devices), and started from there by every test that needs a
+//! working box: seconds in place of a boot.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    image_dir,
+    laptop::Laptop,
+    machine::{Disk, Machine, Setup},
+    mcp::{Address, Instance},
+    say, state_dir,
+};
+
+/// What the first boot left, and what it took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Facts {
+    /// Which image it was.
+    image: String,
+    pub ca: String,
+    pub everything: Instance,
+    /// Holds [`NOTE`] in its graph.
+    pub memory: Instance,
+    pub figures: Figures,
+}
+
+/// Seconds since power-on, and memory in MB; told, never asserted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Figures {
+    pub accelerator: String,
+    pub https: f64,
+    pub up: f64,
+    pub instance: f64,
+    pub memory_total: u64,
+    pub memory_used: u64,
+    pub analyze: String,
+}
+
+pub const NOTE: &str = "the lighthouse keeper counts the ships";
+
+pub struct Claimed {
+    dir: PathBuf,
+    pub facts: Facts,
+}
+
+fn image_id() -> String {
+    fs::read_to_string(image_dir().join("SHA256SUMS")).unwrap()
+}
+
+/// The claimed box, made by the first test that asks.
+pub fn claimed() -> Claimed {
+    // In this process and among the test binaries.
+    static HERE: Mutex<()> = Mutex::new(());
+    let _here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = state_dir().join("claimed");
+    let lock = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(state_dir().join("claimed.lock"))
+        .unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let kept = fs::read(dir.join("facts.json"))
+        .ok()
+        .and_then(|b| serde_json::from_slice::<Facts>(&b).ok());
+    if let Some(facts) = kept.filter(|f| f.image == image_id()) {
+        return Claimed { dir, facts };
+    }
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    let mut m = Machine::boot(Setup::new("first-boot"));
+    let facts = first_boot(&mut m, &dir);
+    say("saving the running box");
+    m.save(&dir.join("memory"));
+    fs::rename(m.disk_file(), dir.join("disk.qcow2")).unwrap();
+    fs::rename(m.dir.join("vars.fd"), dir.join("vars.fd")).unwrap();
+    fs::write(dir.join("facts.json"), serde_json::to_vec_pretty(&facts).unwrap()).unwrap();
+    Claimed { dir, facts }
+}
+
+/// From an empty box to a tool call of an official client.
+fn first_boot(m: &mut Machine, dir: &std::path::Path) -> Facts {
+    let ca_file = dir.join("ca.pem");
+    let up = m.await_up();
+    say(format!("first boot: up after {up:.0} s"));
+    let ca = m.sh("berth ca");
+    fs::write(&ca_file, &ca).unwrap();
+    let address = Address::new(m.port, &ca_file);
+    address.await_answer();
+    let https = m.age();
+    let (memory_total, memory_used) = memory(m);
+    // Claimed with what the box's screen shows; from here on as a person does it who has no way in but the network.
+    let shown = m.berth("status")["box"].take();
+    let text = |key: &str| shown[key].as_str().unwrap_or_else(|| panic!("no {key} in {shown}"));
+    let laptop = Laptop::at(&dir.join("laptop"));
+    laptop.claim(m.port, text("ca_fingerprint"), text("claim_code"));
+    let everything = Instance::made(&laptop.json(&["run", "everything"]));
+    let instance = m.age();
+    say(format!("first boot: an instance runs after {instance:.0} s"));
+    let done = address.official_client(&everything, "ts1", "list-call");
+    assert_eq!(done["ok"], true, "{done}");
+    let memory = Instance::made(&laptop.json(&["run", "memory"]));
+    let session = address.session(&memory);
+    let entity = json!({"entities": [{"name": "lighthouse", "entityType": "place", "observations": [NOTE]}]});
+    session.call("create_entities", entity);
+    m.check();
+    let analyze = m.sh("systemd-analyze time | head -n 1");
+    Facts {
+        image: image_id(),
+        ca,
+        everything,
+        memory,
+        figures: Figures {
+            accelerator: super::qemu::accelerator().to_owned(),
+            https,
+            up,
+            instance,
+            memory_total,
+            memory_used,
+            analyze: analyze.trim().to_owned(),
+        },
+    }
+}
+
+/// Total and used memory of the box, in MB.
+pub fn memory(m: &mut Machine) -> (u64, u64) {
+    let text = m.sh("cat /proc/meminfo");
+    let of = |key: &str| -> u64 {
+        let line = text.lines().find_map(|l| l.strip_prefix(key)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1000
+    };
+    (of("MemTotal:"), of("MemTotal:") - of("MemAvailable:"))
+}
+
+impl Claimed {
+    /// The box as it ran when it was saved, with a disk layer of this machine's own.
+    pub fn resume(&self, name: &str) -> (Machine, Address) {
+        self.resume_with(Setup::new(name))
+    }
+
+    pub fn resume_with(&self, mut setup: Setup) -> (Machine, Address) {
+        if matches!(setup.disk, Disk::Image) {
+            setup.disk = Disk::Above(self.dir.join("disk.qcow2"));
+        }
+        let (mut m, address) = self.prepare(setup);
+        self.start(&mut m);
+        address.await_answer();
+        (m, address)
+    }
+
+    /// A machine like the saved one, not started.
+    pub fn prepare(&self, mut setup: Setup) -> (Machine, Address) {
+        setup.vars = Some(self.dir.join("vars.fd"));
+        let m = Machine::new(setup);
+        let address = Address::new(m.port, &self.dir.join("ca.pem"));
+        (m, address)
+    }
+
+    /// Starts a machine at the moment when the box was saved; its disk must hold what the saved one held.
+    pub fn start(&self, m: &mut Machine) {
+        m.start(Some(&self.dir.join("memory")));
+    }
+
+    /// The administrator's machine, for a box on this port.
+    pub fn laptop(&self, m: &Machine) -> Laptop {
+        Laptop::copy(&self.dir.join("laptop"), &m.dir.join("laptop"), m.port)
+    }
+
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.qcow2")
+    }
+
+    /// Both instances answer with their tokens, and the graph has its note.
+    pub fn holds(&self, address: &Address) {
+        address
+            .session(&self.facts.everything)
+            .echo("still here", super::patience(60));
+        let graph = address.session(&self.facts.memory).call("read_graph", json!({}));
+        assert!(graph.contains(NOTE), "the graph lost its note: {graph}");
+    }
+}
+
+/// The container of an instance: id, process and when it started.
+pub fn container(m: &mut Machine, instance: &Instance) -> String {
+    m.sh(&format!(
+        "docker inspect --format '{{{{.Id}}}} {{{{.State.Pid}}}} {{{{.State.StartedAt}}}}' \
+         $(docker ps -q --no-trunc --filter label=berth.instance={})",
+        instance.id
+    ))
+}
+
+/// One value of `berth show`.
+pub fn state(m: &mut Machine, id: &str) -> Value {
+    m.berth(&format!("show {id}"))
+}

@@ -1,0 +1,6 @@
+//! What booting takes, told as a table: `cargo test --test qemu_performance`. Nothing here asserts a time.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod boot;
