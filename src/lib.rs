@@ -6,7 +6,7 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`screen`] | decisions: text or values in, values out |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`], [`machine`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
@@ -33,7 +33,6 @@ pub mod reconcile;
 pub mod record;
 pub mod route;
 pub mod sched;
-pub mod screen;
 pub mod secret;
 pub mod site;
 pub mod store;
@@ -41,3 +40,4 @@ pub mod strict;
 pub mod supervise;
 pub mod systemd;
 pub mod tls;
+pub mod tty;

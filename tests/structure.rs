@@ -40,8 +40,8 @@ fn without_tests(text: &str) -> &str {
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" => 0,
-        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening" | "site"
-        | "screen" => 1,
+        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
+        | "site" | "tty" => 1,
         "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd" | "machine" => 2,
         "reconcile" | "edge" | "admin" | "agent" => 3,
         "supervise" | "cli" => 4,

@@ -21,7 +21,7 @@ use super::client::Supervisor;
 use crate::{
     machine,
     model::Action,
-    screen::{self, Claim, Dialog, Facts, Request, Supervisor as State},
+    tty::{self, Claim, Dialog, Facts, Request, Supervisor as State},
 };
 
 /// Facts are gathered this often.
@@ -163,7 +163,7 @@ impl Screen {
 
     /// On a serial port: what is new since the last time.
     fn refresh(&mut self) -> Result<()> {
-        let now = screen::lines(&self.facts);
+        let now = tty::lines(&self.facts);
         let new: String = now
             .iter()
             .filter(|l| !self.shown.contains(l))
@@ -190,7 +190,7 @@ impl Screen {
         if !self.page {
             return Ok(());
         }
-        let rows = screen::page(&self.facts, &self.dialog, &self.said, &self.typed);
+        let rows = tty::page(&self.facts, &self.dialog, &self.said, &self.typed);
         let text = format!("\x1b[H{}\x1b[K\x1b[J", rows.join("\x1b[K\n"));
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())?;

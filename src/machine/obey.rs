@@ -8,8 +8,8 @@ use super::{
     sources::{Access, on_esp},
 };
 use crate::{
-    screen::Request,
     site::{self, Output},
+    tty::Request,
 };
 
 /// Leaves a request for [`obey`]. Refused while another one waits.
