@@ -7,9 +7,11 @@
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
 //! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`] | decisions: text or values in, values out |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`screen`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
+//! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
 pub mod admin;
@@ -31,7 +33,9 @@ pub mod reconcile;
 pub mod record;
 pub mod route;
 pub mod sched;
+pub mod screen;
 pub mod secret;
+pub mod shell;
 pub mod store;
 pub mod strict;
 pub mod supervise;

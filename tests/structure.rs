@@ -40,9 +40,9 @@ fn without_tests(text: &str) -> &str {
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" => 0,
-        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" => 1,
+        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "screen" => 1,
         "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd" => 2,
-        "reconcile" | "edge" | "admin" | "agent" => 3,
+        "reconcile" | "edge" | "admin" | "agent" | "shell" => 3,
         "supervise" | "cli" => 4,
         _ => return None,
     })
