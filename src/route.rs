@@ -172,7 +172,7 @@ impl Router {
 
     /// Whether this box answers to the host at all.
     pub fn knows(&self, authority: &str) -> bool {
-        split_port(authority).is_some_and(|(host, _)| self.is_local(host))
+        split_port(authority).is_some_and(|(host, _)| self.is_front(host) || self.is_local(host))
     }
 
     /// The box itself, by name or by address.
@@ -342,7 +342,7 @@ mod tests {
             ("example.org", "/vnc/abc/", Target::UnknownPath),
             ("example.org", "/vnc", Target::UnknownPath),
             ("mcp-abcdefghij.example.org", "/vnc/abcdefghij/", Target::UnknownPath),
-            ("vnc-abc.example.org", "/", Target::UnknownHost),
+            ("vnc-abc.example.org", "/x", Target::UnknownHost),
             ("mcp-abc.example.org", "/mcp", Target::UnknownHost),
             ("mcp-abcdefghij.evil.org", "/mcp", Target::UnknownHost),
             ("evilexample.org", "/mcp", Target::UnknownHost),
