@@ -9,6 +9,8 @@
 //! | `GET /v1/instances/{id or name}` | [`InstanceView`] |
 //! | `GET /v1/instances/{id}/wait?for=settled\|stopped\|gone&ms=N` | [`InstanceView`], or 204 once it is gone, or 408 |
 //! | `GET /v1/instances/{id}/logs?follow=1&tail=N` | `text/plain`, streamed |
+//! | `POST /v1/instances/{id}/screen` | [`ScreenRequest`] in, [`ScreenLink`] out |
+//! | `GET /v1/instances/{id}/screen.png` | `image/png` |
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
@@ -113,6 +115,28 @@ pub struct TypeView {
     pub size: String,
     pub network: String,
     pub volume: Option<String>,
+    /// Whether people can watch it.
+    pub screen: bool,
+}
+
+/// Asks for a link to a screen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScreenRequest {
+    /// Who asks, as the log shall name them.
+    pub by: String,
+    /// For looking only.
+    #[serde(default)]
+    pub view_only: bool,
+}
+
+/// A link to a screen. It opens it once, and holds a secret until then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScreenLink {
+    pub url: Secret,
+    /// The same by path, for networks without wildcard DNS.
+    pub path_url: Secret,
+    pub expires_at: jiff::Timestamp,
 }
 
 /// Which log lines.
@@ -139,6 +163,10 @@ pub trait Backend: Send + Sync + 'static {
         id: InstanceId,
         query: LogQuery,
     ) -> impl Future<Output = Result<mpsc::Receiver<Result<Bytes, String>>, Refusal>> + Send;
+    /// A link that opens the instance's screen.
+    fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal>;
+    /// The instance's screen as PNG.
+    fn screenshot(&self, view: &InstanceView) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
     /// All types.
     fn types(&self) -> Vec<TypeView>;
     fn status(&self) -> impl Future<Output = Status> + Send;

@@ -31,6 +31,46 @@ pub struct InstanceType {
     pub egress: Egress,
     /// Where the instance's own volume is mounted, if it has one.
     pub volume: Option<String>,
+    /// What people may watch of it.
+    pub screen: Option<Screen>,
+    pub sandbox: Sandbox,
+}
+
+/// A screen: one of the services is a display that speaks RFB (RFC 6143) on loopback, without a password: nobody
+/// reaches it but through the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    pub port: u16,
+}
+
+/// What differs from every other container's sandbox. Each value is of a closed set: a type cannot open one further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sandbox {
+    pub seccomp: Seccomp,
+    /// The size of `/tmp`, in MiB; within the memory limit.
+    pub tmp_mib: u32,
+    /// The size of `/dev/shm`, in MiB; within the memory limit.
+    pub shm_mib: u32,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            seccomp: Seccomp::Default,
+            tmp_mib: 64,
+            shm_mib: 64,
+        }
+    }
+}
+
+/// Which system calls a container may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// The engine's own profile.
+    Default,
+    /// The same, and what a browser's own sandbox is made of: user namespaces, and chroot within them.
+    Browser,
 }
 
 /// An image by reference, and by digest where the type pins one.

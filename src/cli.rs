@@ -17,6 +17,7 @@ mod print;
 mod prompt;
 mod remote;
 mod resolve;
+mod screen;
 mod verbs;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
     };
     match args.verb {
         args::Verb::Agent => crate::agent::main(),
+        args::Verb::Shell => crate::shell::main(),
         args::Verb::Serve { config } => crate::supervise::main(config.as_deref()),
         verb => verbs::run(args.place, args.json, verb),
     }

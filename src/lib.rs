@@ -6,10 +6,11 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`] | decisions: text or values in, values out |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`], [`machine`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
+//! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
 pub mod admin;
@@ -33,7 +34,9 @@ pub mod reconcile;
 pub mod record;
 pub mod route;
 pub mod sched;
+pub mod screen;
 pub mod secret;
+pub mod shell;
 pub mod site;
 pub mod store;
 pub mod strict;

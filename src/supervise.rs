@@ -14,6 +14,7 @@ mod backend;
 mod doctor;
 mod exposition;
 mod front;
+mod screen;
 mod watchdog;
 
 use std::{
@@ -229,6 +230,7 @@ impl Built {
                 limits: limits.clone(),
                 allowed_origins: Vec::new(),
                 workers: edge::Workers::HalfTheCores,
+                screens: Arc::new(screen::screens(&reconcile)),
             },
             edge::Listeners {
                 https: vec![self.https],

@@ -204,6 +204,7 @@ impl Bench {
                     url: String::new(),
                     path_url: String::new(),
                 },
+                screen: None,
             }),
         };
         let (handle, task) = reconcile::spawn(deps).unwrap();

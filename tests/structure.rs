@@ -41,9 +41,9 @@ fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" => 0,
         "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
-        | "site" | "tty" => 1,
+        | "site" | "tty" | "screen" => 1,
         "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd" | "machine" => 2,
-        "reconcile" | "edge" | "admin" | "agent" => 3,
+        "reconcile" | "edge" | "admin" | "agent" | "shell" => 3,
         "supervise" | "cli" => 4,
         _ => return None,
     })

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
 use serde::Serialize;
 
-use super::{Backend, LogQuery, MAX_BODY};
+use super::{Backend, LogQuery, MAX_BODY, ScreenRequest};
 use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State};
 
 /// An answer of the admin API.
@@ -92,6 +92,8 @@ where
         },
         ["v1", "instances", one, "wait"] if get => wait(backend, one, &query).await,
         ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
+        ["v1", "instances", one, "screen"] if method == Method::POST => screen_link(backend, via, one, body).await,
+        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
         ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         _ => error(
             StatusCode::NOT_FOUND,
@@ -126,6 +128,42 @@ where
     }
     match backend.submit(action).await {
         Ok(outcome) => json(StatusCode::OK, &outcome),
+        Err(r) => refused(&r),
+    }
+}
+
+async fn screen_link<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, one: &str, body: R) -> Answer
+where
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
+    let asked = body.and_then(|b| serde_json::from_slice::<ScreenRequest>(&b.to_bytes()).map_err(|e| e.to_string()));
+    match asked {
+        Ok(mut asked) => {
+            if via == Via::Network {
+                asked.by = format!("{} (member)", asked.by);
+            }
+            match backend.screen_link(&view, asked) {
+                Ok(link) => json(StatusCode::OK, &link),
+                Err(r) => refused(&r),
+            }
+        }
+        Err(e) => error(
+            StatusCode::BAD_REQUEST,
+            &format!("the body does not ask for a screen: {e}"),
+        ),
+    }
+}
+
+async fn screenshot<B: Backend>(backend: &B, one: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    match backend.screenshot(&view).await {
+        Ok(png) => plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed()),
         Err(r) => refused(&r),
     }
 }

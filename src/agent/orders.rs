@@ -161,6 +161,11 @@ impl Orders {
         self.order.borrow().as_ref().map_or(0, |o| o.mcp.max_message)
     }
 
+    /// Where the display speaks RFB, if there is one.
+    pub(super) fn screen(&self) -> Option<u16> {
+        self.order.borrow().as_ref().and_then(|o| o.screen)
+    }
+
     pub(super) fn stopping(&self) -> bool {
         self.stopping.get()
     }

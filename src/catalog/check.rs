@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use super::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Service, Transport};
+use super::{
+    Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Sandbox, Screen, Seccomp, Service, Transport,
+};
 use crate::{
     model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName},
     strict::{Document, Problem, Problems, Section},
@@ -121,6 +123,12 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
         network
     });
     let volume = root.section("volume").and_then(volume);
+    let screen = root.section("screen").and_then(|mut s| {
+        let port = port(&mut s, "5900");
+        s.finish();
+        port.map(|port| Screen { port })
+    });
+    let sandbox = sandbox(root);
     Some(InstanceType {
         name: name?.value,
         title: title?,
@@ -133,7 +141,29 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
         size: size.map_or(Size::Medium, |s| s.value),
         egress: egress.map_or(Egress::None, |e| e.value),
         volume,
+        screen,
+        sandbox,
     })
+}
+
+fn sandbox(root: &mut Section<'_>) -> Sandbox {
+    let mut sandbox = Sandbox::default();
+    let Some(mut s) = root.section("sandbox") else {
+        return sandbox;
+    };
+    if let Some(seccomp) = s.choice(
+        "seccomp",
+        &[("default", Seccomp::Default), ("browser", Seccomp::Browser)],
+    ) {
+        sandbox.seccomp = seccomp.value;
+    }
+    for (key, place) in [("tmp_mib", &mut sandbox.tmp_mib), ("shm_mib", &mut sandbox.shm_mib)] {
+        if let Some(n) = s.integer(key, 16, 1024) {
+            *place = u32::try_from(n.value).unwrap_or(64);
+        }
+    }
+    s.finish();
+    sandbox
 }
 
 fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String> {
@@ -320,7 +350,7 @@ fn mcp(root: &mut Section<'_>) -> Option<Mcp> {
             })
         }
         Some(false) => {
-            let port = port(&mut s);
+            let port = port(&mut s, "8080");
             let path = path(&mut s);
             port.zip(path).map(|(port, path)| Transport::Http { port, path })
         }
@@ -341,10 +371,10 @@ fn mcp(root: &mut Section<'_>) -> Option<Mcp> {
     })
 }
 
-fn port(s: &mut Section<'_>) -> Option<u16> {
+fn port(s: &mut Section<'_>, usual: &str) -> Option<u16> {
     let found = s.integer("port", 1, 65_535);
     if found.is_none() {
-        s.missing("port", "port = 8080, on the container's loopback");
+        s.missing("port", &format!("port = {usual}, on the container's loopback"));
     }
     found.and_then(|p| u16::try_from(p.value).ok())
 }
@@ -374,7 +404,7 @@ fn health(root: &mut Section<'_>) -> HealthContract {
     };
     if s.choice("kind", &[("mcp", false), ("http", true)])
         .is_some_and(|k| k.value)
-        && let (Some(port), Some(path)) = (port(&mut s), path(&mut s))
+        && let (Some(port), Some(path)) = (port(&mut s, "8080"), path(&mut s))
     {
         contract.kind = HealthKind::Http { port, path };
     }
@@ -446,6 +476,11 @@ interval = "5s"
 network = "internet"
 [volume]
 path = "/data"
+[screen]
+port = 5900
+[sandbox]
+seccomp = "browser"
+tmp_mib = 256
 "#;
 
     #[test]
@@ -461,6 +496,15 @@ path = "/data"
         assert_eq!(t.egress, Egress::Internet);
         assert_eq!(t.volume.as_deref(), Some("/data"));
         assert_eq!(t.health.interval, Duration::from_secs(5));
+        assert_eq!(t.screen, Some(Screen { port: 5900 }));
+        assert_eq!(
+            t.sandbox,
+            Sandbox {
+                seccomp: Seccomp::Browser,
+                tmp_mib: 256,
+                shm_mib: 64
+            }
+        );
     }
 
     /// One mistake at a time: what is replaced in the good type, and what the message must hold.
@@ -511,6 +555,13 @@ path = "/data"
             ),
             ("path = \"/data\"", "path = \"/berth/run\"", "outside /berth"),
             ("path = \"/data\"", "path = \"/da/../ta\"", "absolute path outside"),
+            ("port = 5900", "", "port is missing in [screen]"),
+            (
+                "seccomp = \"browser\"",
+                "seccomp = \"unconfined\"",
+                "\"unconfined\" is none of them",
+            ),
+            ("tmp_mib = 256", "tmp_mib = 9999", "tmp_mib"),
             (
                 "ready = \"port:5900\"",
                 "ready = \"port:0\"",

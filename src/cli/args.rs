@@ -56,6 +56,9 @@ pub(super) enum Verb {
         #[arg(long)]
         erase: bool,
     },
+    /// The MCP server of the type linux-command-line
+    #[command(hide = true)]
+    Shell,
     /// What the supervisor is, and how it does
     Status,
     /// List the instance types, show one, or check a type file
@@ -140,6 +143,19 @@ pub(super) enum Verb {
         token: Option<String>,
         /// Use the address by path, for networks without wildcard DNS
         #[arg(long)]
+        path: bool,
+    },
+    /// Print a link that opens an instance's live screen, or take a picture of it
+    Screen {
+        id: String,
+        /// Write a picture of the screen to this file, or to standard output with -
+        #[arg(long, value_name = "FILE")]
+        png: Option<PathBuf>,
+        /// The link is for looking only, not for taking control
+        #[arg(long, conflicts_with = "png")]
+        view_only: bool,
+        /// Use the address by path, for networks without wildcard DNS
+        #[arg(long, conflicts_with = "png")]
         path: bool,
     },
     /// Make, list and revoke tokens

@@ -8,7 +8,7 @@ use super::{
     appliance,
     args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, doctor, login, print,
+    connect, context, doctor, login, print, screen,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
@@ -115,12 +115,19 @@ impl Verbs {
                 token,
                 path,
             } => self.connect(&id, client, token, path).await?,
+            Verb::Screen {
+                id,
+                png,
+                view_only,
+                path,
+            } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,
             Verb::ResetAdmin => self.reset_admin().await?,
             Verb::Serve { .. }
             | Verb::Agent
+            | Verb::Shell
             | Verb::Box { .. }
             | Verb::Install { .. }
             | Verb::Login(_)
@@ -209,6 +216,7 @@ impl Verbs {
                 ("size", t.size.clone()),
                 ("network", t.network.clone()),
                 ("volume", t.volume.clone().unwrap_or_else(|| "none".into())),
+                ("screen", if t.screen { "yes" } else { "no" }.into()),
             ])?;
         }
         Ok(ExitCode::SUCCESS)
@@ -512,7 +520,7 @@ impl Verbs {
 }
 
 /// An id or a name as a path segment: both are made of characters that need no escaping.
-fn segment(id: &str) -> Result<&str> {
+pub(super) fn segment(id: &str) -> Result<&str> {
     let ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if ok {
         Ok(id)

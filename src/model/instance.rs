@@ -178,6 +178,9 @@ pub struct Endpoint {
 pub struct Endpoints {
     /// The MCP endpoint.
     pub mcp: Endpoint,
+    /// The live screen, where the type has one; `berth screen` makes a link that opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<Endpoint>,
 }
 
 /// An instance as verbs and the admin API print it.

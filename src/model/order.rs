@@ -9,6 +9,7 @@
 //! | `GET /.berth/events` | | `application/x-ndjson`: an [`AgentEvent`] a line, the current status first, kept open |
 //! | `GET /.berth/status` | | [`AgentStatus`] |
 //! | `GET /.berth/health` | | 204, or 503 with a plain-text reason: asks the type's health contract now |
+//! | `GET /.berth/screen`, `Upgrade: rfb` | | 101, then the display's RFB (RFC 6143); 404 without one, 503 while it is down |
 //! | any, `/mcp` | | the MCP endpoint (Streamable HTTP, both eras) |
 //!
 //! The edge maps outside paths to `/mcp` alone, so nobody outside can reach `/.berth/`.
@@ -31,6 +32,9 @@ pub struct StartOrder {
     pub services: Vec<ServiceOrder>,
     pub mcp: McpOrder,
     pub health: HealthOrder,
+    /// Where the display speaks RFB, on loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<u16>,
     /// Added to the environment of every process; wins over the type's own.
     pub env: BTreeMap<String, Secret>,
 }

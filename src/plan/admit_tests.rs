@@ -50,6 +50,8 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         size: Size::Small,
         egress: Egress::Internet,
         volume: Some("/data".into()),
+        screen: None,
+        sandbox: Default::default(),
     }
 }
 

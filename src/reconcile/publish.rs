@@ -50,6 +50,10 @@ impl Task {
             }
         };
         let health = live.map_or(Health::Unknown, |l| l.health);
+        let mut endpoints = (self.endpoints)(&record.id);
+        if record.spec.screen.is_none() {
+            endpoints.screen = None;
+        }
         InstanceView {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -60,7 +64,7 @@ impl Task {
             health,
             image: record.spec.image.reference.clone(),
             created_at: record.created_at,
-            endpoints: (self.endpoints)(&record.id),
+            endpoints,
             reason,
             restarts: live.map_or(0, |l| l.restarts.total),
             token: None,

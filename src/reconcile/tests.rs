@@ -363,6 +363,8 @@ fn a_type() -> InstanceType {
         size: Size::Small,
         egress: Egress::None,
         volume: None,
+        screen: None,
+        sandbox: Default::default(),
     }
 }
 
@@ -402,6 +404,7 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
                 url: format!("https://mcp-{id}.x/mcp"),
                 path_url: format!("https://x/mcp/{id}"),
             },
+            screen: None,
         }),
     };
     let (handle, task) = spawn(deps).unwrap();

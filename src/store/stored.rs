@@ -71,6 +71,20 @@ struct Type {
     size: String,
     egress: String,
     volume: Option<String>,
+    /// The port of its screen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    screen: Option<u16>,
+    /// Left out where it is every container's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sandbox: Option<Sandbox>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sandbox {
+    seccomp: String,
+    tmp_mib: u32,
+    shm_mib: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -143,6 +157,8 @@ words!(processes_word, processes, model::Processes, "process mode", {
     model::Processes::Session => "session", model::Processes::Shared => "shared" });
 words!(egress_word, egress, catalog::Egress, "egress", {
     catalog::Egress::None => "none", catalog::Egress::Internet => "internet" });
+words!(seccomp_word, seccomp, catalog::Seccomp, "seccomp profile", {
+    catalog::Seccomp::Default => "default", catalog::Seccomp::Browser => "browser" });
 
 fn ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
@@ -304,6 +320,12 @@ impl Type {
             size: size_word(t.size),
             egress: egress_word(t.egress),
             volume: t.volume.clone(),
+            screen: t.screen.map(|s| s.port),
+            sandbox: (t.sandbox != catalog::Sandbox::default()).then(|| Sandbox {
+                seccomp: seccomp_word(t.sandbox.seccomp),
+                tmp_mib: t.sandbox.tmp_mib,
+                shm_mib: t.sandbox.shm_mib,
+            }),
         }
     }
 
@@ -352,6 +374,15 @@ impl Type {
             size: size(&self.size)?,
             egress: egress(&self.egress)?,
             volume: self.volume,
+            screen: self.screen.map(|port| catalog::Screen { port }),
+            sandbox: match self.sandbox {
+                None => catalog::Sandbox::default(),
+                Some(s) => catalog::Sandbox {
+                    seccomp: seccomp(&s.seccomp)?,
+                    tmp_mib: s.tmp_mib,
+                    shm_mib: s.shm_mib,
+                },
+            },
         })
     }
 }

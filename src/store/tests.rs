@@ -49,6 +49,8 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         size: model::Size::Small,
         egress: catalog::Egress::None,
         volume: Some("/data".into()),
+        screen: None,
+        sandbox: Default::default(),
     };
     InstanceRecord {
         id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),

@@ -14,7 +14,10 @@ use super::{
     front::{Claims, Kind},
 };
 use crate::{
-    admin::{Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, LogQuery, PageFacts, Status, TypeView},
+    admin::{
+        Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, LogQuery, PageFacts, ScreenLink, ScreenRequest,
+        Status, TypeView,
+    },
     catalog::{Catalog, Egress, InstanceType, Transport},
     edge::EdgeHandle,
     link::Registry,
@@ -95,6 +98,14 @@ impl Backend for Parts {
             }
         });
         Ok(rx)
+    }
+
+    fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal> {
+        self.link_to_screen(view, request)
+    }
+
+    async fn screenshot(&self, view: &InstanceView) -> Result<Vec<u8>, Refusal> {
+        self.picture_of_screen(view).await
     }
 
     fn types(&self) -> Vec<TypeView> {
@@ -184,5 +195,6 @@ fn type_view(t: &InstanceType) -> TypeView {
             Egress::Internet => "internet".into(),
         },
         volume: t.volume.clone(),
+        screen: t.screen.is_some(),
     }
 }

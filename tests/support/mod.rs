@@ -2,6 +2,8 @@
 //! is removed when it is dropped, also when the test panics; nothing else is touched.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod desktop;
+
 use std::{
     ffi::OsStr,
     io::Read,

@@ -105,6 +105,8 @@ impl Workbench {
             size,
             egress,
             volume: volume.map(str::to_owned),
+            screen: None,
+            sandbox: Default::default(),
         }
     }
 
