@@ -13,7 +13,8 @@ mod login;
 mod print;
 mod prompt;
 mod remote;
-mod resolve;
+mod run;
+mod upgrade;
 mod verbs;
 
 use std::process::ExitCode;

@@ -41,8 +41,9 @@ fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" => 0,
         "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" => 1,
-        "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd" => 2,
-        "reconcile" | "edge" | "admin" | "agent" => 3,
+        "store" | "deploy" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd"
+        | "resolve" | "remote" => 2,
+        "reconcile" | "edge" | "admin" | "agent" | "packages" => 3,
         "supervise" | "cli" => 4,
         _ => return None,
     })

@@ -80,7 +80,7 @@ where
         },
         ["v1", "instances"] if get => {
             let views = backend.views();
-            json(StatusCode::OK, &views.values().collect::<Vec<_>>())
+            json(StatusCode::OK, &views.values().map(listed).collect::<Vec<_>>())
         }
         ["v1", "instances", one] if get => match find(backend, one) {
             Some(view) => json(StatusCode::OK, &view),
@@ -88,6 +88,14 @@ where
         },
         ["v1", "instances", one, "wait"] if get => wait(backend, one, &query).await,
         ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
+        ["v1", "instances", one, "deploy"] if get => deploy(backend, one, &query),
+        ["v1", "instances", one, "tools"] if get => match find(backend, one) {
+            Some(view) => match backend.tools(view.id).await {
+                Ok(tools) => json(StatusCode::OK, &tools),
+                Err(why) => error(StatusCode::BAD_GATEWAY, &why),
+            },
+            None => refused(&Refusal::NoInstance((*one).into())),
+        },
         ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         _ => error(
             StatusCode::NOT_FOUND,
@@ -124,6 +132,15 @@ where
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(r) => refused(&r),
     }
+}
+
+/// As a list shows it: without all that a package brought along.
+fn listed(view: &InstanceView) -> InstanceView {
+    let mut view = view.clone();
+    if let Some(package) = &mut view.package {
+        package.tree = std::sync::Arc::default();
+    }
+    view
 }
 
 /// An instance by id, or by a name that only one instance has.
@@ -226,6 +243,22 @@ async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
     }
 }
 
+fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");
+    let frames = futures_util::stream::unfold(backend.deploy_log(&view.id, follow), |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok(Frame::data(piece)), pieces))
+    });
+    plain(
+        StatusCode::OK,
+        "text/plain; charset=utf-8",
+        StreamBody::new(frames).boxed(),
+    )
+}
+
 fn pairs(query: &str) -> BTreeMap<&str, &str> {
     query.split('&').filter_map(|p| p.split_once('=')).collect()
 }
@@ -241,6 +274,7 @@ pub(super) fn refused(r: &Refusal) -> Answer {
             StatusCode::CONFLICT
         }
         Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -3,7 +3,9 @@
 //! given: whose a thing is, the plan has seen to.
 
 mod adapter;
+pub mod tar;
 mod translate;
+mod workshop;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use adapter::{Docker, probe};
+pub use workshop::{Bench, LABEL_BUILD, Said, SeenImage};
 
 use crate::{
     model::BoxId,

@@ -25,6 +25,8 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         title: String::new(),
         description: String::new(),
         homepage: None,
+        kind: crate::catalog::Kind::Fixed,
+        builder: None,
         image: ImageRef {
             reference: image.into(),
             digest: None,
@@ -318,6 +320,7 @@ fn a_container_as_text() {
         env: [("API_KEY".to_owned(), crate::record::Sealed(vec![1]))].into(),
         spec: Arc::new(t),
         failure: None,
+        generic: None,
     };
     let facts = BoxFacts {
         box_id: BoxId::from_random([0xab; 8]),

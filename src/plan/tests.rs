@@ -40,6 +40,7 @@ fn check(case: &str) {
                     },
                     spec: "s1".into(),
                     network: has("network"),
+                    unprepared: has("unprepared"),
                     failed: has("failed"),
                     hold_until: if has("held") { 101 } else { 100 },
                     kick: has("kick"),
@@ -220,7 +221,7 @@ prop_compose! {
         network: bool, failed in proptest::bool::weighted(0.2), kick: bool, rebuild: bool,
         now in prop_oneof![Just(None), Just(Some(5)), Just(Some(20))], settled: bool) -> Want {
         let cpu = Cpu { start: 20, size: 5, now, settled };
-        Want { desired, spec: "s1".into(), network, failed, hold_until: 0, kick, rebuild, link: LinkSeen::Unknown, cpu, busy: false }
+        Want { desired, spec: "s1".into(), network, failed, hold_until: 0, kick, rebuild, link: LinkSeen::Unknown, cpu, busy: false, unprepared: false }
     }
 }
 

@@ -338,6 +338,8 @@ fn a_type() -> InstanceType {
         title: String::new(),
         description: String::new(),
         homepage: None,
+        kind: crate::catalog::Kind::Fixed,
+        builder: None,
         image: ImageRef {
             reference: "berth/echo:1".into(),
             digest: None,
