@@ -255,6 +255,10 @@ impl Verbs {
         if self.json {
             print::json(&view)?;
         } else {
+            // What was installed is long, and `berth show` has it.
+            if let Some(package) = &mut view.package {
+                package.tree = std::sync::Arc::default();
+            }
             print::instance(&view)?;
         }
         if wait.no_wait || view.state == State::Running {

@@ -67,6 +67,9 @@ pub struct EngineInfo {
     pub layer_sizes: bool,
 }
 
+/// The status of what is no process.
+pub const NO_PROCESS: i64 = -1;
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exit {

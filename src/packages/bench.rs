@@ -251,7 +251,8 @@ async fn watched(
             while let Some(end) = pending.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
                 let line: String = String::from_utf8_lossy(&line).trim().chars().take(LINE).collect();
-                if line.is_empty() {
+                // What is new about npm itself concerns nobody here.
+                if line.is_empty() || line.starts_with("npm notice") {
                     continue;
                 }
                 let line = site.redact(&line);
@@ -302,5 +303,6 @@ async fn watched(
 
 /// Whether a line says something about the trouble.
 fn telling(line: &str) -> bool {
-    !line.contains("A complete log of this run") && line != "npm error" && !line.starts_with("npm notice")
+    let empty = line.strip_prefix("npm error").is_some_and(|rest| rest.trim().len() < 4);
+    !line.contains("A complete log of this run") && !empty
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::ports::{Links, Quotas};
 use crate::{
-    docker::{Engine, EngineError, EngineInfo, Exit},
+    docker::{Engine, EngineError, EngineInfo, Exit, NO_PROCESS},
     model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, StartOrder},
     plan::{
         Observed, Orphan, Step, image,
@@ -294,6 +294,9 @@ fn cause(exit: &Exit, words: &str, memory: i64) -> String {
             "it ran out of memory (its size allows {} MiB); remove it and run it with a larger --size",
             memory >> 20
         );
+    }
+    if exit.code == NO_PROCESS && !words.is_empty() {
+        return words.to_owned();
     }
     let mut text = match exit.error.as_str() {
         "" => format!("it exited with status {}", exit.code),

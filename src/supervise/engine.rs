@@ -11,7 +11,7 @@ use futures_util::{
 };
 
 use crate::{
-    docker::{Docker, Engine, EngineError, EngineInfo, Exit},
+    docker::{Docker, Engine, EngineError, EngineInfo, Exit, NO_PROCESS},
     model::BoxId,
     plan::{
         Observed, Owner,
@@ -108,7 +108,7 @@ impl Engine for Both {
     fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit> {
         if Remotes::is_relay(container) {
             return ready(Exit {
-                code: 1,
+                code: NO_PROCESS,
                 ..Exit::default()
             });
         }
