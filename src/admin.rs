@@ -11,6 +11,8 @@
 //! | `GET /v1/instances/{id}/logs?follow=1&tail=N` | `text/plain`, streamed |
 //! | `POST /v1/instances/{id}/screen` | [`ScreenRequest`] in, [`ScreenLink`] out |
 //! | `GET /v1/instances/{id}/screen.png` | `image/png` |
+//! | `GET /v1/instances/{id}/deploy?follow=1` | `text/plain`: the log of its latest deploy, streamed |
+//! | `GET /v1/instances/{id}/tools` | what its server lists as tools now, as MCP gives them |
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
@@ -108,6 +110,11 @@ pub struct TypeView {
     pub title: String,
     pub description: String,
     pub homepage: Option<String>,
+    /// `fixed`, or the kind of a generic type: `npx`, `uvx`, `image`, `remote`.
+    pub kind: String,
+    /// Why the configuration does not allow it, where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     pub image: String,
     pub transport: String,
     /// `session` or `shared` for stdio servers.
@@ -167,6 +174,10 @@ pub trait Backend: Send + Sync + 'static {
     fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal>;
     /// The instance's screen as PNG.
     fn screenshot(&self, view: &InstanceView) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    /// The log of the latest deploy; with `follow`, until it ends.
+    fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes>;
+    /// The tools that the instance's server lists, as MCP gives them.
+    fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
     /// All types.
     fn types(&self) -> Vec<TypeView>;
     fn status(&self) -> impl Future<Output = Status> + Send;

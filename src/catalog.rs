@@ -5,9 +5,11 @@ mod check;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName};
+use crate::model::{HealthKind, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
 
-pub use check::{check_env_key, load_dir, load_file, millis, parse};
+pub use crate::model::Network as Egress;
+
+pub use check::{check_env_key, check_volume, load_dir, load_file, millis, parse};
 
 /// All known types, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +24,11 @@ pub struct InstanceType {
     pub title: String,
     pub description: String,
     pub homepage: Option<String>,
+    pub kind: Kind,
+    /// Of kinds `image` and `remote` there is none until an instance names it.
     pub image: ImageRef,
+    /// The image that packages are installed in, for kinds `npx` and `uvx`.
+    pub builder: Option<String>,
     pub services: Vec<Service>,
     pub mcp: Mcp,
     pub health: HealthContract,
@@ -113,6 +119,11 @@ pub enum Transport {
         port: u16,
         path: String,
     },
+    /// Streamable HTTP somewhere else, reached by the supervisor itself.
+    Remote {
+        url: String,
+        auth: RemoteAuth,
+    },
 }
 
 /// How the supervisor tells that an instance works.
@@ -127,11 +138,30 @@ pub struct HealthContract {
     pub start_timeout: Duration,
 }
 
-/// What an instance may reach outside its container.
+/// Where a type's server comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Egress {
-    /// Loopback only: the container has no network.
-    None,
-    /// A bridge network of its own, shared with nobody.
-    Internet,
+pub enum Kind {
+    /// The type's own image.
+    Fixed,
+    /// A package of npm, installed at the first deploy into an image of its own.
+    Npx,
+    /// A package of PyPI, likewise.
+    Uvx,
+    /// An image that the request names.
+    Image,
+    /// A server elsewhere: there is no container.
+    Remote,
+}
+
+impl Kind {
+    /// The word in a type file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Fixed => "fixed",
+            Kind::Npx => "npx",
+            Kind::Uvx => "uvx",
+            Kind::Image => "image",
+            Kind::Remote => "remote",
+        }
+    }
 }

@@ -16,8 +16,9 @@ mod login;
 mod print;
 mod prompt;
 mod remote;
-mod resolve;
+mod run;
 mod screen;
+mod upgrade;
 mod verbs;
 
 use std::process::ExitCode;

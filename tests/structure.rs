@@ -42,8 +42,9 @@ fn floor(module: &str) -> Option<u8> {
         "model" => 0,
         "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
         | "site" | "tty" | "screen" => 1,
-        "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd" | "machine" => 2,
-        "reconcile" | "edge" | "admin" | "agent" | "shell" => 3,
+        "store" | "deploy" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd"
+        | "machine" | "resolve" | "remote" => 2,
+        "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,
         "supervise" | "cli" => 4,
         _ => return None,
     })

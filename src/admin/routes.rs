@@ -84,7 +84,7 @@ where
         }
         ["v1", "instances"] if get => {
             let views = backend.views();
-            json(StatusCode::OK, &views.values().collect::<Vec<_>>())
+            json(StatusCode::OK, &views.values().map(listed).collect::<Vec<_>>())
         }
         ["v1", "instances", one] if get => match find(backend, one) {
             Some(view) => json(StatusCode::OK, &view),
@@ -94,6 +94,14 @@ where
         ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
         ["v1", "instances", one, "screen"] if method == Method::POST => screen_link(backend, via, one, body).await,
         ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
+        ["v1", "instances", one, "deploy"] if get => deploy(backend, one, &query),
+        ["v1", "instances", one, "tools"] if get => match find(backend, one) {
+            Some(view) => match backend.tools(view.id).await {
+                Ok(tools) => json(StatusCode::OK, &tools),
+                Err(why) => error(StatusCode::BAD_GATEWAY, &why),
+            },
+            None => refused(&Refusal::NoInstance((*one).into())),
+        },
         ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         _ => error(
             StatusCode::NOT_FOUND,
@@ -166,6 +174,15 @@ async fn screenshot<B: Backend>(backend: &B, one: &str) -> Answer {
         Ok(png) => plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed()),
         Err(r) => refused(&r),
     }
+}
+
+/// As a list shows it: without all that a package brought along.
+fn listed(view: &InstanceView) -> InstanceView {
+    let mut view = view.clone();
+    if let Some(package) = &mut view.package {
+        package.tree = std::sync::Arc::default();
+    }
+    view
 }
 
 /// An instance by id, or by a name that only one instance has.
@@ -268,6 +285,22 @@ async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
     }
 }
 
+fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");
+    let frames = futures_util::stream::unfold(backend.deploy_log(&view.id, follow), |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok(Frame::data(piece)), pieces))
+    });
+    plain(
+        StatusCode::OK,
+        "text/plain; charset=utf-8",
+        StreamBody::new(frames).boxed(),
+    )
+}
+
 fn pairs(query: &str) -> BTreeMap<&str, &str> {
     query.split('&').filter_map(|p| p.split_once('=')).collect()
 }
@@ -283,6 +316,7 @@ pub(super) fn refused(r: &Refusal) -> Answer {
             StatusCode::CONFLICT
         }
         Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,

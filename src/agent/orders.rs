@@ -124,6 +124,10 @@ impl Orders {
                 });
                 self.probe_until_ready(order);
             }
+            McpTransport::Remote { .. } => {
+                let why = "a remote server is reached by the supervisor, not from a container".to_owned();
+                self.board.set(AgentState::Failed, Some(why));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
     appliance,
     args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, doctor, login, print, screen,
+    connect, context, doctor, login, print, run, screen,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
@@ -22,9 +22,9 @@ use crate::{
 /// Standard input and `--env-file` may be this long, in bytes.
 const MAX_ENV_FILE: u64 = 1024 * 1024;
 
-struct Verbs {
-    supervisor: Supervisor,
-    json: bool,
+pub(super) struct Verbs {
+    pub(super) supervisor: Supervisor,
+    pub(super) json: bool,
 }
 
 pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
@@ -69,22 +69,18 @@ impl Verbs {
                 size,
                 env,
                 env_file,
+                what,
                 wait,
             } => {
-                let type_name = TypeName::parse(&type_name)?;
-                let env = environment(&env, env_file.as_deref())?;
-                return self
-                    .start_one(
-                        RunRequest {
-                            type_name,
-                            name,
-                            workspace,
-                            size,
-                            env,
-                        },
-                        &wait,
-                    )
-                    .await;
+                let mut request = RunRequest {
+                    name,
+                    workspace,
+                    size,
+                    env: environment(&env, env_file.as_deref())?,
+                    ..RunRequest::of(TypeName::parse(&type_name)?)
+                };
+                run::take(*what, &mut request)?;
+                return self.start_one(request, &wait).await;
             }
             Verb::List => {
                 let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
@@ -102,7 +98,13 @@ impl Verbs {
                     print::instance(&view)?
                 }
             }
-            Verb::Logs { id, follow, tail } => self.logs(&id, follow, tail).await?,
+            Verb::Logs {
+                id,
+                follow,
+                deploy: true,
+                ..
+            } => self.deploy_log(&id, follow).await?,
+            Verb::Logs { id, follow, tail, .. } => self.logs(&id, follow, tail).await?,
             Verb::Stop { id, wait } => return self.change(&id, &wait, "stopped", |id| Action::Stop { id }).await,
             Verb::Start { id, wait } => return self.change(&id, &wait, "settled", |id| Action::Start { id }).await,
             Verb::Recreate { id, wait } => {
@@ -138,7 +140,7 @@ impl Verbs {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn view(&self, id: &str) -> Result<InstanceView> {
+    pub(super) async fn view(&self, id: &str) -> Result<InstanceView> {
         self.supervisor.get(&format!("/v1/instances/{}", segment(id)?)).await
     }
 
@@ -182,8 +184,13 @@ impl Verbs {
     }
 
     async fn types(&self, what: Option<TypesVerb>) -> Result<ExitCode> {
-        if let Some(TypesVerb::Check { file }) = &what {
-            return self.check_type(file);
+        match &what {
+            Some(TypesVerb::Check { file }) => return self.check_type(file),
+            Some(TypesVerb::Pin { id, off }) => return self.pin(id, !off).await,
+            Some(TypesVerb::Upgrade { id, to, yes, timeout }) => {
+                return self.upgrade(id, to.clone(), *yes, *timeout).await;
+            }
+            _ => {}
         }
         let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
         let Some(TypesVerb::Show { name }) = what else {
@@ -210,6 +217,7 @@ impl Verbs {
                 ("title", t.title.clone()),
                 ("what", t.description.clone()),
                 ("homepage", t.homepage.clone().unwrap_or_default()),
+                ("kind", t.kind.clone()),
                 ("image", t.image.clone()),
                 ("transport", t.transport.clone()),
                 ("processes", t.processes.clone().unwrap_or_default()),
@@ -217,6 +225,7 @@ impl Verbs {
                 ("network", t.network.clone()),
                 ("volume", t.volume.clone().unwrap_or_else(|| "none".into())),
                 ("screen", if t.screen { "yes" } else { "no" }.into()),
+                ("allowed", t.refused.clone().unwrap_or_else(|| "yes".into())),
             ])?;
         }
         Ok(ExitCode::SUCCESS)
@@ -255,7 +264,7 @@ impl Verbs {
         if !wait.no_wait {
             let token = view.token.take();
             // The token is shown even when the wait fails: it is valid, and there is no second time.
-            match self.wait(&view.id, "settled", wait).await {
+            match self.wait_watching(&view.id, wait).await {
                 Ok(Some(settled)) => *view = settled,
                 Ok(None) => bail!("instance {} was removed meanwhile", view.id),
                 Err(e) => eprintln!("berth: {e:#}"),
@@ -265,6 +274,10 @@ impl Verbs {
         if self.json {
             print::json(&view)?;
         } else {
+            // What was installed is long, and `berth show` has it.
+            if let Some(package) = &mut view.package {
+                package.tree = std::sync::Arc::default();
+            }
             print::instance(&view)?;
         }
         if wait.no_wait || view.state == State::Running {
@@ -276,7 +289,7 @@ impl Verbs {
         Ok(ExitCode::FAILURE)
     }
 
-    async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
+    pub(super) async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
         let path = format!("/v1/instances/{id}/wait?for={until}&ms=");
         self.supervisor.wait(&path, Duration::from_secs(wait.timeout)).await
     }

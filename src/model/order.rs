@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{RemoteAuth, Secret};
 
 /// Version of this protocol; the agent names it in [`AgentStatus`].
 pub const AGENT_PROTOCOL: u32 = 1;
@@ -102,6 +102,8 @@ pub enum McpTransport {
     },
     /// One of the services speaks Streamable HTTP on loopback: requests are passed on as they are.
     Http { port: u16, path: String },
+    /// Streamable HTTP somewhere else; only the supervisor's own relay takes such an order.
+    Remote { url: String, auth: RemoteAuth },
 }
 
 /// How many server processes a stdio type runs.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     catalog::{InstanceType, Sandbox, Transport},
     model::{HealthOrder, InstanceId, McpOrder, McpTransport, Secret, ServiceOrder, Size, StartOrder, WorkspaceName},
+    record::InstanceRecord,
 };
 
 /// A session whose streams have all closed and that sends nothing for this long has vanished.
@@ -44,6 +45,10 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
                     port: *port,
                     path: path.clone(),
                 },
+                Transport::Remote { url, auth } => McpTransport::Remote {
+                    url: url.clone(),
+                    auth: auth.clone(),
+                },
             },
             max_sessions: t.mcp.max_sessions,
             idle_timeout_ms: ms(t.mcp.idle_timeout),
@@ -59,6 +64,11 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
         screen: t.screen.map(|s| s.port),
         env,
     }
+}
+
+/// [`spec_hash`] of a record as it stands.
+pub fn spec_hash_of(r: &InstanceRecord) -> String {
+    spec_hash(&r.spec, &r.id, &r.workspace, r.size, r.generation)
 }
 
 /// The hash of everything that makes up this run of the instance. `generation` is part of it, so that `recreate`

@@ -161,7 +161,11 @@ pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: Pat
     labels.insert(LABEL_TYPE.to_owned(), record.type_name().to_string());
     labels.insert(LABEL_SPEC.to_owned(), record.spec_hash.clone());
     ContainerSpec {
-        image: image_reference(&record.spec.image.reference, record.spec.image.digest.as_deref()),
+        image: match record.generic.as_ref().and_then(|g| g.resolved.as_ref()) {
+            // The very bytes that were installed or fetched, whatever their name means by now.
+            Some(resolved) => resolved.image_id.clone(),
+            None => image_reference(&record.spec.image.reference, record.spec.image.digest.as_deref()),
+        },
         labels,
         user: USER.to_owned(),
         entrypoint: vec!["/berth/bin/berth".to_owned(), "agent".to_owned()],

@@ -15,6 +15,8 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         title: "Everything".into(),
         description: "All of it".into(),
         homepage: None,
+        kind: crate::catalog::Kind::Fixed,
+        builder: None,
         image: catalog::ImageRef {
             reference: "berth/mcp-everything:2026.8.31".into(),
             digest: None,
@@ -64,6 +66,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         env: [("API_KEY".to_owned(), Sealed(vec![1, 2, 0xff]))].into(),
         spec: Arc::new(spec),
         failure: Some("exited with status 1".into()),
+        generic: None,
     }
 }
 

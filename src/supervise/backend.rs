@@ -12,6 +12,7 @@ use super::{
     doctor::Doctor,
     exposition,
     front::{Claims, Kind},
+    tools,
 };
 use crate::{
     admin::{
@@ -19,10 +20,13 @@ use crate::{
         Status, TypeView,
     },
     catalog::{Catalog, Egress, InstanceType, Transport},
+    config::Allow,
+    deploy::Deploys,
     edge::EdgeHandle,
     link::Registry,
     machine,
-    model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    model::{Action, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
+    plan::generic,
     reconcile,
     route::Router,
     tls::{self, Certificates},
@@ -40,6 +44,8 @@ pub(super) struct Parts {
     pub(super) catalog: ArcSwap<Catalog>,
     /// Why the type files as they are now are not in use.
     pub(super) catalog_trouble: ArcSwapOption<String>,
+    pub(super) allow: Allow,
+    pub(super) deploys: Deploys,
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
     pub(super) router: Arc<Router>,
@@ -108,8 +114,37 @@ impl Backend for Parts {
         self.picture_of_screen(view).await
     }
 
+    fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes> {
+        let mut pieces = self.deploys.read(id, follow);
+        let (tx, rx) = mpsc::channel(LOG_QUEUE);
+        // Ends with the deploy, or with its reader.
+        tokio::spawn(async move {
+            loop {
+                let piece = tokio::select! {
+                    piece = pieces.next() => piece,
+                    () = tx.closed() => return,
+                };
+                let Some(piece) = piece else { return };
+                if tx.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        rx
+    }
+
+    async fn tools(&self, id: InstanceId) -> Result<serde_json::Value, String> {
+        match self.links.get(id.as_str()).filter(|l| l.state() == State::Running) {
+            Some(link) => tools::list(&link).await,
+            None => Err(format!("{id} does not run: its server cannot be asked")),
+        }
+    }
+
     fn types(&self) -> Vec<TypeView> {
-        self.catalog.load().types.values().map(|t| type_view(t)).collect()
+        let refused = |t: &InstanceType| generic::check_type(&self.allow, &t.name, t.kind).err();
+        let catalog = self.catalog.load();
+        let types = catalog.types.values();
+        types.map(|t| type_view(t, refused(t).map(|r| r.to_string()))).collect()
     }
 
     async fn status(&self) -> Status {
@@ -176,16 +211,18 @@ impl Backend for Parts {
     }
 }
 
-fn type_view(t: &InstanceType) -> TypeView {
+fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
     let (transport, processes) = match &t.mcp.transport {
         Transport::Stdio { processes, .. } => ("stdio", Some(format!("{processes:?}").to_lowercase())),
-        Transport::Http { .. } => ("http", None),
+        Transport::Http { .. } | Transport::Remote { .. } => ("http", None),
     };
     TypeView {
         name: t.name.to_string(),
         title: t.title.clone(),
         description: t.description.clone(),
         homepage: t.homepage.clone(),
+        kind: t.kind.as_str().to_owned(),
+        refused,
         image: t.image.reference.clone(),
         transport: transport.into(),
         processes,

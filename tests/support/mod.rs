@@ -320,6 +320,12 @@ impl Appliance {
         all
     }
 
+    /// Images that were made for this box's instances.
+    pub fn built_images(&self) -> Vec<String> {
+        let filter = format!("label=berth.box={}", self.box_id);
+        self.docker_lines(&["images", "-q", "--no-trunc", "--filter", &filter])
+    }
+
     /// `docker inspect` of an instance's container.
     pub fn inspect(&self, id: &str) -> Value {
         let out = self.docker(&["inspect", &self.container_of(id)]);
@@ -341,6 +347,7 @@ impl Drop for Appliance {
             (vec!["ps", "-aq"], vec!["rm", "-f", "-v"]),
             (vec!["network", "ls", "-q"], vec!["network", "rm"]),
             (vec!["volume", "ls", "-q"], vec!["volume", "rm", "-f"]),
+            (vec!["images", "-q"], vec!["rmi", "-f"]),
         ] {
             let mut args = list;
             args.extend(["--filter", &filter]);

@@ -80,6 +80,8 @@ impl Workbench {
             title: String::new(),
             description: String::new(),
             homepage: None,
+            kind: berth::catalog::Kind::Fixed,
+            builder: None,
             image: ImageRef {
                 reference: self.image.clone(),
                 digest: None,
