@@ -6,7 +6,7 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`] | decisions: text or values in, values out |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
@@ -25,6 +25,7 @@ pub mod deploy;
 pub mod docker;
 pub mod edge;
 pub mod hardening;
+pub mod import;
 pub mod link;
 pub mod machine;
 pub mod mcp;
