@@ -124,6 +124,9 @@ pub struct TypeView {
     pub volume: Option<String>,
     /// Whether people can watch it.
     pub screen: bool,
+    /// Which packages it stands in for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<crate::import::Rules>,
 }
 
 /// Asks for a link to a screen.

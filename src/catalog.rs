@@ -5,6 +5,7 @@ mod check;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use crate::import::Rules;
 use crate::model::{HealthKind, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
 
 pub use crate::model::Network as Egress;
@@ -40,6 +41,8 @@ pub struct InstanceType {
     /// What people may watch of it.
     pub screen: Option<Screen>,
     pub sandbox: Sandbox,
+    /// Which packages of the registries it stands in for when they are brought over.
+    pub import: Rules,
 }
 
 /// A screen: one of the services is a display that speaks RFB (RFC 6143) on loopback, without a password: nobody

@@ -5,6 +5,7 @@
 
 mod appliance;
 mod args;
+mod bring;
 mod client;
 mod connect;
 mod console;

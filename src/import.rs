@@ -22,6 +22,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 pub use clients::read_client;
 pub use docker::read_command_line;
 pub use registry::read_server_json;
@@ -123,7 +125,7 @@ pub enum Registry {
 }
 
 impl Registry {
-    /// As in a type's `replaces`: `npm:…`, `pypi:…`, `oci:…`.
+    /// As in a type's `import.packages`: `npm:…`, `pypi:…`, `oci:…`.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Npm => "npm",
@@ -144,13 +146,20 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub type_name: String,
+    pub rules: Rules,
+}
+
+/// What a type says of the packages that it stands in for: `[import]` in its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rules {
     /// `npm:NAME`, `pypi:NAME`, `oci:NAME`.
-    pub replaces: Vec<String>,
-    /// What its command line said and the type takes as variables, by position.
+    pub packages: Vec<String>,
+    /// What their command lines say and the type takes as variables, by position.
     pub arguments: Vec<String>,
-    /// The type has no use for arguments (a path of the laptop, say).
-    pub ignores_arguments: bool,
-    /// The package's variable -> the type's credential.
+    /// The type has no use for further arguments (paths of the laptop, say).
+    pub ignore_arguments: bool,
+    /// A package's variable -> the type's.
     pub variables: BTreeMap<String, String>,
 }
 
@@ -337,8 +346,8 @@ fn of_package(
     planned: &mut Planned,
 ) -> (Target, Vec<Text>) {
     let full = format!("{}:{}", package.registry.prefix(), package.name);
-    if let Some(known) = known.iter().find(|k| k.replaces.contains(&full)) {
-        if known.ignores_arguments || package.args.len() <= known.arguments.len() {
+    if let Some(known) = known.iter().find(|k| k.rules.packages.contains(&full)) {
+        if known.rules.ignore_arguments || package.args.len() <= known.rules.arguments.len() {
             return of_catalog(package, known, env, planned);
         }
         planned.notes.push(format!(
@@ -392,17 +401,17 @@ fn of_catalog(
             known.type_name
         ));
     }
-    for (from, to) in &known.variables {
+    for (from, to) in &known.rules.variables {
         if let Some(value) = env.remove(from) {
             env.insert(to.clone(), value);
         }
     }
-    if known.ignores_arguments && package.args.len() > known.arguments.len() {
+    if known.rules.ignore_arguments && package.args.len() > known.rules.arguments.len() {
         planned.notes.push(
             "its arguments are paths of that machine and are left out: the instance has a volume of its own".into(),
         );
     }
-    for (key, arg) in known.arguments.iter().zip(package.args) {
+    for (key, arg) in known.rules.arguments.iter().zip(package.args) {
         env.entry(key.clone()).or_insert(arg);
     }
     let target = Target::Catalog {

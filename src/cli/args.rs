@@ -163,6 +163,8 @@ pub(super) enum Verb {
         #[arg(long, conflicts_with = "png")]
         path: bool,
     },
+    /// Bring over what a laptop runs: a client's configuration, a server.json of the MCP registry, a docker run line
+    Import(Box<Bring>),
     /// Make, list and revoke tokens
     Token {
         #[command(subcommand)]
@@ -212,6 +214,46 @@ pub(super) enum BoxVerb {
     },
     /// Wait until the supervisor serves
     Healthy,
+}
+
+/// What is brought over, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Bring {
+    /// The file; - reads standard input
+    #[arg(required_unless_present = "command", conflicts_with = "command")]
+    pub(super) file: Option<PathBuf>,
+    /// Only the server of this name; again for several
+    #[arg(long, value_name = "NAME")]
+    pub(super) only: Vec<String>,
+    /// The workspace that the instances belong to
+    #[arg(long)]
+    pub(super) workspace: Option<WorkspaceName>,
+    /// Do what the plan says, without asking
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Write the client's configuration back, pointing at Berth; what was there stays beside it
+    #[arg(long)]
+    pub(super) write: bool,
+    /// Write it here instead
+    #[arg(long, value_name = "FILE", requires = "write")]
+    pub(super) output: Option<PathBuf>,
+    /// Whose configuration it is, where the file's name does not say
+    #[arg(long, value_enum)]
+    pub(super) client: Option<Client>,
+    /// Use the addresses by path, for networks without wildcard DNS
+    #[arg(long)]
+    pub(super) path: bool,
+    /// A value for ${KEY} or for an input of that name; KEY alone takes it from this shell's
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) env: Vec<String>,
+    /// Read such KEY=VALUE lines from a file, or from standard input with -
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+    /// In place of a file: docker run …
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(super) command: Vec<String>,
 }
 
 /// What a generic type is to run.

@@ -57,7 +57,11 @@ impl Verbs {
             } else if runs > 0 {
                 eprintln!("nothing was done; --yes does it");
             }
-            return Ok(if runs == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+            return Ok(if runs == 0 {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            });
         }
         let brought = self.run_all(&plan, &import, &bring).await?;
         self.tell(&plan, &import, &brought, &bring).await?;
@@ -145,7 +149,8 @@ impl Verbs {
     async fn write_back(&self, file: &str, text: &str, brought: &[Brought], bring: &Bring) -> Result<()> {
         let client = match bring.client {
             Some(client) => client,
-            None => client_of(file).ok_or_else(|| anyhow!("whose configuration {file} is cannot be told: name it with --client"))?,
+            None => client_of(file)
+                .ok_or_else(|| anyhow!("whose configuration {file} is cannot be told: name it with --client"))?,
         };
         let ca_file = self.ca_file().await?;
         let mut by = BTreeMap::new();
@@ -165,8 +170,14 @@ impl Verbs {
         let target = bring.output.clone().unwrap_or_else(|| PathBuf::from(file));
         if target.exists() {
             let kept = beside(&target, ".before-berth");
-            save(&kept, &std::fs::read(&target).with_context(|| format!("{} cannot be read", target.display()))?)?;
-            eprintln!("{} keeps what was there; it holds the old secrets: remove it when all works", kept.display());
+            save(
+                &kept,
+                &std::fs::read(&target).with_context(|| format!("{} cannot be read", target.display()))?,
+            )?;
+            eprintln!(
+                "{} keeps what was there; it holds the old secrets: remove it when all works",
+                kept.display()
+            );
         }
         save(&target, written.as_bytes())?;
         eprintln!("{} points at Berth now, with a token for each server", target.display());
@@ -197,13 +208,9 @@ fn read(bring: &Bring) -> Result<(String, String)> {
 }
 
 fn known(t: &TypeView) -> Option<Known> {
-    let rules = t.import.as_ref()?;
     Some(Known {
         type_name: t.name.clone(),
-        replaces: rules.replaces.clone(),
-        arguments: rules.arguments.clone(),
-        ignores_arguments: rules.ignores_arguments,
-        variables: rules.variables.clone(),
+        rules: t.import.clone()?,
     })
 }
 
@@ -259,17 +266,30 @@ fn describe(d: &Deploy, import: &Import) -> String {
             let mut what = url.shown(false);
             for (name, value) in headers {
                 let secret = import::is_secret(name, value, &import.questions);
-                what += &format!(", {name}: {}", if secret { "a secret, will be sealed".into() } else { value.shown(false) });
+                what += &format!(
+                    ", {name}: {}",
+                    if secret {
+                        "a secret, will be sealed".into()
+                    } else {
+                        value.shown(false)
+                    }
+                );
             }
             what
         }
     };
     let args: Vec<String> = d.args.iter().map(|a| a.shown(false)).collect();
-    format!("type {} {what} {}", d.target.type_name(), args.join(" ")).trim_end().to_owned()
+    format!("type {} {what} {}", d.target.type_name(), args.join(" "))
+        .trim_end()
+        .to_owned()
 }
 
 fn as_json(p: &Planned, import: &Import) -> Value {
-    let refused: Vec<Value> = p.refused.iter().map(|r| json!({ "what": r.what, "why": r.why })).collect();
+    let refused: Vec<Value> = p
+        .refused
+        .iter()
+        .map(|r| json!({ "what": r.what, "why": r.why }))
+        .collect();
     let deploy = p.deploy.as_ref().map(|d| {
         let secrets: Vec<&String> = d
             .env
@@ -305,7 +325,11 @@ fn answers(plan: &[Planned], import: &Import, bring: &Bring) -> Result<Answers> 
         })
         .collect();
     for name in texts.iter().flat_map(|t| t.variables()) {
-        if let Some(value) = given.get(name).cloned().or_else(|| std::env::var(name).ok().map(Secret::new)) {
+        if let Some(value) = given
+            .get(name)
+            .cloned()
+            .or_else(|| std::env::var(name).ok().map(Secret::new))
+        {
             answers.env.insert(name.to_owned(), value);
         }
     }
@@ -374,9 +398,21 @@ fn request(p: &Planned, d: &Deploy, answers: &Answers, workspace: Option<&Worksp
     };
     request.source = match &d.target {
         Target::Catalog { .. } => None,
-        Target::Npx { package: name, version, bin } => Some(Source::Npx(package(name, version, bin))),
-        Target::Uvx { package: name, version, bin } => Some(Source::Uvx(package(name, version, bin))),
-        Target::Image { reference, entrypoint, http } => Some(Source::Image(ImageSource {
+        Target::Npx {
+            package: name,
+            version,
+            bin,
+        } => Some(Source::Npx(package(name, version, bin))),
+        Target::Uvx {
+            package: name,
+            version,
+            bin,
+        } => Some(Source::Uvx(package(name, version, bin))),
+        Target::Image {
+            reference,
+            entrypoint,
+            http,
+        } => Some(Source::Image(ImageSource {
             image: reference.clone(),
             command: entrypoint.iter().cloned().collect(),
             args: args.clone(),

@@ -123,6 +123,7 @@ impl Verbs {
                 view_only,
                 path,
             } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
+            Verb::Import(bring) => return self.bring(*bring).await,
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,
@@ -387,7 +388,6 @@ impl Verbs {
 
     async fn connect(&self, id: &str, client: Client, token: Option<String>, by_path: bool) -> Result<()> {
         let view = self.view(id).await?;
-        let status: Status = self.supervisor.get("/v1/status").await?;
         let token = match token {
             Some(t) => Secret::new(t),
             None => {
@@ -400,11 +400,7 @@ impl Verbs {
                 .token
             }
         };
-        // The box names a path of its own; with a context, the CA lies on this machine.
-        let ca_file = match self.supervisor.context() {
-            Some(name) if status.ca_file.is_some() => context::ca_file(name).map(|f| f.display().to_string()),
-            _ => status.ca_file,
-        };
+        let ca_file = self.ca_file().await?;
         let endpoint = &view.endpoints.mcp;
         let target = connect::Target {
             name: view.name.as_str(),
@@ -417,6 +413,16 @@ impl Verbs {
             eprint!("{}", connect::advice(client, &target));
         }
         Ok(())
+    }
+
+    /// The CA's file on this machine, where clients must be told to trust it.
+    pub(super) async fn ca_file(&self) -> Result<Option<String>> {
+        let status: Status = self.supervisor.get("/v1/status").await?;
+        // The box names a path of its own; with a context, the CA lies on this machine.
+        Ok(match self.supervisor.context() {
+            Some(name) if status.ca_file.is_some() => context::ca_file(name).map(|f| f.display().to_string()),
+            _ => status.ca_file,
+        })
     }
 
     async fn create_token(
@@ -544,7 +550,7 @@ pub(super) fn segment(id: &str) -> Result<&str> {
     }
 }
 
-fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String, Secret>> {
+pub(super) fn environment(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<String, Secret>> {
     let mut env = BTreeMap::new();
     let mut add = |key: &str, value: String| {
         catalog::check_env_key(key).map_err(|e| anyhow!(e))?;

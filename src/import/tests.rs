@@ -8,10 +8,12 @@ use crate::model::Secret;
 fn known() -> Vec<Known> {
     let known = |type_name: &str, replaces: &[&str], arguments: &[&str], ignores: bool| Known {
         type_name: type_name.into(),
-        replaces: replaces.iter().map(|s| (*s).into()).collect(),
-        arguments: arguments.iter().map(|s| (*s).into()).collect(),
-        ignores_arguments: ignores,
-        variables: BTreeMap::from([("GITHUB_TOKEN".into(), "GITHUB_PERSONAL_ACCESS_TOKEN".into())]),
+        rules: Rules {
+            packages: replaces.iter().map(|s| (*s).into()).collect(),
+            arguments: arguments.iter().map(|s| (*s).into()).collect(),
+            ignore_arguments: ignores,
+            variables: BTreeMap::from([("GITHUB_TOKEN".into(), "GITHUB_PERSONAL_ACCESS_TOKEN".into())]),
+        },
     };
     vec![
         known(

@@ -54,6 +54,7 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         volume: Some("/data".into()),
         screen: None,
         sandbox: Default::default(),
+        import: Default::default(),
     }
 }
 

@@ -407,6 +407,7 @@ fn a_type() -> InstanceType {
         volume: None,
         screen: None,
         sandbox: Default::default(),
+        import: Default::default(),
     }
 }
 

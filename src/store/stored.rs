@@ -404,6 +404,7 @@ impl Type {
             egress: egress(&self.egress)?,
             volume: self.volume,
             screen: self.screen.map(|port| catalog::Screen { port }),
+            import: Default::default(),
             sandbox: match self.sandbox {
                 None => catalog::Sandbox::default(),
                 Some(s) => catalog::Sandbox {

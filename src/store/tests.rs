@@ -53,6 +53,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         volume: Some("/data".into()),
         screen: None,
         sandbox: Default::default(),
+        import: Default::default(),
     };
     InstanceRecord {
         id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),

@@ -233,5 +233,6 @@ fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
         },
         volume: t.volume.clone(),
         screen: t.screen.is_some(),
+        import: (!t.import.packages.is_empty()).then(|| t.import.clone()),
     }
 }

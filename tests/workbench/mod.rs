@@ -109,6 +109,7 @@ impl Workbench {
             volume: volume.map(str::to_owned),
             screen: None,
             sandbox: Default::default(),
+            import: Default::default(),
         }
     }
 
