@@ -9,6 +9,7 @@
 //! | `GET /v1/instances/{id or name}` | [`InstanceView`] |
 //! | `GET /v1/instances/{id}/wait?for=settled\|stopped\|gone&ms=N` | [`InstanceView`], or 204 once it is gone, or 408 |
 //! | `GET /v1/instances/{id}/logs?follow=1&tail=N` | `text/plain`, streamed |
+//! | `GET /v1/instances/{id or name}/credentials` | array of [`CredentialView`], never a value |
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
@@ -18,7 +19,8 @@
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
 //! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
 //!
-//! Errors are `{"error": "what went wrong and what to do"}`. This module decides nothing: a [`Backend`] does.
+//! Errors are `{"error": "what went wrong and what to do"}`; where credentials are missing or of the wrong form, arrays
+//! `missing` and `wrong` of [`Credential`] beside it. This module decides nothing: a [`Backend`] does.
 
 mod claim;
 mod listen;
@@ -38,7 +40,9 @@ pub use routes::{Answer, Via};
 
 use http::Request;
 
-use crate::model::{Action, InstanceId, InstanceView, Outcome, Refusal, Secret, TokenView};
+use crate::model::{
+    Action, Credential, CredentialView, InstanceId, InstanceView, MemberName, Outcome, Refusal, Secret, TokenView,
+};
 
 /// A request's body may be this long, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -110,6 +114,9 @@ pub struct TypeView {
     pub size: String,
     pub network: String,
     pub volume: Option<String>,
+    /// What has to be given before it runs.
+    #[serde(default)]
+    pub credentials: Vec<Credential>,
 }
 
 /// Which log lines.
@@ -130,6 +137,8 @@ pub trait Backend: Send + Sync + 'static {
     fn changed(&self) -> watch::Receiver<u64>;
     /// All tokens.
     fn tokens(&self) -> impl Future<Output = Result<Vec<TokenView>, Refusal>> + Send;
+    /// The variables of an instance, without their values.
+    fn credentials(&self, id: InstanceId) -> impl Future<Output = Result<Vec<CredentialView>, Refusal>> + Send;
     /// An instance's log; the channel ends with it.
     fn logs(
         &self,
@@ -161,6 +170,8 @@ pub async fn network<B: Backend>(backend: &B, request: Request<Bytes>, path: &st
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         via: Via::Network,
+        // A box has one member: its administrator.
+        who: MemberName::admin().to_string(),
     };
     routes::answer(backend, asked, http_body_util::Full::new(body)).await
 }

@@ -2,12 +2,14 @@
 //! contract. Strict: an unknown key, a wrong unit or a missing image is a problem with file, line and advice.
 
 mod check;
+mod credential;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName};
+use crate::model::{Credential, HealthKind, Processes, Ready, RestartPolicy, Size, TypeName};
 
 pub use check::{check_env_key, load_dir, load_file, millis, parse};
+pub use credential::fits;
 
 /// All known types, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct InstanceType {
     pub egress: Egress,
     /// Where the instance's own volume is mounted, if it has one.
     pub volume: Option<String>,
+    /// What has to be given before it runs.
+    pub credentials: Vec<Credential>,
 }
 
 /// An image by reference, and by digest where the type pins one.

@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod connect;
 mod context;
+mod credential;
 mod doctor;
 mod key;
 mod login;

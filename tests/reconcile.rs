@@ -101,6 +101,7 @@ impl Links for Sockets {
             version: String::new(),
             state: AgentState::Ready,
             spec: Some(order.spec.clone()),
+            revision: order.revision,
             reason: None,
             services: vec![],
             sessions: 0,
@@ -219,6 +220,7 @@ impl Supervisor {
             workspace: None,
             size: None,
             env: BTreeMap::new(),
+            by: String::new(),
         };
         match self.handle.submit(Action::Run(request)).await.unwrap() {
             Outcome::Instance(view) => view.id,

@@ -24,6 +24,8 @@ mod orders;
 mod process;
 mod proxy;
 mod reap;
+mod redact;
+mod renew;
 mod serve;
 mod services;
 mod slot;
@@ -47,6 +49,9 @@ const LAST_WORD: Duration = Duration::from_millis(700);
 /// Runs the agent until it is told to stop (status 0) or cannot run (status 1).
 pub fn main() -> ExitCode {
     crate::sched::batch();
+    if let Err(e) = crate::coredump::forbid() {
+        journal::say("agent", &format!("core dumps could not be forbidden: {e}"));
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

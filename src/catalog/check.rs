@@ -121,6 +121,7 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
         network
     });
     let volume = root.section("volume").and_then(volume);
+    let credentials = super::credential::read(root);
     Some(InstanceType {
         name: name?.value,
         title: title?,
@@ -133,10 +134,11 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
         size: size.map_or(Size::Medium, |s| s.value),
         egress: egress.map_or(Egress::None, |e| e.value),
         volume,
+        credentials,
     })
 }
 
-fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String> {
+pub(super) fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String> {
     let found = s.string(key);
     match &found {
         Some(f) if f.value.trim().is_empty() => s.wrong(f, format!("{key} is empty: write {want}")),

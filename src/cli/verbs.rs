@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, io::Read, path::Path, process::ExitCode, time::
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
+    args::{Client, CredentialVerb, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, doctor, login, print,
+    connect, context, credential, doctor, login, print,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
@@ -69,7 +69,9 @@ impl Verbs {
                 wait,
             } => {
                 let type_name = TypeName::parse(&type_name)?;
-                let env = environment(&env, env_file.as_deref())?;
+                credential::wipe_arguments(&env);
+                let mut env = environment(&env, env_file.as_deref())?;
+                credential::ask_missing(&self.supervisor, &type_name, &mut env).await?;
                 return self
                     .start_one(
                         RunRequest {
@@ -78,6 +80,7 @@ impl Verbs {
                             workspace,
                             size,
                             env,
+                            by: String::new(),
                         },
                         &wait,
                     )
@@ -113,6 +116,7 @@ impl Verbs {
                 path,
             } => self.connect(&id, client, token, path).await?,
             Verb::Token { what } => self.token(what).await?,
+            Verb::Credential { what } => return self.credential(what).await,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config } => return self.doctor(config.as_deref()).await,
             Verb::ResetAdmin => self.reset_admin().await?,
@@ -198,6 +202,7 @@ impl Verbs {
                 ("size", t.size.clone()),
                 ("network", t.network.clone()),
                 ("volume", t.volume.clone().unwrap_or_else(|| "none".into())),
+                ("credentials", credential::describe(&t.credentials)),
             ])?;
         }
         Ok(ExitCode::SUCCESS)
@@ -260,6 +265,33 @@ impl Verbs {
     async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
         let path = format!("/v1/instances/{id}/wait?for={until}&ms=");
         self.supervisor.wait(&path, Duration::from_secs(wait.timeout)).await
+    }
+
+    async fn credential(&self, what: CredentialVerb) -> Result<ExitCode> {
+        let (CredentialVerb::Set { id, .. } | CredentialVerb::List { id } | CredentialVerb::Unset { id, .. }) = &what;
+        let view = self.view(id).await?;
+        let (action, wait) = match what {
+            CredentialVerb::List { .. } => {
+                credential::list(&self.supervisor, &view, self.json).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            CredentialVerb::Set { key, wait, .. } => (credential::set(&self.supervisor, &view, key).await?, wait),
+            CredentialVerb::Unset { key, wait, .. } => (
+                Action::UnsetCredential {
+                    id: view.id.clone(),
+                    key,
+                },
+                wait,
+            ),
+        };
+        // A stopped instance stays so; the others are started anew with what they have now.
+        let until = if view.state == State::Stopped {
+            "stopped"
+        } else {
+            "settled"
+        };
+        self.change(&[view.id.to_string()], &wait, until, |_| action.clone())
+            .await
     }
 
     /// The same for each of several instances; all are asked before any is waited for, and one failure does not

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{image, order};
+use super::{credentials, image, order};
 use crate::{
     catalog::{Catalog, InstanceType},
     model::{
         Action, Desired, InstanceId, InstanceName, MemberName, Refusal, Role, RunRequest, Secret, Subject, TokenId,
         TypeName, WorkspaceName,
     },
-    record::{InstanceRecord, MemberRecord, TokenRecord},
+    record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord},
 };
 
 const ENV_VARIABLES: usize = 64;
@@ -42,6 +42,11 @@ pub enum Decision {
     },
     /// The record as it shall be from now on.
     Update(Box<InstanceRecord>),
+    /// The same, with other values in the server's environment: one still to be sealed, or one fewer.
+    Credential {
+        record: Box<InstanceRecord>,
+        value: Option<(String, Secret)>,
+    },
     CreateToken {
         subject: Subject,
         name: String,
@@ -77,6 +82,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
         }
         Action::Start { id } => {
             let mut record = live(book, &id)?.clone();
+            credentials::kept(&record.spec, &record)?;
             record.desired = Desired::Running;
             record.failure = None;
             record.generation += 1;
@@ -85,6 +91,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
         Action::Recreate { id } => {
             let mut record = live(book, &id)?.clone();
             record.spec = known_type(book, record.type_name())?;
+            credentials::kept(&record.spec, &record)?;
             record.desired = Desired::Running;
             record.failure = None;
             record.generation += 1;
@@ -100,6 +107,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             record.desired = Desired::Removed;
             // What is sealed is of no more use to anybody.
             record.env.clear();
+            record.marks = Marks::default();
             Ok(Decision::Update(Box::new(record)))
         }
         Action::CreateToken {
@@ -125,6 +133,8 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken(id.to_string())),
         },
+        Action::SetCredential { id, key, value, by } => credentials::set(book, &id, key, value, by),
+        Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
     }
 }
 
@@ -133,7 +143,7 @@ fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refu
     record.ok_or_else(|| Refusal::NoInstance(id.to_string()))
 }
 
-fn live<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
+pub(super) fn live<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
     match find(book, id)? {
         record if record.desired == Desired::Removed => Err(Refusal::Removing(id.clone())),
         record => Ok(record),
@@ -164,7 +174,8 @@ fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Ref
 
 fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision, Refusal> {
     let spec = known_type(book, &request.type_name)?;
-    check_env(&request.env)?;
+    check_env(&request.env, std::iter::empty())?;
+    credentials::given(&spec, &request.env)?;
     if book.instances.len() >= book.max_instances {
         return Err(Refusal::Full {
             what: "instances",
@@ -202,6 +213,14 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
         generation: 1,
         created_at: book.now,
         env: BTreeMap::new(),
+        marks: Marks {
+            revision: 0,
+            set: request
+                .env
+                .keys()
+                .map(|k| (k.clone(), mark(&request.by, book.now)))
+                .collect(),
+        },
         spec,
         failure: None,
     };
@@ -235,10 +254,19 @@ fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeName) -> Resul
     Err(Refusal::Invalid("give it a name with --name".to_owned()))
 }
 
-fn check_env(env: &BTreeMap<String, Secret>) -> Result<(), Refusal> {
+fn mark(by: &str, at: jiff::Timestamp) -> Mark {
+    Mark { at, by: by.to_owned() }
+}
+
+/// Whether these variables may be given to an instance that has those `others` already.
+pub(super) fn check_env<'a>(
+    env: &BTreeMap<String, Secret>,
+    others: impl Iterator<Item = &'a String>,
+) -> Result<(), Refusal> {
     let refuse = |text: String| Err(Refusal::Invalid(text));
-    if env.len() > ENV_VARIABLES {
-        return refuse(format!("{} variables given; {ENV_VARIABLES} at most", env.len()));
+    let count = env.len() + others.filter(|k| !env.contains_key(*k)).count();
+    if count > ENV_VARIABLES {
+        return refuse(format!("{count} variables; {ENV_VARIABLES} at most"));
     }
     let mut total = 0;
     for (name, value) in env {

@@ -50,6 +50,7 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         size: Size::Small,
         egress: Egress::Internet,
         volume: Some("/data".into()),
+        credentials: vec![],
     }
 }
 
@@ -186,6 +187,7 @@ fn action(what: &Try) -> Option<Action> {
             workspace: workspace.map(|w| WorkspaceName::parse(w).unwrap()),
             size: None,
             env: BTreeMap::new(),
+            by: String::new(),
         }),
         Try::Stop(n) => Action::Stop { id: id(*n) },
         Try::Start(n) => Action::Start { id: id(*n) },
@@ -261,7 +263,7 @@ proptest! {
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
                 Ok(Decision::Claim { .. } | Decision::ResetAdmin) => unreachable!("not tried here"),
-                Ok(Decision::Already(_)) | Err(_) => {}
+                Ok(Decision::Already(_) | Decision::Credential { .. }) | Err(_) => {}
             }
         }
     }
@@ -295,6 +297,7 @@ fn bad_environments_are_refused_without_quoting_values() {
             workspace: None,
             size: None,
             env: [(name.to_owned(), Secret::new(value))].into(),
+            by: String::new(),
         };
         let refusal = admit(&book, Action::Run(request), id(0)).unwrap_err();
         assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal:?}");
@@ -316,6 +319,7 @@ fn a_container_as_text() {
         spec_hash: "5f".into(),
         created_at: jiff::Timestamp::UNIX_EPOCH,
         env: [("API_KEY".to_owned(), crate::record::Sealed(vec![1]))].into(),
+        marks: crate::record::Marks::default(),
         spec: Arc::new(t),
         failure: None,
     };

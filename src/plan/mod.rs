@@ -13,6 +13,7 @@
 //! ```
 
 pub mod admit;
+mod credentials;
 pub mod image;
 pub mod order;
 pub mod quota;

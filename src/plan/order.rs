@@ -57,6 +57,7 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
             timeout_ms: ms(t.health.timeout),
         },
         env,
+        revision: 0,
     }
 }
 

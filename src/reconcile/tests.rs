@@ -99,6 +99,7 @@ impl World {
             version: "0".into(),
             state,
             spec,
+            revision: 0,
             reason: reason.map(str::to_owned),
             services: vec![],
             sessions: 0,
@@ -363,6 +364,7 @@ fn a_type() -> InstanceType {
         size: Size::Small,
         egress: Egress::None,
         volume: None,
+        credentials: vec![],
     }
 }
 
@@ -427,6 +429,7 @@ impl Bench {
             workspace: None,
             size: None,
             env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
+            by: String::new(),
         };
         match self.handle.submit(Action::Run(request)).await.unwrap() {
             Outcome::Instance(view) => *view,
@@ -646,6 +649,7 @@ async fn actions_are_refused_with_words_and_change_nothing() {
         workspace: None,
         size: None,
         env: BTreeMap::new(),
+        by: String::new(),
     };
     let refused = bench.handle.submit(Action::Run(request.clone())).await;
     assert!(matches!(refused, Err(Refusal::Full { limit: 2, .. })), "{refused:?}");

@@ -18,14 +18,11 @@ use crate::{
     catalog::{Catalog, Egress, InstanceType, Transport},
     edge::EdgeHandle,
     link::Registry,
-    model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    model::{Action, CredentialView, InstanceId, InstanceView, Outcome, Refusal, TokenView},
     reconcile,
     route::Router,
     tls::{self, Certificates},
 };
-
-/// What seals values at rest.
-const SEALED_BY: &str = "key file keys/box.key in the state folder, readable by root only";
 
 /// Pieces of a log that wait for a slow reader.
 const LOG_QUEUE: usize = 32;
@@ -43,6 +40,8 @@ pub(super) struct Parts {
     pub(super) claims: Claims,
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
+    /// What the key that seals values is kept with.
+    pub(super) sealing: String,
 }
 
 impl Parts {
@@ -74,6 +73,10 @@ impl Backend for Parts {
 
     async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
         self.reconcile.tokens().await
+    }
+
+    async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
+        self.reconcile.credentials(id).await
     }
 
     async fn logs(&self, id: InstanceId, query: LogQuery) -> Result<mpsc::Receiver<Result<Bytes, String>>, Refusal> {
@@ -116,7 +119,7 @@ impl Backend for Parts {
             certificate_sha256: self.certificates.fingerprint(),
             ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
             notes: self.notes(),
-            sealing: SEALED_BY.into(),
+            sealing: self.sealing.clone(),
             own: BoxStatus {
                 version: env!("CARGO_PKG_VERSION").into(),
                 claimed: snapshot.claimed,
@@ -124,7 +127,7 @@ impl Backend for Parts {
                 claim_code: self.claims.code().filter(|_| !snapshot.claimed),
                 ca_fingerprint: tls::colons(&self.certificates.anchor()),
                 addresses: addresses::of_this_box(),
-                sealed_by: SEALED_BY.into(),
+                sealed_by: self.sealing.clone(),
             },
         }
     }
@@ -181,5 +184,6 @@ fn type_view(t: &InstanceType) -> TypeView {
             Egress::Internet => "internet".into(),
         },
         volume: t.volume.clone(),
+        credentials: t.credentials.clone(),
     }
 }

@@ -105,6 +105,7 @@ impl Workbench {
             size,
             egress,
             volume: volume.map(str::to_owned),
+            credentials: vec![],
         }
     }
 
