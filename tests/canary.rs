@@ -30,8 +30,16 @@ impl Canary {
         let value = format!("key-{what}-{tail}");
         let mut forms = vec![
             value.as_bytes().to_vec(),
-            value.bytes().map(|b| format!("{b:02x}")).collect::<String>().into_bytes(),
-            value.bytes().map(|b| format!("{b:02X}")).collect::<String>().into_bytes(),
+            value
+                .bytes()
+                .map(|b| format!("{b:02x}"))
+                .collect::<String>()
+                .into_bytes(),
+            value
+                .bytes()
+                .map(|b| format!("{b:02X}"))
+                .collect::<String>()
+                .into_bytes(),
             value.bytes().rev().collect(),
         ];
         // Base64, wherever it begins in a longer text: less what its neighbours share.
@@ -64,7 +72,9 @@ impl Found {
     fn look_below(&mut self, canaries: &[&Canary], folder: &Path) -> usize {
         let (mut todo, mut files) = (vec![folder.to_owned()], 0);
         while let Some(path) = todo.pop() {
-            let Ok(entries) = std::fs::read_dir(&path) else { continue };
+            let Ok(entries) = std::fs::read_dir(&path) else {
+                continue;
+            };
             for path in entries.filter_map(|e| e.ok().map(|e| e.path())) {
                 let Ok(kind) = std::fs::symlink_metadata(&path).map(|m| m.file_type()) else {
                     continue;
@@ -101,7 +111,8 @@ struct Said(Vec<(String, Vec<u8>)>);
 impl Said {
     fn verb(&mut self, a: &Appliance, args: &[&str], input: &str) -> bool {
         let out = a.piped(args, input);
-        self.0.push((format!("berth {}", args.join(" ")), [out.stdout, out.stderr].concat()));
+        self.0
+            .push((format!("berth {}", args.join(" ")), [out.stdout, out.stderr].concat()));
         out.status.success()
     }
 
@@ -149,12 +160,28 @@ fn every_verb(a: &Appliance, i: &Instance, said: &mut Said, site: &str) {
         // What is refused must not repeat it either.
         assert!(!verb(&["credential", "set", id, "SITE"], site));
         assert!(!verb(&["credential", "set", id, "BAD-NAME"], site));
-        assert!(!verb(&["run", "fixture-secret", "--env-file", "-"], &format!("SITE={site}\n")));
-        assert!(!verb(&["run", "fixture-secret", "--env-file", "-"], &format!("{site}\n")));
-        assert!(!verb(&["run", "no-such-type", "--env-file", "-"], &format!("API_KEY={site}\n")));
+        assert!(!verb(
+            &["run", "fixture-secret", "--env-file", "-"],
+            &format!("SITE={site}\n")
+        ));
+        assert!(!verb(
+            &["run", "fixture-secret", "--env-file", "-"],
+            &format!("{site}\n")
+        ));
+        assert!(!verb(
+            &["run", "no-such-type", "--env-file", "-"],
+            &format!("API_KEY={site}\n")
+        ));
     }
     let one = format!("/v1/instances/{id}");
-    for path in ["/v1/status", "/v1/types", "/v1/instances", "/v1/tokens", "/metrics", &one] {
+    for path in [
+        "/v1/status",
+        "/v1/types",
+        "/v1/instances",
+        "/v1/tokens",
+        "/metrics",
+        &one,
+    ] {
         said.get(a, path);
     }
     said.get(a, &format!("{one}/credentials"));
@@ -166,10 +193,18 @@ fn containers(a: &Appliance, canaries: &[&Canary], found: &mut Found) {
     let root = a.docker_lines(&["info", "--format", "{{ .DockerRootDir }}"]).remove(0);
     for container in a.containers() {
         let folder = PathBuf::from(&root).join("containers").join(&container);
-        assert!(found.look_below(canaries, &folder) > 3, "{} is searched", folder.display());
+        assert!(
+            found.look_below(canaries, &folder) > 3,
+            "{} is searched",
+            folder.display()
+        );
         for args in [&["inspect"][..], &["logs"], &["diff"], &["top"]] {
             let out = a.docker(&[args, &[container.as_str()]].concat());
-            found.look(canaries, &format!("docker {args:?}"), &[out.stdout, out.stderr].concat());
+            found.look(
+                canaries,
+                &format!("docker {args:?}"),
+                &[out.stdout, out.stderr].concat(),
+            );
         }
         let layers = a.docker_lines(&["inspect", "--format", "{{ .GraphDriver.Data.UpperDir }}", &container]);
         found.look_below(canaries, Path::new(&layers[0]));
@@ -208,18 +243,34 @@ fn no_canary_is_anywhere_but_in_the_servers_own_process() {
 
     // A server that fails, and says with what.
     let env = format!("API_KEY={}\n", failing.value);
-    assert!(!said.verb(&a, &["run", "fixture-secret", "--name", "failing", "--env-file", "-", "--json"], &env));
-    let view: Value = serde_json::from_slice(
-        said.0.last().unwrap().1.split(|b| *b == b'\n').next().unwrap(),
-    )
-    .unwrap_or_else(|_| a.show("failing"));
+    assert!(!said.verb(
+        &a,
+        &[
+            "run",
+            "fixture-secret",
+            "--name",
+            "failing",
+            "--env-file",
+            "-",
+            "--json"
+        ],
+        &env
+    ));
+    let view: Value = serde_json::from_slice(said.0.last().unwrap().1.split(|b| *b == b'\n').next().unwrap())
+        .unwrap_or_else(|_| a.show("failing"));
     assert_eq!(view["state"], "failed");
-    assert!(view["reason"].as_str().unwrap().contains("the key *** is not accepted"), "{view}");
+    assert!(
+        view["reason"].as_str().unwrap().contains("the key *** is not accepted"),
+        "{view}"
+    );
     assert!(said.verb(&a, &["logs", "failing"], "") && said.verb(&a, &["show", "failing"], ""));
 
     let log = a.cli(&["logs", &i.id]);
     for words in ["the key is ***!", "basic ***", "bearer ***", "hex ***"].map(|w| w.split("***").next().unwrap()) {
-        assert!(log.contains(words), "the server's own words are there, {words:?}: {log}");
+        assert!(
+            log.contains(words),
+            "the server's own words are there, {words:?}: {log}"
+        );
     }
     let mut found = Found::default();
     for (what, output) in &said.0 {
@@ -265,7 +316,9 @@ fn a_value_on_the_command_line_is_wiped_from_the_process_list() {
     let pair = format!("API_KEY={}", canary.value);
     let mut child = a.command(&["run", "fixture-secret", "--env", &pair]).spawn().unwrap();
     let line = || std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
-    wait_for("the command line is wiped", MINUTE, || memchr::memmem::find(&line(), b"API_KEY=****").is_some());
+    wait_for("the command line is wiped", MINUTE, || {
+        memchr::memmem::find(&line(), b"API_KEY=****").is_some()
+    });
     assert!(!canary.is_in(&line()));
     assert!(child.wait().unwrap().success());
 }

@@ -20,7 +20,11 @@ const OTHER: &str = "key-33334444-second";
 fn seen(a: &Appliance, i: &Instance, key: &str) -> Value {
     let session = a.open(i);
     let about = a.call(i, &session, "about", &json!({}));
-    let about = about.lines().find_map(|l| l.strip_prefix("data: ")).unwrap_or(&about).to_owned();
+    let about = about
+        .lines()
+        .find_map(|l| l.strip_prefix("data: "))
+        .unwrap_or(&about)
+        .to_owned();
     let about: Value = serde_json::from_str(&about).unwrap();
     let text = about["result"]["content"][0]["text"].as_str().unwrap();
     serde_json::from_str::<Value>(text).unwrap()["environment"][key].clone()
@@ -29,7 +33,13 @@ fn seen(a: &Appliance, i: &Instance, key: &str) -> Value {
 /// POSTs an action to the admin API; status and body.
 fn act(a: &Appliance, action: &Value) -> (u16, Value) {
     let out = Command::new("curl")
-        .args(["--silent", "--show-error", "--write-out", "\n%{http_code}", "--unix-socket"])
+        .args([
+            "--silent",
+            "--show-error",
+            "--write-out",
+            "\n%{http_code}",
+            "--unix-socket",
+        ])
         .arg(a.socket())
         .args(["-d", &action.to_string(), "http://berth/v1/actions"])
         .output()
@@ -56,9 +66,18 @@ fn what_is_required_is_named_before_anything_is_made() {
     let env = json!({ "API_KEY": "hunter2hunter2", "SITE": "UPPER" });
     let (status, body) = act(&a, &json!({ "action": "run", "type": "fixture-secret", "env": env }));
     assert_eq!(status, 422, "{body}");
-    assert_eq!((&body["wrong"][0]["key"], &body["wrong"][1]["key"]), (&json!("API_KEY"), &json!("SITE")));
-    assert!(!body.to_string().contains("hunter2") && !body.to_string().contains("UPPER"), "{body}");
-    let out = a.piped(&["run", "fixture-secret", "--env-file", "-"], "API_KEY=hunter2hunter2\n");
+    assert_eq!(
+        (&body["wrong"][0]["key"], &body["wrong"][1]["key"]),
+        (&json!("API_KEY"), &json!("SITE"))
+    );
+    assert!(
+        !body.to_string().contains("hunter2") && !body.to_string().contains("UPPER"),
+        "{body}"
+    );
+    let out = a.piped(
+        &["run", "fixture-secret", "--env-file", "-"],
+        "API_KEY=hunter2hunter2\n",
+    );
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("key-[a-z0-9-]") && !said.contains("hunter2"), "{said}");
     assert_eq!(a.json(&["list"]), json!([]));
@@ -81,7 +100,12 @@ fn a_change_restarts_the_server_in_its_container() {
     assert_eq!(a.container_of(&i.id), container, "the container is kept");
     assert_eq!(a.inspect(&i.id)["State"]["StartedAt"], began, "and was not restarted");
     assert_eq!(a.show(&i.id)["restarts"], 0, "what was asked for is no failure");
-    let ended = a.post(&i.url, &i.token, r#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#, &["-H", &session]);
+    let ended = a.post(
+        &i.url,
+        &i.token,
+        r#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#,
+        &["-H", &session],
+    );
     assert_eq!(ended.status, 404, "sessions end: {}", ended.body);
 
     let list = a.json(&["credential", "list", &i.id]);
@@ -111,7 +135,10 @@ fn a_change_restarts_the_server_in_its_container() {
     a.cli(&["stop", &i.id]);
     a.cli(&["credential", "unset", &i.id, "API_KEY"]);
     let said = a.cli_fails(1, &["start", &i.id]);
-    assert!(said.contains("Ask the drawer") && said.contains("credential set"), "{said}");
+    assert!(
+        said.contains("Ask the drawer") && said.contains("credential set"),
+        "{said}"
+    );
     assert!(a.cli_fails(1, &["recreate", &i.id]).contains("API_KEY"));
     assert!(a.piped(&["credential", "set", &i.id, "API_KEY"], KEY).status.success());
     assert_eq!(a.show(&i.id)["state"], "stopped", "a stopped instance stays so");
@@ -128,7 +155,10 @@ fn a_wrong_value_fails_with_the_servers_words_and_the_right_one_mends_it() {
     let view: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(view["state"], "failed", "{view}");
     let reason = view["reason"].as_str().unwrap();
-    assert!(reason.contains("the key *** is not accepted"), "its last words, which had no line end: {reason}");
+    assert!(
+        reason.contains("the key *** is not accepted"),
+        "its last words, which had no line end: {reason}"
+    );
     let i = view["id"].as_str().unwrap();
     let out = a.piped(&["credential", "set", i, "API_KEY"], KEY);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -139,7 +169,10 @@ fn a_wrong_value_fails_with_the_servers_words_and_the_right_one_mends_it() {
     assert_eq!(out.status.code(), Some(1));
     assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(said.contains("is not accepted") && !said.contains("key-wrong-again"), "{said}");
+    assert!(
+        said.contains("is not accepted") && !said.contains("key-wrong-again"),
+        "{said}"
+    );
 }
 
 /// What was acknowledged is true after the supervisor was killed: the new one hands it over.
@@ -168,11 +201,19 @@ fn services_get_the_new_values_too() {
         let top = a.docker_lines(&["top", &a.container_of(&i.id), "-eo", "pid"]);
         let pids = top.iter().filter_map(|l| l.trim().parse::<u32>().ok());
         pids.filter_map(|p| std::fs::read_to_string(format!("/proc/{p}/environ")).ok())
-            .flat_map(|e| e.split('\0').filter_map(|v| v.strip_prefix("TOKEN=").map(str::to_owned)).collect::<Vec<_>>())
+            .flat_map(|e| {
+                e.split('\0')
+                    .filter_map(|v| v.strip_prefix("TOKEN=").map(str::to_owned))
+                    .collect::<Vec<_>>()
+            })
             .collect::<Vec<_>>()
     };
     assert_eq!(values(), ["first-value"], "one process has it: not the agent");
-    assert!(a.piped(&["credential", "set", &i.id, "TOKEN"], "second-value").status.success());
+    assert!(
+        a.piped(&["credential", "set", &i.id, "TOKEN"], "second-value")
+            .status
+            .success()
+    );
     assert_eq!(values(), ["second-value"]);
     assert_eq!(a.show(&i.id)["restarts"], 0);
 }
@@ -204,7 +245,10 @@ fn a_terminal_is_asked_and_shows_nothing() {
     assert!(first.contains("Test key: Ask the drawer of straws for one."), "{first}");
     keyboard.write_all(b"hunter2hunter2\n").unwrap();
     let again = until("API_KEY: ");
-    assert!(again.contains("not of the form") && !again.contains("hunter2"), "{again}");
+    assert!(
+        again.contains("not of the form") && !again.contains("hunter2"),
+        "{again}"
+    );
     keyboard.write_all(format!("{KEY}\n").as_bytes()).unwrap();
     let rest = until("token");
     assert!(!rest.contains(KEY), "{rest}");

@@ -38,6 +38,8 @@ pub(super) fn say(name: &str, text: &str) {
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     lines: RefCell<VecDeque<String>>,
+    /// The last line that names an error, and how many came after it: a stack may be longer than what is kept.
+    error: RefCell<Option<(String, usize)>>,
     ended: Cell<bool>,
     end: Notify,
 }
@@ -45,7 +47,16 @@ pub(super) struct LastWords {
 impl LastWords {
     /// The lines, joined.
     pub(super) fn text(&self) -> String {
-        self.lines.borrow().iter().cloned().collect::<Vec<_>>().join(" | ")
+        let lines = self.lines.borrow();
+        let error = self.error.borrow();
+        let lost = error
+            .iter()
+            .filter(|(_, after)| *after >= lines.len())
+            .map(|(line, _)| line);
+        lost.chain(lines.iter())
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" | ")
     }
 
     /// Waits until the child's stderr has ended.
@@ -63,7 +74,14 @@ impl LastWords {
         if lines.len() == WORDS {
             lines.pop_front();
         }
-        lines.push_back(line.trim_end().chars().take(WORD_LEN).collect());
+        let word: String = line.trim_end().chars().take(WORD_LEN).collect();
+        let mut error = self.error.borrow_mut();
+        if word.contains("rror:") && !word.starts_with(char::is_whitespace) {
+            *error = Some((word.clone(), 0));
+        } else if let Some((_, after)) = &mut *error {
+            *after += 1;
+        }
+        lines.push_back(word);
     }
 }
 
@@ -102,4 +120,23 @@ pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Rc<Patterns>, 
         words.ended.set(true);
         words.end.notify_waiters();
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_not_lost_behind_its_stack() {
+        let words = LastWords::default();
+        words.add("starting");
+        words.add("Fatal error: password authentication failed");
+        assert_eq!(words.text(), "starting | Fatal error: password authentication failed");
+        for n in 0..WORDS {
+            words.add(&format!("    at step {n}"));
+        }
+        let text = words.text();
+        assert!(text.starts_with("Fatal error: password"), "{text}");
+        assert!(text.ends_with("at step 19") && !text.contains("starting"), "{text}");
+    }
 }

@@ -220,7 +220,10 @@ impl Appliance {
     /// Runs a verb with something on its standard input.
     pub fn piped(&self, args: &[&str], input: &str) -> Output {
         let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // One that refuses before it reads is no failure of the test's own.
         let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
@@ -231,7 +234,11 @@ impl Appliance {
     pub fn run_with(&self, type_name: &str, env: &str) -> Instance {
         let out = self.piped(&["run", type_name, "--env-file", "-", "--json"], env);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.success(), "berth run {type_name}: {said}\n{}", tail(&self.log(), 40));
+        assert!(
+            out.status.success(),
+            "berth run {type_name}: {said}\n{}",
+            tail(&self.log(), 40)
+        );
         Instance::from(&serde_json::from_slice(&out.stdout).unwrap())
     }
 
