@@ -430,7 +430,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn from(v: &Value) -> Self {
+    pub fn from(v: &Value) -> Self {
         let text = |p: &str| {
             v.pointer(p)
                 .and_then(Value::as_str)
