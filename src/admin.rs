@@ -13,6 +13,7 @@
 //! | `GET /v1/instances/{id}/screen.png` | `image/png` |
 //! | `GET /v1/instances/{id}/deploy?follow=1` | `text/plain`: the log of its latest deploy, streamed |
 //! | `GET /v1/instances/{id}/tools` | what its server lists as tools now, as MCP gives them |
+//! | `GET /v1/instances/{id or name}/credentials` | array of [`CredentialView`], never a value |
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
@@ -22,7 +23,8 @@
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
 //! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
 //!
-//! Errors are `{"error": "what went wrong and what to do"}`. This module decides nothing: a [`Backend`] does.
+//! Errors are `{"error": "what went wrong and what to do"}`; where credentials are missing or of the wrong form, arrays
+//! `missing` and `wrong` of [`Credential`] beside it. This module decides nothing: a [`Backend`] does.
 
 mod claim;
 mod listen;
@@ -42,7 +44,9 @@ pub use routes::{Answer, Via};
 
 use http::Request;
 
-use crate::model::{Action, InstanceId, InstanceView, Outcome, Refusal, Secret, TokenView};
+use crate::model::{
+    Action, Credential, CredentialView, InstanceId, InstanceView, MemberName, Outcome, Refusal, Secret, TokenView,
+};
 
 /// A request's body may be this long, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -127,6 +131,9 @@ pub struct TypeView {
     /// Which packages it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<crate::import::Rules>,
+    /// What has to be given before it runs.
+    #[serde(default)]
+    pub credentials: Vec<Credential>,
 }
 
 /// Asks for a link to a screen.
@@ -167,6 +174,8 @@ pub trait Backend: Send + Sync + 'static {
     fn changed(&self) -> watch::Receiver<u64>;
     /// All tokens.
     fn tokens(&self) -> impl Future<Output = Result<Vec<TokenView>, Refusal>> + Send;
+    /// The variables of an instance, without their values.
+    fn credentials(&self, id: InstanceId) -> impl Future<Output = Result<Vec<CredentialView>, Refusal>> + Send;
     /// An instance's log; the channel ends with it.
     fn logs(
         &self,
@@ -206,6 +215,8 @@ pub async fn network<B: Backend>(backend: &B, request: Request<Bytes>, path: &st
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         via: Via::Network,
+        // A box has one member: its administrator.
+        who: MemberName::admin().to_string(),
     };
     routes::answer(backend, asked, http_body_util::Full::new(body)).await
 }

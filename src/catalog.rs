@@ -2,15 +2,17 @@
 //! contract. Strict: an unknown key, a wrong unit or a missing image is a problem with file, line and advice.
 
 mod check;
+mod credential;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::import::Rules;
-use crate::model::{HealthKind, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
+use crate::model::{Credential, HealthKind, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
 
 pub use crate::model::Network as Egress;
 
 pub use check::{check_env_key, check_volume, load_dir, load_file, millis, parse};
+pub use credential::fits;
 
 /// All known types, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct InstanceType {
     pub sandbox: Sandbox,
     /// Which packages of the registries it stands in for when they are brought over.
     pub import: Rules,
+    /// What has to be given before it runs.
+    pub credentials: Vec<Credential>,
 }
 
 /// A screen: one of the services is a display that speaks RFB (RFC 6143) on loopback, without a password: nobody

@@ -10,6 +10,7 @@ mod client;
 mod connect;
 mod console;
 mod context;
+mod credential;
 mod doctor;
 mod hardening;
 mod key;

@@ -7,9 +7,9 @@
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
 //! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`] | one outside system each |
+//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
-//! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
+//! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`] and [`coredump`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
@@ -21,6 +21,7 @@ pub mod cgroup;
 pub mod claim;
 pub mod cli;
 pub mod config;
+pub mod coredump;
 pub mod deploy;
 pub mod docker;
 pub mod edge;

@@ -16,6 +16,21 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed(pub Vec<u8>);
 
+/// What is told of sealed values: when each was set and by whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Counts the changes since the instance was run.
+    pub revision: u64,
+    pub set: BTreeMap<String, Mark>,
+}
+
+/// When one value was set, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub at: jiff::Timestamp,
+    pub by: String,
+}
+
 /// An instance, as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceRecord {
@@ -31,6 +46,7 @@ pub struct InstanceRecord {
     pub spec_hash: String,
     pub created_at: jiff::Timestamp,
     pub env: BTreeMap<String, Sealed>,
+    pub marks: Marks,
     /// The type as it was when the instance was run or recreated: changing or deleting a type file breaks nothing.
     pub spec: Arc<InstanceType>,
     /// Why the supervisor gave up, if it did; cleared by `start` and `recreate`.

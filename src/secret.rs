@@ -17,8 +17,13 @@ use crate::{
 };
 
 const KEY_LEN: usize = 32;
-/// The key among the unit's credentials, on a box that seals it.
-const CREDENTIAL: &str = "berth-box-key";
+/// The credentials that systemd may pass the key as (systemd.exec(5), `LoadCredentialEncrypted=`), and what is said of
+/// each. `systemd/box-key` makes the first.
+const PASSED: [(&str, &str); 2] = [
+    ("berth.box-key.tpm2", "systemd credential, sealed to this machine's TPM"),
+    ("berth.box-key", "systemd credential"),
+];
+const FILE: &str = "key file keys/box.key in the state folder, readable by root only";
 
 /// What went wrong with the key or a value. Never holds either.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,10 @@ pub enum SecretError {
         "{path} holds {found} bytes where a key has {KEY_LEN}: it is damaged; put the box's own key back from its backup (a new one cannot open what the old one sealed)"
     )]
     KeySize { path: PathBuf, found: usize },
+    #[error(
+        "{file} and the systemd credential {credential} hold different keys: what one sealed the other cannot open; remove the one that is not this box's"
+    )]
+    TwoKeys { file: PathBuf, credential: PathBuf },
     #[error("the operating system gave no random bytes")]
     Random,
     #[error("cannot seal {0:?}")]
@@ -44,7 +53,10 @@ pub enum SecretError {
 }
 
 /// The box's sealing key.
-pub struct BoxKey(LessSafeKey);
+pub struct BoxKey {
+    key: LessSafeKey,
+    kept: &'static str,
+}
 
 impl std::fmt::Debug for BoxKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,35 +65,53 @@ impl std::fmt::Debug for BoxKey {
 }
 
 impl BoxKey {
-    /// Takes the key that systemd unsealed for this unit, where it did. Else reads `{dir}/box.key`, or makes it (0600,
-    /// whole or not at all) where there is none.
+    /// The key that systemd passed in `credentials` (its `$CREDENTIALS_DIRECTORY`), else the one of the key file in `dir`,
+    /// which is made where there is neither.
+    ///
+    /// # Errors
+    /// As [`BoxKey::load_or_create`]; and [`SecretError::TwoKeys`] when both are there and differ.
+    pub fn find(dir: &Path, credentials: Option<&Path>) -> Result<Self, SecretError> {
+        let passed = |(name, kept): &(&str, &'static str)| Some((credentials?.join(name), *kept));
+        for (path, kept) in PASSED.iter().filter_map(passed) {
+            let mut bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => {
+                    let what = "read";
+                    return Err(SecretError::Key { what, path, source });
+                }
+            };
+            let file = dir.join("box.key");
+            if let Ok(mut other) = fs::read(&file) {
+                let same = other == bytes;
+                wipe(&mut other);
+                if !same {
+                    wipe(&mut bytes);
+                    return Err(SecretError::TwoKeys { file, credential: path });
+                }
+            }
+            return Self::from_bytes(bytes, &path, kept);
+        }
+        Self::load_or_create(dir)
+    }
+
+    /// What the key is kept with, in words.
+    pub fn kept(&self) -> &'static str {
+        self.kept
+    }
+
+    /// Reads `{dir}/box.key`, or makes it (0600, whole or not at all) where there is none.
     ///
     /// # Errors
     /// [`SecretError`] when the key cannot be read or made, or has another size than a key.
     pub fn load_or_create(dir: &Path) -> Result<Self, SecretError> {
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        Self::open_or_create(credentials.as_deref(), dir)
-    }
-
-    fn open_or_create(credentials: Option<&Path>, dir: &Path) -> Result<Self, SecretError> {
-        if let Some(credentials) = credentials {
-            let path = credentials.join(CREDENTIAL);
-            if path.exists() {
-                let bytes = fs::read(&path).map_err(|source| SecretError::Key {
-                    what: "read",
-                    path: path.clone(),
-                    source,
-                })?;
-                return Self::from_bytes(bytes, &path);
-            }
-        }
         let path = dir.join("box.key");
         let fail = |what| {
             let path = path.clone();
             move |source| SecretError::Key { what, path, source }
         };
         match fs::read(&path) {
-            Ok(bytes) => return Self::from_bytes(bytes, &path),
+            Ok(bytes) => return Self::from_bytes(bytes, &path, FILE),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(fail("read")(e)),
         }
@@ -107,17 +137,19 @@ impl BoxKey {
             fs::File::open(dir)?.sync_all()
         };
         write().map_err(fail("write"))?;
-        Self::from_bytes(bytes, &path)
+        Self::from_bytes(bytes, &path, FILE)
     }
 
-    fn from_bytes(mut bytes: Vec<u8>, path: &Path) -> Result<Self, SecretError> {
+    fn from_bytes(mut bytes: Vec<u8>, path: &Path, kept: &'static str) -> Result<Self, SecretError> {
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SecretError::KeySize {
             path: path.to_owned(),
             found: bytes.len(),
         });
-        bytes.fill(0);
-        std::hint::black_box(&bytes);
-        Ok(Self(LessSafeKey::new(key?)))
+        wipe(&mut bytes);
+        Ok(Self {
+            key: LessSafeKey::new(key?),
+            kept,
+        })
     }
 
     /// Seals the value of variable `name` for instance `id`.
@@ -128,7 +160,7 @@ impl BoxKey {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| SecretError::Random)?;
         let mut buffer = value.expose().as_bytes().to_vec();
-        self.0
+        self.key
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(id, name), &mut buffer)
             .map_err(|_| SecretError::Seal(name.to_owned()))?;
         let mut out = nonce.to_vec();
@@ -145,16 +177,20 @@ impl BoxKey {
         let (nonce, rest) = sealed.0.split_first_chunk::<NONCE_LEN>().ok_or_else(refused)?;
         let mut buffer = rest.to_vec();
         let plain = self
-            .0
+            .key
             .open_in_place(Nonce::assume_unique_for_key(*nonce), aad(id, name), &mut buffer)
             .map_err(|_| refused())?;
         let value = String::from_utf8(plain.to_vec())
             .map(Secret::new)
             .map_err(|_| refused());
-        buffer.fill(0);
-        std::hint::black_box(&buffer);
+        wipe(&mut buffer);
         value
     }
+}
+
+fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    std::hint::black_box(&bytes);
 }
 
 fn aad(id: &InstanceId, name: &str) -> Aad<Vec<u8>> {
@@ -192,19 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_systemd_unsealed_comes_first_and_no_file_is_made() {
+    fn a_key_that_systemd_passes_comes_first_and_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
-        let (credentials, keys) = (dir.path().join("credentials"), dir.path().join("keys"));
-        fs::create_dir(&credentials).unwrap();
-        fs::write(credentials.join(CREDENTIAL), [7; KEY_LEN]).unwrap();
-        let open = || BoxKey::open_or_create(Some(&credentials), &keys);
-        let sealed = open().unwrap().seal(&id('a'), "K", &Secret::new("v")).unwrap();
-        assert_eq!(open().unwrap().open(&id('a'), "K", &sealed).unwrap().expose(), "v");
-        assert!(!keys.exists());
-        fs::write(credentials.join(CREDENTIAL), [7; 31]).unwrap();
-        assert!(open().is_err(), "a short key is no reason to make another");
-        fs::remove_file(credentials.join(CREDENTIAL)).unwrap();
-        assert!(open().unwrap().open(&id('a'), "K", &sealed).is_err());
+        let (keys, passed) = (dir.path().join("keys"), dir.path().join("passed"));
+        fs::create_dir(&passed).unwrap();
+        assert_eq!(BoxKey::find(&keys, Some(&passed)).unwrap().kept(), FILE);
+        fs::write(passed.join("berth.box-key.tpm2"), [7; 32]).unwrap();
+        let error = BoxKey::find(&keys, Some(&passed)).unwrap_err();
+        assert!(matches!(error, SecretError::TwoKeys { .. }), "{error}");
+        fs::remove_dir_all(&keys).unwrap();
+        let key = BoxKey::find(&keys, Some(&passed)).unwrap();
+        assert!(key.kept().contains("TPM"));
+        assert!(!keys.exists(), "no file holds the key");
+        let sealed = key.seal(&id('a'), "K", &Secret::new("v")).unwrap();
+        let plain = BoxKey::load_or_create(&keys).unwrap();
+        assert!(plain.open(&id('a'), "K", &sealed).is_err(), "another key opens nothing");
     }
 
     #[test]

@@ -54,6 +54,7 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 /// Runs the supervisor until SIGTERM or SIGINT. Status 2 when the configuration is wrong, 1 when it cannot run.
 pub fn main(file: Option<&Path>) -> ExitCode {
     systemd::init_log();
+    memory_stays_here();
     let config = match read_config(file) {
         Ok(config) => config,
         Err(problems) => {
@@ -80,6 +81,13 @@ pub fn main(file: Option<&Path>) -> ExitCode {
             log::error!("{e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Secrets pass through this process: its memory must not end in a file.
+fn memory_stays_here() {
+    if let Err(e) = crate::coredump::forbid() {
+        log::warn!("core dumps of the supervisor could not be forbidden: {e}");
     }
 }
 
@@ -143,7 +151,7 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     let catalog = Arc::new(catalog::load_dir(&config.types_dir).context("the instance types cannot be used")?);
     // The store's lock comes first: it says that no other supervisor works on this state.
     let store = store::Store::open(&config.state_dir, &fresh_box()?)?;
-    let key = secret::BoxKey::load_or_create(&config.state_dir.join("keys"))?;
+    let key = secret::BoxKey::find(&config.state_dir.join("keys"), systemd::credentials().as_deref())?;
     let passed = systemd::passed_sockets()?;
     let https = listener(passed.https, config.listen.https)?;
     let http = listener(passed.http, config.listen.http)?;
@@ -198,6 +206,7 @@ impl Built {
     /// Starts every task. Ready means: instances known, edge and admin socket open.
     fn run(self) -> Result<Running> {
         let limits = self.config.limits.clone();
+        let sealing = self.key.kept().to_owned();
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let links = link::Registry::new(self.config.runtime_dir.clone(), events);
         let tokens = TokenTable::new();
@@ -272,6 +281,7 @@ impl Built {
             doctor,
             started_at: jiff::Timestamp::now(),
             state_dir: self.config.state_dir.clone(),
+            sealing,
         });
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);

@@ -46,6 +46,11 @@ pub fn passed_sockets() -> io::Result<Passed> {
     Ok(passed)
 }
 
+/// The folder of the credentials that systemd passes (systemd.exec(5)).
+pub fn credentials() -> Option<std::path::PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into)
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         log::debug!("the service manager was not told: {e}");

@@ -63,6 +63,7 @@ impl Bench {
             spec_hash: "5f".into(),
             created_at: jiff::Timestamp::now(),
             env: [].into(),
+            marks: Default::default(),
             spec: std::sync::Arc::new(self.a_type("test", Size::Small, egress, volume)),
             failure: None,
             generic: None,

@@ -101,6 +101,7 @@ impl Links for Sockets {
             version: String::new(),
             state: AgentState::Ready,
             spec: Some(order.spec.clone()),
+            revision: order.revision,
             reason: None,
             services: vec![],
             sessions: 0,

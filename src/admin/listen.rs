@@ -88,13 +88,14 @@ pub async fn serve<B: Backend>(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let who = peer_name(&stream);
         let Some(via) = allowed(&stream, group) else {
             log::warn!("refused a peer on the admin socket: neither root nor of its group");
             continue;
         };
         let (backend, stop) = (backend.clone(), stop.clone());
         connections.spawn(async move {
-            one(stream, via, backend, stop).await;
+            one(stream, via, who, backend, stop).await;
             drop(slot);
         });
     }
@@ -111,15 +112,16 @@ async fn accept(
     Ok((stream, slot))
 }
 
-async fn one<B: Backend>(stream: UnixStream, via: Via, backend: Arc<B>, mut stop: watch::Receiver<bool>) {
+async fn one<B: Backend>(stream: UnixStream, via: Via, who: String, backend: Arc<B>, mut stop: watch::Receiver<bool>) {
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let backend = backend.clone();
+        let (backend, who) = (backend.clone(), who.clone());
         async move {
             let asked = routes::Asked {
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
                 query: request.uri().query().unwrap_or_default().to_owned(),
                 via,
+                who,
             };
             Ok::<_, std::convert::Infallible>(routes::answer(&*backend, asked, request.into_body()).await)
         }
@@ -135,6 +137,15 @@ async fn one<B: Backend>(stream: UnixStream, via: Via, backend: Arc<B>, mut stop
         _ = stop.wait_for(|s| *s) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// Who is at the other end, as the kernel says.
+fn peer_name(stream: &UnixStream) -> String {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 => "root".to_owned(),
+        Ok(peer) => format!("uid {}", peer.uid()),
+        Err(_) => "unknown".to_owned(),
+    }
 }
 
 /// Root, the supervisor's own user, or a member of the socket's group; nobody else.

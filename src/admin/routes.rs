@@ -30,6 +30,8 @@ pub(super) struct Asked {
     pub(super) path: String,
     pub(super) query: String,
     pub(super) via: Via,
+    /// Who asks, as the connection vouches for it.
+    pub(super) who: String,
 }
 
 /// What `wait` waits for.
@@ -50,11 +52,12 @@ where
         path,
         query,
         via,
+        who,
     } = asked;
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let get = method == Method::GET;
     match parts.as_slice() {
-        ["v1", "actions"] if method == Method::POST => act(backend, via, body).await,
+        ["v1", "actions"] if method == Method::POST => act(backend, via, &who, body).await,
         ["v1", "status"] if get => {
             let mut status = backend.status().await;
             if via == Via::Network {
@@ -91,6 +94,7 @@ where
             None => refused(&Refusal::NoInstance((*one).into())),
         },
         ["v1", "instances", one, "wait"] if get => wait(backend, one, &query).await,
+        ["v1", "instances", one, "credentials"] if get => credentials(backend, one).await,
         ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
         ["v1", "instances", one, "screen"] if method == Method::POST => screen_link(backend, via, one, body).await,
         ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
@@ -110,7 +114,7 @@ where
     }
 }
 
-async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, body: R) -> Answer
+async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, who: &str, body: R) -> Answer
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -134,7 +138,7 @@ where
     if action == Action::ResetAdmin && via != (Via::Socket { root: true }) {
         return refused(&Refusal::OnTheBoxOnly);
     }
-    match backend.submit(action).await {
+    match backend.submit(action.signed(who)).await {
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(r) => refused(&r),
     }
@@ -257,6 +261,16 @@ fn done(until: Until, v: &InstanceView) -> bool {
     }
 }
 
+async fn credentials<B: Backend>(backend: &B, one: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    match backend.credentials(view.id).await {
+        Ok(views) => json(StatusCode::OK, &views),
+        Err(r) => refused(&r),
+    }
+}
+
 async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
     let Some(view) = find(backend, one) else {
         return refused(&Refusal::NoInstance(one.into()));
@@ -317,10 +331,14 @@ pub(super) fn refused(r: &Refusal) -> Answer {
         }
         Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
-        Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Invalid(_) | Refusal::Credentials { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    if let Refusal::Credentials { missing, wrong, .. } = r {
+        let body = serde_json::json!({ "error": r.to_string(), "missing": missing, "wrong": wrong });
+        return json(status, &body);
+    }
     error(status, &r.to_string())
 }
 

@@ -17,9 +17,11 @@ use super::journal::{self, LastWords};
 use super::memory;
 use super::process::{self, Handle};
 use super::reap::Reaper;
+use super::redact::Patterns;
 use super::slot::{Head, Slot};
 use super::status::Board;
 use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId};
+use crate::mcp::{codes, message};
 use crate::model::{AgentState, Secret};
 
 /// How often the bridge looks at its deadlines while something is under way, and while nothing is.
@@ -35,7 +37,7 @@ pub(super) struct Recipe {
     pub(super) command: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) order: BTreeMap<String, Secret>,
-    pub(super) secrets: Rc<[Secret]>,
+    pub(super) secrets: Rc<Patterns>,
     pub(super) max_message: usize,
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Hub {
     budget: Budget,
     /// Whether an answer of the server means that the instance is ready.
     counts: bool,
+    /// Another order takes its place: nothing is started any more, and nothing is said.
+    closed: Cell<bool>,
     this: Weak<Hub>,
 }
 
@@ -92,6 +96,7 @@ impl Hub {
             board,
             budget,
             counts,
+            closed: Cell::new(false),
             this: this.clone(),
         })
     }
@@ -102,7 +107,7 @@ impl Hub {
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let (mut seen, mut quiet) = (this.next.get(), 0);
-            loop {
+            while !this.closed.get() {
                 if this.busy() {
                     tokio::time::sleep(TICKS.0).await;
                 } else {
@@ -172,6 +177,13 @@ impl Hub {
     }
 
     fn apply(&self, effect: Effect, now: Instant) {
+        let mute = matches!(
+            effect,
+            Effect::Spawn(_) | Effect::Ready | Effect::Failed(_) | Effect::Log(_)
+        );
+        if mute && self.closed.get() {
+            return;
+        }
         match effect {
             Effect::Spawn(id) => self.spawn(id, now),
             Effect::Input(id) => {
@@ -222,10 +234,10 @@ impl Hub {
                 if !said.is_empty() && !why.contains(process::LAST_WORDS) {
                     why = format!("{why}; {}{said}", process::LAST_WORDS);
                 }
-                let why = journal::redact(why, &self.recipe.secrets);
+                let why = self.recipe.secrets.redact(&why);
                 self.board.set(AgentState::Failed, Some(why));
             }
-            Effect::Log(text) => journal::say("bridge", &journal::redact(text, &self.recipe.secrets)),
+            Effect::Log(text) => journal::say("bridge", &self.recipe.secrets.redact(&text)),
         }
     }
 
@@ -260,6 +272,29 @@ impl Hub {
         for (_, p) in self.procs.borrow_mut().drain() {
             p.stop();
         }
+    }
+
+    /// Ends every session, call, stream and process in an orderly way: clients are told why.
+    pub(super) fn close(&self, why: &str) {
+        self.closed.set(true);
+        self.with(|b, now| b.close(now, why));
+        self.stop_all();
+        let left: Vec<Rc<Slot>> = self.slots.borrow_mut().drain().map(|(_, slot)| slot).collect();
+        for slot in left {
+            slot.head(head(Answer {
+                status: 503,
+                retry_after: Some(1),
+                body: message::error("", codes::NOT_READY, why, None).into(),
+                ..Answer::default()
+            }));
+            slot.end();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Whether it takes nothing any more.
+    pub(super) fn closed(&self) -> bool {
+        self.closed.get()
     }
 
     /// One round trip to the server: `None` is healthy.

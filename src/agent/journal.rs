@@ -1,6 +1,9 @@
 //! The agent's stderr, which is the container's log: lines `name: text`, and the last words of each child.
 //!
-//! Never lets a value of the order's environment through: a child that prints one has it replaced.
+//! Never lets a value of the order's environment through: what a child prints is cleaned by [`redact`] before anything
+//! else looks at it.
+//!
+//! [`redact`]: super::redact
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,8 +13,8 @@ use std::rc::Rc;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
+use super::redact::{Patterns, Redactor};
 use crate::mcp::frame::{Line, Splitter};
-use crate::model::Secret;
 
 /// A longer line is cut into its first and last bytes.
 const MAX_LINE: usize = 4096;
@@ -19,8 +22,6 @@ const MAX_LINE: usize = 4096;
 const WORDS: usize = 20;
 /// Characters of each remembered line.
 const WORD_LEN: usize = 240;
-/// A secret shorter than this is not looked for: it would be found everywhere.
-const SHORT: usize = 6;
 
 /// Writes one line.
 pub(super) fn say(name: &str, text: &str) {
@@ -37,6 +38,8 @@ pub(super) fn say(name: &str, text: &str) {
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     lines: RefCell<VecDeque<String>>,
+    /// The last line that names an error, and how many came after it: a stack may be longer than what is kept.
+    error: RefCell<Option<(String, usize)>>,
     ended: Cell<bool>,
     end: Notify,
 }
@@ -44,7 +47,16 @@ pub(super) struct LastWords {
 impl LastWords {
     /// The lines, joined.
     pub(super) fn text(&self) -> String {
-        self.lines.borrow().iter().cloned().collect::<Vec<_>>().join(" | ")
+        let lines = self.lines.borrow();
+        let error = self.error.borrow();
+        let lost = error
+            .iter()
+            .filter(|(_, after)| *after >= lines.len())
+            .map(|(line, _)| line);
+        lost.chain(lines.iter())
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" | ")
     }
 
     /// Waits until the child's stderr has ended.
@@ -62,45 +74,52 @@ impl LastWords {
         if lines.len() == WORDS {
             lines.pop_front();
         }
-        lines.push_back(line.trim_end().chars().take(WORD_LEN).collect());
+        let word: String = line.trim_end().chars().take(WORD_LEN).collect();
+        let mut error = self.error.borrow_mut();
+        if word.contains("rror:") && !word.starts_with(char::is_whitespace) {
+            *error = Some((word.clone(), 0));
+        } else if let Some((_, after)) = &mut *error {
+            *after += 1;
+        }
+        lines.push_back(word);
     }
 }
 
 /// Copies a child's output to the log, line by line, until it ends.
-pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Rc<[Secret]>, words: Rc<LastWords>) {
+pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Rc<Patterns>, words: Rc<LastWords>) {
     tokio::task::spawn_local(async move {
+        let mut redactor = Redactor::new(secrets);
         let mut splitter = Splitter::new(MAX_LINE);
         let mut chunk = [0u8; 1024];
+        let unended = Cell::new(false);
+        let mut take = |clean: &[u8]| {
+            unended.set(clean.last().is_some_and(|b| *b != b'\n'));
+            splitter.feed(clean, |line| {
+                let text = match line {
+                    Line::Whole(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                    Line::TooLong { head, tail } => {
+                        format!("{} … {}", String::from_utf8_lossy(head), String::from_utf8_lossy(tail))
+                    }
+                };
+                words.add(&text);
+                say(&name, &text);
+            });
+        };
         while pipe.readable().await.is_ok() {
             match pipe.try_read(&mut chunk) {
                 Ok(0) => break,
-                Ok(n) => splitter.feed(&chunk[..n], |line| {
-                    let text = match line {
-                        Line::Whole(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-                        Line::TooLong { head, tail } => {
-                            format!("{} … {}", String::from_utf8_lossy(head), String::from_utf8_lossy(tail))
-                        }
-                    };
-                    let text = redact(text, &secrets);
-                    words.add(&text);
-                    say(&name, &text);
-                }),
+                Ok(n) => redactor.feed(&chunk[..n], &mut take),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => break,
             }
         }
+        redactor.finish(&mut take);
+        if unended.get() {
+            take(b"\n");
+        }
         words.ended.set(true);
         words.end.notify_waiters();
     });
-}
-
-pub(super) fn redact(mut text: String, secrets: &[Secret]) -> String {
-    for secret in secrets.iter().map(Secret::expose).filter(|s| s.len() >= SHORT) {
-        if text.contains(secret) {
-            text = text.replace(secret, "***");
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -108,8 +127,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_do_not_reach_the_log() {
-        let secrets = [Secret::new("hunter2hunter2"), Secret::new("a")];
-        assert_eq!(redact("a key=hunter2hunter2!".to_owned(), &secrets), "a key=***!");
+    fn the_error_is_not_lost_behind_its_stack() {
+        let words = LastWords::default();
+        words.add("starting");
+        words.add("Fatal error: password authentication failed");
+        assert_eq!(words.text(), "starting | Fatal error: password authentication failed");
+        for n in 0..WORDS {
+            words.add(&format!("    at step {n}"));
+        }
+        let text = words.text();
+        assert!(text.starts_with("Fatal error: password"), "{text}");
+        assert!(text.ends_with("at step 19") && !text.contains("starting"), "{text}");
     }
 }

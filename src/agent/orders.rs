@@ -1,6 +1,7 @@
 //! Takes the start order and carries it out; knows what `/mcp` and the health contract mean for it.
 //!
-//! An order is taken once. Never keeps a credential longer than there are processes to start with it.
+//! An order is taken once; one of the same spec with changed credentials takes its place (`renew`). Never keeps a
+//! credential longer than there are processes to start with it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,11 +13,12 @@ use tokio::time::{Instant, sleep, timeout};
 use super::budget::Budget;
 use super::hub::{Hub, Recipe};
 use super::reap::Reaper;
+use super::redact::Patterns;
 use super::status::Board;
 use super::switch::Switches;
 use super::{proxy, services};
 use crate::mcp::bridge::Config;
-use crate::model::{AgentState, HealthKind, McpTransport, Secret, ServiceStatus, StartOrder};
+use crate::model::{AgentState, HealthKind, McpTransport, ServiceStatus, StartOrder};
 
 /// How often the health contract is tried before it is met for the first time.
 const TRY: Duration = Duration::from_millis(50);
@@ -46,9 +48,14 @@ pub(super) struct Orders {
     /// What messages on their way may take of the container's memory.
     pub(super) budget: Budget,
     order: RefCell<Option<Rc<StartOrder>>>,
-    endpoint: RefCell<Option<Endpoint>>,
-    secrets: RefCell<Rc<[Secret]>>,
+    pub(super) endpoint: RefCell<Option<Endpoint>>,
+    secrets: RefCell<Rc<Patterns>>,
     stopping: Cell<bool>,
+    /// Counts the orders that were begun: what an earlier one started has nothing to say any more.
+    pub(super) epoch: Cell<u64>,
+    /// The order that takes the present one's place as soon as nothing of that runs.
+    pub(super) next: RefCell<Option<StartOrder>>,
+    pub(super) renewing: Cell<bool>,
 }
 
 impl Orders {
@@ -60,35 +67,47 @@ impl Orders {
             budget: Budget::of_container(),
             order: RefCell::default(),
             endpoint: RefCell::default(),
-            secrets: RefCell::new(Rc::new([])),
+            secrets: RefCell::default(),
             stopping: Cell::new(false),
+            epoch: Cell::new(0),
+            next: RefCell::default(),
+            renewing: Cell::new(false),
         }
     }
 
     /// Takes an order.
     pub(super) fn take(self: &Rc<Self>, order: StartOrder) -> Taken {
         if let Some(spec) = self.board.spec() {
-            return if spec == order.spec { Taken::Yes } else { Taken::Other };
+            if spec != order.spec {
+                return Taken::Other;
+            }
+            if order.revision > self.board.revision() {
+                self.renew(order);
+            }
+            return Taken::Yes;
         }
+        self.begin(order);
+        Taken::Yes
+    }
+
+    /// Starts what an order says.
+    pub(super) fn begin(self: &Rc<Self>, order: StartOrder) {
         let order = Rc::new(order);
+        self.epoch.set(self.epoch.get() + 1);
         let names = order.services.iter().map(|s| ServiceStatus {
             name: s.name.clone(),
             ready: false,
             restarts: 0,
         });
-        // Output is looked at line by line, so the lines of a longer secret count one by one.
-        let values = order.env.values().map(Secret::expose);
-        let lines = values.clone().filter(|v| v.contains('\n')).flat_map(str::lines);
-        *self.secrets.borrow_mut() = values.chain(lines).map(Secret::new).collect();
+        *self.secrets.borrow_mut() = Rc::new(Patterns::of(order.env.values()));
         *self.order.borrow_mut() = Some(Rc::clone(&order));
-        self.board.starting(&order.spec, names.collect());
+        self.board.starting(&order.spec, order.revision, names.collect());
         let this = Rc::clone(self);
         let next = {
             let (this, order) = (Rc::clone(self), Rc::clone(&order));
             move || this.serve(&order)
         };
         tokio::task::spawn_local(services::start_then(this, order, next));
-        Taken::Yes
     }
 
     /// The services are ready: serve.
@@ -134,10 +153,15 @@ impl Orders {
     fn probe_until_ready(self: &Rc<Self>, order: &StartOrder) {
         let this = Rc::clone(self);
         let limit = Duration::from_millis(order.mcp.start_timeout_ms);
+        let epoch = self.epoch.get();
         tokio::task::spawn_local(async move {
             let end = Instant::now() + limit;
             loop {
-                match this.health().await {
+                let answer = this.health().await;
+                if this.over(epoch) {
+                    return;
+                }
+                match answer {
                     None => return this.board.set(AgentState::Ready, None),
                     Some(why) if Instant::now() >= end => {
                         return this
@@ -156,7 +180,7 @@ impl Orders {
     }
 
     /// The values that must not show.
-    pub(super) fn secrets(&self) -> Rc<[Secret]> {
+    pub(super) fn secrets(&self) -> Rc<Patterns> {
         Rc::clone(&self.secrets.borrow())
     }
 
@@ -172,6 +196,11 @@ impl Orders {
 
     pub(super) fn stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// Whether what was begun in this epoch is to end: another order took its place, or everything ends.
+    pub(super) fn over(&self, epoch: u64) -> bool {
+        self.stopping.get() || self.epoch.get() != epoch
     }
 
     /// Asks the health contract: `None` is healthy.
@@ -210,7 +239,7 @@ impl Orders {
     }
 }
 
-async fn hub_empty(hub: &Hub) {
+pub(super) async fn hub_empty(hub: &Hub) {
     while hub.processes() > 0 {
         sleep(Duration::from_millis(10)).await;
     }

@@ -150,6 +150,13 @@ async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Resul
         Method::POST => collect(req, orders.max_message(), &orders.budget).await?,
         _ => (req.into_parts().0, Bytes::new(), None),
     };
+    if hub.closed() {
+        return Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            codes::NOT_READY,
+            "the server is being restarted".to_owned(),
+        ));
+    }
     let (wire, slot) = hub.wire();
     let at_end = {
         let hub = Rc::clone(hub);

@@ -35,6 +35,7 @@ struct Mark {
 
 /// Starts all services in order. `Err` says which one did not become ready, and why.
 pub(super) async fn start(orders: &Rc<Orders>, order: &Rc<StartOrder>) -> Result<(), String> {
+    let epoch = orders.epoch.get();
     for (index, service) in order.services.iter().enumerate() {
         let mark = Rc::new(Mark::default());
         let words = Rc::new(LastWords::default());
@@ -56,6 +57,9 @@ pub(super) async fn start(orders: &Rc<Orders>, order: &Rc<StartOrder>) -> Result
             }
         };
         let in_time = timeout(limit, settled).await.is_ok();
+        if orders.over(epoch) {
+            break;
+        }
         if !mark.ready.get() {
             let what = if in_time { "ended" } else { "was not ready in time" };
             return Err(format!(
@@ -73,9 +77,15 @@ async fn run(orders: Rc<Orders>, order: Rc<StartOrder>, index: usize, mark: Rc<M
         return;
     };
     let mut wait = WAIT.0;
+    let epoch = orders.epoch.get();
     loop {
         let born = Instant::now();
         let ended = once(&orders, &order, index, service, &mark, &words).await;
+        if orders.over(epoch) {
+            mark.over.set(true);
+            mark.changed.notify_one();
+            return;
+        }
         orders.board.service(index, |s| s.ready = false);
         let again = match service.restart {
             RestartPolicy::Always => true,
@@ -84,7 +94,7 @@ async fn run(orders: Rc<Orders>, order: Rc<StartOrder>, index: usize, mark: Rc<M
         };
         let how = ended.map_or_else(|e| e, |e| e.to_string());
         journal::say(&service.name, &how);
-        if !again || orders.stopping() {
+        if !again {
             mark.over.set(true);
             mark.changed.notify_one();
             return;
@@ -94,7 +104,7 @@ async fn run(orders: Rc<Orders>, order: Rc<StartOrder>, index: usize, mark: Rc<M
         }
         sleep(wait).await;
         wait = (wait * 2).min(WAIT.1);
-        if orders.stopping() {
+        if orders.over(epoch) {
             return;
         }
         orders.board.service(index, |s| s.restarts += 1);
@@ -139,7 +149,12 @@ async fn once(
 
 /// Starts the services, then whatever `next` is; a failure is the agent's.
 pub(super) async fn start_then(orders: Rc<Orders>, order: Rc<StartOrder>, next: impl FnOnce()) {
-    match start(&orders, &order).await {
+    let epoch = orders.epoch.get();
+    let started = start(&orders, &order).await;
+    if orders.over(epoch) {
+        return;
+    }
+    match started {
         Ok(()) => next(),
         Err(why) => orders.board.set(AgentState::Failed, Some(why)),
     }

@@ -28,6 +28,7 @@ const MAX_LISTENERS: usize = 8;
 pub(super) struct Board {
     state: Cell<AgentState>,
     spec: RefCell<Option<String>>,
+    revision: Cell<u64>,
     reason: RefCell<Option<String>>,
     services: RefCell<Vec<ServiceStatus>>,
     hub: RefCell<Weak<Hub>>,
@@ -41,6 +42,7 @@ impl Board {
         Self {
             state: Cell::new(AgentState::Waiting),
             spec: RefCell::default(),
+            revision: Cell::new(0),
             reason: RefCell::default(),
             services: RefCell::default(),
             hub: RefCell::default(),
@@ -55,9 +57,24 @@ impl Board {
         self.spec.borrow().clone()
     }
 
-    /// An order was taken.
-    pub(super) fn starting(&self, spec: &str, services: Vec<ServiceStatus>) {
+    /// The revision of the order that was taken.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.get()
+    }
+
+    /// An order of a higher revision was taken; what runs by the earlier one ends first.
+    pub(super) fn renewing(&self, revision: u64) {
+        self.revision.set(revision);
+        self.set(
+            AgentState::Starting,
+            Some("restarting with changed credentials".to_owned()),
+        );
+    }
+
+    /// An order is begun.
+    pub(super) fn starting(&self, spec: &str, revision: u64, services: Vec<ServiceStatus>) {
         *self.spec.borrow_mut() = Some(spec.to_owned());
+        self.revision.set(self.revision.get().max(revision));
         *self.services.borrow_mut() = services;
         self.set(AgentState::Starting, None);
     }
@@ -104,6 +121,7 @@ impl Board {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.state.get(),
             spec: self.spec.borrow().clone(),
+            revision: self.revision.get(),
             reason: self.reason.borrow().clone(),
             services: self.services.borrow().clone(),
             sessions: hub.as_ref().map_or(0, |h| h.sessions() as u32),

@@ -149,6 +149,7 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
     });
     let sandbox = sandbox(root);
     let import = import(root);
+    let credentials = super::credential::read(root);
     Some(InstanceType {
         name: name?.value,
         title: title?,
@@ -166,6 +167,7 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
         screen,
         sandbox,
         import,
+        credentials,
     })
 }
 
@@ -233,7 +235,7 @@ fn import(root: &mut Section<'_>) -> Rules {
     rules
 }
 
-fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String> {
+pub(super) fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String> {
     let found = s.string(key);
     match &found {
         Some(f) if f.value.trim().is_empty() => s.wrong(f, format!("{key} is empty: write {want}")),

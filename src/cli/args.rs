@@ -179,6 +179,11 @@ pub(super) enum Verb {
     },
     /// On the box, as root: revoke all tokens of its administrator; it can be claimed anew, with a new code
     ResetAdmin,
+    /// Give an instance's server a secret or setting, list what it has, or take one away; values are never shown again
+    Credential {
+        #[command(subcommand)]
+        what: CredentialVerb,
+    },
     /// Print the CA certificate that clients must trust
     Ca,
     /// Check what the supervisor needs, and say how to mend it
@@ -408,6 +413,28 @@ pub(super) enum TokenVerb {
     Revoke {
         #[arg(value_name = "TOKEN-ID")]
         id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CredentialVerb {
+    /// Give a value: asked for on a terminal, unseen; else read from standard input. A server that runs is restarted with
+    /// it in its container
+    Set {
+        id: String,
+        /// The variable's name; `berth credential list` shows what the type asks for
+        key: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// List the variables: whether each is set, when and by whom; never a value
+    List { id: String },
+    /// Take a value away
+    Unset {
+        id: String,
+        key: String,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
     appliance,
-    args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
+    args::{Client, CredentialVerb, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, doctor, login, print, run, screen,
+    connect, context, credential, doctor, login, print, run, screen,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
@@ -72,12 +72,16 @@ impl Verbs {
                 what,
                 wait,
             } => {
+                let type_name = TypeName::parse(&type_name)?;
+                credential::wipe_arguments(&env);
+                let mut env = environment(&env, env_file.as_deref())?;
+                credential::ask_missing(&self.supervisor, &type_name, &mut env).await?;
                 let mut request = RunRequest {
                     name,
                     workspace,
                     size,
-                    env: environment(&env, env_file.as_deref())?,
-                    ..RunRequest::of(TypeName::parse(&type_name)?)
+                    env,
+                    ..RunRequest::of(type_name)
                 };
                 run::take(*what, &mut request)?;
                 return self.start_one(request, &wait).await;
@@ -125,6 +129,7 @@ impl Verbs {
             } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
             Verb::Import(bring) => return self.bring(*bring).await,
             Verb::Token { what } => self.token(what).await?,
+            Verb::Credential { what } => return self.credential(what).await,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,
             Verb::ResetAdmin => self.reset_admin().await?,
@@ -227,6 +232,7 @@ impl Verbs {
                 ("volume", t.volume.clone().unwrap_or_else(|| "none".into())),
                 ("screen", if t.screen { "yes" } else { "no" }.into()),
                 ("allowed", t.refused.clone().unwrap_or_else(|| "yes".into())),
+                ("credentials", credential::describe(&t.credentials)),
             ])?;
         }
         Ok(ExitCode::SUCCESS)
@@ -293,6 +299,33 @@ impl Verbs {
     pub(super) async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
         let path = format!("/v1/instances/{id}/wait?for={until}&ms=");
         self.supervisor.wait(&path, Duration::from_secs(wait.timeout)).await
+    }
+
+    async fn credential(&self, what: CredentialVerb) -> Result<ExitCode> {
+        let (CredentialVerb::Set { id, .. } | CredentialVerb::List { id } | CredentialVerb::Unset { id, .. }) = &what;
+        let view = self.view(id).await?;
+        let (action, wait) = match what {
+            CredentialVerb::List { .. } => {
+                credential::list(&self.supervisor, &view, self.json).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            CredentialVerb::Set { key, wait, .. } => (credential::set(&self.supervisor, &view, key).await?, wait),
+            CredentialVerb::Unset { key, wait, .. } => (
+                Action::UnsetCredential {
+                    id: view.id.clone(),
+                    key,
+                },
+                wait,
+            ),
+        };
+        // A stopped instance stays so; the others are started anew with what they have now.
+        let until = if view.state == State::Stopped {
+            "stopped"
+        } else {
+            "settled"
+        };
+        self.change(&[view.id.to_string()], &wait, until, |_| action.clone())
+            .await
     }
 
     /// The same for each of several instances; all are asked before any is waited for, and one failure does not

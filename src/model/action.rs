@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    InstanceId, InstanceName, InstanceView, MemberName, Network, Processes, Secret, Size, Source, Subject, TokenId,
-    TypeName, WorkspaceName,
+    Credential, InstanceId, InstanceName, InstanceView, MemberName, Network, Processes, Secret, Size, Source, Subject,
+    TokenId, TypeName, WorkspaceName,
 };
 
 /// A request that changes something.
@@ -60,6 +60,32 @@ pub enum Action {
         id: InstanceId,
         trial: InstanceId,
     },
+    /// Gives a variable of the server's environment a value, sealed at rest; a server that runs is restarted with it.
+    SetCredential {
+        id: InstanceId,
+        key: String,
+        value: Secret,
+        /// Who asks. Never read from the request: see [`Action::signed`].
+        #[serde(skip)]
+        by: String,
+    },
+    /// Takes it away again.
+    UnsetCredential {
+        id: InstanceId,
+        key: String,
+    },
+}
+
+impl Action {
+    /// The same, by somebody whose name the connection vouches for.
+    pub fn signed(mut self, who: &str) -> Self {
+        match &mut self {
+            Action::SetCredential { by, .. } => who.clone_into(by),
+            Action::Run(request) => who.clone_into(&mut request.by),
+            _ => {}
+        }
+        self
+    }
 }
 
 /// What `berth run` asks for.
@@ -95,6 +121,9 @@ pub struct RunRequest {
     /// For generic types only: a server process for each session, or one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<Processes>,
+    /// Who asks: see [`Action::signed`].
+    #[serde(skip)]
+    pub by: String,
 }
 
 impl RunRequest {
@@ -111,6 +140,7 @@ impl RunRequest {
             network: None,
             volume: None,
             processes: None,
+            by: String::new(),
         }
     }
 }
@@ -180,12 +210,49 @@ pub enum Refusal {
     NotAllowed(String),
     #[error("the box is full: {limit} {what} at most; remove some first")]
     Full { what: &'static str, limit: usize },
+    #[error("{}", told(of, missing, wrong))]
+    Credentials {
+        /// The instance that lacks them; none when it is about to be run.
+        of: Option<InstanceId>,
+        /// Required, and not given.
+        missing: Vec<Credential>,
+        /// Given, but not of the form that they must have.
+        wrong: Vec<Credential>,
+    },
     #[error("{0}")]
     Invalid(String),
     #[error("the supervisor is shutting down; try again when it is back")]
     Stopping,
     #[error("the store could not keep the change ({0}); nothing was changed. Check the disk with `berth doctor`")]
     Store(String),
+}
+
+/// Names each credential with its help; never a value.
+fn told(of: &Option<InstanceId>, missing: &[Credential], wrong: &[Credential]) -> String {
+    let mut text = String::new();
+    let mut add = |line: String| {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line);
+    };
+    let name = |c: &Credential| format!("  {} ({}): {}", c.key, c.label, c.help);
+    if !missing.is_empty() {
+        add("these credentials are required and were not given:".to_owned());
+        missing.iter().for_each(|c| add(name(c)));
+    }
+    if !wrong.is_empty() {
+        add("these values do not have the form that they must have:".to_owned());
+        for c in wrong {
+            let form = c.pattern.as_deref().unwrap_or("not empty");
+            add(format!("{} [{form}]", name(c)));
+        }
+    }
+    add(match of {
+        Some(id) => format!("give each with `berth credential set {id} KEY`"),
+        None => "on a terminal `berth run` asks for them; --env-file - reads KEY=VALUE lines from a pipe".to_owned(),
+    });
+    text
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! F0: plain types that every floor shares. Nothing here does I/O, waits, logs or reads a clock.
 
 mod action;
+mod credential;
 mod id;
 mod instance;
 mod member;
@@ -9,6 +10,7 @@ mod secret;
 mod source;
 
 pub use action::{Action, Outcome, Refusal, RunRequest, TokenCreated, TokenView};
+pub use credential::{Credential, CredentialKind, CredentialView};
 pub use id::{BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
 pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, Size, SizeLimits, State};
 pub use member::{Role, Subject};

@@ -23,10 +23,10 @@ use super::{RemoteAuth, Secret};
 /// Version of this protocol; the agent names it in [`AgentStatus`].
 pub const AGENT_PROTOCOL: u32 = 1;
 
-/// What a container shall run. Handed over once per container start; holds credentials.
+/// What a container shall run. Handed over at each container start, and when credentials change; holds credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartOrder {
-    /// The hash of the spec (as in the label `berth.spec`): a repeated order with the same hash is a no-op.
+    /// The hash of the spec (as in the label `berth.spec`): a repeated order with the same hash and revision is a no-op.
     pub spec: String,
     /// Started in order, each when the one before is ready.
     pub services: Vec<ServiceOrder>,
@@ -37,6 +37,14 @@ pub struct StartOrder {
     pub screen: Option<u16>,
     /// Added to the environment of every process; wins over the type's own.
     pub env: BTreeMap<String, Secret>,
+    /// Counts the changes of `env`: an order of the same spec with a higher one restarts everything in place.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// One long-running process beside or below the MCP server.
@@ -164,6 +172,9 @@ pub struct AgentStatus {
     pub state: AgentState,
     /// The spec hash of the start order, once received.
     pub spec: Option<String>,
+    /// The revision of the start order that it goes by.
+    #[serde(default)]
+    pub revision: u64,
     /// Why it failed, or what it waits for; the server's last words on stderr included. Never holds environment values.
     pub reason: Option<String>,
     pub services: Vec<ServiceStatus>,

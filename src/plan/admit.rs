@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{generic, image, order, trial};
+use super::{credentials, generic, image, order, trial};
 use crate::{
     catalog::{Catalog, InstanceType, Kind},
     config::Allow,
@@ -11,7 +11,7 @@ use crate::{
         Action, Desired, InstanceId, InstanceName, MemberName, REMOTE_SECRET, Refusal, Role, RunRequest, Secret,
         Subject, TokenId, TypeName, WorkspaceName,
     },
-    record::{InstanceRecord, MemberRecord, TokenRecord},
+    record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord},
 };
 
 const ENV_VARIABLES: usize = 64;
@@ -47,6 +47,11 @@ pub enum Decision {
     },
     /// The record as it shall be from now on.
     Update(Box<InstanceRecord>),
+    /// The same, with other values in the server's environment: one still to be sealed, or one fewer.
+    Credential {
+        record: Box<InstanceRecord>,
+        value: Option<(String, Secret)>,
+    },
     CreateToken {
         subject: Subject,
         name: String,
@@ -82,6 +87,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
         }
         Action::Start { id } => {
             let mut record = live(book, &id)?.clone();
+            credentials::kept(&record.spec, &record)?;
             record.desired = Desired::Running;
             record.failure = None;
             record.generation += 1;
@@ -90,6 +96,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
         Action::Recreate { id } => {
             let mut record = live(book, &id)?.clone();
             respecify(book, &mut record)?;
+            credentials::kept(&record.spec, &record)?;
             record.desired = Desired::Running;
             record.failure = None;
             record.generation += 1;
@@ -105,6 +112,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             record.desired = Desired::Removed;
             // What is sealed is of no more use to anybody.
             record.env.clear();
+            record.marks = Marks::default();
             Ok(Decision::Update(Box::new(record)))
         }
         Action::CreateToken {
@@ -133,6 +141,8 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken(id.to_string())),
         },
+        Action::SetCredential { id, key, value, by } => credentials::set(book, &id, key, value, by),
+        Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
     }
 }
 
@@ -193,7 +203,8 @@ pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<
 
 fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision, Refusal> {
     let template = known_type(book, &request.type_name)?;
-    check_env(&request.env)?;
+    check_env(&request.env, std::iter::empty())?;
+    credentials::given(&template, &request.env)?;
     let generic = generic::take(book.allow, &template, &request)?;
     let spec = match &generic {
         Some(g) => Arc::new(generic::concrete(&template, g)),
@@ -240,6 +251,14 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
         generation: 1,
         created_at: book.now,
         env: BTreeMap::new(),
+        marks: Marks {
+            revision: 0,
+            set: env
+                .keys()
+                .filter(|k| *k != REMOTE_SECRET)
+                .map(|k| (k.clone(), mark(&request.by, book.now)))
+                .collect(),
+        },
         spec,
         failure: None,
         generic: generic.map(Box::new),
@@ -276,10 +295,19 @@ pub(super) fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeNam
     Err(Refusal::Invalid("give it a name with --name".to_owned()))
 }
 
-fn check_env(env: &BTreeMap<String, Secret>) -> Result<(), Refusal> {
+fn mark(by: &str, at: jiff::Timestamp) -> Mark {
+    Mark { at, by: by.to_owned() }
+}
+
+/// Whether these variables may be given to an instance that has those `others` already.
+pub(super) fn check_env<'a>(
+    env: &BTreeMap<String, Secret>,
+    others: impl Iterator<Item = &'a String>,
+) -> Result<(), Refusal> {
     let refuse = |text: String| Err(Refusal::Invalid(text));
-    if env.len() > ENV_VARIABLES {
-        return refuse(format!("{} variables given; {ENV_VARIABLES} at most", env.len()));
+    let count = env.len() + others.filter(|k| !env.contains_key(*k)).count();
+    if count > ENV_VARIABLES {
+        return refuse(format!("{count} variables; {ENV_VARIABLES} at most"));
     }
     let mut total = 0;
     for (name, value) in env {

@@ -55,6 +55,7 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         screen: None,
         sandbox: Default::default(),
         import: Default::default(),
+        credentials: vec![],
     }
 }
 
@@ -265,7 +266,7 @@ proptest! {
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
                 Ok(Decision::Claim { .. } | Decision::ResetAdmin) => unreachable!("not tried here"),
-                Ok(Decision::Already(_)) | Err(_) => {}
+                Ok(Decision::Already(_) | Decision::Credential { .. }) | Err(_) => {}
             }
         }
     }
@@ -319,6 +320,7 @@ fn a_container_as_text() {
         spec_hash: "5f".into(),
         created_at: jiff::Timestamp::UNIX_EPOCH,
         env: [("API_KEY".to_owned(), crate::record::Sealed(vec![1]))].into(),
+        marks: crate::record::Marks::default(),
         spec: Arc::new(t),
         failure: None,
         generic: None,

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod admit;
+mod credentials;
 pub mod generic;
 pub mod image;
 pub mod order;

@@ -63,6 +63,7 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
         },
         screen: t.screen.map(|s| s.port),
         env,
+        revision: 0,
     }
 }
 

@@ -34,6 +34,7 @@ impl Task {
                 self.accept_run(*record, env).await
             }
             Decision::Update(record) => self.accept_update(*record).await,
+            Decision::Credential { record, value } => self.accept_credential(*record, value).await,
             Decision::Already(id) => match self.instances.get(&id).map(|r| r.desired) {
                 Some(Desired::Removed) | None => Ok(Outcome::Done),
                 Some(_) => self.outcome(&id),
@@ -88,11 +89,11 @@ impl Task {
         Ok(Outcome::Done)
     }
 
-    async fn keep(&self, changes: Vec<Change>) -> Result<(), Refusal> {
+    pub(super) async fn keep(&self, changes: Vec<Change>) -> Result<(), Refusal> {
         self.keeper.commit(changes).await.map_err(Refusal::Store)
     }
 
-    fn outcome(&self, id: &InstanceId) -> Result<Outcome, Refusal> {
+    pub(super) fn outcome(&self, id: &InstanceId) -> Result<Outcome, Refusal> {
         let record = self.instances.get(id);
         let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
         let seen = self.container_of(record).map(|(_, c)| c.run);

@@ -368,7 +368,8 @@ impl Task {
             .collect();
         match opened {
             Ok(env) => {
-                let order = start_order(&record.spec, record.spec_hash.clone(), env, self.limits.max_message);
+                let mut order = start_order(&record.spec, record.spec_hash.clone(), env, self.limits.max_message);
+                order.revision = record.marks.revision;
                 let op = self.tools.clone().order(id.clone(), order);
                 self.spawn(Op::Order(id), op);
             }

@@ -213,6 +213,14 @@ impl Live {
         }
     }
 
+    /// The server in its container is to start anew, with other values: its time to become ready begins again.
+    pub(super) fn renewed(&mut self, now: Millis) {
+        self.started_at = self.started_at.map(|_| now);
+        // What it was with the earlier values says nothing of these.
+        self.healthy_since = None;
+        self.not_ready();
+    }
+
     /// When a running container without a ready server has had its time, and why.
     pub(super) fn overdue(&self, record: &InstanceRecord) -> Option<(Millis, String)> {
         let started = self.started_at?;

@@ -14,6 +14,7 @@
 
 mod accept;
 mod act;
+mod credentials;
 mod generic;
 mod keeper;
 mod live;
@@ -49,7 +50,7 @@ use crate::{
     deploy::Deploys,
     docker::{Engine, EngineError},
     link::LinkReport,
-    model::{Action, BoxId, Endpoints, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    model::{Action, BoxId, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, TokenView},
     plan::quota::WorkspaceLimits,
     secret::BoxKey,
     store::{Store, StoreError},
@@ -113,6 +114,7 @@ enum Request {
     Submit(Action, oneshot::Sender<Result<Outcome, Refusal>>),
     Tokens(oneshot::Sender<Vec<TokenView>>),
     Catalog(Arc<Catalog>),
+    Credentials(InstanceId, oneshot::Sender<Result<Vec<CredentialView>, Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -192,6 +194,17 @@ impl Handle {
         let request = Request::Tokens(reply);
         self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;
         answer.await.map_err(|_| Refusal::Stopping)
+    }
+
+    /// The variables of an instance, without their values.
+    ///
+    /// # Errors
+    /// [`Refusal::NoInstance`], [`Refusal::Stopping`].
+    pub async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Credentials(id, reply);
+        self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;
+        answer.await.map_err(|_| Refusal::Stopping)?
     }
 
     /// The log of the instance's container, as raw lines; empty while it has none.

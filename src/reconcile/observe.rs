@@ -281,6 +281,16 @@ impl Task {
                 status.protocol
             ));
         }
+        if status.revision != record.marks.revision && matches!(status.state, AgentState::Starting | AgentState::Ready)
+        {
+            // It runs with values that have changed since: it gets the order anew, and is not ready until it took it.
+            live.not_ready();
+            if !live.ordering {
+                live.order_at = Some(live.order_at.unwrap_or(now));
+            }
+            live.agent = Some(status);
+            return;
+        }
         match status.state {
             AgentState::Waiting if !live.ordering => live.order_at = Some(live.order_at.unwrap_or(now)),
             AgentState::Waiting => {}

@@ -236,6 +236,7 @@ impl Task {
                     }
                     Some(Request::Tokens(reply)) => { let _ = reply.send(self.token_views()); }
                     Some(Request::Catalog(catalog)) => self.catalog = catalog,
+                    Some(Request::Credentials(id, reply)) => { let _ = reply.send(self.credential_views(&id)); }
                     Some(Request::Shutdown(reply)) => {
                         self.keep_tokens().await;
                         self.keeper.close().await;

@@ -103,6 +103,7 @@ impl World {
             version: "0".into(),
             state,
             spec,
+            revision: 0,
             reason: reason.map(str::to_owned),
             services: vec![],
             sessions: 0,
@@ -408,6 +409,7 @@ fn a_type() -> InstanceType {
         screen: None,
         sandbox: Default::default(),
         import: Default::default(),
+        credentials: vec![],
     }
 }
 

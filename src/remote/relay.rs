@@ -91,6 +91,7 @@ impl Relay {
             services: Vec::new(),
             sessions: 0,
             processes: 0,
+            revision: 0,
         };
         let shared = Arc::new(Shared {
             client,
@@ -209,11 +210,14 @@ impl Shared {
         let Ok(order) = serde_json::from_slice::<StartOrder>(&body.to_bytes()) else {
             return bad("the start order is not valid");
         };
-        let known = self.status.borrow().spec.clone();
+        let known = (self.status.borrow().spec.clone(), self.status.borrow().revision);
         match known {
-            Some(spec) if spec == order.spec => return plain(StatusCode::NO_CONTENT, "text/plain", ""),
-            Some(_) => return plain(StatusCode::CONFLICT, "text/plain", "another spec is relayed already"),
-            None => {}
+            (Some(spec), revision) if spec == order.spec && revision == order.revision => return plain(StatusCode::NO_CONTENT, "text/plain", ""),
+            (Some(spec), _) if spec != order.spec => {
+                return plain(StatusCode::CONFLICT, "text/plain", "another spec is relayed already");
+            }
+            // The same with another secret, or the first.
+            _ => {}
         }
         match target(&order) {
             Ok(target) => *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(target)),
@@ -221,6 +225,7 @@ impl Shared {
         }
         self.status.send_modify(|s| {
             s.spec = Some(order.spec.clone());
+            s.revision = order.revision;
             s.state = AgentState::Starting;
         });
         plain(StatusCode::NO_CONTENT, "text/plain", "")

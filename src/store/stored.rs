@@ -24,10 +24,28 @@ pub(super) struct Instance {
     created_at: jiff::Timestamp,
     /// Sealed values, in hexadecimal.
     env: BTreeMap<String, String>,
+    /// How often a value changed since the instance was run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    revision: u64,
+    /// When each value was set, and by whom.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    marks: BTreeMap<String, Mark>,
     spec: Type,
     failure: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     generic: Option<Generic>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    at: jiff::Timestamp,
+    by: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,6 +103,8 @@ struct Type {
     /// Left out where it is every container's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sandbox: Option<Sandbox>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    credentials: Vec<Credential>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +113,17 @@ struct Sandbox {
     seccomp: String,
     tmp_mib: u32,
     shm_mib: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Credential {
+    key: String,
+    label: String,
+    kind: String,
+    help: String,
+    required: bool,
+    pattern: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,6 +201,8 @@ words!(processes_word, processes, model::Processes, "process mode", {
 words!(kind_word, kind, catalog::Kind, "kind of type", {
     catalog::Kind::Fixed => "fixed", catalog::Kind::Npx => "npx", catalog::Kind::Uvx => "uvx",
     catalog::Kind::Image => "image", catalog::Kind::Remote => "remote" });
+words!(credential_word, credential_kind, model::CredentialKind, "kind of credential", {
+    model::CredentialKind::Text => "text", model::CredentialKind::Password => "password" });
 words!(egress_word, egress, catalog::Egress, "egress", {
     catalog::Egress::None => "none", catalog::Egress::Internet => "internet" });
 words!(seccomp_word, seccomp, catalog::Seccomp, "seccomp profile", {
@@ -215,6 +248,19 @@ impl Instance {
             spec_hash: r.spec_hash.clone(),
             created_at: r.created_at,
             env: r.env.iter().map(|(k, v)| (k.clone(), hex(&v.0))).collect(),
+            revision: r.marks.revision,
+            marks: r
+                .marks
+                .set
+                .iter()
+                .map(|(k, m)| {
+                    let mark = Mark {
+                        at: m.at,
+                        by: m.by.clone(),
+                    };
+                    (k.clone(), mark)
+                })
+                .collect(),
             spec: Type::from_domain(&r.spec),
             failure: r.failure.clone(),
             generic: r.generic.as_deref().map(Generic::from_domain),
@@ -236,6 +282,14 @@ impl Instance {
                 .into_iter()
                 .map(|(k, v)| Ok((k, record::Sealed(unhex(&v)?))))
                 .collect::<Result<_, Broken>>()?,
+            marks: record::Marks {
+                revision: self.revision,
+                set: self
+                    .marks
+                    .into_iter()
+                    .map(|(k, m)| (k, record::Mark { at: m.at, by: m.by }))
+                    .collect(),
+            },
             spec: Arc::new(self.spec.into_domain()?),
             failure: self.failure,
             generic: self.generic.map(Generic::into_domain).transpose()?.map(Box::new),
@@ -349,6 +403,7 @@ impl Type {
                 tmp_mib: t.sandbox.tmp_mib,
                 shm_mib: t.sandbox.shm_mib,
             }),
+            credentials: t.credentials.iter().map(Credential::from_domain).collect(),
         }
     }
 
@@ -413,6 +468,35 @@ impl Type {
                     shm_mib: s.shm_mib,
                 },
             },
+            credentials: self
+                .credentials
+                .into_iter()
+                .map(Credential::into_domain)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Credential {
+    fn from_domain(c: &model::Credential) -> Self {
+        Self {
+            key: c.key.clone(),
+            label: c.label.clone(),
+            kind: credential_word(c.kind),
+            help: c.help.clone(),
+            required: c.required,
+            pattern: c.pattern.clone(),
+        }
+    }
+
+    fn into_domain(self) -> Result<model::Credential, Broken> {
+        Ok(model::Credential {
+            key: self.key,
+            label: self.label,
+            kind: credential_kind(&self.kind)?,
+            help: self.help,
+            required: self.required,
+            pattern: self.pattern,
         })
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         screen: None,
         sandbox: Default::default(),
         import: Default::default(),
+        credentials: vec![],
     };
     InstanceRecord {
         id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),
@@ -65,6 +66,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         spec_hash: "5f".repeat(32),
         created_at: jiff::Timestamp::from_second(1_790_000_000).unwrap(),
         env: [("API_KEY".to_owned(), Sealed(vec![1, 2, 0xff]))].into(),
+        marks: crate::record::Marks::default(),
         spec: Arc::new(spec),
         failure: Some("exited with status 1".into()),
         generic: None,

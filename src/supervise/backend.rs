@@ -25,15 +25,12 @@ use crate::{
     edge::EdgeHandle,
     link::Registry,
     machine,
-    model::{Action, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
+    model::{Action, CredentialView, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
     plan::generic,
     reconcile,
     route::Router,
     tls::{self, Certificates},
 };
-
-/// What seals values at rest.
-const SEALED_BY: &str = "key file keys/box.key in the state folder, readable by root only";
 
 /// Pieces of a log that wait for a slow reader.
 const LOG_QUEUE: usize = 32;
@@ -54,6 +51,8 @@ pub(super) struct Parts {
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
     pub(super) state_dir: std::path::PathBuf,
+    /// What the key that seals values is kept with.
+    pub(super) sealing: String,
 }
 
 impl Parts {
@@ -85,6 +84,10 @@ impl Backend for Parts {
 
     async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
         self.reconcile.tokens().await
+    }
+
+    async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
+        self.reconcile.credentials(id).await
     }
 
     async fn logs(&self, id: InstanceId, query: LogQuery) -> Result<mpsc::Receiver<Result<Bytes, String>>, Refusal> {
@@ -164,7 +167,7 @@ impl Backend for Parts {
             certificate_sha256: self.certificates.fingerprint(),
             ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
             notes: self.notes(),
-            sealing: SEALED_BY.into(),
+            sealing: self.sealing.clone(),
             own: BoxStatus {
                 version: env!("CARGO_PKG_VERSION").into(),
                 claimed: snapshot.claimed,
@@ -172,7 +175,7 @@ impl Backend for Parts {
                 claim_code: self.claims.code().filter(|_| !snapshot.claimed),
                 ca_fingerprint: tls::colons(&self.certificates.anchor()),
                 addresses: addresses::of_this_box(),
-                sealed_by: SEALED_BY.into(),
+                sealed_by: self.sealing.clone(),
             },
             disk: machine::storage(&self.state_dir),
         }
@@ -234,5 +237,6 @@ fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
         volume: t.volume.clone(),
         screen: t.screen.is_some(),
         import: (!t.import.packages.is_empty()).then(|| t.import.clone()),
+        credentials: t.credentials.clone(),
     }
 }

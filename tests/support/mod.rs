@@ -50,6 +50,8 @@ pub struct Options {
     pub engine: String,
     /// `BERTH_LOG`
     pub log: &'static str,
+    /// Further variables of the supervisor's environment.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             extra: String::new(),
             engine: engine_socket(),
             log: "debug",
+            env: Vec::new(),
         }
     }
 }
@@ -68,6 +71,7 @@ pub struct Appliance {
     dir: TempDir,
     engine: String,
     log_level: &'static str,
+    env: Vec<(&'static str, String)>,
     pub https: u16,
     pub http: u16,
     child: Option<Child>,
@@ -107,6 +111,7 @@ impl Appliance {
             dir,
             engine: options.engine,
             log_level: options.log,
+            env: options.env,
             https,
             http,
             child: None,
@@ -157,6 +162,7 @@ impl Appliance {
             .args(["serve", "--config"])
             .arg(self.config())
             .env("BERTH_LOG", self.log_level)
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -211,6 +217,52 @@ impl Appliance {
 
     pub fn try_cli(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
+    }
+
+    /// Runs a verb with something on its standard input.
+    pub fn piped(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that refuses before it reads is no failure of the test's own.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs an instance with `KEY=VALUE` lines from a pipe.
+    pub fn run_with(&self, type_name: &str, env: &str) -> Instance {
+        let out = self.piped(&["run", type_name, "--env-file", "-", "--json"], env);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.success(),
+            "berth run {type_name}: {said}\n{}",
+            tail(&self.log(), 40)
+        );
+        Instance::from(&serde_json::from_slice(&out.stdout).unwrap())
+    }
+
+    /// Opens a session; the header to send along.
+    pub fn open(&self, i: &Instance) -> String {
+        let answer = self.post(&i.url, &i.token, INITIALIZE, &[]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let session = answer.header("mcp-session-id").expect("a session id");
+        let header = format!("Mcp-Session-Id: {session}");
+        let done = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        let done = self.post(&i.url, &i.token, done, &["-H", &header]);
+        assert_eq!(done.status, 202, "{}", done.body);
+        header
+    }
+
+    /// Calls a tool in a session; the answer's body.
+    pub fn call(&self, i: &Instance, session: &str, tool: &str, arguments: &Value) -> String {
+        let params = serde_json::json!({ "name": tool, "arguments": arguments });
+        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params });
+        let answer = self.post(&i.url, &i.token, &body.to_string(), &["-H", session]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
     }
 
     /// Runs a verb that must succeed; its stdout.
@@ -387,7 +439,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn from(v: &Value) -> Self {
+    pub fn from(v: &Value) -> Self {
         let text = |p: &str| {
             v.pointer(p)
                 .and_then(Value::as_str)

@@ -110,6 +110,7 @@ impl Workbench {
             screen: None,
             sandbox: Default::default(),
             import: Default::default(),
+            credentials: vec![],
         }
     }
 

@@ -26,6 +26,7 @@
 
 mod asks;
 mod calls;
+mod close;
 #[cfg(test)]
 mod era_tests;
 mod feeds;

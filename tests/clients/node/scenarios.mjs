@@ -78,6 +78,24 @@ export const scenarios = {
     return { server, protocol, tools: tools.length, answer, session, deleted };
   },
 
+  // Calls any tools: the argument is a JSON array of [name, arguments]. What a tool refuses is its answer.
+  async use(sdk, [calls = '[]']) {
+    const connection = await sdk.connect({});
+    const { client } = connection;
+    const { tools } = await client.listTools();
+    const answers = [];
+    for (const [name, args] of JSON.parse(calls)) {
+      try {
+        const answer = await sdk.call(client, name, args);
+        answers.push({ error: answer.isError === true, text: text(answer) });
+      } catch (problem) {
+        answers.push({ error: true, text: String(problem.message) });
+      }
+    }
+    await leave(connection);
+    return { server: client.getServerVersion()?.name, tools: tools.map((tool) => tool.name), answers };
+  },
+
   async many(sdk, [count = '200', width = '16']) {
     const connection = await sdk.connect({});
     let next = 0;

@@ -1,0 +1,26 @@
+//! The end of everything at once, while the agent goes on: another start order takes the place of this one.
+//!
+//! Every call is answered with an error that says why, every session and stream ends, every process is stopped. What the
+//! ends would start again is for the caller to ignore: nothing of this bridge runs any more.
+
+use std::time::Instant;
+
+use super::{Bridge, ProcId, SessionNo};
+
+impl Bridge {
+    /// Ends all sessions, calls, streams and processes.
+    pub fn close(&mut self, now: Instant, why: &str) {
+        let sessions: Vec<SessionNo> = self.sessions.keys().copied().collect();
+        for no in sessions {
+            self.end_session(now, no, why);
+        }
+        self.refuse_waiting(now, why);
+        self.end_listeners(now);
+        let procs: Vec<ProcId> = self.procs.keys().copied().collect();
+        for proc in procs {
+            self.order_stop(proc);
+            self.gone(now, proc, why);
+        }
+        self.standing.respawn_at = None;
+    }
+}

@@ -1,0 +1,76 @@
+//! A variable of an instance gets another value, or none: sealed, committed, and then handed to the agent by a new order.
+//! What is shown of values is when they were set and by whom.
+
+use super::task::Task;
+use crate::{
+    model::{CredentialKind, CredentialView, Desired, InstanceId, Outcome, Refusal, Secret},
+    record::InstanceRecord,
+    store::Change,
+};
+
+impl Task {
+    pub(super) async fn accept_credential(
+        &mut self,
+        mut record: InstanceRecord,
+        value: Option<(String, Secret)>,
+    ) -> Result<Outcome, Refusal> {
+        if let Some((key, value)) = value {
+            let sealed = self.key.seal(&record.id, &key, &value);
+            let sealed = sealed.map_err(|e| Refusal::Invalid(e.to_string()))?;
+            record.env.insert(key, sealed);
+        }
+        self.keep(vec![Change::PutInstance(Box::new(record.clone()))]).await?;
+        let id = record.id.clone();
+        log::info!(instance = id.as_str(), revision = record.marks.revision; "its credentials changed");
+        let running = record.desired == Desired::Running;
+        self.instances.insert(id.clone(), record);
+        let now = self.now();
+        let live = self.lives.entry(id.clone()).or_default();
+        if running {
+            live.forgive();
+            live.renewed(now);
+            if live.link_up {
+                live.order_at = Some(now);
+            }
+        }
+        self.outcome(&id)
+    }
+
+    /// What the type asks for, in its order, then what was given beside it.
+    pub(super) fn credential_views(&self, id: &InstanceId) -> Result<Vec<CredentialView>, Refusal> {
+        let record = self.instances.get(id);
+        let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
+        let asked = &record.spec.credentials;
+        let mut views: Vec<CredentialView> = asked
+            .iter()
+            .map(|c| CredentialView {
+                key: c.key.clone(),
+                label: c.label.clone(),
+                kind: c.kind,
+                help: c.help.clone(),
+                required: c.required,
+                ..plain(record, &c.key)
+            })
+            .collect();
+        let others = record.env.keys().filter(|k| !asked.iter().any(|c| c.key == **k));
+        views.extend(others.map(|k| plain(record, k)));
+        Ok(views)
+    }
+}
+
+/// What is known of any variable.
+fn plain(record: &InstanceRecord, key: &str) -> CredentialView {
+    let set = record.env.contains_key(key);
+    let mark = record.marks.set.get(key).filter(|_| set);
+    CredentialView {
+        key: key.to_owned(),
+        label: String::new(),
+        kind: CredentialKind::Password,
+        help: String::new(),
+        required: false,
+        set,
+        // Before marks were kept, values came with the run alone.
+        set_at: set.then(|| mark.map_or(record.created_at, |m| m.at)),
+        set_by: mark.map(|m| m.by.clone()),
+    }
+}
