@@ -137,11 +137,7 @@ impl Screen {
                 }
                 return Ok(reply.request);
             }
-            0x7f | 0x08 => {
-                if self.typed.pop().is_some() {
-                    self.print("\u{8} \u{8}")?;
-                }
-            }
+            0x7f | 0x08 if self.typed.pop().is_some() => self.print("\u{8} \u{8}")?,
             // Ctrl-C and Ctrl-U: the line is thrown away.
             0x03 | 0x15 => {
                 self.typed.clear();
