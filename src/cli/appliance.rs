@@ -5,12 +5,13 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 
 use super::{args::BoxVerb, client::Supervisor, console, print};
-use crate::{admin::Status, config::Config, machine};
+use crate::{admin::Status, config::Config, machine, systemd};
 
 /// How long a new version has to serve, before it counts as one that does not.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
+    systemd::init_log();
     // This box's own, whatever contexts there are.
     let supervisor = &Supervisor::new(&Config::default().admin_socket());
     match verb {

@@ -41,6 +41,7 @@ struct Screen {
     said: Vec<String>,
     typed: String,
     touched: Instant,
+    answer: Option<String>,
 }
 
 pub(super) async fn run(supervisor: &Supervisor, page: bool) -> Result<ExitCode> {
@@ -53,14 +54,18 @@ pub(super) async fn run(supervisor: &Supervisor, page: bool) -> Result<ExitCode>
         said: Vec::new(),
         typed: String::new(),
         touched: Instant::now(),
+        // Of an earlier screen's time.
+        answer: machine::answer(),
     };
     let mut gathered: Option<Instant> = None;
     loop {
         if gathered.is_none_or(|g| g.elapsed() > EVERY) {
             screen.facts = gather(supervisor, &screen.facts).await;
             gathered = Some(Instant::now());
-            if let Some(answer) = machine::answer() {
-                screen.say(answer.lines().map(str::to_owned).collect())?;
+            let answer = machine::answer();
+            if answer != screen.answer {
+                screen.answer = answer.clone();
+                screen.say(answer.unwrap_or_default().lines().map(str::to_owned).collect())?;
             }
             if !screen.dialog.idle() && screen.touched.elapsed() > FORGET {
                 screen.dialog.cancel();
@@ -71,6 +76,7 @@ pub(super) async fn run(supervisor: &Supervisor, page: bool) -> Result<ExitCode>
         for key in keys()? {
             if let Some(request) = screen.key(key)? {
                 let said = ask(supervisor, &request).await;
+                screen.answer = None;
                 screen.say(vec![said])?;
                 gathered = None;
             }
@@ -131,11 +137,7 @@ impl Screen {
                 }
                 return Ok(reply.request);
             }
-            0x7f | 0x08 => {
-                if self.typed.pop().is_some() {
-                    self.print("\u{8} \u{8}")?;
-                }
-            }
+            0x7f | 0x08 if self.typed.pop().is_some() => self.print("\u{8} \u{8}")?,
             // Ctrl-C and Ctrl-U: the line is thrown away.
             0x03 | 0x15 => {
                 self.typed.clear();

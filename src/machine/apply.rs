@@ -36,6 +36,11 @@ pub struct Report {
 /// # Errors
 /// Only what keeps the files from being written.
 pub fn apply() -> Result<Report, MachineError> {
+    apply_with(sources::console_network())
+}
+
+/// The same with `[[network]]` tables that were just entered at the console.
+pub(super) fn apply_with(network: Option<String>) -> Result<Report, MachineError> {
     let found = sources::site_file();
     let mut report = Report {
         source: found.source.into(),
@@ -45,7 +50,7 @@ pub fn apply() -> Result<Report, MachineError> {
         report.problems.extend(problems.0.iter().map(ToString::to_string));
         Site::default()
     });
-    if let Some(text) = sources::console_network() {
+    if let Some(text) = network {
         match site::network("network.toml", &text) {
             Ok(ports) => {
                 site.ports = ports;

@@ -30,12 +30,9 @@ pub fn ask(request: &Request) -> Result<(), MachineError> {
     })
 }
 
-/// What came of the last request, once it is done.
+/// What came of the last request, once it is done; every console shows it.
 pub fn answer() -> Option<String> {
-    let path = format!("{CONSOLE}/answer");
-    let text = fs::read_to_string(&path).ok()?;
-    let _ = fs::remove_file(path);
-    Some(text)
+    fs::read_to_string(format!("{CONSOLE}/answer")).ok()
 }
 
 /// Takes the request that waits, does it, leaves an answer.
@@ -105,7 +102,7 @@ fn network(text: &str) -> Result<String, MachineError> {
         }
         fs::write(&path, text).map_err(failed("write", path))
     })?;
-    apply::apply()?;
+    apply::apply_with((!text.is_empty()).then(|| text.to_owned()))?;
     // A new VLAN needs its device made; only a restart of networkd takes away what was there before.
     systemctl(&["restart", "systemd-networkd.service"])?;
     Ok("the network was set; the addresses appear above".into())

@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount, umount},
+};
 
 use super::{MachineError, OWN, failed};
 use crate::site::{self, Seed, Site};
@@ -35,13 +38,16 @@ pub(super) fn site_file() -> Found {
             site,
         };
     }
-    if let Ok(Some(site)) = on_esp(Access::Read, |esp| {
+    let found = on_esp(Access::Read, |esp| {
         let path = esp.join("berth/site.toml");
         Ok(path
             .exists()
             .then(|| read(&path, "site.toml").and_then(|t| site::parse("site.toml", &t))))
-    }) {
-        return Found { source: "esp", site };
+    });
+    match found {
+        Ok(Some(site)) => return Found { source: "esp", site },
+        Ok(None) => {}
+        Err(e) => log::warn!("whether the ESP has a site file is not known: {e}"),
     }
     // Nothing so far: a seed disk may still be on its way into /dev.
     let _ = Command::new("/usr/bin/udevadm")
@@ -69,14 +75,18 @@ pub(super) fn site_file() -> Found {
 
 /// The `[[network]]` tables that were set at the console, where there are any.
 pub(super) fn console_network() -> Option<String> {
-    on_esp(Access::Read, |esp| {
-        match fs::read_to_string(esp.join("berth/network.toml")) {
+    let read = on_esp(Access::Read, |esp| {
+        let path = esp.join("berth/network.toml");
+        match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),
-            Err(_) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed("read", path)(e)),
         }
+    });
+    read.unwrap_or_else(|e| {
+        log::warn!("what was set at the console is not known: {e}");
+        None
     })
-    .ok()
-    .flatten()
 }
 
 /// A text of bounded length; what cannot be read is a problem of line 1.
@@ -158,7 +168,13 @@ fn mounted<T>(
     }
     let mut last = io::Error::other("no file system was tried");
     for kind in kinds {
-        match mount(Some(device), &dir, Some(*kind), flags, Some("")) {
+        let mut tried = mount(Some(device), &dir, Some(*kind), flags, Some(""));
+        if tried == Err(Errno::EBUSY) && access == Access::Read {
+            // The kernel has it open for writing, a moment ago or elsewhere, and wants everybody to do the same.
+            let writable = flags & !MsFlags::MS_RDONLY;
+            tried = mount(Some(device), &dir, Some(*kind), writable, Some(""));
+        }
+        match tried {
             Ok(()) => {
                 let result = then(&dir);
                 // Writes reach the disk before anybody is told that they are there.
