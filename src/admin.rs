@@ -9,6 +9,10 @@
 //! | `GET /v1/instances/{id or name}` | [`InstanceView`] |
 //! | `GET /v1/instances/{id}/wait?for=settled\|stopped\|gone&ms=N` | [`InstanceView`], or 204 once it is gone, or 408 |
 //! | `GET /v1/instances/{id}/logs?follow=1&tail=N` | `text/plain`, streamed |
+//! | `POST /v1/instances/{id}/screen` | [`ScreenRequest`] in, [`ScreenLink`] out |
+//! | `GET /v1/instances/{id}/screen.png` | `image/png` |
+//! | `GET /v1/instances/{id}/deploy?follow=1` | `text/plain`: the log of its latest deploy, streamed |
+//! | `GET /v1/instances/{id}/tools` | what its server lists as tools now, as MCP gives them |
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
@@ -63,6 +67,9 @@ pub struct Status {
     pub notes: Vec<String>,
     /// What the key is kept with that seals values at rest.
     pub sealing: String,
+    /// On a box of ours, how its data lies on its disk: `encrypted: …` or `plain: …`.
+    #[serde(default)]
+    pub disk: Option<String>,
     #[serde(rename = "box")]
     pub own: BoxStatus,
 }
@@ -103,6 +110,11 @@ pub struct TypeView {
     pub title: String,
     pub description: String,
     pub homepage: Option<String>,
+    /// `fixed`, or the kind of a generic type: `npx`, `uvx`, `image`, `remote`.
+    pub kind: String,
+    /// Why the configuration does not allow it, where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     pub image: String,
     pub transport: String,
     /// `session` or `shared` for stdio servers.
@@ -110,6 +122,28 @@ pub struct TypeView {
     pub size: String,
     pub network: String,
     pub volume: Option<String>,
+    /// Whether people can watch it.
+    pub screen: bool,
+}
+
+/// Asks for a link to a screen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScreenRequest {
+    /// Who asks, as the log shall name them.
+    pub by: String,
+    /// For looking only.
+    #[serde(default)]
+    pub view_only: bool,
+}
+
+/// A link to a screen. It opens it once, and holds a secret until then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScreenLink {
+    pub url: Secret,
+    /// The same by path, for networks without wildcard DNS.
+    pub path_url: Secret,
+    pub expires_at: jiff::Timestamp,
 }
 
 /// Which log lines.
@@ -136,6 +170,14 @@ pub trait Backend: Send + Sync + 'static {
         id: InstanceId,
         query: LogQuery,
     ) -> impl Future<Output = Result<mpsc::Receiver<Result<Bytes, String>>, Refusal>> + Send;
+    /// A link that opens the instance's screen.
+    fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal>;
+    /// The instance's screen as PNG.
+    fn screenshot(&self, view: &InstanceView) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    /// The log of the latest deploy; with `follow`, until it ends.
+    fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes>;
+    /// The tools that the instance's server lists, as MCP gives them.
+    fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
     /// All types.
     fn types(&self) -> Vec<TypeView>;
     fn status(&self) -> impl Future<Output = Status> + Send;

@@ -5,9 +5,11 @@ mod check;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName};
+use crate::model::{HealthKind, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
 
-pub use check::{check_env_key, load_dir, load_file, millis, parse};
+pub use crate::model::Network as Egress;
+
+pub use check::{check_env_key, check_volume, load_dir, load_file, millis, parse};
 
 /// All known types, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +24,11 @@ pub struct InstanceType {
     pub title: String,
     pub description: String,
     pub homepage: Option<String>,
+    pub kind: Kind,
+    /// Of kinds `image` and `remote` there is none until an instance names it.
     pub image: ImageRef,
+    /// The image that packages are installed in, for kinds `npx` and `uvx`.
+    pub builder: Option<String>,
     pub services: Vec<Service>,
     pub mcp: Mcp,
     pub health: HealthContract,
@@ -31,6 +37,46 @@ pub struct InstanceType {
     pub egress: Egress,
     /// Where the instance's own volume is mounted, if it has one.
     pub volume: Option<String>,
+    /// What people may watch of it.
+    pub screen: Option<Screen>,
+    pub sandbox: Sandbox,
+}
+
+/// A screen: one of the services is a display that speaks RFB (RFC 6143) on loopback, without a password: nobody
+/// reaches it but through the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    pub port: u16,
+}
+
+/// What differs from every other container's sandbox. Each value is of a closed set: a type cannot open one further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sandbox {
+    pub seccomp: Seccomp,
+    /// The size of `/tmp`, in MiB; within the memory limit.
+    pub tmp_mib: u32,
+    /// The size of `/dev/shm`, in MiB; within the memory limit.
+    pub shm_mib: u32,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            seccomp: Seccomp::Default,
+            tmp_mib: 64,
+            shm_mib: 64,
+        }
+    }
+}
+
+/// Which system calls a container may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// The engine's own profile.
+    Default,
+    /// The same, and what a browser's own sandbox is made of: user namespaces, and chroot within them.
+    Browser,
 }
 
 /// An image by reference, and by digest where the type pins one.
@@ -73,6 +119,11 @@ pub enum Transport {
         port: u16,
         path: String,
     },
+    /// Streamable HTTP somewhere else, reached by the supervisor itself.
+    Remote {
+        url: String,
+        auth: RemoteAuth,
+    },
 }
 
 /// How the supervisor tells that an instance works.
@@ -87,11 +138,30 @@ pub struct HealthContract {
     pub start_timeout: Duration,
 }
 
-/// What an instance may reach outside its container.
+/// Where a type's server comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Egress {
-    /// Loopback only: the container has no network.
-    None,
-    /// A bridge network of its own, shared with nobody.
-    Internet,
+pub enum Kind {
+    /// The type's own image.
+    Fixed,
+    /// A package of npm, installed at the first deploy into an image of its own.
+    Npx,
+    /// A package of PyPI, likewise.
+    Uvx,
+    /// An image that the request names.
+    Image,
+    /// A server elsewhere: there is no container.
+    Remote,
+}
+
+impl Kind {
+    /// The word in a type file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Fixed => "fixed",
+            Kind::Npx => "npx",
+            Kind::Uvx => "uvx",
+            Kind::Image => "image",
+            Kind::Remote => "remote",
+        }
+    }
 }

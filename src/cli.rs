@@ -3,9 +3,11 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod appliance;
 mod args;
 mod client;
 mod connect;
+mod console;
 mod context;
 mod doctor;
 mod hardening;
@@ -14,7 +16,9 @@ mod login;
 mod print;
 mod prompt;
 mod remote;
-mod resolve;
+mod run;
+mod screen;
+mod upgrade;
 mod verbs;
 
 use std::process::ExitCode;
@@ -33,6 +37,7 @@ pub fn main() -> ExitCode {
     };
     match args.verb {
         args::Verb::Agent => crate::agent::main(),
+        args::Verb::Shell => crate::shell::main(),
         args::Verb::Serve { config } => crate::supervise::main(config.as_deref()),
         verb => verbs::run(args.place, args.json, verb),
     }

@@ -1,9 +1,15 @@
 //! F1: the text of `berth.toml` -> a checked [`Config`]. Reads no file but the one it is given; never guesses.
 
 mod check;
+mod generic;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
+pub(crate) use check::domain;
 pub use check::{load, parse};
 
 use crate::{claim::PublicKey, plan::quota::WorkspaceLimits};
@@ -26,6 +32,127 @@ pub struct Config {
     pub limits: Limits,
     /// What all containers of one workspace may use together.
     pub workspace: WorkspaceLimits,
+    pub allow: Allow,
+    pub install: Install,
+    pub remote: Remote,
+}
+
+/// Which types may be run, and what generic types may run. Patterns are shell-style, with `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    /// Names of types; every type when `None`.
+    pub types: Option<Vec<String>>,
+    /// Packages, by name (`@scope/*`) or by kind and name (`npx:@scope/*`).
+    pub packages: Vec<String>,
+    /// Images that the type `image` may run.
+    pub images: Vec<String>,
+    /// Addresses that the type `remote` may reach.
+    pub remotes: Vec<String>,
+    /// Each generic type can be switched off.
+    pub npx: bool,
+    pub uvx: bool,
+    pub image: bool,
+    pub remote: bool,
+}
+
+impl Default for Allow {
+    fn default() -> Self {
+        let all = || vec!["*".to_owned()];
+        Self {
+            types: None,
+            packages: all(),
+            images: all(),
+            remotes: all(),
+            npx: true,
+            uvx: true,
+            image: true,
+            remote: true,
+        }
+    }
+}
+
+/// Where packages come from, and the bounds of an installation. What is not set is as this machine's own npm and pip
+/// have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Install {
+    pub npm_registry: Option<String>,
+    pub python_index: Option<String>,
+    /// PEM: what installations trust. Default: the machine's own bundle. It never enters an image.
+    pub ca_file: Option<PathBuf>,
+    /// `http://host:port`, for http and https.
+    pub proxy: Option<String>,
+    /// Installations at once; more wait.
+    pub at_once: usize,
+    /// One installation takes no longer.
+    pub timeout: Duration,
+    /// Memory of an installation, in bytes.
+    pub memory_bytes: usize,
+    /// What an installation may write, in bytes.
+    pub disk_bytes: usize,
+}
+
+impl Default for Install {
+    fn default() -> Self {
+        Self {
+            npm_registry: None,
+            python_index: None,
+            ca_file: None,
+            proxy: None,
+            at_once: 2,
+            timeout: Duration::from_secs(600),
+            memory_bytes: 2 << 30,
+            disk_bytes: 2 << 30,
+        }
+    }
+}
+
+/// How remote servers are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// Private, loopback and link-local networks that may be reached all the same, as `address/bits`.
+    pub private_networks: Vec<Cidr>,
+    /// PEM: trusted besides the machine's own bundle.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A network: an address and how many leading bits of it count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    pub address: IpAddr,
+    pub bits: u8,
+}
+
+impl Cidr {
+    /// Whether an address lies in it.
+    pub fn holds(&self, ip: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u32| {
+            let keep = u32::from(self.bits).min(width);
+            keep == 0 || (a ^ b) >> (width - keep) == 0
+        };
+        match (self.address, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(u128::from(u32::from(a)), u128::from(u32::from(b)), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(u128::from(a), u128::from(b), 128),
+            _ => false,
+        }
+    }
+}
+
+impl std::str::FromStr for Cidr {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (address, bits) = s.split_once('/').unwrap_or((s, ""));
+        let address: IpAddr = address.parse().map_err(|_| format!("{s:?} is not a network"))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = if bits.is_empty() {
+            most
+        } else {
+            bits.parse().map_err(|_| format!("{s:?} is not a network"))?
+        };
+        if bits > most {
+            return Err(format!("{s:?} has more than {most} bits"));
+        }
+        Ok(Cidr { address, bits })
+    }
 }
 
 /// Where the edge listens. Sockets passed by systemd (names `https`, `http`) take precedence.
@@ -123,6 +250,9 @@ impl Default for Config {
             claim: Claim::default(),
             limits: Limits::default(),
             workspace: WorkspaceLimits::default(),
+            allow: Allow::default(),
+            install: Install::default(),
+            remote: Remote::default(),
         }
     }
 }

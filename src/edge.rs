@@ -1,4 +1,4 @@
-//! F3: the HTTPS front. TLS, routing, authentication, limits, proxying to the instances' links. It reads no store,
+//! F3: the HTTPS front. TLS, routing, authentication, limits, proxying to the instances' links, and their screens. It reads no store,
 //! holds no lock across an await, and buffers no body.
 //!
 //! ```text
@@ -25,6 +25,7 @@ mod front;
 mod redirect;
 mod request;
 mod respond;
+mod screen;
 mod stats;
 mod upgrade;
 
@@ -48,10 +49,12 @@ use crate::{
     link::Registry,
     model::{InstanceId, State},
     route::Router,
+    screen::access::{Full, Grant},
     tls::{Certificates, TlsError},
 };
 
 pub use front::{Asked, Door, Front, FrontBody};
+pub use screen::{Look, Screens};
 pub use stats::EdgeStats;
 
 /// Answers that may be held back at a time.
@@ -88,6 +91,7 @@ pub struct EdgeConfig {
     /// Browser origins that may call, besides our own.
     pub allowed_origins: Vec<String>,
     pub workers: Workers,
+    pub screens: Arc<Screens>,
 }
 
 /// Bound sockets: the configuration's, or systemd's.
@@ -127,6 +131,7 @@ pub struct Edge {
     limiter: Mutex<FailureLimiter>,
     /// Answers that go out late on purpose.
     delayed: AtomicUsize,
+    desk: Arc<screen::Desk>,
     by_address: Mutex<HashMap<IpAddr, usize>>,
     stats: Arc<stats::Shared>,
     /// Finish what is in flight and take nothing new.
@@ -160,6 +165,7 @@ impl Edge {
             front,
             limiter: Mutex::default(),
             delayed: AtomicUsize::new(0),
+            desk: Arc::default(),
             by_address: Mutex::default(),
             stats: Arc::default(),
             drain: Cut::default(),
@@ -282,6 +288,14 @@ impl EdgeHandle {
     /// Counters of the edge.
     pub fn stats(&self) -> EdgeStats {
         self.edge.stats.read()
+    }
+
+    /// A ticket for a link that opens a screen.
+    ///
+    /// # Errors
+    /// Too many wait to be used.
+    pub fn screen_ticket(&self, grant: Grant) -> Result<String, Full> {
+        self.edge.desk.ticket(grant)
     }
 
     /// Goes up about once a second as long as every accept loop and every worker turns; the watchdog is fed while it

@@ -6,10 +6,11 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`] | one outside system each |
-//! | F3 | [`reconcile`], [`edge`], [`admin`] | one task family each; they meet by channels and handles only |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`] | decisions: text or values in, values out |
+//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`] | one outside system each |
+//! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`] and [`sched`] only |
+//! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
 pub mod admin;
@@ -20,21 +21,31 @@ pub mod cgroup;
 pub mod claim;
 pub mod cli;
 pub mod config;
+pub mod deploy;
 pub mod docker;
 pub mod edge;
 pub mod hardening;
+pub mod import;
 pub mod link;
+pub mod machine;
 pub mod mcp;
 pub mod metrics;
 pub mod model;
+pub mod packages;
 pub mod plan;
 pub mod reconcile;
 pub mod record;
+pub mod remote;
+pub mod resolve;
 pub mod route;
 pub mod sched;
+pub mod screen;
 pub mod secret;
+pub mod shell;
+pub mod site;
 pub mod store;
 pub mod strict;
 pub mod supervise;
 pub mod systemd;
 pub mod tls;
+pub mod tty;

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     catalog::InstanceType,
-    model::{Desired, InstanceId, InstanceName, MemberName, Role, Size, Subject, TokenId, TypeName, WorkspaceName},
+    model::{
+        Desired, InstanceId, InstanceName, MemberName, Network, Processes, Resolved, Role, Size, Source, Subject,
+        TokenId, TypeName, WorkspaceName,
+    },
 };
 
 /// An environment value as it rests on disk: nonce, ciphertext and tag. Only `secret.rs` can open it.
@@ -32,9 +35,41 @@ pub struct InstanceRecord {
     pub spec: Arc<InstanceType>,
     /// Why the supervisor gave up, if it did; cleared by `start` and `recreate`.
     pub failure: Option<String>,
+    /// For instances of generic types: what they run.
+    pub generic: Option<Box<Generic>>,
+}
+
+/// What an instance of a generic type was asked to run, and what that came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generic {
+    pub source: Source,
+    /// None until it was installed or fetched; from then on every start runs exactly this.
+    pub resolved: Option<Resolved>,
+    /// Where the instance departs from its type.
+    pub network: Option<Network>,
+    pub volume: Option<String>,
+    pub processes: Option<Processes>,
+    /// Not to be upgraded.
+    pub pinned: bool,
+    /// The instance that this is a trial of; a trial goes by itself.
+    pub trial_of: Option<InstanceId>,
 }
 
 impl InstanceRecord {
+    /// Whether something must be installed or fetched before a container can be made.
+    pub fn unprepared(&self) -> bool {
+        self.generic
+            .as_ref()
+            .is_some_and(|g| g.resolved.is_none() && !matches!(g.source, Source::Remote(_)))
+    }
+
+    /// The image that was built for it alone, or for it and others that run the same package.
+    pub fn built_image(&self) -> Option<&str> {
+        let generic = self.generic.as_ref()?;
+        generic.source.package()?;
+        Some(&generic.resolved.as_ref()?.image)
+    }
+
     /// The name of its type.
     pub fn type_name(&self) -> &TypeName {
         &self.spec.name

@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | `mcp-{id}.{domain}` | `/mcp` | the instance's MCP endpoint |
 //! | `{domain}`, `app.{domain}` | `/mcp/{id}` | the same |
+//! | `vnc-{id}.{domain}` | any | the instance's screen |
+//! | `{domain}`, `app.{domain}` | `/vnc/{id}/…` | the same |
 //! | `{domain}`, `app.{domain}` | `/` | the front page |
 //! | the same | `/api/claim`, `/api/…` | claiming, the admin API |
 //!
@@ -22,6 +24,8 @@ use crate::model::{Endpoint, Endpoints, InstanceId};
 pub enum Target {
     /// An instance's MCP endpoint. Whether the instance exists is not known here.
     Mcp { id: InstanceId },
+    /// An instance's screen: its page, and what belongs to it.
+    Screen { id: InstanceId, at: ScreenAt },
     /// `/` on the box's own host.
     Front,
     /// `/api/claim`.
@@ -32,6 +36,15 @@ pub enum Target {
     UnknownPath,
     /// Not a host of ours.
     UnknownHost,
+}
+
+/// Under which of its two addresses a screen was asked for; what is asked of it is the path's rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScreenAt {
+    /// `vnc-{id}.{domain}`: the path is the screen's own.
+    Host,
+    /// `/vnc/{id}`: so many bytes of the path are not the screen's own.
+    Path(usize),
 }
 
 /// Why a request's host cannot be told (HTTP 400).
@@ -84,11 +97,14 @@ impl Router {
         let Some((host, _)) = split_port(authority) else {
             return Target::UnknownHost;
         };
-        if let Some(id) = self.instance_of(host) {
+        if let Some(id) = self.instance_of(host, "mcp-") {
             return match path {
                 "/mcp" => Target::Mcp { id },
                 _ => Target::UnknownPath,
             };
+        }
+        if let Some(id) = self.instance_of(host, "vnc-") {
+            return Target::Screen { id, at: ScreenAt::Host };
         }
         match path {
             "/" => Target::Front,
@@ -97,9 +113,19 @@ impl Router {
             _ if !self.is_front(host) => Target::UnknownHost,
             _ => match path.strip_prefix("/mcp/").map(InstanceId::parse) {
                 Some(Ok(id)) => Target::Mcp { id },
-                _ => Target::UnknownPath,
+                _ => screen_by_path(path).unwrap_or(Target::UnknownPath),
             },
         }
+    }
+
+    /// Whether a page of this origin is a screen's own, and no other page of the box: of the very host that the
+    /// request names, over https and on our port.
+    pub fn origin_is_the_hosts(&self, origin: &str, authority: &str) -> bool {
+        let host_of = |a| split_port(a).map(|(host, _)| host);
+        let Some((host, port)) = origin.strip_prefix("https://").and_then(split_port) else {
+            return false;
+        };
+        port.unwrap_or(443) == self.https_port && host_of(authority).is_some_and(|h| h.eq_ignore_ascii_case(host))
     }
 
     /// Whether a browser page of this origin may call (MCP 2026-07-28, Streamable HTTP, "Security & Endpoint"): it is
@@ -120,7 +146,7 @@ impl Router {
         scheme == "https" && port.unwrap_or(443) == self.https_port && (same_host || self.is_own(host))
     }
 
-    /// The addresses of an instance; port 443 is not written.
+    /// The addresses of an instance, with that of the screen that it may have; port 443 is not written.
     pub fn endpoints(&self, id: &InstanceId) -> Endpoints {
         let (domain, port) = (&self.domain, self.port_suffix());
         Endpoints {
@@ -128,6 +154,10 @@ impl Router {
                 url: format!("https://mcp-{id}.{domain}{port}/mcp"),
                 path_url: format!("https://{domain}{port}/mcp/{id}"),
             },
+            screen: Some(Endpoint {
+                url: format!("https://vnc-{id}.{domain}{port}/"),
+                path_url: format!("https://{domain}{port}/vnc/{id}/"),
+            }),
         }
     }
 
@@ -142,7 +172,7 @@ impl Router {
 
     /// Whether this box answers to the host at all.
     pub fn knows(&self, authority: &str) -> bool {
-        split_port(authority).is_some_and(|(host, _)| self.is_front(host) || self.instance_of(host).is_some())
+        split_port(authority).is_some_and(|(host, _)| self.is_front(host) || self.is_local(host))
     }
 
     /// The box itself, by name or by address.
@@ -159,7 +189,7 @@ impl Router {
     }
 
     fn is_local(&self, host: &str) -> bool {
-        self.is_own(host) || self.instance_of(host).is_some()
+        self.is_own(host) || self.instance_of(host, "mcp-").is_some() || self.instance_of(host, "vnc-").is_some()
     }
 
     /// What stands before `.{domain}`.
@@ -170,14 +200,23 @@ impl Router {
         tail.eq_ignore_ascii_case(&self.domain).then_some(head)
     }
 
-    fn instance_of(&self, host: &str) -> Option<InstanceId> {
+    fn instance_of(&self, host: &str, kind: &str) -> Option<InstanceId> {
         let label = self.prefix_of(host)?;
-        let id = label.get(4..).filter(|_| label[..4].eq_ignore_ascii_case("mcp-"))?;
+        let id = label.get(4..).filter(|_| label[..4].eq_ignore_ascii_case(kind))?;
         if id.bytes().any(|b| b.is_ascii_uppercase()) {
             return InstanceId::parse(&id.to_ascii_lowercase()).ok();
         }
         InstanceId::parse(id).ok()
     }
+}
+
+/// `/vnc/{id}` and what follows.
+fn screen_by_path(path: &str) -> Option<Target> {
+    let rest = path.strip_prefix("/vnc/")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    let id = InstanceId::parse(&rest[..end]).ok()?;
+    let at = ScreenAt::Path(path.len() - rest.len() + end);
+    Some(Target::Screen { id, at })
 }
 
 /// The one host that a request names, from its target (`:authority` in HTTP/2, absolute form in HTTP/1.1) and its
@@ -252,6 +291,31 @@ mod tests {
         }
     }
 
+    fn screen(at: ScreenAt) -> Target {
+        Target::Screen {
+            id: InstanceId::parse(ID).unwrap(),
+            at,
+        }
+    }
+
+    #[test]
+    fn a_screen_hears_its_own_pages_alone() {
+        let r = Router::new("localhost", 8443);
+        let h = "vnc-abcdefghij.localhost:8443";
+        assert!(r.origin_is_the_hosts("https://vnc-abcdefghij.localhost:8443", h));
+        assert!(r.origin_is_the_hosts("https://localhost:8443", "localhost:8443"));
+        for bad in [
+            "https://localhost:8443",
+            "https://vnc-abcdefghij.localhost",
+            "http://vnc-abcdefghij.localhost:8443",
+            "https://vnc-bbbbbbbbbb.localhost:8443",
+            "null",
+            "",
+        ] {
+            assert!(!r.origin_is_the_hosts(bad, h), "{bad}");
+        }
+    }
+
     #[test]
     fn table() {
         let r = Router::new("example.org", 8443);
@@ -270,6 +334,15 @@ mod tests {
             ("example.org", "/mcp/../.berth", Target::UnknownPath),
             ("example.org", "/mcp", Target::UnknownPath),
             ("example.org", "/", Target::Front),
+            ("vnc-abcdefghij.example.org", "/any/thing", screen(ScreenAt::Host)),
+            ("Vnc-Abcdefghij.example.org:8443", "/", screen(ScreenAt::Host)),
+            ("example.org", "/vnc/abcdefghij/", screen(ScreenAt::Path(15))),
+            ("example.org", "/vnc/abcdefghij/a/b", screen(ScreenAt::Path(15))),
+            ("example.org", "/vnc/abcdefghij", screen(ScreenAt::Path(15))),
+            ("example.org", "/vnc/abc/", Target::UnknownPath),
+            ("example.org", "/vnc", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/vnc/abcdefghij/", Target::UnknownPath),
+            ("vnc-abc.example.org", "/x", Target::UnknownHost),
             ("mcp-abc.example.org", "/mcp", Target::UnknownHost),
             ("mcp-abcdefghij.evil.org", "/mcp", Target::UnknownHost),
             ("evilexample.org", "/mcp", Target::UnknownHost),
@@ -358,12 +431,18 @@ mod tests {
         fn every_address_given_out_routes_back(bytes: [u8; 10], port: u16, domain in "[a-z]{1,9}(\\.[a-z]{2,5}){0,2}") {
             let r = Router::new(&domain, port);
             let id = InstanceId::from_random(bytes);
-            let e = r.endpoints(&id).mcp;
-            for url in [e.url, e.path_url] {
+            let e = r.endpoints(&id);
+            let route = |url: &str| {
                 let rest = url.strip_prefix("https://").unwrap();
                 let slash = rest.find('/').unwrap();
-                prop_assert_eq!(r.route(&rest[..slash], &rest[slash..]), Target::Mcp { id: id.clone() });
+                r.route(&rest[..slash], &rest[slash..])
+            };
+            for url in [e.mcp.url, e.mcp.path_url] {
+                prop_assert_eq!(route(&url), Target::Mcp { id: id.clone() });
             }
+            let e = e.screen.unwrap();
+            prop_assert_eq!(route(&e.url), Target::Screen { id: id.clone(), at: ScreenAt::Host });
+            prop_assert_eq!(route(&e.path_url), Target::Screen { id, at: ScreenAt::Path(15) });
         }
 
         #[test]

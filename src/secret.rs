@@ -17,6 +17,8 @@ use crate::{
 };
 
 const KEY_LEN: usize = 32;
+/// The key among the unit's credentials, on a box that seals it.
+const CREDENTIAL: &str = "berth-box-key";
 
 /// What went wrong with the key or a value. Never holds either.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +53,28 @@ impl std::fmt::Debug for BoxKey {
 }
 
 impl BoxKey {
-    /// Reads `{dir}/box.key`, or makes it (0600, whole or not at all) where there is none.
+    /// Takes the key that systemd unsealed for this unit, where it did. Else reads `{dir}/box.key`, or makes it (0600,
+    /// whole or not at all) where there is none.
     ///
     /// # Errors
     /// [`SecretError`] when the key cannot be read or made, or has another size than a key.
     pub fn load_or_create(dir: &Path) -> Result<Self, SecretError> {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        Self::open_or_create(credentials.as_deref(), dir)
+    }
+
+    fn open_or_create(credentials: Option<&Path>, dir: &Path) -> Result<Self, SecretError> {
+        if let Some(credentials) = credentials {
+            let path = credentials.join(CREDENTIAL);
+            if path.exists() {
+                let bytes = fs::read(&path).map_err(|source| SecretError::Key {
+                    what: "read",
+                    path: path.clone(),
+                    source,
+                })?;
+                return Self::from_bytes(bytes, &path);
+            }
+        }
         let path = dir.join("box.key");
         let fail = |what| {
             let path = path.clone();
@@ -170,6 +189,22 @@ mod tests {
             "nonces are fresh"
         );
         assert!(!sealed.0.windows(7).any(|w| w == b"hunter2"));
+    }
+
+    #[test]
+    fn a_key_that_systemd_unsealed_comes_first_and_no_file_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (credentials, keys) = (dir.path().join("credentials"), dir.path().join("keys"));
+        fs::create_dir(&credentials).unwrap();
+        fs::write(credentials.join(CREDENTIAL), [7; KEY_LEN]).unwrap();
+        let open = || BoxKey::open_or_create(Some(&credentials), &keys);
+        let sealed = open().unwrap().seal(&id('a'), "K", &Secret::new("v")).unwrap();
+        assert_eq!(open().unwrap().open(&id('a'), "K", &sealed).unwrap().expose(), "v");
+        assert!(!keys.exists());
+        fs::write(credentials.join(CREDENTIAL), [7; 31]).unwrap();
+        assert!(open().is_err(), "a short key is no reason to make another");
+        fs::remove_file(credentials.join(CREDENTIAL)).unwrap();
+        assert!(open().unwrap().open(&id('a'), "K", &sealed).is_err());
     }
 
     #[test]

@@ -223,6 +223,14 @@ impl<'i> Section<'i> {
         })
     }
 
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &'static str) -> Option<Found<bool>> {
+        self.typed(key, "true or false", |v| match v {
+            DeValue::Boolean(b) => Ok(b),
+            _ => Err(None),
+        })
+    }
+
     /// A whole number within bounds.
     pub fn integer(&mut self, key: &'static str, min: i64, max: i64) -> Option<Found<i64>> {
         self.typed(key, &format!("a whole number from {min} to {max}"), |v| match v {
@@ -234,14 +242,6 @@ impl<'i> Section<'i> {
                     Err(Some(format!("{n} is outside")))
                 }
             }
-            _ => Err(None),
-        })
-    }
-
-    /// Yes or no.
-    pub fn boolean(&mut self, key: &'static str) -> Option<Found<bool>> {
-        self.typed(key, "true or false", |v| match v {
-            DeValue::Boolean(b) => Ok(b),
             _ => Err(None),
         })
     }

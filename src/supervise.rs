@@ -12,8 +12,11 @@ mod adapt;
 mod addresses;
 mod backend;
 mod doctor;
+mod engine;
 mod exposition;
 mod front;
+mod screen;
+mod tools;
 mod watchdog;
 
 use std::{
@@ -35,9 +38,9 @@ use crate::{
     authz::TokenTable,
     catalog::{self, Catalog},
     config::{self, Config},
-    docker, edge, link,
+    deploy, docker, edge, link,
     model::BoxId,
-    reconcile, route, secret, store, systemd, tls,
+    packages, reconcile, remote, route, secret, store, systemd, tls,
 };
 
 /// Where the appliance's configuration lies.
@@ -203,16 +206,30 @@ impl Built {
             config: self.file,
         };
         let routes = self.router.clone();
+        let docker = docker::Docker::new(&self.config.docker.socket);
+        let deploys = deploy::Deploys::new(self.config.state_dir.join("deploys"));
+        let installer = packages::Packages::new(
+            docker.clone(),
+            self.store.box_id().clone(),
+            self.config.state_dir.join("packages"),
+            self.config.install.clone(),
+        );
         let (reconcile, task) = reconcile::spawn(reconcile::Deps {
             store: self.store,
             key: self.key,
-            engine: Arc::new(docker::Docker::new(&self.config.docker.socket)),
+            engine: Arc::new(engine::Both {
+                docker,
+                remotes: remote::Remotes::new(&self.config.remote)?,
+            }),
             links: Arc::new(adapt::RealLinks(links.clone())),
             tokens: Arc::new(adapt::RealTokens(tokens.clone())),
             link_events,
             catalog: self.catalog.clone(),
             agent: self.agent,
             images: self.config.docker.images.clone(),
+            allow: self.config.allow.clone(),
+            installer: Arc::new(adapt::RealInstaller(installer.clone())),
+            deploys: deploys.clone(),
             max_instances: limits.instances,
             max_tokens_per_instance: limits.tokens_per_instance,
             max_message: limits.body_bytes,
@@ -229,6 +246,7 @@ impl Built {
                 limits: limits.clone(),
                 allowed_origins: Vec::new(),
                 workers: edge::Workers::HalfTheCores,
+                screens: Arc::new(screen::screens(&reconcile)),
             },
             edge::Listeners {
                 https: vec![self.https],
@@ -244,6 +262,8 @@ impl Built {
             reconcile,
             catalog: self.catalog.into(),
             catalog_trouble: arc_swap::ArcSwapOption::empty(),
+            allow: self.config.allow.clone(),
+            deploys,
             links,
             edge,
             router: self.router,
@@ -251,10 +271,15 @@ impl Built {
             claims,
             doctor,
             started_at: jiff::Timestamp::now(),
+            state_dir: self.config.state_dir.clone(),
         });
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);
-        let tasks = spawn_tasks(&parts, task, self.admin, self.config.admin_socket(), stopped);
+        let mut tasks = spawn_tasks(&parts, task, self.admin, self.config.admin_socket(), stopped);
+        tasks.spawn(async move {
+            installer.tend().await;
+            "packages"
+        });
         log::info!(box_id = parts.reconcile.box_id().as_str(), domain = parts.router.domain(); "serving");
         systemd::ready(&format!("serving {}", parts.router.domain()));
         Ok(Running {

@@ -65,6 +65,7 @@ impl Bench {
             env: [].into(),
             spec: std::sync::Arc::new(self.a_type("test", Size::Small, egress, volume)),
             failure: None,
+            generic: None,
         };
         let sockets = self.dir.path().join("run");
         std::fs::create_dir_all(&sockets).unwrap();

@@ -24,7 +24,10 @@ fn every_type_runs_answers_and_leaves_nothing() {
         "everything",
         "fetch",
         "filesystem",
+        "linux-command-line",
         "memory",
+        "playwright",
+        "playwright-mobile",
         "sequential-thinking",
         "time",
     ];

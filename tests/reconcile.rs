@@ -6,7 +6,7 @@
 mod workbench;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{
@@ -23,10 +23,10 @@ use berth::{
     link::{LinkEvent, LinkReport},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
-        RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName,
+        Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName,
     },
     plan::quota::{WorkspaceLimits, WorkspaceQuota},
-    reconcile::{self, Deps, Handle, Links, Quotas, Tokens},
+    reconcile::{self, Deps, Handle, Installer, Links, Preparation, Quotas, Tokens, Unprepared},
     record::TokenRecord,
     secret::BoxKey,
     store::Store,
@@ -134,6 +134,20 @@ impl Quotas for RealQuotas {
     }
 }
 
+/// An installer for instances that need none.
+struct NoInstaller;
+
+impl Installer for NoInstaller {
+    fn prepare<'a>(
+        &'a self,
+        _: Preparation,
+        _: Arc<dyn Fn(&str) + Send + Sync>,
+    ) -> BoxFuture<'a, Result<Resolved, Unprepared>> {
+        Box::pin(async { Err(Unprepared::Final("nothing is installed here".into())) })
+    }
+    fn keep(&self, _: BTreeSet<String>) {}
+}
+
 struct NoTokens;
 
 impl Tokens for NoTokens {
@@ -196,6 +210,9 @@ impl Bench {
             }),
             agent: self.dir.path().join("agent"),
             images: vec!["berth/*".into()],
+            allow: berth::config::Allow::default(),
+            installer: Arc::new(NoInstaller),
+            deploys: berth::deploy::Deploys::new(state.join("deploys")),
             max_instances: 10,
             max_tokens_per_instance: 10,
             max_message: 1 << 20,
@@ -204,6 +221,7 @@ impl Bench {
                     url: String::new(),
                     path_url: String::new(),
                 },
+                screen: None,
             }),
         };
         let (handle, task) = reconcile::spawn(deps).unwrap();
@@ -213,13 +231,7 @@ impl Bench {
 
 impl Supervisor {
     async fn run(&self) -> InstanceId {
-        let request = RunRequest {
-            type_name: TypeName::parse("script").unwrap(),
-            name: None,
-            workspace: None,
-            size: None,
-            env: BTreeMap::new(),
-        };
+        let request = RunRequest::of(TypeName::parse("script").unwrap());
         match self.handle.submit(Action::Run(request)).await.unwrap() {
             Outcome::Instance(view) => view.id,
             other => panic!("{other:?}"),

@@ -40,9 +40,11 @@ fn without_tests(text: &str) -> &str {
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" => 0,
-        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening" => 1,
-        "store" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd" => 2,
-        "reconcile" | "edge" | "admin" | "agent" => 3,
+        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
+        | "site" | "tty" | "screen" | "import" => 1,
+        "store" | "deploy" | "docker" | "link" | "secret" | "tls" | "cgroup" | "sched" | "metrics" | "systemd"
+        | "machine" | "resolve" | "remote" => 2,
+        "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,
         "supervise" | "cli" => 4,
         _ => return None,
     })

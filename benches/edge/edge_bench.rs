@@ -105,6 +105,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         limits: Limits::default(),
         allowed_origins: vec![],
         workers,
+        screens: Default::default(),
     };
     let https = vec![std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()];
     let listeners = Listeners { https, http: vec![] };

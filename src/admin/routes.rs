@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
 use serde::Serialize;
 
-use super::{Backend, LogQuery, MAX_BODY};
+use super::{Backend, LogQuery, MAX_BODY, ScreenRequest};
 use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State};
 
 /// An answer of the admin API.
@@ -84,7 +84,7 @@ where
         }
         ["v1", "instances"] if get => {
             let views = backend.views();
-            json(StatusCode::OK, &views.values().collect::<Vec<_>>())
+            json(StatusCode::OK, &views.values().map(listed).collect::<Vec<_>>())
         }
         ["v1", "instances", one] if get => match find(backend, one) {
             Some(view) => json(StatusCode::OK, &view),
@@ -92,6 +92,16 @@ where
         },
         ["v1", "instances", one, "wait"] if get => wait(backend, one, &query).await,
         ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
+        ["v1", "instances", one, "screen"] if method == Method::POST => screen_link(backend, via, one, body).await,
+        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
+        ["v1", "instances", one, "deploy"] if get => deploy(backend, one, &query),
+        ["v1", "instances", one, "tools"] if get => match find(backend, one) {
+            Some(view) => match backend.tools(view.id).await {
+                Ok(tools) => json(StatusCode::OK, &tools),
+                Err(why) => error(StatusCode::BAD_GATEWAY, &why),
+            },
+            None => refused(&Refusal::NoInstance((*one).into())),
+        },
         ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         _ => error(
             StatusCode::NOT_FOUND,
@@ -128,6 +138,51 @@ where
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(r) => refused(&r),
     }
+}
+
+async fn screen_link<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, one: &str, body: R) -> Answer
+where
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
+    let asked = body.and_then(|b| serde_json::from_slice::<ScreenRequest>(&b.to_bytes()).map_err(|e| e.to_string()));
+    match asked {
+        Ok(mut asked) => {
+            if via == Via::Network {
+                asked.by = format!("{} (member)", asked.by);
+            }
+            match backend.screen_link(&view, asked) {
+                Ok(link) => json(StatusCode::OK, &link),
+                Err(r) => refused(&r),
+            }
+        }
+        Err(e) => error(
+            StatusCode::BAD_REQUEST,
+            &format!("the body does not ask for a screen: {e}"),
+        ),
+    }
+}
+
+async fn screenshot<B: Backend>(backend: &B, one: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    match backend.screenshot(&view).await {
+        Ok(png) => plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed()),
+        Err(r) => refused(&r),
+    }
+}
+
+/// As a list shows it: without all that a package brought along.
+fn listed(view: &InstanceView) -> InstanceView {
+    let mut view = view.clone();
+    if let Some(package) = &mut view.package {
+        package.tree = std::sync::Arc::default();
+    }
+    view
 }
 
 /// An instance by id, or by a name that only one instance has.
@@ -230,6 +285,22 @@ async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
     }
 }
 
+fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
+        return refused(&Refusal::NoInstance(one.into()));
+    };
+    let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");
+    let frames = futures_util::stream::unfold(backend.deploy_log(&view.id, follow), |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok(Frame::data(piece)), pieces))
+    });
+    plain(
+        StatusCode::OK,
+        "text/plain; charset=utf-8",
+        StreamBody::new(frames).boxed(),
+    )
+}
+
 fn pairs(query: &str) -> BTreeMap<&str, &str> {
     query.split('&').filter_map(|p| p.split_once('=')).collect()
 }
@@ -245,6 +316,7 @@ pub(super) fn refused(r: &Refusal) -> Answer {
             StatusCode::CONFLICT
         }
         Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -24,6 +24,7 @@ mod orders;
 mod process;
 mod proxy;
 mod reap;
+mod screen;
 mod serve;
 mod services;
 mod slot;
@@ -47,6 +48,9 @@ const LAST_WORD: Duration = Duration::from_millis(700);
 /// Runs the agent until it is told to stop (status 0) or cannot run (status 1).
 pub fn main() -> ExitCode {
     crate::sched::batch();
+    // Every process in the container is of the same user; none of them shall trace this one or read its memory, which
+    // holds the order's secrets. What it starts is as usual again from its exec on.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

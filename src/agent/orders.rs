@@ -124,6 +124,10 @@ impl Orders {
                 });
                 self.probe_until_ready(order);
             }
+            McpTransport::Remote { .. } => {
+                let why = "a remote server is reached by the supervisor, not from a container".to_owned();
+                self.board.set(AgentState::Failed, Some(why));
+            }
         }
     }
 
@@ -159,6 +163,11 @@ impl Orders {
     /// One message at most, in bytes.
     pub(super) fn max_message(&self) -> usize {
         self.order.borrow().as_ref().map_or(0, |o| o.mcp.max_message)
+    }
+
+    /// Where the display speaks RFB, if there is one.
+    pub(super) fn screen(&self) -> Option<u16> {
+        self.order.borrow().as_ref().and_then(|o| o.screen)
     }
 
     pub(super) fn stopping(&self) -> bool {

@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use super::budget::{Budget, Charge, SMALL};
 use super::hub::Hub;
 use super::orders::{Endpoint, Orders, Taken};
-use super::proxy;
 use super::slot::{Body, Head, Keep, Marked, OnDrop, Served, Slot};
+use super::{proxy, screen};
 use crate::mcp::{codes, message};
 use crate::model::StartOrder;
 
@@ -30,6 +30,10 @@ pub(super) async fn serve(orders: Rc<Orders>, req: Request<Incoming>, mark: Keep
             Err((status, code, text)) => failure(status, code, &text),
         },
         (&Method::POST, "/.berth/start") => start(&orders, req).await,
+        (&Method::GET, "/.berth/screen") => match screen::pass(orders.screen(), req).await {
+            Ok(headers) => (StatusCode::SWITCHING_PROTOCOLS, headers, Body::Full(None)),
+            Err((status, why)) => failure(status, codes::NOT_READY, why),
+        },
         (&Method::GET, "/.berth/events") => events(&orders),
         (&Method::GET, "/.berth/status") => {
             let text = serde_json::to_vec(&orders.board.status()).unwrap_or_default();

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use super::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Service, Transport};
+use super::{
+    Catalog, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Sandbox, Screen, Seccomp, Service, Transport,
+};
 use crate::{
     model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName},
     strict::{Document, Problem, Problems, Section},
@@ -106,9 +108,27 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
     let title = required(root, "title", "title = \"…\", what people call it");
     let description = required(root, "description", "description = \"…\", a sentence on what it does");
     let homepage = root.string("homepage").map(|h| h.value);
-    let image = image(root);
+    let kind = root
+        .choice(
+            "kind",
+            &[
+                ("fixed", Kind::Fixed),
+                ("npx", Kind::Npx),
+                ("uvx", Kind::Uvx),
+                ("image", Kind::Image),
+                ("remote", Kind::Remote),
+            ],
+        )
+        .map_or(Kind::Fixed, |k| k.value);
+    let image = image(root, kind);
     let services = services(root);
-    let mcp = mcp(root);
+    if kind != Kind::Fixed && !services.is_empty() {
+        root.wrong_here(format!(
+            "a type of kind {:?} has no [[service]]: remove them",
+            kind.as_str()
+        ));
+    }
+    let mcp = mcp(root, kind);
     let health = health(root);
     let size = root.section("limits").and_then(|mut s| {
         let size = s.parsed::<Size>("size", "a size");
@@ -121,19 +141,49 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
         network
     });
     let volume = root.section("volume").and_then(volume);
+    let screen = root.section("screen").and_then(|mut s| {
+        let port = port(&mut s, "5900");
+        s.finish();
+        port.map(|port| Screen { port })
+    });
+    let sandbox = sandbox(root);
     Some(InstanceType {
         name: name?.value,
         title: title?,
         description: description?,
         homepage,
-        image: image?,
+        kind,
+        builder: image.as_ref().and_then(|(_, builder)| builder.clone()),
+        image: image?.0,
         services,
         mcp: mcp?,
         health,
         size: size.map_or(Size::Medium, |s| s.value),
         egress: egress.map_or(Egress::None, |e| e.value),
         volume,
+        screen,
+        sandbox,
     })
+}
+
+fn sandbox(root: &mut Section<'_>) -> Sandbox {
+    let mut sandbox = Sandbox::default();
+    let Some(mut s) = root.section("sandbox") else {
+        return sandbox;
+    };
+    if let Some(seccomp) = s.choice(
+        "seccomp",
+        &[("default", Seccomp::Default), ("browser", Seccomp::Browser)],
+    ) {
+        sandbox.seccomp = seccomp.value;
+    }
+    for (key, place) in [("tmp_mib", &mut sandbox.tmp_mib), ("shm_mib", &mut sandbox.shm_mib)] {
+        if let Some(n) = s.integer(key, 16, 1024) {
+            *place = u32::try_from(n.value).unwrap_or(64);
+        }
+    }
+    s.finish();
+    sandbox
 }
 
 fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String> {
@@ -146,7 +196,16 @@ fn required(s: &mut Section<'_>, key: &'static str, want: &str) -> Option<String
     found.map(|f| f.value)
 }
 
-fn image(root: &mut Section<'_>) -> Option<ImageRef> {
+/// The image, and the one that packages are installed in.
+fn image(root: &mut Section<'_>, kind: Kind) -> Option<(ImageRef, Option<String>)> {
+    if matches!(kind, Kind::Image | Kind::Remote) {
+        // Whoever runs it names it: a section that is there is an unknown key.
+        let none = ImageRef {
+            reference: String::new(),
+            digest: None,
+        };
+        return Some((none, None));
+    }
     let Some(mut s) = root.section("image") else {
         root.missing("[image]", "a table [image] with reference = \"name:tag\"");
         return None;
@@ -160,6 +219,21 @@ fn image(root: &mut Section<'_>) -> Option<ImageRef> {
         Some(_) => {}
         None => s.missing("reference", "reference = \"name:tag\""),
     }
+    let builder = if kind == Kind::Fixed { None } else { s.string("builder") };
+    match &builder {
+        Some(b) if !valid_reference(&b.value) => s.wrong(
+            b,
+            format!(
+                "image.builder: write a name with a tag, such as \"berth/npm:11\"; {:?} is not one",
+                b.value
+            ),
+        ),
+        None if kind != Kind::Fixed => s.missing(
+            "builder",
+            "builder = \"name:tag\", the image that packages are installed in",
+        ),
+        _ => {}
+    }
     let digest = s.string("digest");
     if let Some(d) = &digest {
         let hex = d.value.strip_prefix("sha256:").unwrap_or_default();
@@ -168,10 +242,11 @@ fn image(root: &mut Section<'_>) -> Option<ImageRef> {
         }
     }
     s.finish();
-    Some(ImageRef {
+    let image = ImageRef {
         reference: reference?.value,
         digest: digest.map(|d| d.value),
-    })
+    };
+    Some((image, builder.map(|b| b.value)))
 }
 
 fn valid_reference(r: &str) -> bool {
@@ -293,34 +368,26 @@ fn services(root: &mut Section<'_>) -> Vec<Service> {
     out
 }
 
-fn mcp(root: &mut Section<'_>) -> Option<Mcp> {
+fn mcp(root: &mut Section<'_>, kind: Kind) -> Option<Mcp> {
     let Some(mut s) = root.section("mcp") else {
         root.missing("[mcp]", "a table [mcp] with transport = \"stdio\" and a command");
         return None;
     };
-    let transport = s.choice("transport", &[("stdio", true), ("http", false)]);
-    let transport = match transport.map(|t| t.value) {
-        Some(true) => {
-            let command = command(&mut s);
-            let env = env(&mut s);
-            let processes = s.choice(
-                "processes",
-                &[("session", Processes::Session), ("shared", Processes::Shared)],
-            );
-            if processes.is_none() {
-                s.missing(
-                    "processes",
-                    "processes = \"session\" (one per session) or \"shared\" (one for all)",
-                );
-            }
-            command.zip(processes).map(|(command, p)| Transport::Stdio {
-                command,
-                env,
-                processes: p.value,
-            })
-        }
+    let transport = match kind {
+        Kind::Fixed => s
+            .choice("transport", &[("stdio", true), ("http", false)])
+            .map(|t| t.value),
+        // What it speaks is told when it is run; by default stdio.
+        _ => Some(true),
+    };
+    let transport = match transport {
+        Some(true) if kind == Kind::Remote => Some(Transport::Remote {
+            url: String::new(),
+            auth: crate::model::RemoteAuth::None,
+        }),
+        Some(true) => stdio(&mut s, kind),
         Some(false) => {
-            let port = port(&mut s);
+            let port = port(&mut s, "8080");
             let path = path(&mut s);
             port.zip(path).map(|(port, path)| Transport::Http { port, path })
         }
@@ -341,10 +408,35 @@ fn mcp(root: &mut Section<'_>) -> Option<Mcp> {
     })
 }
 
-fn port(s: &mut Section<'_>) -> Option<u16> {
+fn stdio(s: &mut Section<'_>, kind: Kind) -> Option<Transport> {
+    // The command of a generic type is what its package or image says.
+    let command = if kind == Kind::Fixed {
+        command(s)
+    } else {
+        Some(Vec::new())
+    };
+    let env = env(s);
+    let processes = s.choice(
+        "processes",
+        &[("session", Processes::Session), ("shared", Processes::Shared)],
+    );
+    if processes.is_none() {
+        s.missing(
+            "processes",
+            "processes = \"session\" (one per session) or \"shared\" (one for all)",
+        );
+    }
+    command.zip(processes).map(|(command, p)| Transport::Stdio {
+        command,
+        env,
+        processes: p.value,
+    })
+}
+
+fn port(s: &mut Section<'_>, usual: &str) -> Option<u16> {
     let found = s.integer("port", 1, 65_535);
     if found.is_none() {
-        s.missing("port", "port = 8080, on the container's loopback");
+        s.missing("port", &format!("port = {usual}, on the container's loopback"));
     }
     found.and_then(|p| u16::try_from(p.value).ok())
 }
@@ -374,7 +466,7 @@ fn health(root: &mut Section<'_>) -> HealthContract {
     };
     if s.choice("kind", &[("mcp", false), ("http", true)])
         .is_some_and(|k| k.value)
-        && let (Some(port), Some(path)) = (port(&mut s), path(&mut s))
+        && let (Some(port), Some(path)) = (port(&mut s, "8080"), path(&mut s))
     {
         contract.kind = HealthKind::Http { port, path };
     }
@@ -398,21 +490,29 @@ fn volume(mut s: Section<'_>) -> Option<String> {
     let found = s.string("path");
     match &found {
         Some(p) => {
-            let inner = p.value.strip_prefix('/').unwrap_or_default();
-            let plain = |c: &str| !c.is_empty() && c != "." && c != ".." && !c.contains([':', ',', '\0']);
-            if !inner.split('/').all(plain)
-                || ["berth", "tmp", "proc", "sys", "dev"].contains(&inner.split('/').next().unwrap_or_default())
-            {
-                s.wrong(
-                    p,
-                    "volume.path: write an absolute path outside /berth, /tmp, /proc, /sys and /dev, such as \"/data\"",
-                );
+            if let Err(why) = check_volume(&p.value) {
+                s.wrong(p, format!("volume.path: {why}"));
             }
         }
         None => s.missing("path", "path = \"/data\""),
     }
     s.finish();
     found.map(|p| p.value)
+}
+
+/// Whether a volume can be mounted there.
+///
+/// # Errors
+/// What to write instead.
+pub fn check_volume(path: &str) -> Result<(), String> {
+    let inner = path.strip_prefix('/').unwrap_or_default();
+    let plain = |c: &str| !c.is_empty() && c != "." && c != ".." && !c.contains([':', ',', '\0']);
+    if inner.split('/').all(plain)
+        && !["berth", "tmp", "proc", "sys", "dev"].contains(&inner.split('/').next().unwrap_or_default())
+    {
+        return Ok(());
+    }
+    Err("write an absolute path outside /berth, /tmp, /proc, /sys and /dev, such as \"/data\"".to_owned())
 }
 
 /// Whole milliseconds, saturating.
@@ -446,6 +546,11 @@ interval = "5s"
 network = "internet"
 [volume]
 path = "/data"
+[screen]
+port = 5900
+[sandbox]
+seccomp = "browser"
+tmp_mib = 256
 "#;
 
     #[test]
@@ -461,6 +566,15 @@ path = "/data"
         assert_eq!(t.egress, Egress::Internet);
         assert_eq!(t.volume.as_deref(), Some("/data"));
         assert_eq!(t.health.interval, Duration::from_secs(5));
+        assert_eq!(t.screen, Some(Screen { port: 5900 }));
+        assert_eq!(
+            t.sandbox,
+            Sandbox {
+                seccomp: Seccomp::Browser,
+                tmp_mib: 256,
+                shm_mib: 64
+            }
+        );
     }
 
     /// One mistake at a time: what is replaced in the good type, and what the message must hold.
@@ -511,6 +625,28 @@ path = "/data"
             ),
             ("path = \"/data\"", "path = \"/berth/run\"", "outside /berth"),
             ("path = \"/data\"", "path = \"/da/../ta\"", "absolute path outside"),
+            ("port = 5900", "", "port is missing in [screen]"),
+            (
+                "seccomp = \"browser\"",
+                "seccomp = \"unconfined\"",
+                "\"unconfined\" is none of them",
+            ),
+            ("tmp_mib = 256", "tmp_mib = 9999", "tmp_mib"),
+            (
+                "title = \"Demo\"",
+                "title = \"Demo\"\nkind = \"npx\"",
+                "builder is missing in [image]",
+            ),
+            (
+                "title = \"Demo\"",
+                "title = \"Demo\"\nkind = \"npx\"",
+                "unknown key mcp.command",
+            ),
+            (
+                "title = \"Demo\"",
+                "title = \"Demo\"\nkind = \"pip\"",
+                "\"pip\" is none of them",
+            ),
             (
                 "ready = \"port:5900\"",
                 "ready = \"port:0\"",

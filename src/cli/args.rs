@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::model::{InstanceName, MemberName, Size, WorkspaceName};
+use crate::model::{InstanceName, MemberName, Network, Size, WorkspaceName};
 
 /// Hosts MCP servers: each in a sandbox of its own, behind one authenticated HTTPS address.
 #[derive(Debug, Parser)]
@@ -41,6 +41,24 @@ pub(super) enum Verb {
     /// Process 1 of every container
     #[command(hide = true)]
     Agent,
+    /// Steps of the host image's own units
+    #[command(hide = true)]
+    Box {
+        #[command(subcommand)]
+        what: BoxVerb,
+    },
+    /// Copy the image that this box runs from onto a disk (started from a USB stick, say)
+    Install {
+        /// The whole disk, such as /dev/sda
+        #[arg(long, value_name = "DEVICE")]
+        disk: PathBuf,
+        /// Even if the disk holds data, which is lost
+        #[arg(long)]
+        erase: bool,
+    },
+    /// The MCP server of the type linux-command-line
+    #[command(hide = true)]
+    Shell,
     /// What the supervisor is, and how it does
     Status,
     /// List the instance types, show one, or check a type file
@@ -69,6 +87,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         env_file: Option<PathBuf>,
         #[command(flatten)]
+        what: Box<What>,
+        #[command(flatten)]
         wait: Wait,
     },
     /// List the instances
@@ -85,6 +105,9 @@ pub(super) enum Verb {
         /// Only the last so many lines
         #[arg(long, short = 'n', value_name = "N")]
         tail: Option<u32>,
+        /// The log of the latest deploy: what was installed and started, and what the server said until it was healthy
+        #[arg(long, conflicts_with = "tail")]
+        deploy: bool,
     },
     /// Stop instances; volume, tokens and address stay
     Stop {
@@ -127,6 +150,19 @@ pub(super) enum Verb {
         #[arg(long)]
         path: bool,
     },
+    /// Print a link that opens an instance's live screen, or take a picture of it
+    Screen {
+        id: String,
+        /// Write a picture of the screen to this file, or to standard output with -
+        #[arg(long, value_name = "FILE")]
+        png: Option<PathBuf>,
+        /// The link is for looking only, not for taking control
+        #[arg(long, conflicts_with = "png")]
+        view_only: bool,
+        /// Use the address by path, for networks without wildcard DNS
+        #[arg(long, conflicts_with = "png")]
+        path: bool,
+    },
     /// Make, list and revoke tokens
     Token {
         #[command(subcommand)]
@@ -152,6 +188,79 @@ pub(super) enum Verb {
         #[arg(long)]
         hardening: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BoxVerb {
+    /// Find the site file and write what follows from it
+    ApplySite,
+    /// Show the status screen on this terminal
+    Screen {
+        /// Draw a page, for a screen; without it print lines, for a serial port
+        #[arg(long)]
+        page: bool,
+    },
+    /// Do what was asked at the console
+    Obey,
+    /// Whether a partition, such as sda3, lies on the disk that the root came from
+    BesideRoot { partition: String },
+    /// Whether a factory reset was asked for
+    FactoryReset {
+        /// It was done: forget it
+        #[arg(long)]
+        done: bool,
+    },
+    /// Wait until the supervisor serves
+    Healthy,
+}
+
+/// What a generic type is to run.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "For the types npx, uvx, image and remote")]
+pub(super) struct What {
+    /// npx, uvx: the package, with @VERSION for a version of your choice
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["image", "url"])]
+    pub(super) package: Option<String>,
+    /// npx, uvx: which of the package's programs, where it has several
+    #[arg(long, value_name = "NAME", requires = "package")]
+    pub(super) bin: Option<String>,
+    /// image: the image that holds the server
+    #[arg(long, value_name = "NAME[:TAG|@DIGEST]", conflicts_with = "url")]
+    pub(super) image: Option<String>,
+    /// image: where the server speaks HTTP, such as 8080/mcp; without it, it speaks on stdin and stdout
+    #[arg(long, value_name = "PORT/PATH", requires = "image")]
+    pub(super) http: Option<String>,
+    /// image: a program to run in place of the image's own
+    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    pub(super) command: Option<String>,
+    /// remote: the server's address
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// remote: send a bearer token, read from standard input with - (asked for in a terminal)
+    #[arg(long, value_name = "-", requires = "url", conflicts_with = "header")]
+    pub(super) bearer: Option<String>,
+    /// remote: send this header field, its value read from standard input (asked for in a terminal)
+    #[arg(long, value_name = "NAME=-", requires = "url")]
+    pub(super) header: Option<String>,
+    /// npx, uvx, image: none or internet
+    #[arg(long)]
+    pub(super) network: Option<Network>,
+    /// npx, uvx, image: where a volume of the instance's own is mounted
+    #[arg(long, value_name = "PATH")]
+    pub(super) volume: Option<String>,
+    /// npx, uvx, image: a server process for each session, or one for all
+    #[arg(long, value_enum)]
+    pub(super) processes: Option<ProcessesArg>,
+    /// npx, uvx, image: arguments of the server
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(super) args: Vec<String>,
+}
+
+/// `--processes`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProcessesArg {
+    Session,
+    Shared,
 }
 
 #[derive(Debug, clap::Args)]
@@ -206,6 +315,27 @@ pub(super) enum TypesVerb {
     Show { name: String },
     /// Check a type file; every problem with its line
     Check { file: PathBuf },
+    /// Keep the version of an npx or uvx instance
+    Pin {
+        id: String,
+        /// Let it go again
+        #[arg(long)]
+        off: bool,
+    },
+    /// Show what a newer version of an npx or uvx instance would change, its tools included; --yes does it
+    Upgrade {
+        /// The instance
+        id: String,
+        /// This version; the newest where none is given
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+        /// How long the newer version gets to be installed and to start, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        timeout: u64,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -178,6 +178,15 @@ impl Supervisor {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    pub(super) async fn bytes(&self, path: &str) -> Result<Bytes> {
+        Ok(self.whole(Method::GET, path, Vec::new()).await?.1)
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T> {
+        let (_, bytes) = self.whole(Method::POST, path, serde_json::to_vec(body)?).await?;
+        serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+    }
+
     pub(super) async fn act(&self, action: &Action) -> Result<Outcome> {
         let (_, bytes) = self
             .whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?)

@@ -16,8 +16,18 @@ pub(super) struct Target<'a> {
 
 /// The configuration as JSON.
 pub(super) fn configuration(client: Client, t: &Target<'_>) -> Value {
+    let key = if client == Client::Vscode {
+        "servers"
+    } else {
+        "mcpServers"
+    };
+    json!({ key: { t.name: server(client, t) } })
+}
+
+/// The entry of one server.
+pub(super) fn server(client: Client, t: &Target<'_>) -> Value {
     let bearer = format!("Bearer {}", t.token);
-    let one = match client {
+    match client {
         // Claude Desktop's file takes local commands only: mcp-remote carries stdio to HTTPS. The header's value comes
         // from the environment since spaces in arguments do not survive on every platform.
         Client::ClaudeDesktop => {
@@ -35,13 +45,7 @@ pub(super) fn configuration(client: Client, t: &Target<'_>) -> Value {
             json!({ "type": "http", "url": t.url, "headers": { "Authorization": bearer } })
         }
         Client::Cursor | Client::Json => json!({ "url": t.url, "headers": { "Authorization": bearer } }),
-    };
-    let key = if client == Client::Vscode {
-        "servers"
-    } else {
-        "mcpServers"
-    };
-    json!({ key: { t.name: one } })
+    }
 }
 
 /// Where the configuration goes and what else is needed, for people.

@@ -43,7 +43,7 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
     let hello: Hello = stranger
         .get("/claim")
         .await
-        .with_context(|| format!("{address} does not answer as a box"))?;
+        .with_context(|| format!("cannot ask {address} which box it is"))?;
     let seen = identity(&args, &address, &hello).await?;
     confirm(&args, &address, &seen)?;
     let token = match hello.claimed {

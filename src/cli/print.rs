@@ -70,6 +70,24 @@ pub(super) fn instance(v: &InstanceView) -> Result<()> {
         ("address", v.endpoints.mcp.url.clone()),
         ("by path", v.endpoints.mcp.path_url.clone()),
     ];
+    if let Some(p) = &v.package {
+        pairs.push(("runs", format!("{} {}", p.kind, p.wanted)));
+        if let Some(version) = &p.version {
+            pairs.push((
+                "version",
+                format!("{version}{}", if p.pinned { "   (pinned)" } else { "" }),
+            ));
+        }
+        if let Some(lock) = &p.lock {
+            pairs.push(("lock", format!("SHA-256 {lock}")));
+        }
+        if let Some(of) = &p.trial_of {
+            pairs.push(("trial of", of.to_string()));
+        }
+        if !p.tree.is_empty() {
+            pairs.push(("installed", p.tree.join("\n")));
+        }
+    }
     if let Some(reason) = &v.reason {
         pairs.push(("reason", reason.clone()));
     }

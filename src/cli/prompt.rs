@@ -25,6 +25,14 @@ pub(super) fn yes(question: &str) -> Result<bool> {
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
+/// A line that is typed for all to see.
+pub(super) fn seen(question: &str) -> Result<String> {
+    eprint!("{question}");
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("no answer came")?;
+    Ok(line.trim().to_owned())
+}
+
 /// The first line of standard input.
 pub(super) fn piped() -> Result<String> {
     let mut line = String::new();

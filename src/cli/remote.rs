@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::resolve;
+use crate::resolve;
 
 /// One address gets so long to accept and shake hands.
 const PATIENCE: Duration = Duration::from_secs(10);

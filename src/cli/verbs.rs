@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, io::Read, path::Path, process::ExitCode, time::
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
+    appliance,
     args::{Client, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, doctor, login, print,
+    connect, context, doctor, login, print, run, screen,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
@@ -21,9 +22,9 @@ use crate::{
 /// Standard input and `--env-file` may be this long, in bytes.
 const MAX_ENV_FILE: u64 = 1024 * 1024;
 
-struct Verbs {
-    supervisor: Supervisor,
-    json: bool,
+pub(super) struct Verbs {
+    pub(super) supervisor: Supervisor,
+    pub(super) json: bool,
 }
 
 pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
@@ -39,6 +40,8 @@ pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
             // These come before there is a supervisor to speak to, or without one.
             Verb::Login(args) => login::run(args, json).await.map(|()| ExitCode::SUCCESS),
             Verb::Context { what } => context::run(what, &place, json).map(|()| ExitCode::SUCCESS),
+            Verb::Box { what } => appliance::run(what).await,
+            Verb::Install { disk, erase } => appliance::install(&disk, erase).map(|()| ExitCode::SUCCESS),
             verb => {
                 let supervisor = context::supervisor(&place)?;
                 Verbs { supervisor, json }.one(verb).await
@@ -66,22 +69,18 @@ impl Verbs {
                 size,
                 env,
                 env_file,
+                what,
                 wait,
             } => {
-                let type_name = TypeName::parse(&type_name)?;
-                let env = environment(&env, env_file.as_deref())?;
-                return self
-                    .start_one(
-                        RunRequest {
-                            type_name,
-                            name,
-                            workspace,
-                            size,
-                            env,
-                        },
-                        &wait,
-                    )
-                    .await;
+                let mut request = RunRequest {
+                    name,
+                    workspace,
+                    size,
+                    env: environment(&env, env_file.as_deref())?,
+                    ..RunRequest::of(TypeName::parse(&type_name)?)
+                };
+                run::take(*what, &mut request)?;
+                return self.start_one(request, &wait).await;
             }
             Verb::List => {
                 let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
@@ -99,7 +98,13 @@ impl Verbs {
                     print::instance(&view)?
                 }
             }
-            Verb::Logs { id, follow, tail } => self.logs(&id, follow, tail).await?,
+            Verb::Logs {
+                id,
+                follow,
+                deploy: true,
+                ..
+            } => self.deploy_log(&id, follow).await?,
+            Verb::Logs { id, follow, tail, .. } => self.logs(&id, follow, tail).await?,
             Verb::Stop { id, wait } => return self.change(&id, &wait, "stopped", |id| Action::Stop { id }).await,
             Verb::Start { id, wait } => return self.change(&id, &wait, "settled", |id| Action::Start { id }).await,
             Verb::Recreate { id, wait } => {
@@ -112,18 +117,30 @@ impl Verbs {
                 token,
                 path,
             } => self.connect(&id, client, token, path).await?,
+            Verb::Screen {
+                id,
+                png,
+                view_only,
+                path,
+            } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
             Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,
             Verb::ResetAdmin => self.reset_admin().await?,
-            Verb::Serve { .. } | Verb::Agent | Verb::Login(_) | Verb::Context { .. } => {
+            Verb::Serve { .. }
+            | Verb::Agent
+            | Verb::Shell
+            | Verb::Box { .. }
+            | Verb::Install { .. }
+            | Verb::Login(_)
+            | Verb::Context { .. } => {
                 bail!("not a verb of the command line's own")
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn view(&self, id: &str) -> Result<InstanceView> {
+    pub(super) async fn view(&self, id: &str) -> Result<InstanceView> {
         self.supervisor.get(&format!("/v1/instances/{}", segment(id)?)).await
     }
 
@@ -156,6 +173,9 @@ impl Verbs {
         if let Some(code) = &s.own.claim_code {
             pairs.push(("claim code", code.expose().to_owned()));
         }
+        if let Some(disk) = s.disk {
+            pairs.push(("data", disk));
+        }
         if let Some(ca) = s.ca_file {
             pairs.push(("ca file", ca));
         }
@@ -164,8 +184,13 @@ impl Verbs {
     }
 
     async fn types(&self, what: Option<TypesVerb>) -> Result<ExitCode> {
-        if let Some(TypesVerb::Check { file }) = &what {
-            return self.check_type(file);
+        match &what {
+            Some(TypesVerb::Check { file }) => return self.check_type(file),
+            Some(TypesVerb::Pin { id, off }) => return self.pin(id, !off).await,
+            Some(TypesVerb::Upgrade { id, to, yes, timeout }) => {
+                return self.upgrade(id, to.clone(), *yes, *timeout).await;
+            }
+            _ => {}
         }
         let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
         let Some(TypesVerb::Show { name }) = what else {
@@ -192,12 +217,15 @@ impl Verbs {
                 ("title", t.title.clone()),
                 ("what", t.description.clone()),
                 ("homepage", t.homepage.clone().unwrap_or_default()),
+                ("kind", t.kind.clone()),
                 ("image", t.image.clone()),
                 ("transport", t.transport.clone()),
                 ("processes", t.processes.clone().unwrap_or_default()),
                 ("size", t.size.clone()),
                 ("network", t.network.clone()),
                 ("volume", t.volume.clone().unwrap_or_else(|| "none".into())),
+                ("screen", if t.screen { "yes" } else { "no" }.into()),
+                ("allowed", t.refused.clone().unwrap_or_else(|| "yes".into())),
             ])?;
         }
         Ok(ExitCode::SUCCESS)
@@ -236,7 +264,7 @@ impl Verbs {
         if !wait.no_wait {
             let token = view.token.take();
             // The token is shown even when the wait fails: it is valid, and there is no second time.
-            match self.wait(&view.id, "settled", wait).await {
+            match self.wait_watching(&view.id, wait).await {
                 Ok(Some(settled)) => *view = settled,
                 Ok(None) => bail!("instance {} was removed meanwhile", view.id),
                 Err(e) => eprintln!("berth: {e:#}"),
@@ -246,6 +274,10 @@ impl Verbs {
         if self.json {
             print::json(&view)?;
         } else {
+            // What was installed is long, and `berth show` has it.
+            if let Some(package) = &mut view.package {
+                package.tree = std::sync::Arc::default();
+            }
             print::instance(&view)?;
         }
         if wait.no_wait || view.state == State::Running {
@@ -257,7 +289,7 @@ impl Verbs {
         Ok(ExitCode::FAILURE)
     }
 
-    async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
+    pub(super) async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
         let path = format!("/v1/instances/{id}/wait?for={until}&ms=");
         self.supervisor.wait(&path, Duration::from_secs(wait.timeout)).await
     }
@@ -501,7 +533,7 @@ impl Verbs {
 }
 
 /// An id or a name as a path segment: both are made of characters that need no escaping.
-fn segment(id: &str) -> Result<&str> {
+pub(super) fn segment(id: &str) -> Result<&str> {
     let ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if ok {
         Ok(id)

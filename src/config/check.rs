@@ -80,11 +80,12 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
         workspace(&mut s, &mut config.workspace);
         s.finish();
     }
+    super::generic::read(root, &mut config);
     doc.finish().map(|()| config).map_err(Problems)
 }
 
 /// RFC 1123 host name, lower-cased, without a trailing dot; leaves room for a label in front.
-fn domain(s: &str) -> Option<String> {
+pub(crate) fn domain(s: &str) -> Option<String> {
     let s = s.strip_suffix('.').unwrap_or(s).to_ascii_lowercase();
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -99,7 +100,7 @@ fn domain(s: &str) -> Option<String> {
     (s.len() <= 200 && !numeric && s.split('.').all(label)).then_some(s)
 }
 
-fn absolute(s: &mut Section<'_>, key: &'static str, place: &mut PathBuf) {
+pub(super) fn absolute(s: &mut Section<'_>, key: &'static str, place: &mut PathBuf) {
     if let Some(p) = s.string(key) {
         if p.value.starts_with('/') && !p.value.contains('\0') {
             *place = p.value.into();

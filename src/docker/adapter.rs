@@ -26,7 +26,7 @@ use futures_util::{
 use tokio::sync::OnceCell;
 
 use super::{
-    Answer, Engine, EngineError, EngineInfo, Exit,
+    Answer, Engine, EngineError, EngineInfo, Exit, LABEL_BUILD,
     translate::{create_body, map, owner, seen},
 };
 use crate::{
@@ -39,16 +39,16 @@ use crate::{
 };
 
 /// A call that reads or writes a little.
-const QUICK: Duration = Duration::from_secs(20);
+pub(super) const QUICK: Duration = Duration::from_secs(20);
 /// A call that makes, starts or removes.
-const SLOW: Duration = Duration::from_secs(60);
+pub(super) const SLOW: Duration = Duration::from_secs(60);
 /// Fetching an image.
 const PULL: Duration = Duration::from_secs(900);
 /// Header timeout of `bollard` itself; ours come first.
 const CLIENT_TIMEOUT: u64 = 1000;
 
 /// The engine at a Unix socket.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Docker {
     socket: PathBuf,
     client: OnceCell<Client>,
@@ -63,7 +63,7 @@ pub async fn probe(socket: &Path, within: Duration) -> Result<EngineInfo, Engine
     within_time("answer", within, docker.ask_info()).await
 }
 
-async fn within_time<T>(
+pub(super) async fn within_time<T>(
     what: &'static str,
     limit: Duration,
     call: impl Future<Output = Result<T, EngineError>>,
@@ -89,7 +89,7 @@ impl Docker {
         }
     }
 
-    async fn client(&self) -> Result<&Client, EngineError> {
+    pub(super) async fn client(&self) -> Result<&Client, EngineError> {
         let connect = || async {
             let client =
                 Client::connect_with_unix(&self.socket.display().to_string(), CLIENT_TIMEOUT, API_DEFAULT_VERSION)
@@ -99,7 +99,7 @@ impl Docker {
         self.client.get_or_try_init(connect).await
     }
 
-    async fn call<T, F>(
+    pub(super) async fn call<T, F>(
         &self,
         what: &'static str,
         limit: Duration,
@@ -115,7 +115,7 @@ impl Docker {
         .await
     }
 
-    fn error(&self, what: &'static str, e: Error) -> EngineError {
+    pub(super) fn error(&self, what: &'static str, e: Error) -> EngineError {
         error(&self.socket, what, e)
     }
 
@@ -161,11 +161,18 @@ impl Docker {
             async move { c.list_volumes(Some(options)).await }
         });
         let (containers, networks, volumes) = tokio::try_join!(containers, networks, volumes)?;
+        // Installations look after their own.
+        let installs = |labels: &HashMap<String, String>| labels.contains_key(LABEL_BUILD);
         let named = networks
             .into_iter()
+            .filter(|n| !n.labels.as_ref().is_some_and(installs))
             .filter_map(|n| Some((n.name?, n.labels.unwrap_or_default())));
         Ok(Observed {
-            containers: containers.into_iter().filter_map(seen).collect(),
+            containers: containers
+                .into_iter()
+                .filter(|c| !c.labels.as_ref().is_some_and(installs))
+                .filter_map(seen)
+                .collect(),
             networks: named.map(|(name, labels)| (name, owner(&labels))).collect(),
             volumes: volumes
                 .volumes
@@ -174,6 +181,37 @@ impl Docker {
                 .map(|v| (v.name, owner(&v.labels)))
                 .collect(),
         })
+    }
+
+    /// Fetches an image and hands out how it goes, line by line.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn fetch(&self, reference: &str, mut each: impl FnMut(&str)) -> Result<(), EngineError> {
+        let call = async |c: Client| {
+            let mut options = CreateImageOptionsBuilder::new().from_image(reference);
+            // Without a tag the engine would fetch all of them.
+            let name = reference.rsplit('/').next().unwrap_or(reference);
+            if !name.contains([':', '@']) {
+                options = options.tag("latest");
+            }
+            let mut progress = c.create_image(Some(options.build()), None, None);
+            let mut said = String::new();
+            while let Some(line) = progress.next().await {
+                let line = line?;
+                let status = line.status.unwrap_or_default();
+                let text = match line.id {
+                    Some(layer) => format!("{layer}: {status}"),
+                    None => status,
+                };
+                if text != said {
+                    each(&text);
+                    said = text;
+                }
+            }
+            Ok(())
+        };
+        self.call("pull the image", PULL, call).await
     }
 
     async fn ask_words(&self, container: &str, lines: u32, bytes: usize) -> Result<String, EngineError> {
@@ -338,20 +376,8 @@ impl Engine for Docker {
     }
 
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, ()> {
-        let call = move |c: Client| async move {
-            let options = CreateImageOptionsBuilder::new().from_image(reference).build();
-            let mut progress = c.create_image(Some(options), None, None);
-            let mut said = String::new();
-            while let Some(line) = progress.next().await {
-                let status = line?.status.unwrap_or_default();
-                if status != said {
-                    log::info!(image = reference; "pulling: {status}");
-                    said = status;
-                }
-            }
-            Ok(())
-        };
-        self.call("pull the image", PULL, call).boxed()
+        self.fetch(reference, move |said| log::info!(image = reference; "pulling: {said}"))
+            .boxed()
     }
 
     fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> Answer<'a, String> {

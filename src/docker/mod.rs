@@ -4,7 +4,9 @@
 
 mod adapter;
 pub mod inspect;
+pub mod tar;
 mod translate;
+mod workshop;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use adapter::{Docker, probe};
+pub use workshop::{Bench, LABEL_BUILD, Said, SeenImage};
 
 use crate::{
     model::BoxId,
@@ -64,6 +67,9 @@ pub struct EngineInfo {
     /// Writable layers too.
     pub layer_sizes: bool,
 }
+
+/// The status of what is no process.
+pub const NO_PROCESS: i64 = -1;
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

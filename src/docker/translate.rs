@@ -9,9 +9,12 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
-use crate::plan::{
-    Owner, Run, SeenContainer,
-    spec::{ContainerSpec, LABEL_BOX, LABEL_INSTANCE, LABEL_SPEC},
+use crate::{
+    catalog::Seccomp,
+    plan::{
+        Owner, Run, SeenContainer,
+        spec::{ContainerSpec, LABEL_BOX, LABEL_INSTANCE, LABEL_SPEC},
+    },
 };
 
 pub(super) fn map(from: &BTreeMap<String, String>) -> HashMap<String, String> {
@@ -89,18 +92,29 @@ fn sized(bytes: i64) -> HashMap<String, String> {
     HashMap::from([("size".to_owned(), bytes.to_string())])
 }
 
+/// A profile travels inline: the engine needs no file of ours.
+fn security_opt(spec: &ContainerSpec) -> Vec<String> {
+    let mut all = spec.security_opt.clone();
+    match spec.seccomp {
+        None | Some(Seccomp::Default) => {}
+        Some(Seccomp::Browser) => all.push(format!("seccomp={}", include_str!("seccomp-browser.json"))),
+    }
+    all
+}
+
 fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
     HostConfig {
         mounts: Some(mounts),
         storage_opt: spec.layer_size.map(sized),
         tmpfs: Some(map(&spec.tmpfs)),
         cap_drop: Some(spec.cap_drop.clone()),
-        security_opt: Some(spec.security_opt.clone()),
+        security_opt: Some(security_opt(spec)),
         readonly_rootfs: Some(spec.readonly_rootfs),
         privileged: Some(false),
         network_mode: Some(spec.network_mode.clone()),
         publish_all_ports: Some(false),
         ipc_mode: Some(spec.ipc_mode.clone()),
+        shm_size: Some(spec.shm_size),
         cgroup_parent: Some(spec.cgroup_parent.clone()),
         memory: Some(spec.memory),
         memory_swap: Some(spec.memory_swap),

@@ -21,13 +21,13 @@ use super::{
     conn::Client,
     front::{self, Door},
     respond::{Refusal, or_slowed},
-    upgrade,
+    screen, upgrade,
 };
 use crate::{
     authz::{Decision, Token, bearer},
     link::{self, Link, Reply, stats::InFlight},
-    model::State,
-    route::{self, Target},
+    model::{InstanceId, State},
+    route::{self, ScreenAt, Target},
 };
 
 /// Serves one request of a client's connection. Never fails: whatever goes wrong is an answer.
@@ -43,6 +43,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     let own = is_own_door(request.uri().path());
     let answer = match admit(edge, &request, client.permit.from) {
         Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
+        Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
         Ok(Admitted::Instance(link, token)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
             let answer = proxy(&client, &link, &token, request).await;
@@ -85,6 +86,8 @@ fn count(edge: &Edge, status: StatusCode, took: Duration) {
 enum Admitted {
     Instance(Arc<Link>, Arc<Token>),
     Own(front::Entry),
+    /// Routed only: screens have sessions of their own.
+    Screen(InstanceId, ScreenAt),
 }
 
 /// Whether errors there are told as the box's own API tells them, and not in JSON-RPC.
@@ -107,6 +110,8 @@ fn admit(edge: &Edge, request: &Request<Incoming>, from: std::net::IpAddr) -> Re
         Target::Claim => return admit_own(edge, request, authority, Door::Claim, from),
         Target::Api => return admit_own(edge, request, authority, Door::Api, from),
         Target::UnknownHost => return Err(Refusal::UnknownHost),
+        Target::Screen { .. } if edge.front.as_ref().is_some_and(|f| f.locked()) => return Err(Refusal::Unclaimed),
+        Target::Screen { id, at } => return Ok(Admitted::Screen(id, at)),
         Target::UnknownPath => return Err(Refusal::UnknownPath),
     };
     if edge.front.as_ref().is_some_and(|f| f.locked()) {

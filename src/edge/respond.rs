@@ -26,6 +26,12 @@ pub(super) enum Refusal {
     WrongSubject,
     /// The box serves nothing before it is claimed.
     Unclaimed,
+    /// A screen's socket was asked for without a session of that screen.
+    NoSession,
+    /// A screen's link that opens nothing.
+    BadTicket,
+    /// A socket's address was asked for by something else than a WebSocket's handshake over HTTP/1.1.
+    NotWebSocket,
     /// Too many wrong tokens from this address.
     TooManyFailures(Duration),
     HeadTooLarge,
@@ -85,7 +91,10 @@ impl Refusal {
             Refusal::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, codes::NOT_FOUND),
             Refusal::UnknownPath => (StatusCode::NOT_FOUND, codes::NOT_FOUND),
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST),
-            Refusal::Origin | Refusal::WrongSubject => (StatusCode::FORBIDDEN, codes::UNAUTHORIZED),
+            Refusal::Origin | Refusal::WrongSubject | Refusal::NoSession | Refusal::BadTicket => {
+                (StatusCode::FORBIDDEN, codes::UNAUTHORIZED)
+            }
+            Refusal::NotWebSocket => (StatusCode::UPGRADE_REQUIRED, codes::INVALID_REQUEST),
             Refusal::NoToken | Refusal::BadToken | Refusal::ExpiredToken | Refusal::RevokedToken => {
                 (StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED)
             }
@@ -123,6 +132,8 @@ impl Refusal {
             Refusal::RevokedToken => "The bearer token was revoked.",
             Refusal::WrongSubject => "The bearer token opens something else.",
             Refusal::Unclaimed => "This box is not claimed yet: `berth login` claims it, with the code on its screen.",
+            Refusal::NoSession | Refusal::BadTicket => "This screen opens by a link: `berth screen` makes one.",
+            Refusal::NotWebSocket => "This address is a WebSocket's, over HTTP/1.1.",
             Refusal::TooManyFailures(_) => {
                 "Too many wrong tokens or codes came from this address; wait before trying again."
             }
@@ -164,7 +175,10 @@ impl Refusal {
 
     /// Whether it counts against the client's address.
     pub(super) fn is_failed_guess(self) -> bool {
-        matches!(self, Refusal::BadToken | Refusal::ExpiredToken | Refusal::WrongSubject)
+        matches!(
+            self,
+            Refusal::BadToken | Refusal::ExpiredToken | Refusal::WrongSubject | Refusal::BadTicket
+        )
     }
 
     /// The answer, in JSON-RPC.
@@ -190,6 +204,9 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
         if status == StatusCode::UNAUTHORIZED {
             let given = self != Refusal::NoToken;
@@ -241,6 +258,9 @@ mod tests {
             RevokedToken,
             WrongSubject,
             Unclaimed,
+            NoSession,
+            BadTicket,
+            NotWebSocket,
             TooManyFailures(Duration::from_millis(1500)),
             HeadTooLarge,
             BodyTooLarge,

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Request};
+use super::{CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Request, Switched};
 use crate::model::{AgentEvent, AgentStatus, StartOrder};
 
 /// The agent speaks at least every 5 s.
@@ -187,6 +187,30 @@ impl Link {
         })
     }
 
+    /// The display's RFB (`GET /.berth/screen`), for one viewer.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] with 404 when there is no screen, 503 while the display is down; else as the connection
+    /// failed.
+    pub async fn screen(self: &Arc<Self>, limit: Duration) -> Result<Switched, LinkError> {
+        const WHAT: &str = "reach the display";
+        let (headers, upgrade) = (HeaderMap::new(), HeaderValue::from_static("rfb"));
+        let request = Request {
+            method: &Method::GET,
+            target: "/.berth/screen",
+            headers: &headers,
+            skip: &|_| false,
+            upgrade: Some(&upgrade),
+        };
+        let reply = self.call(&request, Payload::<NoBody>::None, limit).await;
+        let reply = reply.map_err(|e| failed(self, WHAT, limit, e))?;
+        reply.switched.ok_or_else(|| LinkError::Refused {
+            what: WHAT,
+            status: reply.status.as_u16(),
+            reason: "there is no display to look at now".to_owned(),
+        })
+    }
+
     async fn control(
         self: &Arc<Self>,
         what: &'static str,
@@ -250,7 +274,13 @@ async fn send(
         skip: &|_| false,
         upgrade: None,
     };
-    link.call(&request, payload, limit).await.map_err(|e| match e {
+    link.call(&request, payload, limit)
+        .await
+        .map_err(|e| failed(link, what, limit, e))
+}
+
+fn failed<E: std::fmt::Display>(link: &Link, what: &'static str, limit: Duration, e: CallError<E>) -> LinkError {
+    match e {
         CallError::Busy | CallError::Closed => LinkError::NoAgent {
             what,
             id: link.id.clone(),
@@ -264,5 +294,5 @@ async fn send(
             what,
             why: e.to_string(),
         },
-    })
+    }
 }

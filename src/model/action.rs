@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    InstanceId, InstanceName, InstanceView, MemberName, Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
+    InstanceId, InstanceName, InstanceView, MemberName, Network, Processes, Secret, Size, Source, Subject, TokenId,
+    TypeName, WorkspaceName,
 };
 
 /// A request that changes something.
@@ -42,6 +43,23 @@ pub enum Action {
     },
     /// Removes every member with all their tokens: the box is unclaimed then. Only on the box itself.
     ResetAdmin,
+    /// Keeps the version of an instance of `npx` or `uvx` (or lets it go again).
+    Pin {
+        id: InstanceId,
+        pinned: bool,
+    },
+    /// Runs another version of such an instance beside it, for a short while, with the same variables: to see what it
+    /// would change. Answers the trial, which is an instance like any other.
+    Try {
+        id: InstanceId,
+        /// The newest where none is given.
+        version: Option<String>,
+    },
+    /// Gives such an instance what its trial was installed with.
+    Upgrade {
+        id: InstanceId,
+        trial: InstanceId,
+    },
 }
 
 /// What `berth run` asks for.
@@ -62,6 +80,39 @@ pub struct RunRequest {
     /// Added to the server's environment; sealed at rest.
     #[serde(default)]
     pub env: BTreeMap<String, Secret>,
+    /// What a generic type (`npx`, `uvx`, `image`, `remote`) is to run; for no other type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The bearer token, or the value of the header, that a remote server wants; sealed at rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_secret: Option<Secret>,
+    /// For generic types only; the type's own otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// For generic types only: where a volume of the instance's own is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// For generic types only: a server process for each session, or one for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<Processes>,
+}
+
+impl RunRequest {
+    /// Runs a type with everything else as the type has it.
+    pub fn of(type_name: TypeName) -> Self {
+        Self {
+            type_name,
+            name: None,
+            workspace: None,
+            size: None,
+            env: BTreeMap::new(),
+            source: None,
+            remote_secret: None,
+            network: None,
+            volume: None,
+            processes: None,
+        }
+    }
 }
 
 /// What an accepted action came to. It is durable when this is returned.
@@ -124,6 +175,9 @@ pub enum Refusal {
     },
     #[error("instance {0} is being removed; wait until `berth list` no longer shows it")]
     Removing(InstanceId),
+    /// The configuration does not allow it.
+    #[error("{0}")]
+    NotAllowed(String),
     #[error("the box is full: {limit} {what} at most; remove some first")]
     Full { what: &'static str, limit: usize },
     #[error("{0}")]

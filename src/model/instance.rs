@@ -1,5 +1,7 @@
 //! What an instance is to a person: its desired and observed state, its size, and the JSON that verbs print.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, InstanceName, Secret, TypeName, WorkspaceName};
@@ -153,6 +155,27 @@ impl std::str::FromStr for Size {
     }
 }
 
+/// What an instance may reach outside its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Loopback only.
+    None,
+    /// A bridge network of its own, shared with nobody.
+    Internet,
+}
+
+impl std::str::FromStr for Network {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "none" => Ok(Network::None),
+            "internet" => Ok(Network::Internet),
+            _ => Err(format!("{s:?} is not a network: write none or internet")),
+        }
+    }
+}
+
 macro_rules! lower_display {
     ($($t:ty),*) => {$(
         impl std::fmt::Display for $t {
@@ -178,6 +201,9 @@ pub struct Endpoint {
 pub struct Endpoints {
     /// The MCP endpoint.
     pub mcp: Endpoint,
+    /// The live screen, where the type has one; `berth screen` makes a link that opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<Endpoint>,
 }
 
 /// An instance as verbs and the admin API print it.
@@ -201,7 +227,37 @@ pub struct InstanceView {
     pub reason: Option<String>,
     /// How often the supervisor restarted it since it was last asked to run.
     pub restarts: u32,
+    /// What an instance of a generic type runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageView>,
     /// The token, in the answer to `run` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
+}
+
+/// What an instance of a generic type runs, as verbs print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageView {
+    /// `npx`, `uvx`, `image` or `remote`.
+    pub kind: String,
+    /// As it was asked for.
+    pub wanted: String,
+    /// The exact version (of an image its digest or id), once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of the lock that names the whole tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    /// Whether `berth types pin` holds its version.
+    pub pinned: bool,
+    /// The instance that this is a trial of; it goes by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_of: Option<InstanceId>,
+    /// Everything that was installed, as `name@version`; `berth list` leaves it out.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub tree: Arc<[String]>,
+}
+
+fn is_empty(tree: &Arc<[String]>) -> bool {
+    tree.is_empty()
 }

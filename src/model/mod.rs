@@ -6,13 +6,18 @@ mod instance;
 mod member;
 mod order;
 mod secret;
+mod source;
 
 pub use action::{Action, Outcome, Refusal, RunRequest, TokenCreated, TokenView};
 pub use id::{BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
-pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Size, SizeLimits, State};
+pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, Size, SizeLimits, State};
 pub use member::{Role, Subject};
 pub use order::{
     AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, HealthKind, HealthOrder, McpOrder, McpTransport, Processes,
     Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
 };
 pub use secret::Secret;
+pub use source::{
+    HttpPlace, ImageSource, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, Resolved, Source, check_remote_url,
+    split_package,
+};

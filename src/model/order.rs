@@ -9,6 +9,7 @@
 //! | `GET /.berth/events` | | `application/x-ndjson`: an [`AgentEvent`] a line, the current status first, kept open |
 //! | `GET /.berth/status` | | [`AgentStatus`] |
 //! | `GET /.berth/health` | | 204, or 503 with a plain-text reason: asks the type's health contract now |
+//! | `GET /.berth/screen`, `Upgrade: rfb` | | 101, then the display's RFB (RFC 6143); 404 without one, 503 while it is down |
 //! | any, `/mcp` | | the MCP endpoint (Streamable HTTP, both eras) |
 //!
 //! The edge maps outside paths to `/mcp` alone, so nobody outside can reach `/.berth/`.
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{RemoteAuth, Secret};
 
 /// Version of this protocol; the agent names it in [`AgentStatus`].
 pub const AGENT_PROTOCOL: u32 = 1;
@@ -31,6 +32,9 @@ pub struct StartOrder {
     pub services: Vec<ServiceOrder>,
     pub mcp: McpOrder,
     pub health: HealthOrder,
+    /// Where the display speaks RFB, on loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<u16>,
     /// Added to the environment of every process; wins over the type's own.
     pub env: BTreeMap<String, Secret>,
 }
@@ -98,6 +102,8 @@ pub enum McpTransport {
     },
     /// One of the services speaks Streamable HTTP on loopback: requests are passed on as they are.
     Http { port: u16, path: String },
+    /// Streamable HTTP somewhere else; only the supervisor's own relay takes such an order.
+    Remote { url: String, auth: RemoteAuth },
 }
 
 /// How many server processes a stdio type runs.

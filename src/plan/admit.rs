@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{image, order};
+use super::{generic, image, order, trial};
 use crate::{
-    catalog::{Catalog, InstanceType},
+    catalog::{Catalog, InstanceType, Kind},
+    config::Allow,
     model::{
-        Action, Desired, InstanceId, InstanceName, MemberName, Refusal, Role, RunRequest, Secret, Subject, TokenId,
-        TypeName, WorkspaceName,
+        Action, Desired, InstanceId, InstanceName, MemberName, REMOTE_SECRET, Refusal, Role, RunRequest, Secret,
+        Subject, TokenId, TypeName, WorkspaceName,
     },
     record::{InstanceRecord, MemberRecord, TokenRecord},
 };
@@ -29,6 +30,8 @@ pub struct Book<'a> {
     pub max_tokens_per_instance: usize,
     /// Patterns of images that may run here.
     pub images: &'a [String],
+    /// What the configuration allows to be run.
+    pub allow: &'a Allow,
     pub now: jiff::Timestamp,
 }
 
@@ -39,6 +42,8 @@ pub enum Decision {
     Run {
         record: Box<InstanceRecord>,
         env: BTreeMap<String, Secret>,
+        /// For a trial: the instance whose sealed values it gets as well.
+        env_of: Option<InstanceId>,
     },
     /// The record as it shall be from now on.
     Update(Box<InstanceRecord>),
@@ -84,11 +89,11 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
         }
         Action::Recreate { id } => {
             let mut record = live(book, &id)?.clone();
-            record.spec = known_type(book, record.type_name())?;
+            respecify(book, &mut record)?;
             record.desired = Desired::Running;
             record.failure = None;
             record.generation += 1;
-            record.spec_hash = order::spec_hash(&record.spec, &id, &record.workspace, record.size, record.generation);
+            record.spec_hash = order::spec_hash_of(&record);
             Ok(Decision::Update(Box::new(record)))
         }
         Action::Remove { id } => {
@@ -121,6 +126,9 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             })
         }
         Action::ResetAdmin => Ok(Decision::ResetAdmin),
+        Action::Pin { id, pinned } => trial::pin(book, &id, pinned),
+        Action::Try { id, version } => trial::begin(book, &id, version, fresh),
+        Action::Upgrade { id, trial } => trial::upgrade(book, &id, &trial),
         Action::RevokeToken { id } => match book.tokens.contains_key(&id) {
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken(id.to_string())),
@@ -128,19 +136,19 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
     }
 }
 
-fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
+pub(super) fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
     let record = book.instances.get(id);
     record.ok_or_else(|| Refusal::NoInstance(id.to_string()))
 }
 
-fn live<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
+pub(super) fn live<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
     match find(book, id)? {
         record if record.desired == Desired::Removed => Err(Refusal::Removing(id.clone())),
         record => Ok(record),
     }
 }
 
-fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Refusal> {
+pub(super) fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Refusal> {
     let known = book.catalog.types.get(name).ok_or_else(|| {
         let names: Vec<_> = book.catalog.types.keys().map(TypeName::as_str).collect();
         Refusal::NoType {
@@ -152,7 +160,9 @@ fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Ref
             },
         }
     })?;
-    if !image::allowed(&known.image.reference, book.images) {
+    generic::check_type(book.allow, name, known.kind)?;
+    let own_image = !matches!(known.kind, Kind::Image | Kind::Remote);
+    if own_image && !image::allowed(&known.image.reference, book.images) {
         return Err(Refusal::Invalid(format!(
             "the image {} of type {name} matches none of the patterns that may run here ({}); add one to images in [docker] of berth.toml",
             known.image.reference,
@@ -162,9 +172,33 @@ fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Ref
     Ok(known.clone())
 }
 
+/// Gives a record its type as it is now; what a generic one was resolved to stays.
+pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<(), Refusal> {
+    let template = known_type(book, record.type_name())?;
+    record.spec = match &record.generic {
+        None if template.kind == Kind::Fixed => template,
+        Some(g) if template.kind.as_str() == g.source.kind() => {
+            generic::check_allowed(book.allow, &g.source)?;
+            Arc::new(generic::concrete(&template, g))
+        }
+        _ => {
+            return Err(Refusal::Invalid(format!(
+                "the type {} is of another kind than it was when this instance was run; remove the instance and run it again",
+                record.type_name()
+            )));
+        }
+    };
+    Ok(())
+}
+
 fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision, Refusal> {
-    let spec = known_type(book, &request.type_name)?;
+    let template = known_type(book, &request.type_name)?;
     check_env(&request.env)?;
+    let generic = generic::take(book.allow, &template, &request)?;
+    let spec = match &generic {
+        Some(g) => Arc::new(generic::concrete(&template, g)),
+        None => template,
+    };
     if book.instances.len() >= book.max_instances {
         return Err(Refusal::Full {
             what: "instances",
@@ -192,8 +226,12 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
         None => free_name(book, &workspace, &spec.name)?,
     };
     let size = request.size.unwrap_or(spec.size);
-    let record = InstanceRecord {
-        spec_hash: order::spec_hash(&spec, &id, &workspace, size, 1),
+    let mut env = request.env;
+    if let Some(secret) = request.remote_secret {
+        env.insert(REMOTE_SECRET.to_owned(), secret);
+    }
+    let mut record = InstanceRecord {
+        spec_hash: String::new(),
         id,
         name,
         workspace,
@@ -204,10 +242,13 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
         env: BTreeMap::new(),
         spec,
         failure: None,
+        generic: generic.map(Box::new),
     };
+    record.spec_hash = order::spec_hash_of(&record);
     Ok(Decision::Run {
         record: Box::new(record),
-        env: request.env,
+        env,
+        env_of: None,
     })
 }
 
@@ -218,7 +259,7 @@ fn taken<'a>(book: &Book<'a>, workspace: &WorkspaceName, name: &InstanceName) ->
 }
 
 /// The type's name, with a number where that is taken.
-fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeName) -> Result<InstanceName, Refusal> {
+pub(super) fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeName) -> Result<InstanceName, Refusal> {
     for n in 1..=book.instances.len() + 1 {
         let text = if n == 1 {
             of.to_string()

@@ -25,6 +25,8 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         title: String::new(),
         description: String::new(),
         homepage: None,
+        kind: crate::catalog::Kind::Fixed,
+        builder: None,
         image: ImageRef {
             reference: image.into(),
             digest: None,
@@ -50,6 +52,8 @@ fn a_type(name: &str, image: &str) -> InstanceType {
         size: Size::Small,
         egress: Egress::Internet,
         volume: Some("/data".into()),
+        screen: None,
+        sandbox: Default::default(),
     }
 }
 
@@ -181,11 +185,9 @@ fn token_id(n: usize) -> TokenId {
 fn action(what: &Try) -> Option<Action> {
     Some(match what {
         Try::Run { kind, name, workspace } => Action::Run(RunRequest {
-            type_name: TypeName::parse(kind).unwrap(),
             name: name.map(|n| InstanceName::parse(n).unwrap()),
             workspace: workspace.map(|w| WorkspaceName::parse(w).unwrap()),
-            size: None,
-            env: BTreeMap::new(),
+            ..RunRequest::of(TypeName::parse(kind).unwrap())
         }),
         Try::Stop(n) => Action::Stop { id: id(*n) },
         Try::Start(n) => Action::Start { id: id(*n) },
@@ -205,6 +207,7 @@ proptest! {
     #[test]
     fn admission_agrees_with_the_model(tries in proptest::collection::vec(any_try(), 1..40)) {
         let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let allow = crate::config::Allow::default();
         let mut instances: BTreeMap<InstanceId, InstanceRecord> = BTreeMap::new();
         let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
         let members = BTreeMap::new();
@@ -223,7 +226,7 @@ proptest! {
             };
             let book = Book {
                 instances: &instances, tokens: &tokens, members: &members, catalog: &catalog, max_instances: MAX,
-                max_tokens_per_instance: MAX_TOKENS, images: &images, now,
+                max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, now,
             };
             let result = admit(&book, action, id(model.made));
             prop_assert_eq!(word(&result), model.expect(&what), "{:?}: {:?}", what, result);
@@ -270,6 +273,7 @@ proptest! {
 #[test]
 fn bad_environments_are_refused_without_quoting_values() {
     let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let allow = crate::config::Allow::default();
     let (instances, tokens, members) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let book = Book {
         instances: &instances,
@@ -279,6 +283,7 @@ fn bad_environments_are_refused_without_quoting_values() {
         max_instances: 1,
         max_tokens_per_instance: 1,
         images: &images,
+        allow: &allow,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     let long = "hunter2".repeat(10_000);
@@ -290,11 +295,8 @@ fn bad_environments_are_refused_without_quoting_values() {
         ("", "hunter2"),
     ] {
         let request = RunRequest {
-            type_name: TypeName::parse("echo").unwrap(),
-            name: None,
-            workspace: None,
-            size: None,
             env: [(name.to_owned(), Secret::new(value))].into(),
+            ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
         let refusal = admit(&book, Action::Run(request), id(0)).unwrap_err();
         assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal:?}");
@@ -318,6 +320,7 @@ fn a_container_as_text() {
         env: [("API_KEY".to_owned(), crate::record::Sealed(vec![1]))].into(),
         spec: Arc::new(t),
         failure: None,
+        generic: None,
     };
     let facts = BoxFacts {
         box_id: BoxId::from_random([0xab; 8]),
@@ -336,6 +339,7 @@ fn a_container_as_text() {
 #[test]
 fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let allow = crate::config::Allow::default();
     let (instances, tokens) = (BTreeMap::new(), BTreeMap::new());
     let book = |members| Book {
         instances: &instances,
@@ -345,6 +349,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         max_instances: 1,
         max_tokens_per_instance: 1,
         images: &images,
+        allow: &allow,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     let create = |name: &str| Action::CreateToken {

@@ -5,19 +5,21 @@
 //! intermediate state is one that a plan starts from, so that a crash between two steps needs no memory of them.
 //!
 //! ```text
-//! running:  (wrong or surplus container: stop, remove) -> open link -> network -> create -> CPU of the start -> start
-//!           -> (ready, or long enough at it) CPU of the size
+//! running:  (wrong or surplus container: stop, remove) -> prepare -> open link -> network -> create
+//!           -> CPU of the start -> start -> (ready, or long enough at it) CPU of the size
 //! stopped:  stop -> close link                              (failed: the same; the container stays, for its logs)
 //! removed:  remove container -> network -> volume -> close link -> forget (record and tokens)
 //! no record: remove container, network, volume
 //! ```
 
 pub mod admit;
+pub mod generic;
 pub mod image;
 pub mod order;
 pub mod quota;
 pub mod restart;
 pub mod spec;
+pub mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,6 +39,8 @@ pub struct Want {
     pub spec: String,
     /// Whether it has a network of its own.
     pub network: bool,
+    /// Its package is not installed, or its image not fetched.
+    pub unprepared: bool,
     /// Given up: nothing of it shall run until somebody starts it again.
     pub failed: bool,
     /// Not to be created or started before this moment.
@@ -114,6 +118,10 @@ pub enum Run {
 /// The next thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// Install its package, or fetch its image.
+    Prepare {
+        id: InstanceId,
+    },
     OpenLink {
         id: InstanceId,
     },
@@ -174,7 +182,8 @@ impl Step {
     /// The instance that the step is for.
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
-            Step::OpenLink { id }
+            Step::Prepare { id }
+            | Step::OpenLink { id }
             | Step::CloseLink { id }
             | Step::CreateNetwork { id }
             | Step::CreateContainer { id }
@@ -193,6 +202,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::Prepare { id } => write!(f, "{id}: prepare"),
             Step::OpenLink { id } => write!(f, "{id}: open link"),
             Step::CloseLink { id } => write!(f, "{id}: close link"),
             Step::CreateNetwork { id } => write!(f, "{id}: create network"),
@@ -365,6 +375,9 @@ impl Mine<'_> {
 
     fn make(&self, now: Millis) -> Option<Step> {
         let id = self.id.clone();
+        if self.want.unprepared {
+            return (now >= self.want.hold_until).then_some(Step::Prepare { id });
+        }
         if self.want.link != LinkSeen::Open {
             return Some(Step::OpenLink { id });
         }

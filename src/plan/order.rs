@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    catalog::{InstanceType, Transport},
+    catalog::{InstanceType, Sandbox, Transport},
     model::{HealthOrder, InstanceId, McpOrder, McpTransport, Secret, ServiceOrder, Size, StartOrder, WorkspaceName},
+    record::InstanceRecord,
 };
 
 /// A session whose streams have all closed and that sends nothing for this long has vanished.
@@ -44,6 +45,10 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
                     port: *port,
                     path: path.clone(),
                 },
+                Transport::Remote { url, auth } => McpTransport::Remote {
+                    url: url.clone(),
+                    auth: auth.clone(),
+                },
             },
             max_sessions: t.mcp.max_sessions,
             idle_timeout_ms: ms(t.mcp.idle_timeout),
@@ -56,8 +61,14 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
             kind: t.health.kind.clone(),
             timeout_ms: ms(t.health.timeout),
         },
+        screen: t.screen.map(|s| s.port),
         env,
     }
+}
+
+/// [`spec_hash`] of a record as it stands.
+pub fn spec_hash_of(r: &InstanceRecord) -> String {
+    spec_hash(&r.spec, &r.id, &r.workspace, r.size, r.generation)
 }
 
 /// The hash of everything that makes up this run of the instance. `generation` is part of it, so that `recreate`
@@ -74,6 +85,9 @@ pub fn spec_hash(t: &InstanceType, id: &InstanceId, workspace: &WorkspaceName, s
         digest: Option<&'a str>,
         egress: bool,
         volume: Option<&'a str>,
+        /// Left out where it is every container's, so that hashes from before there was a choice still hold.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sandbox: Option<(u32, u32, u32)>,
         order: StartOrder,
     }
     let canonical = Canonical {
@@ -86,6 +100,11 @@ pub fn spec_hash(t: &InstanceType, id: &InstanceId, workspace: &WorkspaceName, s
         digest: t.image.digest.as_deref(),
         egress: t.egress == crate::catalog::Egress::Internet,
         volume: t.volume.as_deref(),
+        sandbox: (t.sandbox != Sandbox::default()).then_some((
+            t.sandbox.seccomp as u32,
+            t.sandbox.tmp_mib,
+            t.sandbox.shm_mib,
+        )),
         order: start_order(t, String::new(), BTreeMap::new(), 0),
     };
     let text = serde_json::to_vec(&canonical).unwrap_or_default();

@@ -1,13 +1,13 @@
 //! What every container gets, whatever its type asks (design.md, "What every container gets"). Pure: a record and the
-//! box's facts in, the container's specification out; `docker/` only translates it. Never widens a sandbox: there is
-//! no field here through which a type could.
+//! box's facts in, the container's specification out; `docker/` only translates it. A type
+//! cannot widen its sandbox: it can only choose among the profiles that stand here.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
 use crate::{
-    catalog::Egress,
+    catalog::{Egress, Seccomp},
     model::{BoxId, InstanceId, Size},
     plan::quota::WorkspaceQuota,
     record::InstanceRecord,
@@ -26,7 +26,7 @@ pub const LABEL_SPEC: &str = "berth.spec";
 const USER: &str = "10001:10001";
 /// `/tmp`, within the memory limit of its container. It belongs to the user: some runtimes give it the mode that the
 /// image has there.
-const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777,uid=10001,gid=10001,size=64m";
+const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777,uid=10001,gid=10001";
 
 /// The writable layer, in bytes: the root is read-only, so that nothing is ever written there.
 const LAYER: i64 = 64 << 20;
@@ -79,7 +79,11 @@ pub struct ContainerSpec {
     pub entrypoint: Vec<String>,
     pub env: Vec<String>,
     pub cap_drop: Vec<String>,
+    /// The engine's words, but for seccomp.
     pub security_opt: Vec<String>,
+    /// The profile that replaces the engine's, where one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
     pub readonly_rootfs: bool,
     pub tmpfs: BTreeMap<String, String>,
     /// Host path and path inside; always read-only.
@@ -93,6 +97,8 @@ pub struct ContainerSpec {
     pub volume_labels: BTreeMap<String, String>,
     pub network_mode: String,
     pub ipc_mode: String,
+    /// `/dev/shm`, in bytes.
+    pub shm_size: i64,
     pub cgroup_parent: String,
     pub memory: i64,
     pub memory_swap: i64,
@@ -148,21 +154,27 @@ pub fn image_reference(reference: &str, digest: Option<&str>) -> String {
 /// The container of an instance whose socket lies in `socket_dir` on the host.
 pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: PathBuf) -> ContainerSpec {
     let limits = record.size.limits();
+    let sandbox = &record.spec.sandbox;
     let name = resource_name(&facts.box_id, &record.id);
     let mut labels = owner_labels(&facts.box_id, &record.id);
     let volume_labels = labels.clone();
     labels.insert(LABEL_TYPE.to_owned(), record.type_name().to_string());
     labels.insert(LABEL_SPEC.to_owned(), record.spec_hash.clone());
     ContainerSpec {
-        image: image_reference(&record.spec.image.reference, record.spec.image.digest.as_deref()),
+        image: match record.generic.as_ref().and_then(|g| g.resolved.as_ref()) {
+            // The very bytes that were installed or fetched, whatever their name means by now.
+            Some(resolved) => resolved.image_id.clone(),
+            None => image_reference(&record.spec.image.reference, record.spec.image.digest.as_deref()),
+        },
         labels,
         user: USER.to_owned(),
         entrypoint: vec!["/berth/bin/berth".to_owned(), "agent".to_owned()],
         env: vec!["BERTH_AGENT_SOCKET=/berth/run/agent.sock".to_owned()],
         cap_drop: vec!["ALL".to_owned()],
         security_opt: vec!["no-new-privileges".to_owned()],
+        seccomp: (sandbox.seccomp != Seccomp::Default).then_some(sandbox.seccomp),
         readonly_rootfs: true,
-        tmpfs: BTreeMap::from([("/tmp".to_owned(), TMP.to_owned())]),
+        tmpfs: BTreeMap::from([("/tmp".to_owned(), format!("{TMP},size={}m", sandbox.tmp_mib))]),
         binds: vec![
             (facts.agent.clone(), "/berth/bin/berth".to_owned()),
             (socket_dir, "/berth/run".to_owned()),
@@ -176,6 +188,7 @@ pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: Pat
             Egress::Internet => name.clone(),
         },
         ipc_mode: "private".to_owned(),
+        shm_size: i64::from(sandbox.shm_mib) << 20,
         cgroup_parent: cgroup_parent(&facts.box_id, record.workspace.as_str(), facts.systemd_cgroups),
         memory: limits.memory,
         memory_swap: limits.memory,

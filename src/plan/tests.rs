@@ -40,6 +40,7 @@ fn check(case: &str) {
                     },
                     spec: "s1".into(),
                     network: has("network"),
+                    unprepared: has("unprepared"),
                     failed: has("failed"),
                     hold_until: if has("held") { 101 } else { 100 },
                     kick: has("kick"),
@@ -136,6 +137,7 @@ impl World {
 
     fn apply(&mut self, step: Step) {
         match step {
+            Step::Prepare { id } => self.wants.get_mut(&id).unwrap().unprepared = false,
             Step::OpenLink { id } => drop(self.links.insert(id, LinkSeen::Open)),
             Step::CloseLink { id } => drop(self.links.insert(id, LinkSeen::Closed)),
             Step::CreateNetwork { id } => drop(self.seen.networks.insert(format!("n-{id}"), Self::owner(&id))),
@@ -217,10 +219,10 @@ impl World {
 
 prop_compose! {
     fn any_want()(desired in prop_oneof![Just(Desired::Running), Just(Desired::Stopped), Just(Desired::Removed)],
-        network: bool, failed in proptest::bool::weighted(0.2), kick: bool, rebuild: bool,
+        network: bool, unprepared: bool, failed in proptest::bool::weighted(0.2), kick: bool, rebuild: bool,
         now in prop_oneof![Just(None), Just(Some(5)), Just(Some(20))], settled: bool) -> Want {
         let cpu = Cpu { start: 20, size: 5, now, settled };
-        Want { desired, spec: "s1".into(), network, failed, hold_until: 0, kick, rebuild, link: LinkSeen::Unknown, cpu, busy: false }
+        Want { desired, spec: "s1".into(), network, failed, hold_until: 0, kick, rebuild, link: LinkSeen::Unknown, cpu, busy: false, unprepared }
     }
 }
 

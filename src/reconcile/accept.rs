@@ -25,10 +25,14 @@ impl Task {
             max_instances: self.limits.instances,
             max_tokens_per_instance: self.limits.tokens_per_instance,
             images: &self.tools.images,
+            allow: &self.allow,
             now: jiff::Timestamp::now(),
         };
         match admit(&book, action, InstanceId::from_random(random()?))? {
-            Decision::Run { record, env } => self.accept_run(*record, env).await,
+            Decision::Run { record, env, env_of } => {
+                let env = self.with_env_of(env, env_of)?;
+                self.accept_run(*record, env).await
+            }
             Decision::Update(record) => self.accept_update(*record).await,
             Decision::Already(id) => match self.instances.get(&id).map(|r| r.desired) {
                 Some(Desired::Removed) | None => Ok(Outcome::Done),
@@ -134,6 +138,7 @@ impl Task {
         self.table.insert(&token);
         self.tokens.insert(token.id.clone(), token);
         let id = record.id.clone();
+        self.begin_deploy(&record, "run");
         self.lives.insert(id.clone(), Live::default());
         let mut view = self.view(&record, None);
         self.instances.insert(id, record);
@@ -149,15 +154,24 @@ impl Task {
         let live = self.lives.entry(id.clone()).or_default();
         live.forgive();
         live.break_off_pull();
-        if before.is_none_or(|b| b.spec_hash != record.spec_hash) {
+        if before.as_ref().is_none_or(|b| b.spec_hash != record.spec_hash) {
             // What runs is of an earlier spec; it will be replaced, and its end is no death.
             live.run_ended();
         }
         match record.desired {
-            Desired::Running => {}
-            Desired::Stopped => live.not_ready(),
+            Desired::Running => {
+                if before.as_ref().is_none_or(|b| b.generation != record.generation) {
+                    self.begin_deploy(&record, "start");
+                }
+                self.keep_images();
+            }
+            Desired::Stopped => {
+                live.not_ready();
+                self.deploys.end(&id, "stopped");
+            }
             Desired::Removed => {
                 live.not_ready();
+                self.deploys.end(&id, "removed");
                 self.table.remove_instance(&id);
                 self.tools.links.set_state(&id, State::Removing, None);
                 return Ok(Outcome::Done);

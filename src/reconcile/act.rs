@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::{
+    generic::words,
     ops::{Done, Made, Needs, NewContainer, Place, Trouble},
     task::{Op, Task},
 };
@@ -55,6 +56,7 @@ impl Task {
                 desired: r.desired,
                 spec: r.spec_hash.clone(),
                 network: r.spec.egress == crate::catalog::Egress::Internet,
+                unprepared: r.unprepared() || live.image_gone,
                 failed: r.failure.is_some(),
                 hold_until: live.hold_until,
                 kick: live.kick.is_some(),
@@ -75,6 +77,10 @@ impl Task {
 
     /// Begins a step as an operation of its own.
     pub(super) fn begin(&mut self, step: Step) {
+        if let Step::Prepare { id } = &step {
+            return self.begin_prepare(&id.clone());
+        }
+        self.tell_step(&step);
         let mut needs = Needs::default();
         match step.instance() {
             None => {
@@ -95,6 +101,8 @@ impl Task {
                         spec: container_spec(record, facts, dir.clone()),
                         reference: record.spec.image.reference.clone(),
                         pulling: live.pulling.clone(),
+                        prepared: record.generic.is_some(),
+                        words: words(&self.deploys, id),
                     });
                 }
                 if matches!(step, Step::StartContainer { .. }) {
@@ -181,6 +189,7 @@ impl Task {
         live.tries = 0;
         let mut ended = false;
         match (step, made) {
+            (Step::Prepare { .. }, Made::Prepared(resolved)) => return self.on_prepared(&id, *resolved).await,
             (Step::OpenLink { .. }, Made::Socket(dir)) => {
                 live.link = LinkSeen::Open;
                 live.socket_dir = Some(dir);
@@ -197,12 +206,16 @@ impl Task {
                 let record = self.instances.get(id);
                 live.cpu = self.facts.as_ref().zip(record).map(|(f, r)| f.start_cpus(r.size));
             }
-            (Step::StartContainer { .. }, _) => live.run_began(now),
             (Step::SetCpu { nano_cpus, .. }, _) => {
                 live.cpu = Some(*nano_cpus);
                 if live.ready_since.is_some() {
                     live.reason = None;
                 }
+            }
+            (Step::StartContainer { container, .. }, _) => {
+                live.run_began(now);
+                self.follow_server(&id, &container.clone());
+                return;
             }
             (Step::StopContainer { .. }, _) => ended = true,
             (Step::RemoveContainer { .. }, _) => {
@@ -255,7 +268,11 @@ impl Task {
                 }
                 self.orphans.remove(what);
             }
-            Step::OpenLink { .. } | Step::CloseLink { .. } | Step::SetCpu { .. } | Step::Forget { .. } => {}
+            Step::Prepare { .. }
+            | Step::OpenLink { .. }
+            | Step::CloseLink { .. }
+            | Step::SetCpu { .. }
+            | Step::Forget { .. } => {}
         }
     }
 
@@ -269,7 +286,8 @@ impl Task {
         let Some(live) = self.lives.get_mut(&id) else { return };
         let starts = matches!(
             step,
-            Step::OpenLink { .. }
+            Step::Prepare { .. }
+                | Step::OpenLink { .. }
                 | Step::CreateNetwork { .. }
                 | Step::CreateContainer { .. }
                 | Step::StartContainer { .. }
@@ -285,6 +303,7 @@ impl Task {
             .is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
         match trouble {
             Trouble::Final(why) => self.fail(&id, &why).await,
+            Trouble::ImageGone => live.image_gone = true,
             Trouble::Engine(e) if e.is_away() => {
                 live.rebuild = false;
                 live.tries += 1;
@@ -326,6 +345,8 @@ impl Task {
         }
         self.lives.remove(id);
         self.tokens.retain(|_, t| !t.subject.is_instance(id));
+        self.deploys.remove(id);
+        self.keep_images();
     }
 
     /// Whether the agent on the link is the one of the container that shall run, so that it may be told secrets: that

@@ -11,11 +11,11 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use tokio::task::AbortHandle;
+use tokio::{sync::oneshot, task::AbortHandle};
 
 use crate::{
     model::{AgentStatus, Desired, Health, State},
@@ -78,6 +78,12 @@ pub(super) struct Live {
     /// Set while the image of the container being made is fetched; that may be broken off.
     pub(super) pulling: Arc<AtomicBool>,
     pub(super) making: Option<AbortHandle>,
+    /// The image that was made for it is not there any more.
+    pub(super) image_gone: bool,
+    /// Copies what its server says into the deploy's log.
+    pub(super) follower: Option<oneshot::Sender<()>>,
+    /// The container that was followed, and how many of its lines are in the log.
+    pub(super) followed: Option<(String, Arc<AtomicU64>)>,
     /// A listing was not believed about it, since a step was in flight.
     pub(super) doubted: bool,
     /// It was there before this supervisor: most likely it runs.
@@ -118,6 +124,9 @@ impl Default for Live {
             shown: None,
             pulling: Arc::default(),
             making: None,
+            image_gone: false,
+            follower: None,
+            followed: None,
             doubted: false,
             resumed: false,
         }
@@ -147,6 +156,7 @@ impl Live {
         self.started_at = None;
         self.resumed = false;
         self.kick = None;
+        self.follower = None;
         self.failed_since = None;
         self.agent = None;
         self.healthy_since = None;

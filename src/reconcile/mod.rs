@@ -14,6 +14,7 @@
 
 mod accept;
 mod act;
+mod generic;
 mod keeper;
 mod live;
 mod observe;
@@ -40,10 +41,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use ports::{Links, Quotas, Tokens};
+pub use ports::{Installer, Links, Preparation, Quotas, Tokens, Unprepared};
 
 use crate::{
     catalog::Catalog,
+    config::Allow,
+    deploy::Deploys,
     docker::{Engine, EngineError},
     link::LinkReport,
     model::{Action, BoxId, Endpoints, InstanceId, InstanceView, Outcome, Refusal, TokenView},
@@ -71,6 +74,9 @@ pub struct Deps {
     pub agent: PathBuf,
     /// Patterns of images that may run here.
     pub images: Vec<String>,
+    pub allow: Allow,
+    pub installer: Arc<dyn Installer>,
+    pub deploys: Deploys,
     pub max_instances: usize,
     pub max_tokens_per_instance: usize,
     /// One JSON-RPC message at most, in bytes.

@@ -194,6 +194,8 @@ impl Task {
         match live.restarts.died(now, healthy_since) {
             Verdict::At(at) => {
                 live.hold_until = at;
+                self.deploys
+                    .note(id, &format!("to be restarted in {} ms: {why}", at - now));
                 live.reason = Some(format!("to be restarted: {why}"));
                 log::warn!(instance = id.as_str(), deaths = live.restarts.quick(); "restarts in {} ms: {why}", at - now);
             }
@@ -217,6 +219,7 @@ impl Task {
             return;
         }
         log::error!(instance = id.as_str(); "failed: {why}");
+        self.deploys.end(id, &format!("failed: {why}"));
         record.failure = Some(why.to_owned());
         let change = Change::PutInstance(Box::new(record.clone()));
         if let Some(live) = self.lives.get_mut(id) {
@@ -284,10 +287,12 @@ impl Task {
             AgentState::Starting => live.reason.clone_from(&status.reason),
             AgentState::Ready => {
                 let interval = u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2);
-                if live.ready_since.is_none() {
-                    log::info!(instance = id.as_str(); "ready");
-                }
+                let news = live.ready_since.is_none();
                 live.ready(now, interval);
+                if news {
+                    log::info!(instance = id.as_str(); "ready");
+                    self.deployed(id);
+                }
             }
             AgentState::Failed => {
                 live.not_ready();
@@ -295,7 +300,13 @@ impl Task {
                 live.reason.clone_from(&status.reason);
             }
         }
+        let Some(live) = self.lives.get_mut(id) else { return };
+        let services =
+            |s: &AgentStatus| -> Vec<(String, bool)> { s.services.iter().map(|s| (s.name.clone(), s.ready)).collect() };
+        let before = live.agent.as_ref().map(services).unwrap_or_default();
+        let after = services(&status);
         live.agent = Some(status);
+        self.tell_services(id, &before, &after);
     }
 
     pub(super) fn on_probed(&mut self, id: &InstanceId, answer: Result<(), String>) {

@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 
 use super::ports::{Links, Quotas};
 use crate::{
-    docker::{Engine, EngineError, EngineInfo, Exit},
-    model::{AgentState, AgentStatus, BoxId, InstanceId, StartOrder},
+    docker::{Engine, EngineError, EngineInfo, Exit, NO_PROCESS},
+    model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, StartOrder},
     plan::{
         Observed, Orphan, Step, image,
         quota::WorkspaceQuota,
@@ -55,6 +55,8 @@ pub(super) enum Made {
     Socket(PathBuf),
     /// Its id, and the spec that it carries.
     Container(String, String),
+    /// What was installed or fetched.
+    Prepared(Box<Resolved>),
 }
 
 /// Why a step was not done.
@@ -63,6 +65,8 @@ pub(super) enum Trouble {
     Engine(EngineError),
     /// Waiting cannot mend it.
     Final(String),
+    /// The image that was made for it is gone: it is to be made again.
+    ImageGone,
     Other(String),
 }
 
@@ -76,19 +80,22 @@ impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Trouble::Engine(e) => e.fmt(f),
+            Trouble::ImageGone => f.write_str("the image that was made for it is gone; it is made again"),
             Trouble::Final(why) | Trouble::Other(why) => f.write_str(why),
         }
     }
 }
 
 /// What a container is made from.
-#[derive(Debug)]
 pub(super) struct NewContainer {
     pub(super) spec: ContainerSpec,
     /// The image as the type names it.
     pub(super) reference: String,
     /// Set while the image is being fetched.
     pub(super) pulling: Arc<AtomicBool>,
+    /// The image was prepared for this instance: the allowlist has seen to it, and it is nowhere to be fetched.
+    pub(super) prepared: bool,
+    pub(super) words: Words,
 }
 
 /// Where a container starts, and what all that run there may use together.
@@ -100,13 +107,15 @@ pub(super) struct Place {
 }
 
 /// What a step needs beside its own words.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Needs {
     /// To create a container.
     pub(super) new: Option<NewContainer>,
     /// To start one.
     pub(super) place: Option<Place>,
 }
+/// Where the deploy's words go.
+pub(super) type Words = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What every operation may use.
 #[derive(Clone)]
@@ -179,8 +188,8 @@ impl Tools {
                 Orphan::Network(n) => engine.remove_network(n).await?,
                 Orphan::Volume(v) => engine.remove_volume(v).await?,
             },
-            // The reconciler's own: it is a commit.
-            Step::Forget { .. } => {}
+            // Done by the installer, and by the reconciler itself: it is a commit.
+            Step::Prepare { .. } | Step::Forget { .. } => {}
         }
         Ok(Made::Nothing)
     }
@@ -189,17 +198,22 @@ impl Tools {
     async fn create(&self, new: &NewContainer) -> Result<String, Trouble> {
         let (spec, image) = (&new.spec, &new.spec.image);
         // Admission said so already; the patterns may have changed since.
-        if !image::allowed(&new.reference, &self.images) {
+        if !new.prepared && !image::allowed(&new.reference, &self.images) {
             return Err(Trouble::Final(format!(
                 "no pattern in [docker] images of berth.toml allows the image {}; add one, then `berth start` the instance",
                 new.reference
             )));
         }
         match self.create_once(spec).await {
-            Err(EngineError::NotFound { why, .. }) if why.to_lowercase().contains("no such image") => {}
+            Err(EngineError::NotFound { why, .. }) if why.to_lowercase().contains("no such image") => {
+                if new.prepared {
+                    return Err(Trouble::ImageGone);
+                }
+            }
             other => return Ok(other?),
         }
         log::info!(image = image.as_str(); "the image is not on this box: pulling it");
+        (new.words)(&format!("preparing: fetching the image {image}"));
         new.pulling.store(true, Ordering::Relaxed);
         let pulled = self.engine.pull(image).await;
         new.pulling.store(false, Ordering::Relaxed);
@@ -280,6 +294,9 @@ fn cause(exit: &Exit, words: &str, memory: i64) -> String {
             "it ran out of memory (its size allows {} MiB); remove it and run it with a larger --size",
             memory >> 20
         );
+    }
+    if exit.code == NO_PROCESS && !words.is_empty() {
+        return words.to_owned();
     }
     let mut text = match exit.error.as_str() {
         "" => format!("it exited with status {}", exit.code),

@@ -1,12 +1,13 @@
 //! What the reconciler needs of the links, of the token table and of cgroups, as traits: the assembly gives the real ones, tests give
 //! theirs. No decision is made here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
 use crate::{
-    model::{InstanceId, Secret, StartOrder, State, Subject, TokenId},
+    docker::EngineError,
+    model::{InstanceId, Resolved, Secret, Source, StartOrder, State, Subject, TokenId},
     plan::quota::WorkspaceQuota,
     record::TokenRecord,
 };
@@ -51,4 +52,35 @@ pub trait Tokens: Send + Sync + 'static {
     fn remove_instance(&self, id: &InstanceId);
     /// Unix seconds.
     fn last_used(&self, id: &TokenId) -> Option<i64>;
+}
+
+/// What is to be installed or fetched for an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preparation {
+    pub source: Source,
+    /// The image that a package runs on, and the one that it is installed in.
+    pub runtime: String,
+    pub builder: String,
+    /// What it came to before, where that was lost.
+    pub before: Option<Resolved>,
+}
+
+/// Why an instance could not be prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unprepared {
+    /// Waiting cannot mend it.
+    Final(String),
+    Engine(EngineError),
+}
+
+/// Installs packages and fetches images.
+pub trait Installer: Send + Sync + 'static {
+    /// Dropping the future breaks it off. What is said on the way goes to `words`.
+    fn prepare<'a>(
+        &'a self,
+        what: Preparation,
+        words: Arc<dyn Fn(&str) + Send + Sync>,
+    ) -> BoxFuture<'a, Result<Resolved, Unprepared>>;
+    /// The images that instances use, of those that were made for them.
+    fn keep(&self, images: BTreeSet<String>);
 }

@@ -7,9 +7,9 @@ use std::{
 
 use super::{Snapshot, live::Live, task::Task};
 use crate::{
-    model::{Health, InstanceId, InstanceView, State},
+    model::{Health, InstanceId, InstanceView, PackageView, State},
     plan::Run,
-    record::InstanceRecord,
+    record::{Generic, InstanceRecord},
 };
 
 /// Said where the engine's data is not on XFS with project quotas.
@@ -43,13 +43,20 @@ impl Task {
             State::Stopped => None,
             _ => {
                 let pulling = live.is_some_and(|l| l.pulling.load(Ordering::Relaxed));
-                let fetching = || format!("fetching the image {}", record.spec.image.reference);
+                let fetching = || match &record.generic {
+                    Some(g) if g.source.package().is_some() => format!("installing {}", g.source.summary()),
+                    _ => format!("fetching the image {}", record.spec.image.reference),
+                };
                 let own = pulling.then(fetching).or_else(|| live.and_then(|l| l.reason.clone()));
                 let engine = self.away.clone().filter(|_| state != State::Running);
                 own.or(engine)
             }
         };
         let health = live.map_or(Health::Unknown, |l| l.health);
+        let mut endpoints = (self.endpoints)(&record.id);
+        if record.spec.screen.is_none() {
+            endpoints.screen = None;
+        }
         InstanceView {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -60,9 +67,10 @@ impl Task {
             health,
             image: record.spec.image.reference.clone(),
             created_at: record.created_at,
-            endpoints: (self.endpoints)(&record.id),
+            endpoints,
             reason,
             restarts: live.map_or(0, |l| l.restarts.total),
+            package: record.generic.as_deref().map(package),
             token: None,
         }
     }
@@ -111,5 +119,18 @@ impl Task {
             claimed,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);
+    }
+}
+
+fn package(g: &Generic) -> PackageView {
+    let resolved = g.resolved.as_ref();
+    PackageView {
+        kind: g.source.kind().to_owned(),
+        wanted: g.source.summary(),
+        version: resolved.map(|r| r.version.clone()),
+        lock: resolved.map(|r| r.lock.clone()).filter(|l| !l.is_empty()),
+        pinned: g.pinned,
+        trial_of: g.trial_of.clone(),
+        tree: resolved.map(|r| r.tree.clone()).unwrap_or_default(),
     }
 }

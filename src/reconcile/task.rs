@@ -24,10 +24,12 @@ use super::{
     keeper::Keeper,
     live::Live,
     ops::{Done, Tools, Trouble},
-    ports::Tokens,
+    ports::{Installer, Tokens},
 };
 use crate::{
     catalog::Catalog,
+    config::Allow,
+    deploy::Deploys,
     docker::Engine,
     model::{BoxId, Desired, Endpoints, InstanceId, MemberName, Subject, TokenId},
     plan::{Millis, Observed, Orphan, Step, quota::WorkspaceLimits, restart::engine_wait, spec::BoxFacts},
@@ -82,6 +84,9 @@ pub(super) struct Task {
     pub(super) key: BoxKey,
     pub(super) table: Arc<dyn Tokens>,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) allow: Allow,
+    pub(super) installer: Arc<dyn Installer>,
+    pub(super) deploys: Deploys,
     pub(super) agent: PathBuf,
     pub(super) limits: Limits,
     pub(super) workspace: WorkspaceLimits,
@@ -119,6 +124,7 @@ pub(super) struct Task {
     wakes: mpsc::Receiver<Wake>,
     _watcher: JoinSet<()>,
     pub(super) flush_at: Millis,
+    pub(super) trials_at: Millis,
     born: Instant,
 }
 
@@ -156,6 +162,9 @@ impl Task {
             key: deps.key,
             table: deps.tokens,
             catalog: deps.catalog,
+            allow: deps.allow,
+            installer: deps.installer,
+            deploys: deps.deploys,
             agent: deps.agent,
             limits: Limits {
                 instances: deps.max_instances,
@@ -191,8 +200,10 @@ impl Task {
             wakes,
             _watcher: watcher,
             flush_at: 0,
+            trials_at: 0,
             born: Instant::now(),
         };
+        task.keep_images();
         task.publish();
         Ok(task)
     }
@@ -210,6 +221,9 @@ impl Task {
             self.advance().await;
             if self.now() >= self.flush_at {
                 self.keep_tokens().await;
+            }
+            if self.now() >= self.trials_at {
+                self.end_trials().await;
             }
             let wake_at = self.born + Duration::from_millis(self.next_wake());
             tokio::select! {

@@ -1,6 +1,7 @@
 //! The reconciler against an engine and links that live in memory: whole lives of instances, and faults.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Mutex, atomic::AtomicU32},
     time::Duration,
@@ -15,8 +16,8 @@ use crate::{
     docker::{EngineInfo, Exit},
     link::LinkEvent,
     model::{
-        AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, Processes, RunRequest, Secret, Size,
-        StartOrder, State, Subject, TokenId, TypeName,
+        AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, PackageSource, Processes, Resolved,
+        RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
@@ -40,6 +41,9 @@ struct World {
     dies: std::sync::atomic::AtomicBool,
     healthy: std::sync::atomic::AtomicBool,
     orders: Mutex<Vec<StartOrder>>,
+    /// Images that the installer was told to keep, and those that containers were made from.
+    kept: Mutex<BTreeSet<String>>,
+    images: Mutex<Vec<String>>,
     calls: Mutex<Vec<String>>,
     table: Mutex<BTreeMap<TokenId, InstanceId>>,
     links: Mutex<BTreeMap<InstanceId, bool>>,
@@ -145,6 +149,7 @@ impl Engine for Fake {
                 let why = "No such image: x".to_owned();
                 return Err(EngineError::NotFound { what: "create", why });
             }
+            self.0.images.lock().unwrap().push(spec.image.clone());
             let n = self.0.made.fetch_add(1, Ordering::SeqCst);
             let c = SeenContainer {
                 owner: Owner {
@@ -310,6 +315,41 @@ impl Quotas for FakeQuotas {
     }
 }
 
+struct FakeInstaller(Arc<World>);
+
+impl Installer for FakeInstaller {
+    fn prepare<'a>(
+        &'a self,
+        what: Preparation,
+        words: Arc<dyn Fn(&str) + Send + Sync>,
+    ) -> BoxFuture<'a, Result<Resolved, Unprepared>> {
+        async move {
+            self.0.calls.lock().unwrap().push("prepare".to_owned());
+            words("npm: fetching");
+            if self.0.pull_hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            let version = match what.source.package().and_then(|p| p.version.clone()) {
+                Some(v) if v == "404" => return Err(Unprepared::Final("npm error 404".into())),
+                Some(v) => v,
+                None => "9.9.9".to_owned(),
+            };
+            Ok(Resolved {
+                image: format!("berth/built:{version}"),
+                image_id: format!("sha256:{version}"),
+                lock: "l".into(),
+                command: vec!["/opt/mcp/x".into()],
+                tree: vec![format!("x@{version}")].into(),
+                version,
+            })
+        }
+        .boxed()
+    }
+    fn keep(&self, images: BTreeSet<String>) {
+        *self.0.kept.lock().unwrap() = images;
+    }
+}
+
 struct FakeTokens(Arc<World>);
 
 impl Tokens for FakeTokens {
@@ -338,6 +378,8 @@ fn a_type() -> InstanceType {
         title: String::new(),
         description: String::new(),
         homepage: None,
+        kind: crate::catalog::Kind::Fixed,
+        builder: None,
         image: ImageRef {
             reference: "berth/echo:1".into(),
             digest: None,
@@ -363,6 +405,8 @@ fn a_type() -> InstanceType {
         size: Size::Small,
         egress: Egress::None,
         volume: None,
+        screen: None,
+        sandbox: Default::default(),
     }
 }
 
@@ -380,6 +424,12 @@ fn start_on(world: Arc<World>, dir: tempfile::TempDir) -> Bench {
 fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Bench {
     let (say, link_events) = mpsc::channel(64);
     *world.say.lock().unwrap() = Some(say);
+    let npx = InstanceType {
+        name: TypeName::parse("npx").unwrap(),
+        kind: crate::catalog::Kind::Npx,
+        builder: Some("berth/npm:11".into()),
+        ..a_type()
+    };
     let deps = Deps {
         store: Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap(),
         key: BoxKey::load_or_create(&dir.path().join("keys")).unwrap(),
@@ -390,10 +440,13 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
         quotas: Arc::new(FakeQuotas(world.clone())),
         workspace: WorkspaceLimits::default(),
         catalog: Arc::new(Catalog {
-            types: [(t.name.clone(), Arc::new(t))].into(),
+            types: [(t.name.clone(), Arc::new(t)), (npx.name.clone(), Arc::new(npx))].into(),
         }),
         agent: "/usr/bin/berth".into(),
         images: vec!["berth/*".into()],
+        allow: Allow::default(),
+        installer: Arc::new(FakeInstaller(world.clone())),
+        deploys: Deploys::new(dir.path().join("deploys")),
         max_instances: 2,
         max_tokens_per_instance: 2,
         max_message: 1 << 20,
@@ -402,6 +455,7 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
                 url: format!("https://mcp-{id}.x/mcp"),
                 path_url: format!("https://x/mcp/{id}"),
             },
+            screen: None,
         }),
     };
     let (handle, task) = spawn(deps).unwrap();
@@ -422,11 +476,8 @@ fn start() -> Bench {
 impl Bench {
     async fn run(&self) -> InstanceView {
         let request = RunRequest {
-            type_name: TypeName::parse("echo").unwrap(),
-            name: None,
-            workspace: None,
-            size: None,
             env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
+            ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
         match self.handle.submit(Action::Run(request)).await.unwrap() {
             Outcome::Instance(view) => *view,
@@ -640,13 +691,7 @@ async fn actions_are_refused_with_words_and_change_nothing() {
     bench.run().await;
     let names: Vec<String> = bench.handle.views().values().map(|v| v.name.to_string()).collect();
     assert!(names.contains(&"echo-2".to_owned()), "{names:?}");
-    let mut request = RunRequest {
-        type_name: TypeName::parse("echo").unwrap(),
-        name: None,
-        workspace: None,
-        size: None,
-        env: BTreeMap::new(),
-    };
+    let mut request = RunRequest::of(TypeName::parse("echo").unwrap());
     let refused = bench.handle.submit(Action::Run(request.clone())).await;
     assert!(matches!(refused, Err(Refusal::Full { limit: 2, .. })), "{refused:?}");
     request.type_name = TypeName::parse("nope").unwrap();
@@ -675,3 +720,128 @@ async fn a_removal_does_not_wait_for_a_pull() {
 
 #[path = "start_tests.rs"]
 mod start;
+
+fn npx(version: Option<&str>) -> Action {
+    Action::Run(RunRequest {
+        source: Some(Source::Npx(PackageSource {
+            package: "@s/x".into(),
+            version: version.map(str::to_owned),
+            bin: None,
+            args: vec!["--flag".into()],
+        })),
+        env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
+        ..RunRequest::of(TypeName::parse("npx").unwrap())
+    })
+}
+
+impl Bench {
+    async fn submit(&self, action: Action) -> InstanceView {
+        match self.handle.submit(action).await.unwrap() {
+            Outcome::Instance(view) => *view,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prepared(&self) -> usize {
+        self.world
+            .calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|c| *c == "prepare")
+            .count()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_installed_once_and_every_start_runs_the_same() {
+    let bench = start();
+    let id = bench.submit(npx(Some("1.0.0"))).await.id;
+    bench.until_state(&id, State::Running).await;
+    let order = bench.world.orders.lock().unwrap()[0].clone();
+    let crate::model::McpTransport::Stdio { command, .. } = order.mcp.transport else {
+        panic!("stdio");
+    };
+    assert_eq!(command, ["/opt/mcp/x", "--flag"]);
+    assert_eq!(*bench.world.images.lock().unwrap(), ["sha256:1.0.0"], "by id");
+    assert!(bench.world.kept.lock().unwrap().contains("berth/built:1.0.0"));
+    bench.submit(Action::Recreate { id: id.clone() }).await;
+    bench
+        .until("recreated", |v| {
+            v[&id].state == State::Running && bench.world.images.lock().unwrap().len() == 2
+        })
+        .await;
+    let bench = bench.killed_and_started().await;
+    bench.submit(Action::Recreate { id: id.clone() }).await;
+    bench
+        .until("again", |v| {
+            v[&id].state == State::Running && bench.world.images.lock().unwrap().len() == 3
+        })
+        .await;
+    assert_eq!(bench.prepared(), 0, "what was installed is not installed again");
+    assert!(bench.world.images.lock().unwrap().iter().all(|i| i == "sha256:1.0.0"));
+    // Its image is lost: it is made again, of what it was made of before.
+    bench.world.image_missing.store(true, Ordering::SeqCst);
+    bench.submit(Action::Recreate { id: id.clone() }).await;
+    bench.until("prepared", |_| bench.prepared() > 0).await;
+    bench.world.image_missing.store(false, Ordering::SeqCst);
+    bench.until_state(&id, State::Running).await;
+    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.until("gone", BTreeMap::is_empty).await;
+    assert!(bench.world.kept.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_fails_is_told_and_one_that_hangs_holds_nobody_up() {
+    let bench = start();
+    let id = bench.submit(npx(Some("404"))).await.id;
+    bench.until_state(&id, State::Failed).await;
+    assert_eq!(bench.handle.views()[&id].reason.as_deref(), Some("npm error 404"));
+    bench.world.pull_hangs.store(true, Ordering::SeqCst);
+    let hangs = bench.submit(npx(None)).await.id;
+    let installing = |r: &Option<String>| r.as_ref().is_some_and(|r| r.contains("installing @s/x"));
+    bench.until("installing", |v| installing(&v[&hangs].reason)).await;
+    bench.handle.submit(Action::Remove { id: hangs.clone() }).await.unwrap();
+    bench.until("gone", |v| !v.contains_key(&hangs)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_tried_pinned_and_taken_over() {
+    let bench = start();
+    let id = bench.submit(npx(Some("1.0.0"))).await.id;
+    bench.until_state(&id, State::Running).await;
+    let pin = |pinned| Action::Pin { id: id.clone(), pinned };
+    let newer = Action::Try {
+        id: id.clone(),
+        version: None,
+    };
+    bench.submit(pin(true)).await;
+    let refused = bench.handle.submit(newer.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("pinned to 1.0.0"), "{refused}");
+    bench.submit(pin(false)).await;
+    let trial = bench.submit(newer).await.id;
+    bench.until_state(&trial, State::Running).await;
+    let view = bench.handle.views()[&trial].clone();
+    assert_eq!(view.package.as_ref().unwrap().version.as_deref(), Some("9.9.9"));
+    assert_eq!(view.package.unwrap().trial_of, Some(id.clone()));
+    let orders = bench.world.orders.lock().unwrap().clone();
+    assert!(
+        orders.iter().all(|o| o.env["API_KEY"].expose() == "hunter2"),
+        "it has the same values"
+    );
+    bench
+        .submit(Action::Upgrade {
+            id: id.clone(),
+            trial: trial.clone(),
+        })
+        .await;
+    bench
+        .until("upgraded", |v| {
+            v[&id].state == State::Running && v[&id].package.as_ref().unwrap().version.as_deref() == Some("9.9.9")
+        })
+        .await;
+    assert_eq!(bench.prepared(), 2, "what the trial was installed with is taken over");
+    // A trial goes with its instance.
+    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.until("all gone", BTreeMap::is_empty).await;
+}

@@ -3,6 +3,7 @@
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
 
+mod generic;
 mod migrate;
 mod stored;
 

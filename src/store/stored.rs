@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::generic::{Auth, Generic};
 use crate::{catalog, model, record};
 
 /// Why a stored value is not a record.
@@ -25,6 +26,8 @@ pub(super) struct Instance {
     env: BTreeMap<String, String>,
     spec: Type,
     failure: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generic: Option<Generic>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,6 +63,11 @@ struct Type {
     title: String,
     description: String,
     homepage: Option<String>,
+    /// Absent: a type with an image of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    builder: Option<String>,
     image: String,
     digest: Option<String>,
     services: Vec<Service>,
@@ -71,6 +79,20 @@ struct Type {
     size: String,
     egress: String,
     volume: Option<String>,
+    /// The port of its screen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    screen: Option<u16>,
+    /// Left out where it is every container's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sandbox: Option<Sandbox>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sandbox {
+    seccomp: String,
+    tmp_mib: u32,
+    shm_mib: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +124,10 @@ enum Transport {
         port: u16,
         path: String,
     },
+    Remote {
+        url: String,
+        auth: Auth,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,10 +150,10 @@ enum Probe {
 /// Pairs of a domain value and its word on disk, read in both directions.
 macro_rules! words {
     ($to:ident, $from:ident, $t:ty, $what:literal, { $($v:path => $w:literal),+ $(,)? }) => {
-        fn $to(v: $t) -> String {
+        pub(super) fn $to(v: $t) -> String {
             match v { $($v => $w,)+ }.to_owned()
         }
-        fn $from(s: &str) -> Result<$t, Broken> {
+        pub(super) fn $from(s: &str) -> Result<$t, Broken> {
             match s { $($w => Ok($v),)+ other => Err(format!(concat!($what, " {:?} is unknown"), other)) }
         }
     };
@@ -141,8 +167,13 @@ words!(restart_word, restart, model::RestartPolicy, "restart policy", {
     model::RestartPolicy::Always => "always", model::RestartPolicy::OnFailure => "on-failure", model::RestartPolicy::Never => "never" });
 words!(processes_word, processes, model::Processes, "process mode", {
     model::Processes::Session => "session", model::Processes::Shared => "shared" });
+words!(kind_word, kind, catalog::Kind, "kind of type", {
+    catalog::Kind::Fixed => "fixed", catalog::Kind::Npx => "npx", catalog::Kind::Uvx => "uvx",
+    catalog::Kind::Image => "image", catalog::Kind::Remote => "remote" });
 words!(egress_word, egress, catalog::Egress, "egress", {
     catalog::Egress::None => "none", catalog::Egress::Internet => "internet" });
+words!(seccomp_word, seccomp, catalog::Seccomp, "seccomp profile", {
+    catalog::Seccomp::Default => "default", catalog::Seccomp::Browser => "browser" });
 
 fn ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
@@ -169,7 +200,7 @@ fn unhex(s: &str) -> Result<Vec<u8>, Broken> {
         .ok_or_else(|| "a value is not hexadecimal".to_owned())
 }
 
-fn text(e: impl std::fmt::Display) -> Broken {
+pub(super) fn text(e: impl std::fmt::Display) -> Broken {
     e.to_string()
 }
 
@@ -186,6 +217,7 @@ impl Instance {
             env: r.env.iter().map(|(k, v)| (k.clone(), hex(&v.0))).collect(),
             spec: Type::from_domain(&r.spec),
             failure: r.failure.clone(),
+            generic: r.generic.as_deref().map(Generic::from_domain),
         }
     }
 
@@ -206,6 +238,7 @@ impl Instance {
                 .collect::<Result<_, Broken>>()?,
             spec: Arc::new(self.spec.into_domain()?),
             failure: self.failure,
+            generic: self.generic.map(Generic::into_domain).transpose()?.map(Box::new),
         })
     }
 }
@@ -267,6 +300,8 @@ impl Type {
             title: t.title.clone(),
             description: t.description.clone(),
             homepage: t.homepage.clone(),
+            kind: (t.kind != catalog::Kind::Fixed).then(|| kind_word(t.kind)),
+            builder: t.builder.clone(),
             image: t.image.reference.clone(),
             digest: t.image.digest.clone(),
             services: t.services.iter().map(Service::from_domain).collect(),
@@ -283,6 +318,10 @@ impl Type {
                 catalog::Transport::Http { port, path } => Transport::Http {
                     port: *port,
                     path: path.clone(),
+                },
+                catalog::Transport::Remote { url, auth } => Transport::Remote {
+                    url: url.clone(),
+                    auth: Auth::from_domain(auth),
                 },
             },
             max_sessions: t.mcp.max_sessions,
@@ -304,6 +343,12 @@ impl Type {
             size: size_word(t.size),
             egress: egress_word(t.egress),
             volume: t.volume.clone(),
+            screen: t.screen.map(|s| s.port),
+            sandbox: (t.sandbox != catalog::Sandbox::default()).then(|| Sandbox {
+                seccomp: seccomp_word(t.sandbox.seccomp),
+                tmp_mib: t.sandbox.tmp_mib,
+                shm_mib: t.sandbox.shm_mib,
+            }),
         }
     }
 
@@ -313,6 +358,8 @@ impl Type {
             title: self.title,
             description: self.description,
             homepage: self.homepage,
+            kind: self.kind.as_deref().map_or(Ok(catalog::Kind::Fixed), kind)?,
+            builder: self.builder,
             image: catalog::ImageRef {
                 reference: self.image,
                 digest: self.digest,
@@ -334,6 +381,10 @@ impl Type {
                         processes: processes(&mode)?,
                     },
                     Transport::Http { port, path } => catalog::Transport::Http { port, path },
+                    Transport::Remote { url, auth } => catalog::Transport::Remote {
+                        url,
+                        auth: auth.into_domain(),
+                    },
                 },
                 max_sessions: self.max_sessions,
                 idle_timeout: Duration::from_millis(self.idle_timeout_ms),
@@ -352,6 +403,15 @@ impl Type {
             size: size(&self.size)?,
             egress: egress(&self.egress)?,
             volume: self.volume,
+            screen: self.screen.map(|port| catalog::Screen { port }),
+            sandbox: match self.sandbox {
+                None => catalog::Sandbox::default(),
+                Some(s) => catalog::Sandbox {
+                    seccomp: seccomp(&s.seccomp)?,
+                    tmp_mib: s.tmp_mib,
+                    shm_mib: s.shm_mib,
+                },
+            },
         })
     }
 }

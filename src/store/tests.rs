@@ -15,6 +15,8 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         title: "Everything".into(),
         description: "All of it".into(),
         homepage: None,
+        kind: crate::catalog::Kind::Fixed,
+        builder: None,
         image: catalog::ImageRef {
             reference: "berth/mcp-everything:2026.8.31".into(),
             digest: None,
@@ -49,6 +51,8 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         size: model::Size::Small,
         egress: catalog::Egress::None,
         volume: Some("/data".into()),
+        screen: None,
+        sandbox: Default::default(),
     };
     InstanceRecord {
         id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),
@@ -62,6 +66,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         env: [("API_KEY".to_owned(), Sealed(vec![1, 2, 0xff]))].into(),
         spec: Arc::new(spec),
         failure: Some("exited with status 1".into()),
+        generic: None,
     }
 }
 

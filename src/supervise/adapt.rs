@@ -1,6 +1,6 @@
 //! Fits the links, the token table and the slices to what the reconciler asks of them. Decides nothing.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -8,11 +8,39 @@ use crate::{
     authz::{self, TokenHash, TokenTable},
     cgroup::Slices,
     link::Registry,
-    model::{InstanceId, Secret, StartOrder, State, Subject, TokenId},
+    model::{InstanceId, Resolved, Secret, StartOrder, State, Subject, TokenId},
+    packages::{self, Packages, PrepareError},
     plan::quota::WorkspaceQuota,
-    reconcile::{Links, Quotas, Tokens},
+    reconcile::{Installer, Links, Preparation, Quotas, Tokens, Unprepared},
     record::TokenRecord,
 };
+
+pub(super) struct RealInstaller(pub(super) Packages);
+
+impl Installer for RealInstaller {
+    fn prepare<'a>(
+        &'a self,
+        what: Preparation,
+        words: Arc<dyn Fn(&str) + Send + Sync>,
+    ) -> BoxFuture<'a, Result<Resolved, Unprepared>> {
+        Box::pin(async move {
+            let order = packages::Order {
+                source: what.source,
+                runtime: what.runtime,
+                builder: what.builder,
+                before: what.before,
+            };
+            self.0.prepare(order, words).await.map_err(|e| match e {
+                PrepareError::Final(why) => Unprepared::Final(why),
+                PrepareError::Engine(e) => Unprepared::Engine(e),
+            })
+        })
+    }
+
+    fn keep(&self, images: BTreeSet<String>) {
+        self.0.keep(images);
+    }
+}
 
 pub(super) struct RealLinks(pub(super) Registry);
 

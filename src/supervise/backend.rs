@@ -12,13 +12,21 @@ use super::{
     doctor::Doctor,
     exposition,
     front::{Claims, Kind},
+    tools,
 };
 use crate::{
-    admin::{Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, LogQuery, PageFacts, Status, TypeView},
+    admin::{
+        Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, LogQuery, PageFacts, ScreenLink, ScreenRequest,
+        Status, TypeView,
+    },
     catalog::{Catalog, Egress, InstanceType, Transport},
+    config::Allow,
+    deploy::Deploys,
     edge::EdgeHandle,
     link::Registry,
-    model::{Action, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    machine,
+    model::{Action, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
+    plan::generic,
     reconcile,
     route::Router,
     tls::{self, Certificates},
@@ -36,6 +44,8 @@ pub(super) struct Parts {
     pub(super) catalog: ArcSwap<Catalog>,
     /// Why the type files as they are now are not in use.
     pub(super) catalog_trouble: ArcSwapOption<String>,
+    pub(super) allow: Allow,
+    pub(super) deploys: Deploys,
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
     pub(super) router: Arc<Router>,
@@ -43,6 +53,7 @@ pub(super) struct Parts {
     pub(super) claims: Claims,
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
+    pub(super) state_dir: std::path::PathBuf,
 }
 
 impl Parts {
@@ -95,8 +106,45 @@ impl Backend for Parts {
         Ok(rx)
     }
 
+    fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal> {
+        self.link_to_screen(view, request)
+    }
+
+    async fn screenshot(&self, view: &InstanceView) -> Result<Vec<u8>, Refusal> {
+        self.picture_of_screen(view).await
+    }
+
+    fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes> {
+        let mut pieces = self.deploys.read(id, follow);
+        let (tx, rx) = mpsc::channel(LOG_QUEUE);
+        // Ends with the deploy, or with its reader.
+        tokio::spawn(async move {
+            loop {
+                let piece = tokio::select! {
+                    piece = pieces.next() => piece,
+                    () = tx.closed() => return,
+                };
+                let Some(piece) = piece else { return };
+                if tx.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        rx
+    }
+
+    async fn tools(&self, id: InstanceId) -> Result<serde_json::Value, String> {
+        match self.links.get(id.as_str()).filter(|l| l.state() == State::Running) {
+            Some(link) => tools::list(&link).await,
+            None => Err(format!("{id} does not run: its server cannot be asked")),
+        }
+    }
+
     fn types(&self) -> Vec<TypeView> {
-        self.catalog.load().types.values().map(|t| type_view(t)).collect()
+        let refused = |t: &InstanceType| generic::check_type(&self.allow, &t.name, t.kind).err();
+        let catalog = self.catalog.load();
+        let types = catalog.types.values();
+        types.map(|t| type_view(t, refused(t).map(|r| r.to_string()))).collect()
     }
 
     async fn status(&self) -> Status {
@@ -126,6 +174,7 @@ impl Backend for Parts {
                 addresses: addresses::of_this_box(),
                 sealed_by: SEALED_BY.into(),
             },
+            disk: machine::storage(&self.state_dir),
         }
     }
 
@@ -162,16 +211,18 @@ impl Backend for Parts {
     }
 }
 
-fn type_view(t: &InstanceType) -> TypeView {
+fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
     let (transport, processes) = match &t.mcp.transport {
         Transport::Stdio { processes, .. } => ("stdio", Some(format!("{processes:?}").to_lowercase())),
-        Transport::Http { .. } => ("http", None),
+        Transport::Http { .. } | Transport::Remote { .. } => ("http", None),
     };
     TypeView {
         name: t.name.to_string(),
         title: t.title.clone(),
         description: t.description.clone(),
         homepage: t.homepage.clone(),
+        kind: t.kind.as_str().to_owned(),
+        refused,
         image: t.image.reference.clone(),
         transport: transport.into(),
         processes,
@@ -181,5 +232,6 @@ fn type_view(t: &InstanceType) -> TypeView {
             Egress::Internet => "internet".into(),
         },
         volume: t.volume.clone(),
+        screen: t.screen.is_some(),
     }
 }

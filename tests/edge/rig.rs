@@ -275,6 +275,7 @@ impl Rig {
             limits,
             allowed_origins: vec!["https://inspector.test".into()],
             workers: Workers::Own(2),
+            screens: Arc::default(),
         };
         let tokens = TokenTable::new();
         let listeners = Listeners {

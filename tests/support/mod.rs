@@ -2,6 +2,8 @@
 //! is removed when it is dropped, also when the test panics; nothing else is touched.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod desktop;
+
 use std::{
     ffi::OsStr,
     io::Read,
@@ -318,6 +320,12 @@ impl Appliance {
         all
     }
 
+    /// Images that were made for this box's instances.
+    pub fn built_images(&self) -> Vec<String> {
+        let filter = format!("label=berth.box={}", self.box_id);
+        self.docker_lines(&["images", "-q", "--no-trunc", "--filter", &filter])
+    }
+
     /// `docker inspect` of an instance's container.
     pub fn inspect(&self, id: &str) -> Value {
         let out = self.docker(&["inspect", &self.container_of(id)]);
@@ -339,6 +347,7 @@ impl Drop for Appliance {
             (vec!["ps", "-aq"], vec!["rm", "-f", "-v"]),
             (vec!["network", "ls", "-q"], vec!["network", "rm"]),
             (vec!["volume", "ls", "-q"], vec!["volume", "rm", "-f"]),
+            (vec!["images", "-q"], vec!["rmi", "-f"]),
         ] {
             let mut args = list;
             args.extend(["--filter", &filter]);

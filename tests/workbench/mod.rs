@@ -80,6 +80,8 @@ impl Workbench {
             title: String::new(),
             description: String::new(),
             homepage: None,
+            kind: berth::catalog::Kind::Fixed,
+            builder: None,
             image: ImageRef {
                 reference: self.image.clone(),
                 digest: None,
@@ -105,6 +107,8 @@ impl Workbench {
             size,
             egress,
             volume: volume.map(str::to_owned),
+            screen: None,
+            sandbox: Default::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //   connect({ capabilities, era, fetch, prepare }) -> { client, transport }   call(client, name, args, options)
 //   onRequest(client, method, handler)                               onNotification(client, method, handler)
 // and gives an object, which is printed as one JSON line. A scenario that is not content throws.
+import { createInterface } from 'node:readline';
 import './loopback.mjs';
 
 export const url = () => new URL(needed('BERTH_URL'));
@@ -286,6 +287,30 @@ export const scenarios = {
     }, 'notifications/tools/list_changed');
     await leave(connection);
     return { heard };
+  },
+
+  /** One session, many calls: a JSON line {tool, arguments} each on stdin, its result as a JSON line each. */
+  async calls(sdk) {
+    const connection = await sdk.connect({});
+    let count = 0;
+    for await (const line of createInterface({ input: process.stdin })) {
+      const { tool, arguments: args } = JSON.parse(line);
+      const progress = [];
+      let answer;
+      try {
+        const result = await sdk.call(connection.client, tool, args, {
+          timeout: 300_000,
+          onprogress: ({ message }) => progress.push(message),
+        });
+        answer = { text: text(result), error: result.isError === true, data: result.structuredContent, progress };
+      } catch (error) {
+        answer = { failed: String(error), progress };
+      }
+      console.log(JSON.stringify(answer));
+      count += 1;
+    }
+    await leave(connection);
+    return { calls: count };
   },
 
   // Legacy subscriptions, with server-everything's simulated updates.

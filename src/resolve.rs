@@ -1,4 +1,4 @@
-//! A host's addresses without the C library's look-up, which a static binary must not call: literals, `localhost`
+//! F2: a host's addresses without the C library's look-up, which a static binary must not call: literals, `localhost`
 //! (RFC 6761 section 6.3), `/etc/hosts`, then the name servers of `/etc/resolv.conf` (RFC 1035), over UDP and, where an
 //! answer is cut short, TCP.
 
@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE, rdata::RData};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,13 +15,26 @@ use tokio::{
     time::timeout,
 };
 
+/// Why a host has no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ResolveError(String);
+
+type Result<T> = std::result::Result<T, ResolveError>;
+
+fn failed(e: impl std::fmt::Display) -> ResolveError {
+    ResolveError(e.to_string())
+}
+
 /// One server gets so long, twice.
 const PATIENCE: Duration = Duration::from_secs(3);
 const TRIES: usize = 2;
 const PORT: u16 = 53;
 
 /// The addresses of a host, in the order in which they should be tried; never none.
-pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>> {
+/// # Errors
+/// [`ResolveError`], in words for a person.
+pub async fn addresses(host: &str) -> Result<Vec<IpAddr>> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse() {
         return Ok(vec![ip]);
@@ -37,8 +49,12 @@ pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>> {
         return Ok(known);
     }
     let path = Path::new("/etc/resolv.conf");
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot find {host}: {} says no name server", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        failed(format!(
+            "cannot find {host}: {} says no name server ({e})",
+            path.display()
+        ))
+    })?;
     Servers::read(&text).find(&name, host.ends_with('.')).await
 }
 
@@ -101,24 +117,26 @@ impl Servers {
             }
         }
         match trouble {
-            Some(e) => Err(e.context(format!("cannot find {name}"))),
-            None => bail!("there is no host {name}: check the name, or give the box's address"),
+            Some(e) => Err(failed(format!("cannot find {name}: {e}"))),
+            None => Err(failed(format!(
+                "there is no host {name}: check the name, or give an address"
+            ))),
         }
     }
 
     /// Both kinds of addresses of one name; none where the servers say that there are none.
     async fn ask(&self, name: &str) -> Result<Vec<IpAddr>> {
-        let mut trouble = anyhow::anyhow!("no name server is known");
+        let mut trouble = failed("no name server is known");
         for _ in 0..TRIES {
             for server in &self.at {
                 let both = async {
                     let mut found = query(*server, name, TYPE::A).await?;
                     found.extend(query(*server, name, TYPE::AAAA).await?);
-                    anyhow::Ok(found)
+                    Ok::<_, ResolveError>(found)
                 };
                 match both.await {
                     Ok(found) => return Ok(found),
-                    Err(e) => trouble = e.context(format!("the name server {server} gave no answer")),
+                    Err(e) => trouble = failed(format!("the name server {server} gave no answer: {e}")),
                 }
             }
         }
@@ -128,16 +146,21 @@ impl Servers {
 
 async fn query(server: SocketAddr, name: &str, kind: TYPE) -> Result<Vec<IpAddr>> {
     let mut id = [0; 2];
-    getrandom::fill(&mut id)?;
+    getrandom::fill(&mut id).map_err(failed)?;
     let id = u16::from_be_bytes(id);
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
-    let asked = Question::new(Name::new(name)?, kind.into(), CLASS::IN.into(), false);
+    let asked = Question::new(Name::new(name).map_err(failed)?, kind.into(), CLASS::IN.into(), false);
     packet.questions.push(asked);
-    let bytes = packet.build_bytes_vec()?;
-    let answer = timeout(PATIENCE, over_udp(server, id, &bytes)).await??;
-    if Packet::parse(&answer)?.has_flags(PacketFlag::TRUNCATION) {
-        let answer = timeout(PATIENCE, over_tcp(server, &bytes)).await??;
+    let bytes = packet.build_bytes_vec().map_err(failed)?;
+    let answer = timeout(PATIENCE, over_udp(server, id, &bytes))
+        .await
+        .map_err(failed)??;
+    if Packet::parse(&answer)
+        .map_err(failed)?
+        .has_flags(PacketFlag::TRUNCATION)
+    {
+        let answer = timeout(PATIENCE, over_tcp(server, &bytes)).await.map_err(failed)??;
         return addresses_in(&answer, id, name);
     }
     addresses_in(&answer, id, name)
@@ -149,12 +172,12 @@ async fn over_udp(server: SocketAddr, id: u16, bytes: &[u8]) -> Result<Vec<u8>> 
     } else {
         (Ipv6Addr::UNSPECIFIED, 0).into()
     };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
-    socket.send(bytes).await?;
+    let socket = UdpSocket::bind(any).await.map_err(failed)?;
+    socket.connect(server).await.map_err(failed)?;
+    socket.send(bytes).await.map_err(failed)?;
     let mut buffer = vec![0; 4096];
     loop {
-        let n = socket.recv(&mut buffer).await?;
+        let n = socket.recv(&mut buffer).await.map_err(failed)?;
         // An answer to something else, or somebody's guess.
         if buffer.get(..2) == Some(&id.to_be_bytes()) {
             buffer.truncate(n);
@@ -164,26 +187,26 @@ async fn over_udp(server: SocketAddr, id: u16, bytes: &[u8]) -> Result<Vec<u8>> 
 }
 
 async fn over_tcp(server: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    let length = u16::try_from(bytes.len())?.to_be_bytes();
-    stream.write_all(&[&length, bytes].concat()).await?;
-    let length = stream.read_u16().await?;
+    let mut stream = TcpStream::connect(server).await.map_err(failed)?;
+    let length = u16::try_from(bytes.len()).map_err(failed)?.to_be_bytes();
+    stream.write_all(&[&length, bytes].concat()).await.map_err(failed)?;
+    let length = stream.read_u16().await.map_err(failed)?;
     let mut answer = vec![0; usize::from(length)];
-    stream.read_exact(&mut answer).await?;
+    stream.read_exact(&mut answer).await.map_err(failed)?;
     Ok(answer)
 }
 
 fn addresses_in(answer: &[u8], id: u16, name: &str) -> Result<Vec<IpAddr>> {
-    let packet = Packet::parse(answer)?;
+    let packet = Packet::parse(answer).map_err(failed)?;
     let question = packet.questions.first();
     let same = question.is_some_and(|q| q.qname.to_string().eq_ignore_ascii_case(name));
     if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !same {
-        bail!("it answered something else");
+        return Err(failed("it answered something else"));
     }
     match packet.rcode() {
         RCODE::NoError => {}
         RCODE::NameError => return Ok(Vec::new()),
-        other => bail!("it answered {other:?}"),
+        other => return Err(failed(format!("it answered {other:?}"))),
     }
     let records = packet.answers.iter().filter_map(|r| match &r.rdata {
         RData::A(a) => Some(IpAddr::from(Ipv4Addr::from(a.address))),

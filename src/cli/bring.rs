@@ -1,0 +1,461 @@
+//! `berth import`: what a laptop runs, brought over. The plan is shown first; then each server is run, and the client's
+//! configuration is written back if that was asked.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+use super::{
+    args::{Bring, Client},
+    connect, print, prompt,
+    verbs::{Verbs, environment},
+};
+use crate::{
+    admin::TypeView,
+    import::{self, Answers, Deploy, Format, Import, Known, Planned, Target, Text},
+    model::{
+        Action, HttpPlace, ImageSource, InstanceName, InstanceView, Outcome, PackageSource, RemoteAuth, RemoteSource,
+        RunRequest, Secret, Source, State, TypeName, WorkspaceName,
+    },
+};
+
+/// What one server came to.
+struct Brought {
+    source: String,
+    result: Result<Box<InstanceView>>,
+}
+
+impl Verbs {
+    pub(super) async fn bring(&self, bring: Bring) -> Result<ExitCode> {
+        let (file, text) = read(&bring)?;
+        let import = import::read(&file, &text).map_err(|problems| anyhow!("{problems}"))?;
+        if bring.write && import.format != Format::Client {
+            bail!("--write writes a client's configuration back, and this is none");
+        }
+        let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
+        let known: Vec<Known> = types.iter().filter_map(known).collect();
+        let mut plan = import::plan(&import, &known);
+        if !bring.only.is_empty() {
+            if let Some(name) = bring.only.iter().find(|n| !plan.iter().any(|p| p.source == **n)) {
+                bail!("{file} has no server {name:?}");
+            }
+            plan.retain(|p| bring.only.contains(&p.source));
+        }
+        if !self.json {
+            print::out(&shown(&plan, &import))?;
+        }
+        let runs = plan.iter().filter(|p| p.deploy.is_some()).count();
+        if runs == 0 || !bring.yes && !agreed(runs, self.json)? {
+            if self.json {
+                print::json(&json!({ "plan": plan.iter().map(|p| as_json(p, &import)).collect::<Vec<_>>() }))?;
+            } else if runs > 0 {
+                eprintln!("nothing was done; --yes does it");
+            }
+            return Ok(if runs == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        let brought = self.run_all(&plan, &import, &bring).await?;
+        self.tell(&plan, &import, &brought, &bring).await?;
+        let written = if bring.write {
+            self.write_back(&file, &text, &brought, &bring).await
+        } else {
+            Ok(())
+        };
+        written?;
+        let failed = brought.iter().any(|b| b.result.is_err()) || plan.iter().any(|p| p.deploy.is_none());
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Runs each server of the plan; one failure does not keep the others from being run.
+    async fn run_all(&self, plan: &[Planned], import: &Import, bring: &Bring) -> Result<Vec<Brought>> {
+        let answers = answers(plan, import, bring)?;
+        let mut brought = Vec::new();
+        for p in plan {
+            let Some(deploy) = &p.deploy else { continue };
+            if !self.json {
+                eprintln!("==> {}", p.name);
+            }
+            let result = match request(p, deploy, &answers, bring.workspace.as_ref()) {
+                Ok(request) => self.run_one(request, bring).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = &result {
+                eprintln!("berth: {}: {e:#}", p.source);
+            }
+            brought.push(Brought {
+                source: p.source.clone(),
+                result,
+            });
+        }
+        Ok(brought)
+    }
+
+    async fn run_one(&self, request: RunRequest, bring: &Bring) -> Result<Box<InstanceView>> {
+        let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(request)).await? else {
+            bail!("the supervisor's answer is not understood; is it of another version?");
+        };
+        if bring.wait.no_wait {
+            return Ok(view);
+        }
+        let token = view.token.take();
+        match self.wait_watching(&view.id, &bring.wait).await? {
+            Some(settled) => *view = settled,
+            None => bail!("instance {} was removed meanwhile", view.id),
+        }
+        view.token = token;
+        if view.state != State::Running {
+            let why = view.reason.clone().unwrap_or_else(|| "no reason is known".into());
+            bail!(
+                "instance {} is {}: {why}\nit is kept: mend it and `berth start {}`, or `berth rm {}`",
+                view.id,
+                view.state,
+                view.id,
+                view.id
+            );
+        }
+        Ok(view)
+    }
+
+    async fn tell(&self, plan: &[Planned], import: &Import, brought: &[Brought], bring: &Bring) -> Result<()> {
+        if !self.json {
+            for view in brought.iter().filter_map(|b| b.result.as_ref().ok()) {
+                let endpoint = &view.endpoints.mcp;
+                let url = if bring.path { &endpoint.path_url } else { &endpoint.url };
+                print::out(&format!("{}  {}  {url}\n", view.id, view.name))?;
+            }
+            return Ok(());
+        }
+        let done: Vec<Value> = brought
+            .iter()
+            .map(|b| match &b.result {
+                Ok(view) => json!({ "source": b.source, "instance": view }),
+                Err(e) => json!({ "source": b.source, "error": format!("{e:#}") }),
+            })
+            .collect();
+        let plan: Vec<Value> = plan.iter().map(|p| as_json(p, import)).collect();
+        print::json(&json!({ "plan": plan, "brought": done }))
+    }
+
+    /// Puts the addresses on Berth in place of what was brought over; the file as it was stays beside it.
+    async fn write_back(&self, file: &str, text: &str, brought: &[Brought], bring: &Bring) -> Result<()> {
+        let client = match bring.client {
+            Some(client) => client,
+            None => client_of(file).ok_or_else(|| anyhow!("whose configuration {file} is cannot be told: name it with --client"))?,
+        };
+        let ca_file = self.ca_file().await?;
+        let mut by = BTreeMap::new();
+        for b in brought {
+            let Ok(view) = &b.result else { continue };
+            let Some(token) = &view.token else { continue };
+            let endpoint = &view.endpoints.mcp;
+            let target = connect::Target {
+                name: &b.source,
+                url: if bring.path { &endpoint.path_url } else { &endpoint.url },
+                token: token.expose(),
+                ca_file: ca_file.as_deref(),
+            };
+            by.insert(b.source.clone(), connect::server(client, &target));
+        }
+        let written = import::rewrite(text, &by).map_err(|e| anyhow!("{file} cannot be written back: {e}"))?;
+        let target = bring.output.clone().unwrap_or_else(|| PathBuf::from(file));
+        if target.exists() {
+            let kept = beside(&target, ".before-berth");
+            save(&kept, &std::fs::read(&target).with_context(|| format!("{} cannot be read", target.display()))?)?;
+            eprintln!("{} keeps what was there; it holds the old secrets: remove it when all works", kept.display());
+        }
+        save(&target, written.as_bytes())?;
+        eprintln!("{} points at Berth now, with a token for each server", target.display());
+        Ok(())
+    }
+}
+
+/// The text, and what it is called in messages.
+fn read(bring: &Bring) -> Result<(String, String)> {
+    if !bring.command.is_empty() {
+        return Ok(("command line".into(), shell_words::join(&bring.command)));
+    }
+    let Some(file) = &bring.file else {
+        bail!("name a file (- for standard input), or write the command line after --");
+    };
+    let mut input: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?)
+    };
+    let mut text = String::new();
+    input
+        .by_ref()
+        .take(import::MAX_TEXT as u64 + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("{} cannot be read", file.display()))?;
+    Ok((file.display().to_string(), text))
+}
+
+fn known(t: &TypeView) -> Option<Known> {
+    let rules = t.import.as_ref()?;
+    Some(Known {
+        type_name: t.name.clone(),
+        replaces: rules.replaces.clone(),
+        arguments: rules.arguments.clone(),
+        ignores_arguments: rules.ignores_arguments,
+        variables: rules.variables.clone(),
+    })
+}
+
+fn agreed(runs: usize, json: bool) -> Result<bool> {
+    if json || !prompt::person() {
+        return Ok(false);
+    }
+    prompt::yes(&format!("Bring {runs} over?"))
+}
+
+/// The plan for a person. Secrets are dots.
+fn shown(plan: &[Planned], import: &Import) -> String {
+    let mut out = String::new();
+    for p in plan {
+        let what = match &p.deploy {
+            Some(d) => describe(d, import),
+            None => "cannot be brought over".into(),
+        };
+        out += &format!("{:<24} {what}\n", p.source);
+        let mut line = |text: String| out += &format!("{:<24}   {text}\n", "");
+        if let Some(d) = &p.deploy {
+            for (key, value) in &d.env {
+                if import::is_secret(key, value, &import.questions) {
+                    line(format!("{key}: a secret, will be sealed"));
+                } else {
+                    line(format!("{key}={}", value.shown(false)));
+                }
+            }
+        }
+        for file in &p.env_files {
+            line(format!("variables of {file}, will be sealed"));
+        }
+        for r in &p.refused {
+            line(format!("refused: {}: {}", r.what, r.why));
+        }
+        for note in &p.notes {
+            line(format!("note: {note}"));
+        }
+    }
+    out
+}
+
+fn describe(d: &Deploy, import: &Import) -> String {
+    let at = |name: &str, version: &Option<String>| match version {
+        Some(v) => format!("{name}@{v}"),
+        None => name.to_owned(),
+    };
+    let what = match &d.target {
+        Target::Catalog { type_name } => return format!("type {type_name}"),
+        Target::Npx { package, version, .. } | Target::Uvx { package, version, .. } => at(package, version),
+        Target::Image { reference, .. } => reference.clone(),
+        Target::Remote { url, headers } => {
+            let mut what = url.shown(false);
+            for (name, value) in headers {
+                let secret = import::is_secret(name, value, &import.questions);
+                what += &format!(", {name}: {}", if secret { "a secret, will be sealed".into() } else { value.shown(false) });
+            }
+            what
+        }
+    };
+    let args: Vec<String> = d.args.iter().map(|a| a.shown(false)).collect();
+    format!("type {} {what} {}", d.target.type_name(), args.join(" ")).trim_end().to_owned()
+}
+
+fn as_json(p: &Planned, import: &Import) -> Value {
+    let refused: Vec<Value> = p.refused.iter().map(|r| json!({ "what": r.what, "why": r.why })).collect();
+    let deploy = p.deploy.as_ref().map(|d| {
+        let secrets: Vec<&String> = d
+            .env
+            .iter()
+            .filter(|(k, v)| import::is_secret(k, v, &import.questions))
+            .map(|(k, _)| k)
+            .collect();
+        json!({
+            "type": d.target.type_name(),
+            "what": describe(d, import),
+            "variables": d.env.keys().collect::<Vec<_>>(),
+            "secrets": secrets,
+        })
+    });
+    json!({
+        "source": p.source, "line": p.line, "name": p.name, "deploy": deploy, "refused": refused, "notes": p.notes,
+    })
+}
+
+/// Everything that the plan still needs: from --env and --env-file, this shell, and the person.
+fn answers(plan: &[Planned], import: &Import, bring: &Bring) -> Result<Answers> {
+    let mut answers = Answers::default();
+    let given = environment(&bring.env, bring.env_file.as_deref())?;
+    let texts: Vec<&Text> = plan
+        .iter()
+        .filter_map(|p| p.deploy.as_ref())
+        .flat_map(|d| {
+            let remote: Vec<&Text> = match &d.target {
+                Target::Remote { url, headers } => std::iter::once(url).chain(headers.values()).collect(),
+                _ => Vec::new(),
+            };
+            d.args.iter().chain(d.env.values()).chain(remote)
+        })
+        .collect();
+    for name in texts.iter().flat_map(|t| t.variables()) {
+        if let Some(value) = given.get(name).cloned().or_else(|| std::env::var(name).ok().map(Secret::new)) {
+            answers.env.insert(name.to_owned(), value);
+        }
+    }
+    for id in texts.iter().flat_map(|t| t.inputs()) {
+        if answers.inputs.contains_key(id) {
+            continue;
+        }
+        let value = match given.get(id) {
+            Some(value) => value.clone(),
+            None => ask(id, import)?,
+        };
+        answers.inputs.insert(id.to_owned(), value);
+    }
+    Ok(answers)
+}
+
+fn ask(id: &str, import: &Import) -> Result<Secret> {
+    let question = import.questions.get(id);
+    let default = question.and_then(|q| q.default.clone());
+    if !prompt::person() {
+        return match default {
+            Some(default) => Ok(Secret::new(default)),
+            None => bail!("{id} is asked for; give it with --env {id}=VALUE or --env-file"),
+        };
+    }
+    let label = question.map_or(id, |q| &q.label);
+    let typed = if question.is_none_or(|q| q.password) {
+        prompt::unseen(&format!("{label}: "))?
+    } else {
+        prompt::seen(&match &default {
+            Some(default) => format!("{label} [{default}]: "),
+            None => format!("{label}: "),
+        })?
+    };
+    match (typed.is_empty(), default) {
+        (true, Some(default)) => Ok(Secret::new(default)),
+        _ => Ok(Secret::new(typed)),
+    }
+}
+
+/// The request for one server, everything filled.
+fn request(p: &Planned, d: &Deploy, answers: &Answers, workspace: Option<&WorkspaceName>) -> Result<RunRequest> {
+    let mut request = RunRequest::of(TypeName::parse(d.target.type_name())?);
+    request.name = Some(InstanceName::parse(&p.name)?);
+    request.workspace = workspace.cloned();
+    for file in &p.env_files {
+        request.env.extend(environment(&[], Some(Path::new(file)))?);
+    }
+    for (key, value) in &d.env {
+        let value = value.fill(answers).with_context(|| key.clone())?;
+        // Clients hand on an empty variable where nobody filled it in.
+        if !value.expose().is_empty() {
+            request.env.insert(key.clone(), value);
+        }
+    }
+    let args: Vec<String> = d
+        .args
+        .iter()
+        .map(|a| Ok(a.fill(answers)?.expose().to_owned()))
+        .collect::<Result<_>>()?;
+    let package = |package: &String, version: &Option<String>, bin: &Option<String>| PackageSource {
+        package: package.clone(),
+        version: version.clone(),
+        bin: bin.clone(),
+        args: args.clone(),
+    };
+    request.source = match &d.target {
+        Target::Catalog { .. } => None,
+        Target::Npx { package: name, version, bin } => Some(Source::Npx(package(name, version, bin))),
+        Target::Uvx { package: name, version, bin } => Some(Source::Uvx(package(name, version, bin))),
+        Target::Image { reference, entrypoint, http } => Some(Source::Image(ImageSource {
+            image: reference.clone(),
+            command: entrypoint.iter().cloned().collect(),
+            args: args.clone(),
+            http: http.as_ref().map(|(port, path)| HttpPlace {
+                port: *port,
+                path: path.clone(),
+            }),
+        })),
+        Target::Remote { url, headers } => {
+            let auth = remote_auth(headers, answers, &mut request)?;
+            Some(Source::Remote(RemoteSource {
+                url: url.fill(answers)?.expose().to_owned(),
+                auth,
+            }))
+        }
+    };
+    Ok(request)
+}
+
+/// A remote has one way to prove itself: a bearer token or one header.
+fn remote_auth(headers: &BTreeMap<String, Text>, answers: &Answers, request: &mut RunRequest) -> Result<RemoteAuth> {
+    let mut headers = headers
+        .iter()
+        .filter(|(name, _)| !["accept", "content-type"].contains(&name.to_ascii_lowercase().as_str()));
+    let Some((name, value)) = headers.next() else {
+        return Ok(RemoteAuth::None);
+    };
+    if let Some((other, _)) = headers.next() {
+        bail!("it wants the headers {name} and {other}; a remote server is given one");
+    }
+    let value = value.fill(answers).with_context(|| format!("header {name}"))?;
+    let bearer = name
+        .eq_ignore_ascii_case("authorization")
+        .then(|| value.expose().strip_prefix("Bearer "))
+        .flatten();
+    Ok(match bearer {
+        Some(token) => {
+            request.remote_secret = Some(Secret::new(token));
+            RemoteAuth::Bearer
+        }
+        None => {
+            let auth = RemoteAuth::Header { name: name.clone() };
+            request.remote_secret = Some(value);
+            auth
+        }
+    })
+}
+
+/// Whose configuration it is, by where the clients keep theirs.
+fn client_of(file: &str) -> Option<Client> {
+    let path = file.replace('\\', "/");
+    let name = path.rsplit('/').next().unwrap_or_default();
+    Some(match name {
+        "claude_desktop_config.json" => Client::ClaudeDesktop,
+        ".mcp.json" | ".claude.json" => Client::ClaudeCode,
+        "mcp.json" if path.contains(".cursor/") => Client::Cursor,
+        "mcp.json" if path.contains(".vscode/") || path.contains("/Code/User/") => Client::Vscode,
+        "settings.json" => Client::Vscode,
+        _ => return None,
+    })
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Whole or not at all, and for its owner's eyes only: it holds tokens.
+fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let new = beside(path, ".new");
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
+        .and_then(|()| std::fs::rename(&new, path));
+    written.with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,157 @@
+//! `berth run` for generic types: what they are to run, and the deploy watched as it goes.
+
+use std::{io::IsTerminal, io::Read, io::Write, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{
+    args::{ProcessesArg, Wait, What},
+    print,
+    verbs::{Verbs, segment},
+};
+use crate::model::{
+    HttpPlace, ImageSource, InstanceId, InstanceView, PackageSource, Processes, RemoteAuth, RemoteSource, RunRequest,
+    Secret, Source, split_package,
+};
+
+/// A secret from standard input has so many bytes at most.
+const MAX_SECRET: u64 = 64 * 1024;
+/// The last lines of a deploy's log arrive at most so much later than its end is known.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// Puts what a generic type is to run into the request.
+pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
+    request.network = what.network;
+    request.volume = what.volume;
+    request.processes = what.processes.map(|p| match p {
+        ProcessesArg::Session => Processes::Session,
+        ProcessesArg::Shared => Processes::Shared,
+    });
+    let kind = request.type_name.as_str();
+    if let Some(package) = what.package {
+        let (package, version) = split_package(&package);
+        let source = PackageSource {
+            package,
+            version,
+            bin: what.bin,
+            args: what.args,
+        };
+        // The type is looked up where its file is; a type of another name may be of either kind.
+        request.source = Some(match kind {
+            "uvx" => Source::Uvx(source),
+            _ => Source::Npx(source),
+        });
+    } else if let Some(image) = what.image {
+        request.source = Some(Source::Image(ImageSource {
+            image,
+            command: what.command.into_iter().collect(),
+            args: what.args,
+            http: what.http.as_deref().map(place).transpose()?,
+        }));
+    } else if let Some(url) = what.url {
+        let auth = if let Some(from) = what.bearer {
+            if from != "-" {
+                bail!("--bearer takes -: the token is read from standard input, never from the command line");
+            }
+            request.remote_secret = Some(secret("bearer token")?);
+            RemoteAuth::Bearer
+        } else if let Some(header) = what.header {
+            let Some((name, "-")) = header.split_once('=') else {
+                bail!("--header takes NAME=-: the value is read from standard input, never from the command line");
+            };
+            request.remote_secret = Some(secret(name)?);
+            RemoteAuth::Header { name: name.to_owned() }
+        } else {
+            RemoteAuth::None
+        };
+        if !what.args.is_empty() {
+            bail!("a remote server takes no arguments");
+        }
+        request.source = Some(Source::Remote(RemoteSource { url, auth }));
+    } else if !what.args.is_empty() {
+        bail!("only the types npx, uvx and image take arguments of the server after --");
+    }
+    Ok(())
+}
+
+/// `PORT/PATH`
+fn place(text: &str) -> Result<HttpPlace> {
+    let bad = || anyhow!("--http {text:?}: write a port and a path, such as 8080/mcp");
+    let (port, path) = text.split_once('/').ok_or_else(bad)?;
+    Ok(HttpPlace {
+        port: port.parse().ok().filter(|p| *p > 0).ok_or_else(bad)?,
+        path: format!("/{path}"),
+    })
+}
+
+/// One line of standard input; in a terminal it is asked for, unseen.
+fn secret(what: &str) -> Result<Secret> {
+    let stdin = std::io::stdin();
+    let mut text = String::new();
+    if stdin.is_terminal() {
+        use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+        eprint!("{what}: ");
+        std::io::stderr().flush()?;
+        let before = tcgetattr(&stdin)?;
+        let mut unseen = before.clone();
+        unseen.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &unseen)?;
+        let read = stdin.read_line(&mut text);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &before)?;
+        eprintln!();
+        read?;
+    } else {
+        stdin
+            .take(MAX_SECRET)
+            .read_to_string(&mut text)
+            .context("the secret cannot be read from standard input")?;
+    }
+    let value = text.trim_end_matches(['\r', '\n']);
+    if value.is_empty() {
+        bail!("no {what} came from standard input");
+    }
+    Ok(Secret::new(value))
+}
+
+impl Verbs {
+    /// Waits until the instance has settled; its deploy's log goes to standard error meanwhile.
+    pub(super) async fn wait_watching(&self, id: &InstanceId, wait: &Wait) -> Result<Option<InstanceView>> {
+        if self.json {
+            return self.wait(id, "settled", wait).await;
+        }
+        let path = format!("/v1/instances/{id}/deploy?follow=1");
+        let watching = self.supervisor.stream(&path, |piece| {
+            let mut stderr = std::io::stderr().lock();
+            stderr.write_all(piece).and_then(|()| stderr.flush())
+        });
+        let mut watching = std::pin::pin!(watching);
+        let settled = self.wait(id, "settled", wait);
+        let mut settled = std::pin::pin!(settled);
+        let mut watched = false;
+        loop {
+            tokio::select! {
+                _ = &mut watching, if !watched => watched = true,
+                view = &mut settled => {
+                    if !watched {
+                        // No deploy goes on any more; its last lines are on their way.
+                        let _ = tokio::time::timeout(LAST_LINES, watching).await;
+                    }
+                    return view;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn deploy_log(&self, id: &str, follow: bool) -> Result<()> {
+        let path = format!("/v1/instances/{}/deploy?follow={}", segment(id)?, u8::from(follow));
+        if self.json {
+            let text = self.supervisor.text(&path).await?;
+            for line in text.lines() {
+                print::json(&serde_json::json!({ "line": line.trim_start() }))?;
+            }
+            return Ok(());
+        }
+        let out = |piece: &[u8]| print::out(&String::from_utf8_lossy(piece)).map_err(std::io::Error::other);
+        self.supervisor.stream(&path, out).await
+    }
+}

@@ -1,0 +1,52 @@
+//! `berth screen`: a link to a live screen, or a picture of it.
+
+use std::{io::Write, path::Path};
+
+use anyhow::{Context, Result};
+
+use super::{client::Supervisor, print, verbs::segment};
+use crate::admin::{ScreenLink, ScreenRequest};
+
+pub(super) async fn run(
+    supervisor: &Supervisor,
+    json: bool,
+    id: &str,
+    png: Option<&Path>,
+    view_only: bool,
+    path: bool,
+) -> Result<()> {
+    let base = format!("/v1/instances/{}/screen", segment(id)?);
+    if let Some(file) = png {
+        let picture = supervisor.bytes(&format!("{base}.png")).await?;
+        if file == Path::new("-") {
+            return std::io::stdout()
+                .write_all(&picture)
+                .context("cannot write the picture");
+        }
+        std::fs::write(file, &picture).with_context(|| format!("cannot write {}", file.display()))?;
+        if json {
+            print::json(&serde_json::json!({ "file": file, "bytes": picture.len() }))?;
+        }
+        return Ok(());
+    }
+    let link: ScreenLink = supervisor.post(&base, &ScreenRequest { by: who(), view_only }).await?;
+    if json {
+        return print::json(&link);
+    }
+    let url = if path { &link.path_url } else { &link.url };
+    print::out(&format!("{}\n", url.expose()))?;
+    eprintln!("It opens the screen once, until {}.", print::short(link.expires_at));
+    Ok(())
+}
+
+/// Who asks, for the log: the person behind sudo, if there is one. Whoever may use the admin socket is trusted to say.
+fn who() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok());
+    let mut named = named.filter(|name| !name.is_empty());
+    named.next().unwrap_or_else(|| match nix::unistd::getuid() {
+        uid if uid.is_root() => "root".to_owned(),
+        uid => format!("uid {uid}"),
+    })
+}

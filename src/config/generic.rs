@@ -1,0 +1,131 @@
+//! The sections on generic types: `[allow]`, `[install]` and `[remote]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{Cidr, Config, Install, check::absolute};
+use crate::strict::Section;
+
+pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
+    if let Some(mut s) = root.section("allow") {
+        let a = &mut config.allow;
+        if let Some(types) = s.strings("types") {
+            a.types = Some(types.value);
+        }
+        for (key, place) in [
+            ("packages", &mut a.packages),
+            ("images", &mut a.images),
+            ("remotes", &mut a.remotes),
+        ] {
+            if let Some(patterns) = s.strings(key) {
+                if patterns.value.iter().any(String::is_empty) {
+                    s.wrong(
+                        &patterns,
+                        format!("allow.{key}: an empty pattern allows nothing; remove it"),
+                    );
+                }
+                *place = patterns.value;
+            }
+        }
+        for (key, place) in [
+            ("npx", &mut a.npx),
+            ("uvx", &mut a.uvx),
+            ("image", &mut a.image),
+            ("remote", &mut a.remote),
+        ] {
+            if let Some(on) = s.boolean(key) {
+                *place = on.value;
+            }
+        }
+        s.finish();
+    }
+    if let Some(mut s) = root.section("install") {
+        install(&mut s, &mut config.install);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("remote") {
+        if let Some(networks) = s.strings("private_networks") {
+            for text in &networks.value {
+                match text.parse::<Cidr>() {
+                    Ok(network) => config.remote.private_networks.push(network),
+                    Err(e) => s.wrong(
+                        &networks,
+                        format!("remote.private_networks: write networks such as \"10.1.0.0/16\"; {e}"),
+                    ),
+                }
+            }
+        }
+        config.remote.ca_file = file(&mut s, "ca_file");
+        s.finish();
+    }
+}
+
+fn file(s: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    absolute(s, key, &mut path);
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+fn install(s: &mut Section<'_>, install: &mut Install) {
+    for (key, place) in [
+        ("npm_registry", &mut install.npm_registry),
+        ("python_index", &mut install.python_index),
+        ("proxy", &mut install.proxy),
+    ] {
+        if let Some(url) = s.string(key) {
+            let plain = !url
+                .value
+                .bytes()
+                .any(|b| b <= b' ' || b >= 0x7f || b == b'"' || b == b'\\');
+            if plain && (url.value.starts_with("https://") || url.value.starts_with("http://")) {
+                *place = Some(url.value);
+            } else {
+                s.wrong(
+                    &url,
+                    format!("install.{key}: write an address that begins with https:// or http://"),
+                );
+            }
+        }
+    }
+    install.ca_file = file(s, "ca_file");
+    if let Some(t) = s.duration("timeout", Duration::from_secs(10), Duration::from_secs(3600)) {
+        install.timeout = t.value;
+    }
+    for (key, place, min, max) in [
+        ("at_once", &mut install.at_once, 1, 64),
+        ("memory_bytes", &mut install.memory_bytes, 256 << 20, 1 << 40),
+        ("disk_bytes", &mut install.disk_bytes, 16 << 20, 1 << 44),
+    ] {
+        if let Some(n) = s.integer(key, min, max) {
+            *place = usize::try_from(n.value).unwrap_or(usize::MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    #[test]
+    fn a_whole_file() {
+        let text = "[allow]\ntypes = [\"time\", \"npx\"]\npackages = [\"@a/*\"]\nimage = false\n[install]\n\
+                    npm_registry = \"https://npm.example/\"\ntimeout = \"2m\"\n[remote]\nprivate_networks = [\"10.1.0.0/16\", \"::1\"]\n";
+        let c = parse("b.toml", text).expect("valid");
+        assert_eq!(
+            c.allow.types.as_deref(),
+            Some(&["time".to_owned(), "npx".to_owned()][..])
+        );
+        assert!(!c.allow.image && c.allow.npx);
+        let holds = |ip: &str| c.remote.private_networks.iter().any(|n| n.holds(ip.parse().expect(ip)));
+        assert!(holds("10.1.2.3") && holds("::1"));
+        assert!(!holds("10.2.0.0") && !holds("::2") && !holds("127.0.0.1"));
+    }
+
+    #[test]
+    fn mistakes() {
+        let text = "[allow]\nnpx = \"no\"\npackages = [\"\"]\n[install]\nproxy = \"x:1\"\nca_file = \"rel\"\n[remote]\nprivate_networks = [\"10.0.0.0/33\"]\n";
+        let said = parse("b.toml", text).expect_err("problems").to_string();
+        for line in ["b.toml:2:", "b.toml:3:", "b.toml:5:", "b.toml:6:", "b.toml:8:"] {
+            assert!(said.contains(line), "{line} not in:\n{said}");
+        }
+    }
+}

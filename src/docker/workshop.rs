@@ -1,0 +1,319 @@
+//! What installing a package takes of the engine: a container that installs, its files in and out, and an image from
+//! what came out. Everything made here carries the label [`LABEL_BUILD`], so that the reconciler leaves it alone and a
+//! supervisor that was killed finds it again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bollard::{
+    models::{ContainerCreateBody, HostConfig, ResourcesUlimits},
+    query_parameters::{
+        BuildImageOptionsBuilder, CreateContainerOptionsBuilder, DownloadFromContainerOptions,
+        InspectContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+        ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions,
+        UploadToContainerOptionsBuilder, WaitContainerOptions,
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use super::{
+    Engine, EngineError,
+    adapter::{Docker, QUICK, SLOW},
+    tar,
+    translate::map,
+};
+use crate::{model::BoxId, plan::spec::LABEL_BOX};
+
+/// Label: an installation, or what came of one.
+pub const LABEL_BUILD: &str = "berth.build";
+
+/// Putting an image together from files that are there takes no longer.
+const ASSEMBLE: Duration = Duration::from_secs(300);
+
+/// A container that installs something.
+#[derive(Debug, Clone)]
+pub struct Bench {
+    pub name: String,
+    pub image: String,
+    pub labels: BTreeMap<String, String>,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub network: String,
+    pub cgroup_parent: String,
+    pub memory: i64,
+    pub cpus: i64,
+    /// The largest file that it may write, in bytes.
+    pub file_size: i64,
+}
+
+/// A piece of what a container says.
+#[derive(Debug, Clone)]
+pub enum Said {
+    Out(Bytes),
+    Err(Bytes),
+}
+
+/// An image as it is known here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenImage {
+    pub id: String,
+    pub tags: Vec<String>,
+    /// `name@sha256:…`, where it came from a registry.
+    pub digests: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+}
+
+fn by_label(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, Vec<String>> {
+    let labels = pairs.iter().map(|(k, v)| {
+        if v.is_empty() {
+            (*k).to_owned()
+        } else {
+            format!("{k}={v}")
+        }
+    });
+    std::collections::HashMap::from([("label".to_owned(), labels.collect())])
+}
+
+impl Docker {
+    /// Makes the container of an installation, not yet started: no capabilities, no new privileges, not root, bounded.
+    ///
+    /// # Errors
+    /// [`EngineError`]; `NotFound` where its image is not here.
+    pub async fn bench(&self, b: &Bench) -> Result<String, EngineError> {
+        let options = CreateContainerOptionsBuilder::new().name(&b.name).build();
+        let limit = |name: &str, n: i64| ResourcesUlimits {
+            name: Some(name.to_owned()),
+            soft: Some(n),
+            hard: Some(n),
+        };
+        let body = ContainerCreateBody {
+            image: Some(b.image.clone()),
+            labels: Some(map(&b.labels)),
+            user: Some("10001:10001".to_owned()),
+            entrypoint: Some(b.command.clone()),
+            env: Some(b.env.clone()),
+            working_dir: Some("/".to_owned()),
+            host_config: Some(HostConfig {
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                privileged: Some(false),
+                network_mode: Some(b.network.clone()),
+                ipc_mode: Some("private".to_owned()),
+                cgroup_parent: Some(b.cgroup_parent.clone()),
+                memory: Some(b.memory),
+                memory_swap: Some(b.memory),
+                nano_cpus: Some(b.cpus * 1_000_000_000),
+                pids_limit: Some(512),
+                oom_score_adj: Some(700),
+                ulimits: Some(vec![
+                    limit("nofile", 8192),
+                    limit("fsize", b.file_size),
+                    limit("core", 0),
+                ]),
+                log_config: Some(bollard::models::HostConfigLogConfig {
+                    typ: Some("json-file".to_owned()),
+                    config: Some(std::collections::HashMap::from([
+                        ("max-size".to_owned(), "20m".to_owned()),
+                        ("max-file".to_owned(), "1".to_owned()),
+                    ])),
+                }),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let call = |c: bollard::Docker| async move { c.create_container(Some(options), body).await.map(|r| r.id) };
+        self.call("create the installing container", SLOW, call).await
+    }
+
+    /// Unpacks an archive at the root of a container that does not run.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn put(&self, container: &str, archive: Bytes) -> Result<(), EngineError> {
+        let options = UploadToContainerOptionsBuilder::new().path("/").build();
+        let call = |c: bollard::Docker| async move {
+            c.upload_to_container(container, Some(options), bollard::body_full(archive))
+                .await
+        };
+        self.call("put files into the container", SLOW, call).await
+    }
+
+    /// Starts it and hands out what it says, until it ends; then its exit status, and whether memory ran out.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn work(&self, container: &str, mut each: impl FnMut(Said)) -> Result<(i64, bool), EngineError> {
+        let start =
+            |c: bollard::Docker| async move { c.start_container(container, None::<StartContainerOptions>).await };
+        self.call("start the container", SLOW, start).await?;
+        let client = self.client().await?.clone();
+        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).follow(true).build();
+        let mut said = client.logs(container, Some(options));
+        while let Some(piece) = said.next().await {
+            match piece.map_err(|e| self.error("give the log", e))? {
+                bollard::container::LogOutput::StdOut { message } => each(Said::Out(message)),
+                bollard::container::LogOutput::StdErr { message } => each(Said::Err(message)),
+                _ => {}
+            }
+        }
+        // The log has ended: so has the container, or very nearly.
+        let mut ended = client.wait_container(container, None::<WaitContainerOptions>);
+        let wait = async { while let Some(Ok(_)) = ended.next().await {} };
+        let _ = tokio::time::timeout(QUICK, wait).await;
+        let exit = self.exit(container).await?;
+        Ok((exit.code, exit.out_of_memory))
+    }
+
+    /// How much a container has written, in bytes.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn written(&self, container: &str) -> Result<i64, EngineError> {
+        let options = InspectContainerOptionsBuilder::new().size(true).build();
+        let call = |c: bollard::Docker| async move { c.inspect_container(container, Some(options)).await };
+        let found = self.call("measure the container", SLOW, call).await?;
+        Ok(found.size_rw.unwrap_or(0))
+    }
+
+    /// An image of `from` with a folder of a container, as `dockerfile` says. The folder passes through this process
+    /// piece by piece, `limit` bytes of it at most.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing is left under `tag` then.
+    pub async fn assemble(
+        &self,
+        container: &str,
+        folder: &str,
+        dockerfile: &str,
+        tag: &str,
+        limit: u64,
+    ) -> Result<(), EngineError> {
+        const WHAT: &str = "make the image";
+        let client = self.client().await?.clone();
+        let options = DownloadFromContainerOptions {
+            path: folder.to_owned(),
+        };
+        let head = tar::Archive::default().file("Dockerfile", 0o644, 0, dockerfile.as_bytes());
+        // The folder's archive follows, with the end that every archive has.
+        let first = stream::iter([Ok(head.open())]);
+        let mut passed: u64 = 0;
+        let rest = client
+            .download_from_container(container, Some(options))
+            .map(move |piece| {
+                let piece = piece.map_err(std::io::Error::other)?;
+                passed += piece.len() as u64;
+                if passed > limit {
+                    return Err(std::io::Error::other(format!("it has more than {limit} bytes")));
+                }
+                Ok(piece)
+            });
+        let options = BuildImageOptionsBuilder::new()
+            .dockerfile("Dockerfile")
+            .t(tag)
+            .q(true)
+            .nocache(true)
+            .rm(true)
+            .forcerm(true)
+            .networkmode("none")
+            .build();
+        let body = bollard::body_try_stream(first.chain(rest));
+        let client = self.client().await?.clone();
+        let build = async {
+            let mut said = client.build_image(options, None, Some(body));
+            while let Some(info) = said.next().await {
+                let info = info.map_err(|e| self.error(WHAT, e))?;
+                if let Some(why) = info.error_detail.and_then(|d| d.message) {
+                    return Err(EngineError::Refused { what: WHAT, why });
+                }
+            }
+            Ok(())
+        };
+        super::adapter::within_time(WHAT, ASSEMBLE, build).await
+    }
+
+    /// An image by its name or id; none where it is not here.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn image(&self, reference: &str) -> Result<Option<SeenImage>, EngineError> {
+        let call = |c: bollard::Docker| async move { c.inspect_image(reference).await };
+        match self.call("inspect the image", QUICK, call).await {
+            Ok(found) => {
+                let config = found.config.unwrap_or_default();
+                Ok(Some(SeenImage {
+                    id: found.id.unwrap_or_default(),
+                    tags: found.repo_tags.unwrap_or_default(),
+                    digests: found.repo_digests.unwrap_or_default(),
+                    labels: config.labels.unwrap_or_default().into_iter().collect(),
+                    entrypoint: config.entrypoint.unwrap_or_default(),
+                    command: config.cmd.unwrap_or_default(),
+                }))
+            }
+            Err(EngineError::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The images that installations of this box left.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn built_images(&self, box_id: &BoxId) -> Result<Vec<SeenImage>, EngineError> {
+        let filters = by_label(&[(LABEL_BOX, box_id.as_str()), (LABEL_BUILD, "")]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        let call = |c: bollard::Docker| async move { c.list_images(Some(options)).await };
+        let found = self.call("list images", QUICK, call).await?;
+        let seen = found.into_iter().map(|i| SeenImage {
+            id: i.id,
+            tags: i.repo_tags,
+            digests: i.repo_digests,
+            labels: i.labels.into_iter().collect(),
+            ..SeenImage::default()
+        });
+        Ok(seen.collect())
+    }
+
+    /// Removes an image. One that is gone, or that a container still uses, is no error.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let options = RemoveImageOptionsBuilder::new().force(false).build();
+        let call = |c: bollard::Docker| async move { c.remove_image(reference, Some(options), None).await.map(drop) };
+        match self.call("remove the image", SLOW, call).await {
+            Err(EngineError::NotFound { .. } | EngineError::Conflict { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes the containers and networks of this box's installations.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn sweep_benches(&self, box_id: &BoxId) -> Result<usize, EngineError> {
+        let filters = by_label(&[(LABEL_BOX, box_id.as_str()), (LABEL_BUILD, "")]);
+        let listed = {
+            let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+            let call = |c: bollard::Docker| async move { c.list_containers(Some(options)).await };
+            self.call("list containers", QUICK, call).await?
+        };
+        let mut n = 0;
+        for id in listed.into_iter().filter_map(|c| c.id) {
+            self.remove(&id).await?;
+            n += 1;
+        }
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let call = |c: bollard::Docker| async move { c.list_networks(Some(options)).await };
+        for name in self
+            .call("list networks", QUICK, call)
+            .await?
+            .into_iter()
+            .filter_map(|n| n.name)
+        {
+            self.remove_network(&name).await?;
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,233 @@
+//! Screens: the page that shows one, and its two sockets. Everything here is for whoever holds a session of that
+//! instance (`screen::access`); somebody without one gets the same answer whether the instance exists or not.
+//!
+//! | path below the screen's address | answer |
+//! | --- | --- |
+//! | `/open?ticket=…` | a session cookie for the ticket, once, and on to the page |
+//! | `/` | the page |
+//! | `/assets/{version}/…` | what the page is made of; the same for everybody |
+//! | `/control` | WebSocket, JSON: state, viewers, who holds the controls; take, release, recreate |
+//! | `/websockify?viewer=N` | WebSocket, binary: RFB between the page and the display |
+//!
+//! Who looks and who takes the controls stands in the log. A viewer costs two tasks and their bounded buffers; one
+//! that is slow holds up its own bytes alone.
+
+mod control;
+mod desk;
+mod page;
+mod sockets;
+mod viewer;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+
+use super::{
+    Edge,
+    body::EdgeBody,
+    conn::Client,
+    respond::{Refusal, or_slowed},
+};
+use crate::{
+    model::{InstanceId, State},
+    route::{self, ScreenAt},
+    screen::access::Session,
+};
+
+pub(super) use desk::Desk;
+
+/// Cookies in one request that are looked at.
+const MAX_COOKIES: usize = 64;
+/// How long the display may take to answer a new viewer.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// An instance, as its screen's page shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    pub name: String,
+    pub state: State,
+    pub reason: Option<String>,
+}
+
+/// What screens need of the rest of the supervisor.
+pub struct Screens {
+    /// The instance, if it exists and has a screen.
+    pub look: Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>,
+    /// Ticks when any `look` may have changed.
+    pub changed: watch::Receiver<u64>,
+    /// Gives an instance a new container; the error is for people.
+    pub recreate: Box<dyn Fn(InstanceId) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+}
+
+impl Default for Screens {
+    /// No instance has a screen.
+    fn default() -> Self {
+        Self {
+            look: Box::new(|_| None),
+            changed: watch::channel(0).1,
+            recreate: Box::new(|_| Box::pin(async { Err("there is nothing to recreate".to_owned()) })),
+        }
+    }
+}
+
+impl fmt::Debug for Screens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Screens")
+    }
+}
+
+/// One request for a screen, routed.
+struct Asked<'a> {
+    edge: &'a Arc<Edge>,
+    id: &'a InstanceId,
+    at: ScreenAt,
+    headers: &'a HeaderMap,
+    authority: &'a str,
+}
+
+/// Answers a request for a screen.
+pub(super) async fn serve(
+    client: &Arc<Client>,
+    id: InstanceId,
+    at: ScreenAt,
+    mut request: Request<Incoming>,
+) -> Result<Response<EdgeBody>, Refusal> {
+    let on_upgrade = super::upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
+    let (parts, _body) = request.into_parts();
+    let lines = parts.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    let authority = route::authority(parts.uri.authority().map(|a| a.as_str()), lines).map_err(Refusal::Host)?;
+    let asked = Asked {
+        edge: &client.permit.edge,
+        id: &id,
+        at,
+        headers: &parts.headers,
+        authority,
+    };
+    let path = parts.uri.path();
+    let (own, query) = match at {
+        ScreenAt::Host => (path, parts.uri.query()),
+        ScreenAt::Path(skip) => (&path[skip..], parts.uri.query()),
+    };
+    if parts.method != Method::GET {
+        return Err(Refusal::Method);
+    }
+    match own {
+        "" => Ok(page::redirect(&format!("{path}/"))),
+        "/open" => asked.open(client, query).await,
+        "/" => Ok(match asked.session() {
+            Some(_) => page::page(&asked.edge.router, id.as_str()),
+            None => page::no_session(),
+        }),
+        "/control" | "/websockify" => {
+            let session = asked.socket_session()?;
+            let accept = sockets::accept(&parts.headers).ok_or(Refusal::NotWebSocket)?;
+            let on_upgrade = on_upgrade.ok_or(Refusal::NotWebSocket)?;
+            if own == "/control" {
+                control::start(client, &id, session, on_upgrade)?;
+            } else {
+                viewer::start(client, &id, session, query, on_upgrade).await?;
+            }
+            Ok(sockets::switching(accept))
+        }
+        _ => own
+            .strip_prefix("/assets/")
+            .and_then(page::asset)
+            .ok_or(Refusal::UnknownPath),
+    }
+}
+
+impl Asked<'_> {
+    /// `__Host-` binds the cookie to the very host; by path, where the host is everybody's, the path has to do.
+    fn cookie_name(&self) -> String {
+        match self.at {
+            ScreenAt::Host => "__Host-berth-screen".to_owned(),
+            ScreenAt::Path(_) => format!("__Secure-berth-screen-{}", self.id),
+        }
+    }
+
+    /// The session that the request's cookie stands for.
+    fn session(&self) -> Option<Session> {
+        let name = self.cookie_name();
+        let lines = self
+            .headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|v| v.to_str().ok());
+        let mut pairs = lines
+            .flat_map(|l| l.split(';'))
+            .take(MAX_COOKIES)
+            .filter_map(|p| p.trim().split_once('='));
+        let (_, secret) = pairs.find(|(n, _)| *n == name)?;
+        self.edge.desk.session(secret, self.id)
+    }
+
+    /// The session of a socket, which must be asked for by the screen's own page (RFC 6455 section 10.2).
+    fn socket_session(&self) -> Result<Session, Refusal> {
+        let mut origins = self.headers.get_all(header::ORIGIN).iter();
+        let origin = origins.next().and_then(|o| o.to_str().ok()).ok_or(Refusal::Origin)?;
+        if origins.next().is_some() || !self.edge.router.origin_is_the_hosts(origin, self.authority) {
+            return Err(Refusal::Origin);
+        }
+        self.session().ok_or(Refusal::NoSession)
+    }
+
+    /// Exchanges a ticket for a session. The page that answers moves on by itself, as a page of our own: a redirect
+    /// would not carry a strict cookie when the link was followed from elsewhere. It leaves no ticket in the history.
+    async fn open(&self, client: &Client, query: Option<&str>) -> Result<Response<EdgeBody>, Refusal> {
+        let ticket = query.and_then(|q| q.split('&').find_map(|p| p.strip_prefix("ticket=")));
+        let opened = match ticket {
+            Some(ticket) => self.edge.desk.open(ticket, self.id).map_err(|_| Refusal::Busy)?,
+            None => None,
+        };
+        let Some((secret, session)) = opened else {
+            let (refusal, delay) = or_slowed(Refusal::BadTicket, |ip| self.edge.failed(ip), client.permit.from);
+            self.edge.delay(delay).await;
+            return match refusal {
+                Refusal::BadTicket => Ok(page::no_session()),
+                slowed => Err(slowed),
+            };
+        };
+        log::info!(
+            instance = self.id.as_str(), by = session.grant.by.as_str(), from:display = client.permit.from,
+            session = session.number, control = session.grant.control; "a screen's link was opened"
+        );
+        let path = match self.at {
+            ScreenAt::Host => "/".to_owned(),
+            ScreenAt::Path(_) => format!("/vnc/{}/", self.id),
+        };
+        let life = session.ends_at.saturating_sub(unix_now());
+        let cookie = format!(
+            "{}={secret}; Path={path}; Max-Age={life}; Secure; HttpOnly; SameSite=Strict",
+            self.cookie_name()
+        );
+        Ok(page::opened(&path, &cookie))
+    }
+}
+
+/// An answer that is never kept.
+fn html(status: StatusCode, body: impl Into<Bytes>) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}

@@ -1,0 +1,183 @@
+//! A viewer's control socket: tells it how the instance is, who else looks and who holds the controls, and takes its
+//! wishes. As long as it is open the viewer is in the room; when it closes, the controls go back.
+//!
+//! To the page: [`Telling`] as JSON, at first and whenever it changed. From the page: `{"do": "take"}`,
+//! `{"do": "release"}`, `{"do": "recreate"}`.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::OnUpgrade;
+use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{
+    super::{Edge, conn::Client, respond::Refusal},
+    desk::Seat,
+    sockets::{self, Socket},
+    unix_now,
+};
+use crate::{
+    model::{InstanceId, State},
+    screen::{access::Session, room::Notice},
+};
+
+/// A page that takes not one message in this long is gone.
+const STALL: Duration = Duration::from_secs(60);
+/// Wishes of one page come at most this often; the next waits.
+const PACE: Duration = Duration::from_millis(50);
+
+/// What a page is told.
+#[derive(Debug, PartialEq, Serialize)]
+struct Telling {
+    /// For the address of the page's second socket.
+    viewer: u64,
+    name: String,
+    /// `None`: the instance is gone.
+    state: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(flatten)]
+    notice: Notice,
+    /// Why the last wish was not granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    #[serde(rename = "do")]
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum What {
+    Take,
+    Release,
+    Recreate,
+}
+
+/// Takes a place in the room and, once the handshake is through, serves the socket.
+pub(super) fn start(
+    client: &Arc<Client>,
+    id: &InstanceId,
+    session: Session,
+    on_upgrade: OnUpgrade,
+) -> Result<(), Refusal> {
+    let seat = client.permit.edge.desk.sit(id, &session).map_err(|_| Refusal::Busy)?;
+    let page = Page {
+        client: Arc::clone(client),
+        id: id.clone(),
+        session,
+        seat,
+    };
+    tokio::spawn(page.run(on_upgrade));
+    Ok(())
+}
+
+struct Page {
+    client: Arc<Client>,
+    id: InstanceId,
+    session: Session,
+    seat: Seat,
+}
+
+impl Page {
+    async fn run(self, on_upgrade: OnUpgrade) {
+        let _busy = self.client.begin();
+        let Some(socket) = sockets::open(on_upgrade).await else {
+            return;
+        };
+        let edge = Arc::clone(&self.client.permit.edge);
+        let drain = edge.drain.fired();
+        if edge.drain.is_cut() {
+            return;
+        }
+        let left = Duration::from_secs(self.session.ends_at.saturating_sub(unix_now()));
+        tokio::select! {
+            () = self.serve(&edge, socket) => {}
+            () = drain => {}
+            () = sleep(left) => {}
+        }
+    }
+
+    async fn serve(&self, edge: &Edge, mut socket: Socket) {
+        let mut bell = self.seat.bell();
+        let mut looks = edge.config.screens.changed.clone();
+        let (mut told, mut refused) = (None, None);
+        loop {
+            bell.mark_unchanged();
+            looks.mark_unchanged();
+            let telling = self.telling(edge, refused.take());
+            if told.as_ref() != Some(&telling) {
+                let Ok(text) = serde_json::to_string(&telling) else {
+                    return;
+                };
+                if !matches!(timeout(STALL, socket.send(Message::text(text))).await, Ok(Ok(()))) {
+                    return;
+                }
+                told = Some(telling);
+            }
+            let message = tokio::select! {
+                message = socket.next() => message,
+                rung = bell.changed() => if rung.is_ok() { continue } else { return },
+                rung = looks.changed() => if rung.is_ok() { continue } else { return },
+            };
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    let Ok(wish) = serde_json::from_str::<Wish>(&text) else {
+                        return;
+                    };
+                    refused = self.grant(edge, wish.what).await.err();
+                    sleep(PACE).await;
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn telling(&self, edge: &Edge, refused: Option<String>) -> Telling {
+        let look = (edge.config.screens.look)(&self.id);
+        let (name, state, reason) = match look {
+            Some(look) => (look.name, Some(look.state), look.reason),
+            None => (String::new(), None, None),
+        };
+        Telling {
+            viewer: self.seat.number,
+            name,
+            state,
+            reason,
+            notice: self.seat.notice(),
+            refused,
+        }
+    }
+
+    async fn grant(&self, edge: &Edge, what: What) -> Result<(), String> {
+        let (by, from) = (self.session.grant.by.as_str(), self.client.permit.from);
+        let (instance, viewer) = (self.id.as_str(), self.seat.number);
+        match what {
+            What::Take => {
+                let before = self.seat.take().map_err(|e| e.to_string())?;
+                let from_whom = before.as_deref().unwrap_or("nobody");
+                log::info!(instance, by, from:display, viewer, from_whom; "somebody took the controls of a screen");
+            }
+            What::Release => {
+                if self.seat.release() {
+                    log::info!(instance, by, from:display, viewer; "somebody gave the controls of a screen back");
+                }
+            }
+            What::Recreate => {
+                if !self.session.grant.control {
+                    return Err("this link is for looking only".to_owned());
+                }
+                log::info!(instance, by, from:display, viewer; "somebody recreates an instance from its screen");
+                (edge.config.screens.recreate)(self.id.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! What all screens share: tickets and sessions, and a room for each screen that somebody looks at. Locks are held
+//! for a few instructions and never across an await.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::watch;
+
+use super::unix_now;
+use crate::{
+    model::InstanceId,
+    screen::{
+        access::{Access, Full, Grant, Session},
+        room::{Notice, Room, RoomError, Viewer},
+    },
+};
+
+/// All rooms, and who may enter them.
+#[derive(Debug, Default)]
+pub(in crate::edge) struct Desk {
+    access: Mutex<Access>,
+    rooms: Mutex<HashMap<InstanceId, Arc<Shared>>>,
+    next: AtomicU64,
+}
+
+/// A screen's room, and the bell that rings when something in it changed.
+#[derive(Debug)]
+pub(super) struct Shared {
+    room: Mutex<Room>,
+    changed: watch::Sender<u64>,
+}
+
+/// A viewer's place in a room; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    desk: Arc<Desk>,
+    id: InstanceId,
+    shared: Arc<Shared>,
+    pub(super) number: u64,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn random() -> Result<[u8; 32], Full> {
+    let mut bytes = [0; 32];
+    // Without randomness nobody gets in.
+    getrandom::fill(&mut bytes).map_err(|_| Full)?;
+    Ok(bytes)
+}
+
+impl Desk {
+    /// A ticket for a link.
+    pub(in crate::edge) fn ticket(&self, grant: Grant) -> Result<String, Full> {
+        lock(&self.access).ticket(random()?, grant, unix_now())
+    }
+
+    /// A session for a ticket; with the secret for its cookie.
+    pub(super) fn open(&self, ticket: &str, id: &InstanceId) -> Result<Option<(String, Session)>, Full> {
+        lock(&self.access).open(ticket, id, random()?, unix_now())
+    }
+
+    pub(super) fn session(&self, secret: &str, id: &InstanceId) -> Option<Session> {
+        lock(&self.access).session(secret, id, unix_now()).cloned()
+    }
+
+    /// A place in the screen's room.
+    pub(super) fn sit(self: &Arc<Self>, id: &InstanceId, session: &Session) -> Result<Seat, RoomError> {
+        let mut rooms = lock(&self.rooms);
+        let fresh = || {
+            Arc::new(Shared {
+                room: Mutex::default(),
+                changed: watch::channel(0).0,
+            })
+        };
+        let shared = rooms.get(id).cloned().unwrap_or_else(fresh);
+        let number = self.next.fetch_add(1, Relaxed) + 1;
+        let viewer = Viewer {
+            session: session.number,
+            by: session.grant.by.clone(),
+            may_control: session.grant.control,
+        };
+        lock(&shared.room).join(number, viewer)?;
+        rooms.insert(id.clone(), Arc::clone(&shared));
+        shared.ring();
+        Ok(Seat {
+            desk: Arc::clone(self),
+            id: id.clone(),
+            shared,
+            number,
+        })
+    }
+
+    /// The room of a viewer of this session, for its second socket.
+    pub(super) fn room_of(&self, id: &InstanceId, number: u64, session: &Session) -> Option<Arc<Shared>> {
+        let shared = lock(&self.rooms).get(id).cloned()?;
+        let there = lock(&shared.room).is(number, session.number);
+        there.then_some(shared)
+    }
+}
+
+impl Shared {
+    fn ring(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Whether the viewer of this number holds the controls now.
+    pub(super) fn holds(&self, number: u64) -> bool {
+        lock(&self.room).holder() == Some(number)
+    }
+
+    /// Whether the viewer of this number is still there.
+    pub(super) fn has(&self, number: u64) -> bool {
+        lock(&self.room).has(number)
+    }
+
+    /// Rings at every change.
+    pub(super) fn bell(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+impl Seat {
+    pub(super) fn notice(&self) -> Notice {
+        lock(&self.shared.room).notice(self.number)
+    }
+
+    pub(super) fn bell(&self) -> watch::Receiver<u64> {
+        self.shared.bell()
+    }
+
+    /// Takes the controls; who held them.
+    pub(super) fn take(&self) -> Result<Option<String>, RoomError> {
+        let before = lock(&self.shared.room).take(self.number)?;
+        self.shared.ring();
+        Ok(before)
+    }
+
+    /// Gives the controls back; whether it held them.
+    pub(super) fn release(&self) -> bool {
+        let held = lock(&self.shared.room).release(self.number);
+        self.shared.ring();
+        held
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut rooms = lock(&self.desk.rooms);
+        if lock(&self.shared.room).leave(self.number) {
+            rooms.remove(&self.id);
+        }
+        self.shared.ring();
+    }
+}

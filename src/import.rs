@@ -1,0 +1,439 @@
+//! F1: what people have on their laptops -> what Berth would run. Text goes in: a client's configuration, a
+//! `docker run` line, a server.json of the MCP registry. Out comes a [`Planned`] for each server: what becomes which
+//! type, what is refused and why, what will be sealed, what must be asked. It reads no file, asks nobody and runs
+//! nothing.
+//!
+//! ```text
+//! text --read--> Entry (a server as the text describes it) --plan--> Planned (a Deploy, or the reasons against it)
+//!                                                              Deploy --fill(answers)--> strings, ready to run
+//! ```
+
+mod clients;
+mod command;
+mod docker;
+mod registry;
+mod rewrite;
+mod secrets;
+mod source;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use clients::read_client;
+pub use docker::read_command_line;
+pub use registry::read_server_json;
+pub use rewrite::rewrite;
+pub use secrets::is_secret;
+pub use text::{Answers, Missing, Question, Text};
+
+use crate::strict::{Problem, Problems};
+
+/// A text to import may be this long, in bytes.
+pub const MAX_TEXT: usize = 4 * 1024 * 1024;
+/// A text may name this many servers.
+pub const MAX_SERVERS: usize = 200;
+
+/// What kind of text it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `mcpServers` or `servers` of a client.
+    Client,
+    /// The MCP registry's server.json.
+    Registry,
+    /// A `docker run` line.
+    CommandLine,
+}
+
+/// Everything that a text described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    pub format: Format,
+    pub entries: Vec<Entry>,
+    /// What `${input:…}` and required values of the registry ask a person for.
+    pub questions: BTreeMap<String, Question>,
+}
+
+/// A server as a text describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// As the text has it.
+    pub name: String,
+    /// From 1.
+    pub line: usize,
+    pub launch: Launch,
+    pub env: BTreeMap<String, Text>,
+    /// `KEY=VALUE` files of the laptop that the server's variables come from.
+    pub env_files: Vec<String>,
+    /// What was left aside, for the plan.
+    pub notes: Vec<String>,
+    /// What cannot be had on Berth: the text asks for it, and it is refused.
+    pub refused: Vec<Refused>,
+}
+
+/// How a server is started, or where it is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Launch {
+    /// As written, placeholders included. Arguments may hold secrets: `Debug` does not show them.
+    Command {
+        program: String,
+        args: Vec<String>,
+    },
+    Remote {
+        url: Text,
+        sse: bool,
+        headers: BTreeMap<String, Text>,
+    },
+    Package(Package),
+}
+
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command { program, .. } => write!(f, "Command({program} …)"),
+            Self::Remote { .. } => f.write_str("Remote(…)"),
+            Self::Package(package) => package.fmt(f),
+        }
+    }
+}
+
+/// A package with its arguments, from whatever named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    pub registry: Registry,
+    /// Name without version: `@scope/name`, `mcp-server-time`, `ghcr.io/org/server`.
+    pub name: String,
+    /// Version, tag or digest (`sha256:…`), where one is given.
+    pub version: Option<String>,
+    /// The executable, where it is not the package's only one; an image's entry point in place of its own.
+    pub bin: Option<String>,
+    pub args: Vec<Text>,
+    /// The port and path of an HTTP server in an image; stdio where absent.
+    pub http: Option<(u16, String)>,
+}
+
+/// Where a package comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Registry {
+    Npm,
+    Pypi,
+    Oci,
+}
+
+impl Registry {
+    /// As in a type's `replaces`: `npm:…`, `pypi:…`, `oci:…`.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Npm => "npm",
+            Self::Pypi => "pypi",
+            Self::Oci => "oci",
+        }
+    }
+}
+
+/// A flag or a way of starting that Berth does not have, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub what: String,
+    pub why: String,
+}
+
+/// A catalog type that stands in for packages of the registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub type_name: String,
+    /// `npm:NAME`, `pypi:NAME`, `oci:NAME`.
+    pub replaces: Vec<String>,
+    /// What its command line said and the type takes as variables, by position.
+    pub arguments: Vec<String>,
+    /// The type has no use for arguments (a path of the laptop, say).
+    pub ignores_arguments: bool,
+    /// The package's variable -> the type's credential.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// One server of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// As the text has it.
+    pub source: String,
+    pub line: usize,
+    /// What the instance would be called.
+    pub name: String,
+    /// Absent when it cannot be brought over; `refused` says why.
+    pub deploy: Option<Deploy>,
+    pub refused: Vec<Refused>,
+    pub notes: Vec<String>,
+    pub env_files: Vec<String>,
+}
+
+/// What would be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploy {
+    pub target: Target,
+    pub args: Vec<Text>,
+    /// Variables of the server; all are sealed, the secret ones are named in the plan.
+    pub env: BTreeMap<String, Text>,
+}
+
+/// Which type, with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Catalog {
+        type_name: String,
+    },
+    Npx {
+        package: String,
+        version: Option<String>,
+        bin: Option<String>,
+    },
+    Uvx {
+        package: String,
+        version: Option<String>,
+        bin: Option<String>,
+    },
+    Image {
+        reference: String,
+        /// In place of the image's own.
+        entrypoint: Option<String>,
+        http: Option<(u16, String)>,
+    },
+    Remote {
+        url: Text,
+        headers: BTreeMap<String, Text>,
+    },
+}
+
+impl Target {
+    /// The type's name.
+    pub fn type_name(&self) -> &str {
+        match self {
+            Self::Catalog { type_name } => type_name,
+            Self::Npx { .. } => "npx",
+            Self::Uvx { .. } => "uvx",
+            Self::Image { .. } => "image",
+            Self::Remote { .. } => "remote",
+        }
+    }
+}
+
+/// Reads a file's text, whichever of the formats it is.
+///
+/// # Errors
+/// Every problem with its line.
+pub fn read(file: &str, text: &str) -> Result<Import, Problems> {
+    if text.len() > MAX_TEXT {
+        return Err(one(file, 1, format!("is longer than {MAX_TEXT} bytes")));
+    }
+    let trimmed = text.trim_start_matches('\u{feff}').trim_start();
+    if trimmed.starts_with("docker ") || trimmed.starts_with("podman ") {
+        return read_command_line(file, trimmed);
+    }
+    let source = source::Source::parse(file, text)?;
+    if source.is_server_json() {
+        read_server_json(&source)
+    } else {
+        read_client(&source)
+    }
+}
+
+fn one(file: &str, line: usize, text: String) -> Problems {
+    Problems(vec![Problem {
+        file: file.into(),
+        line,
+        text,
+    }])
+}
+
+/// What each server would become. `known` are the catalog's types.
+pub fn plan(import: &Import, known: &[Known]) -> Vec<Planned> {
+    let mut taken = Vec::new();
+    import
+        .entries
+        .iter()
+        .map(|entry| {
+            let name = instance_name(&entry.name, &mut taken);
+            plan_one(entry, name, known, &import.questions)
+        })
+        .collect()
+}
+
+fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<String, Question>) -> Planned {
+    let mut planned = Planned {
+        source: entry.name.clone(),
+        line: entry.line,
+        name,
+        deploy: None,
+        refused: entry.refused.clone(),
+        notes: entry.notes.clone(),
+        env_files: entry.env_files.clone(),
+    };
+    let mut env = entry.env.clone();
+    leave_places(&mut env, &mut planned);
+    let launch = match &entry.launch {
+        Launch::Command { program, args } => command::read(program, args, &mut planned, &mut env),
+        other => Ok(other.clone()),
+    };
+    let made = launch.and_then(|launch| match launch {
+        Launch::Remote { sse: true, .. } => Err(Refused {
+            what: "transport sse".into(),
+            why: "the HTTP+SSE transport of 2024 is not spoken; use the server's Streamable HTTP address, often the same with /mcp in place of /sse".into(),
+        }),
+        Launch::Remote { url, headers, .. } => Ok((Target::Remote { url, headers }, Vec::new())),
+        Launch::Package(package) => Ok(of_package(package, known, &mut env, &mut planned)),
+        Launch::Command { program, .. } => Err(command::foreign(&program)),
+    });
+    match made {
+        Err(refused) => planned.refused.push(refused),
+        Ok((target, args)) => {
+            for (i, arg) in args.iter().enumerate() {
+                if let Some(place) = arg.place() {
+                    planned.refused.push(Refused {
+                        what: format!("argument {}", i + 1),
+                        why: format!("${{{place}}} is a place on that machine; an instance sees none of its files"),
+                    });
+                } else if secrets::in_argument(args.get(i.wrapping_sub(1)), arg, questions) {
+                    planned.refused.push(Refused {
+                        what: format!("argument {}", i + 1),
+                        why: "it holds a secret, and arguments stand in process lists; give it in a variable that the server reads, then import again".into(),
+                    });
+                }
+            }
+            planned.deploy = planned.refused.is_empty().then_some(Deploy { target, args, env });
+        }
+    }
+    planned
+}
+
+/// Variables and files that name a place on the laptop mean nothing on Berth.
+fn leave_places(env: &mut BTreeMap<String, Text>, planned: &mut Planned) {
+    env.retain(|key, value| {
+        let place = value.place();
+        if let Some(place) = place {
+            planned
+                .notes
+                .push(format!("{key} is left out: ${{{place}}} is a place on that machine"));
+        }
+        place.is_none()
+    });
+    planned.env_files.retain(|file| {
+        let place = file.contains("${");
+        if place {
+            planned
+                .notes
+                .push(format!("the env file {file} is left out; give it with --env-file"));
+        }
+        !place
+    });
+}
+
+/// A package becomes the catalog's type for it, or the generic type of its registry.
+fn of_package(
+    package: Package,
+    known: &[Known],
+    env: &mut BTreeMap<String, Text>,
+    planned: &mut Planned,
+) -> (Target, Vec<Text>) {
+    let full = format!("{}:{}", package.registry.prefix(), package.name);
+    if let Some(known) = known.iter().find(|k| k.replaces.contains(&full)) {
+        if known.ignores_arguments || package.args.len() <= known.arguments.len() {
+            return of_catalog(package, known, env, planned);
+        }
+        planned.notes.push(format!(
+            "the catalog's type {} takes no such arguments, so the package itself is run",
+            known.type_name
+        ));
+    }
+    let Package {
+        registry,
+        name,
+        version,
+        bin,
+        args,
+        http,
+    } = package;
+    let target = match registry {
+        Registry::Npm => Target::Npx {
+            package: name,
+            version,
+            bin,
+        },
+        Registry::Pypi => Target::Uvx {
+            package: name,
+            version,
+            bin,
+        },
+        Registry::Oci => Target::Image {
+            reference: match version {
+                Some(v) if v.starts_with("sha256:") => format!("{name}@{v}"),
+                Some(v) => format!("{name}:{v}"),
+                None => format!("{name}:latest"),
+            },
+            entrypoint: bin,
+            http,
+        },
+    };
+    (target, args)
+}
+
+fn of_catalog(
+    package: Package,
+    known: &Known,
+    env: &mut BTreeMap<String, Text>,
+    planned: &mut Planned,
+) -> (Target, Vec<Text>) {
+    if let Some(version) = &package.version
+        && version != "latest"
+    {
+        planned.notes.push(format!(
+            "version {version} was asked for; the catalog's type {} comes with the release of Berth",
+            known.type_name
+        ));
+    }
+    for (from, to) in &known.variables {
+        if let Some(value) = env.remove(from) {
+            env.insert(to.clone(), value);
+        }
+    }
+    if known.ignores_arguments && package.args.len() > known.arguments.len() {
+        planned.notes.push(
+            "its arguments are paths of that machine and are left out: the instance has a volume of its own".into(),
+        );
+    }
+    for (key, arg) in known.arguments.iter().zip(package.args) {
+        env.entry(key.clone()).or_insert(arg);
+    }
+    let target = Target::Catalog {
+        type_name: known.type_name.clone(),
+    };
+    (target, Vec::new())
+}
+
+/// A name as instances have them, from whatever a person called it; unlike those in `taken`.
+fn instance_name(given: &str, taken: &mut Vec<String>) -> String {
+    let mut name = String::new();
+    for c in given.chars() {
+        let c = c.to_ascii_lowercase();
+        if c.is_ascii_alphanumeric() {
+            name.push(c);
+        } else if !name.ends_with('-') && !name.is_empty() {
+            name.push('-');
+        }
+    }
+    name.truncate(36);
+    let base = match name.trim_end_matches('-') {
+        "" => "server",
+        name => name,
+    }
+    .to_owned();
+    let mut name = base.clone();
+    let mut n = 2;
+    while taken.contains(&name) {
+        name = format!("{base}-{n}");
+        n += 1;
+    }
+    taken.push(name.clone());
+    name
+}

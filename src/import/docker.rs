@@ -1,0 +1,363 @@
+//! `docker run …` as a person types it or a client's configuration holds it: which image, with which variables, and
+//! which of its flags a sandbox cannot have.
+
+use std::collections::BTreeMap;
+
+use super::{Entry, Format, Import, Launch, Package, Planned, Refused, Registry, one, text::Text};
+use crate::strict::Problems;
+
+/// Flags without a value.
+const SWITCHES: [&str; 12] = [
+    "-d",
+    "--detach",
+    "-i",
+    "--interactive",
+    "-t",
+    "--tty",
+    "--rm",
+    "--init",
+    "--read-only",
+    "--no-healthcheck",
+    "-q",
+    "--quiet",
+];
+
+/// Flags with a value that change nothing here: Berth names, bounds, restarts and logs in its own way.
+const OURS: [&str; 33] = [
+    "--name",
+    "-h",
+    "--hostname",
+    "-l",
+    "--label",
+    "--label-file",
+    "--log-driver",
+    "--log-opt",
+    "--restart",
+    "--pull",
+    "--platform",
+    "-m",
+    "--memory",
+    "--memory-swap",
+    "--memory-reservation",
+    "--cpus",
+    "--cpu-shares",
+    "-c",
+    "--pids-limit",
+    "--ulimit",
+    "--shm-size",
+    "--stop-signal",
+    "--stop-timeout",
+    "--tmpfs",
+    "--cidfile",
+    "-w",
+    "--workdir",
+    "--expose",
+    "-u",
+    "--user",
+    "--cap-drop",
+    "--detach-keys",
+    "-a",
+];
+
+/// Flags with a value that a sandbox cannot have, and why.
+const REFUSED: [(&str, &str); 17] = [
+    ("--cap-add", "every capability is dropped in a sandbox"),
+    ("--device", "a sandbox has no devices of the host"),
+    ("--gpus", "a sandbox has no devices of the host"),
+    ("--security-opt", "a sandbox keeps its seccomp and AppArmor profiles"),
+    ("--pid", "a sandbox has processes of its own"),
+    ("--ipc", "a sandbox has memory of its own"),
+    ("--uts", "a sandbox has a name of its own"),
+    ("--userns", "a sandbox has users of its own"),
+    ("--cgroupns", "a sandbox has quotas of its own"),
+    ("--cgroup-parent", "a sandbox has quotas of its own"),
+    ("--volumes-from", "no instance sees another's volume"),
+    ("--link", "no instance reaches another"),
+    ("--add-host", "names are resolved by the site's DNS"),
+    ("--dns", "names are resolved by the site's DNS"),
+    ("--runtime", "Berth chooses the runtime"),
+    ("--sysctl", "a sandbox keeps its kernel settings"),
+    ("--device-cgroup-rule", "a sandbox has no devices of the host"),
+];
+
+/// Reads a command line that was typed or kept in a file; backslashes at line ends continue it.
+///
+/// # Errors
+/// A line that no shell would split, or that is no `docker run`.
+pub fn read_command_line(file: &str, text: &str) -> Result<Import, Problems> {
+    let text = text.replace("\\\r\n", " ").replace("\\\n", " ");
+    let words = shell_words::split(text.trim()).map_err(|e| one(file, 1, format!("not a command line: {e}")))?;
+    let [program, args @ ..] = words.as_slice() else {
+        return Err(one(file, 1, "is empty; expected docker run …".into()));
+    };
+    let name = name_of(args);
+    Ok(Import {
+        format: Format::CommandLine,
+        entries: vec![Entry {
+            name,
+            line: 1,
+            launch: Launch::Command {
+                program: program.clone(),
+                args: args.iter().map(|a| shell_variables(a)).collect(),
+            },
+            env: BTreeMap::new(),
+            env_files: Vec::new(),
+            notes: Vec::new(),
+            refused: Vec::new(),
+        }],
+        questions: BTreeMap::new(),
+    })
+}
+
+/// `$NAME` of a shell, as the placeholder that it is.
+fn shell_variables(word: &str) -> String {
+    match word.split_once("=$") {
+        Some((key, name)) if !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') => {
+            format!("{key}=${{{name}}}")
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// `--name`, else the image's last part.
+fn name_of(args: &[String]) -> String {
+    let mut name = None;
+    for (i, arg) in args.iter().enumerate() {
+        if let Some(given) = arg.strip_prefix("--name=") {
+            name = Some(given.to_owned());
+        } else if arg == "--name" {
+            name = args.get(i + 1).cloned();
+        }
+    }
+    name.or_else(|| {
+        let image = Run::split(args).ok()?.image?;
+        let (image, _) = split_reference(&image);
+        image.rsplit('/').next().map(str::to_owned)
+    })
+    .unwrap_or_else(|| "server".into())
+}
+
+/// The words after `docker`, sorted.
+#[derive(Default)]
+struct Run {
+    flags: Vec<(String, Option<String>)>,
+    image: Option<String>,
+    args: Vec<String>,
+}
+
+impl Run {
+    fn split(words: &[String]) -> Result<Self, Refused> {
+        let mut words = words.iter();
+        match (
+            words.next().map(String::as_str),
+            words.as_slice().first().map(String::as_str),
+        ) {
+            (Some("run"), _) => {}
+            (Some("container"), Some("run")) => {
+                words.next();
+            }
+            (verb, _) => {
+                return Err(Refused {
+                    what: format!("docker {}", verb.unwrap_or_default()),
+                    why: "only docker run starts a server that can be brought over".into(),
+                });
+            }
+        }
+        let mut run = Self::default();
+        while let Some(word) = words.next() {
+            if word == "--" {
+                run.image = words.next().cloned();
+                break;
+            }
+            if !word.starts_with('-') {
+                run.image = Some(word.clone());
+                break;
+            }
+            if let Some((flag, value)) = word.split_once('=').filter(|_| word.starts_with("--")) {
+                run.flags.push((flag.into(), Some(value.into())));
+            } else if switch(word) {
+                run.flags.push((word.clone(), None));
+            } else if word.len() > 2 && !word.starts_with("--") {
+                // -eKEY=VALUE
+                let (flag, value) = word.split_at(2);
+                run.flags
+                    .push((flag.into(), Some(value.trim_start_matches('=').into())));
+            } else {
+                run.flags.push((word.clone(), words.next().cloned()));
+            }
+        }
+        run.args = words.cloned().collect();
+        Ok(run)
+    }
+}
+
+/// `-i`, `-it`, `--rm`, `--privileged`: nothing follows.
+fn switch(word: &str) -> bool {
+    SWITCHES.contains(&word)
+        || matches!(
+            word,
+            "--privileged" | "-P" | "--publish-all" | "--oom-kill-disable" | "--sig-proxy"
+        )
+        || (!word.starts_with("--") && word.len() > 2 && word[1..].chars().all(|c| "ditPq".contains(c)))
+}
+
+/// What the runtime arguments of a server.json ask of an image's sandbox.
+pub(super) fn runtime_arguments(words: &[String], planned: &mut Planned, env: &mut BTreeMap<String, Text>) {
+    let mut line = vec!["run".to_owned()];
+    line.extend_from_slice(words);
+    if let Ok(run) = Run::split(&line) {
+        let mut sandbox = Sandbox::default();
+        for (flag, value) in &run.flags {
+            sandbox.flag(flag, value.as_deref(), &BTreeMap::new(), planned, env);
+        }
+    }
+}
+
+/// What `docker run …` would become. `env` is what the client gives to docker itself: only what `-e` names goes on.
+pub(super) fn read(
+    words: &[String],
+    planned: &mut Planned,
+    env: &mut BTreeMap<String, Text>,
+) -> Result<Package, Refused> {
+    let run = Run::split(words)?;
+    let given = std::mem::take(env);
+    let mut sandbox = Sandbox::default();
+    for (flag, value) in &run.flags {
+        sandbox.flag(flag, value.as_deref(), &given, planned, env);
+    }
+    let Some(image) = run.image else {
+        return Err(Refused {
+            what: "docker run without an image".into(),
+            why: "the line ends before it names one".into(),
+        });
+    };
+    let (name, version) = split_reference(&image);
+    Ok(Package {
+        registry: Registry::Oci,
+        name,
+        version,
+        bin: sandbox.entrypoint,
+        args: run.args.iter().map(|a| Text::parse(a)).collect(),
+        http: if sandbox.interactive {
+            None
+        } else {
+            sandbox.port.map(|p| (p, "/mcp".into()))
+        },
+    })
+}
+
+#[derive(Default)]
+struct Sandbox {
+    interactive: bool,
+    port: Option<u16>,
+    entrypoint: Option<String>,
+}
+
+impl Sandbox {
+    fn flag(
+        &mut self,
+        flag: &str,
+        value: Option<&str>,
+        given: &BTreeMap<String, Text>,
+        planned: &mut Planned,
+        env: &mut BTreeMap<String, Text>,
+    ) {
+        let text = value.unwrap_or_default();
+        let mut refuse = |why: &str| {
+            planned.refused.push(Refused {
+                what: match value {
+                    Some(_) if flag == "-e" || flag == "--env" => flag.to_owned(),
+                    Some(value) => format!("{flag} {value}"),
+                    None => flag.to_owned(),
+                },
+                why: why.into(),
+            });
+        };
+        match flag {
+            "-e" | "--env" => match text.split_once('=') {
+                Some((key, value)) => {
+                    env.insert(key.into(), Text::parse(value));
+                }
+                None if text.is_empty() => refuse("it names no variable"),
+                None => {
+                    let value = given.get(text).cloned().unwrap_or_else(|| Text::env(text));
+                    env.insert(text.into(), value);
+                }
+            },
+            "--env-file" => planned.env_files.push(text.into()),
+            "--privileged" => refuse("no sandbox is privileged"),
+            "-v" | "--volume" => match volume(text) {
+                Mount::Host => refuse("a sandbox sees no folder of a host; its own volume keeps what must last"),
+                Mount::Socket => refuse("no sandbox gets the engine's socket"),
+                Mount::Named => planned
+                    .notes
+                    .push(format!("the volume {text} is left out; ask for one with the instance")),
+            },
+            "--mount" => match mount(text) {
+                Mount::Host => refuse("a sandbox sees no folder of a host; its own volume keeps what must last"),
+                Mount::Socket => refuse("no sandbox gets the engine's socket"),
+                Mount::Named => planned.notes.push(format!("the mount {text} is left out")),
+            },
+            "--network" | "--net" if text == "host" || text.starts_with("container:") => {
+                refuse("a sandbox has a network of its own, shared with nobody");
+            }
+            "--network" | "--net" => planned.notes.push(format!(
+                "the network {text} is left out: an instance has one of its own"
+            )),
+            "-p" | "--publish" => self.port = text.rsplit(':').next().and_then(|p| p.split('/').next()?.parse().ok()),
+            "--entrypoint" => self.entrypoint = Some(text.into()),
+            "-i" | "--interactive" => self.interactive = true,
+            _ if !flag.starts_with("--") && switch(flag) => self.interactive |= flag.contains('i'),
+            _ if switch(flag) || OURS.contains(&flag) => {}
+            _ => match REFUSED.iter().find(|(name, _)| *name == flag) {
+                Some((_, why)) => refuse(why),
+                None => refuse("this flag is not known here; leave it out and import again"),
+            },
+        }
+    }
+}
+
+enum Mount {
+    Host,
+    Socket,
+    Named,
+}
+
+fn volume(text: &str) -> Mount {
+    // C:\folder:/data has a colon of its own.
+    let windows = text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic();
+    let source = if windows {
+        text
+    } else {
+        text.split(':').next().unwrap_or_default()
+    };
+    if source.ends_with("docker.sock") || source.ends_with("podman.sock") {
+        Mount::Socket
+    } else if windows || source.starts_with(['/', '.', '~', '$']) {
+        Mount::Host
+    } else {
+        Mount::Named
+    }
+}
+
+fn mount(text: &str) -> Mount {
+    if text.contains("docker.sock") {
+        Mount::Socket
+    } else if text.split(',').any(|p| p == "type=bind") {
+        Mount::Host
+    } else {
+        Mount::Named
+    }
+}
+
+/// `registry:5000/org/name:tag@sha256:…` -> name, and the digest or the tag.
+pub(super) fn split_reference(image: &str) -> (String, Option<String>) {
+    let (image, digest) = match image.split_once('@') {
+        Some((image, digest)) => (image, Some(digest.to_owned())),
+        None => (image, None),
+    };
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name.into(), digest.or_else(|| Some(tag.into()))),
+        _ => (image.into(), digest),
+    }
+}

@@ -1,0 +1,229 @@
+//! Values that a person's own machine would fill in: `${input:id}` (VS Code asks), `${env:NAME}` and `${NAME}`
+//! (from the environment), `${workspaceFolder}` (a path of that machine). Such values may be secrets: nothing here
+//! prints them.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::model::Secret;
+
+/// A string with the places that are still to be filled.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Text(Vec<Part>);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Input(String),
+    Env {
+        name: String,
+        default: Option<String>,
+    },
+    /// A path of the machine that the text comes from.
+    Place(String),
+}
+
+/// What a person is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub label: String,
+    /// Typed unseen.
+    pub password: bool,
+    pub default: Option<String>,
+    /// May be left empty.
+    pub optional: bool,
+}
+
+/// What was answered, and the environment of whoever imports.
+#[derive(Default)]
+pub struct Answers {
+    pub inputs: BTreeMap<String, Secret>,
+    pub env: BTreeMap<String, Secret>,
+}
+
+/// What could not be filled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    #[error("the input {0:?} was not answered")]
+    Input(String),
+    #[error("the variable {0} is not set in this shell; set it, or give it with --env {0}=VALUE")]
+    Env(String),
+    #[error("${{{0}}} is a place on the machine that this configuration comes from; Berth has none")]
+    Place(String),
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Text(…)")
+    }
+}
+
+impl Text {
+    /// Reads the placeholders of VS Code, Cursor and Claude Code.
+    pub fn parse(text: &str) -> Self {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            let (before, after) = rest.split_at(at);
+            literal.push_str(before);
+            let Some(end) = after.find('}') else {
+                rest = after;
+                break;
+            };
+            match placeholder(&after[2..end]) {
+                Some(part) => {
+                    if !literal.is_empty() {
+                        parts.push(Part::Literal(std::mem::take(&mut literal)));
+                    }
+                    parts.push(part);
+                }
+                None => literal.push_str(&after[..=end]),
+            }
+            rest = &after[end + 1..];
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Self(parts)
+    }
+
+    /// As it stands, without placeholders.
+    pub fn literal(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self(if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![Part::Literal(text)]
+        })
+    }
+
+    /// A value that is asked for.
+    pub fn input(id: impl Into<String>) -> Self {
+        Self(vec![Part::Input(id.into())])
+    }
+
+    /// From the environment of whoever imports.
+    pub fn env(name: impl Into<String>) -> Self {
+        Self(vec![Part::Env {
+            name: name.into(),
+            default: None,
+        }])
+    }
+
+    /// The text, when nothing is left to fill.
+    pub fn as_literal(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The ids of the inputs in it.
+    pub fn inputs(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|p| match p {
+            Part::Input(id) => Some(id.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The names of the variables that it takes from the environment.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|p| match p {
+            Part::Env { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What it starts with before the first placeholder.
+    pub fn head(&self) -> &str {
+        match self.0.first() {
+            Some(Part::Literal(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// The placeholder that names a place on the laptop, if it has one.
+    pub fn place(&self) -> Option<&str> {
+        self.0.iter().find_map(|p| match p {
+            Part::Place(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// With everything filled.
+    ///
+    /// # Errors
+    /// The first that is missing.
+    pub fn fill(&self, answers: &Answers) -> Result<Secret, Missing> {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Literal(text) => out.push_str(text),
+                Part::Input(id) => match answers.inputs.get(id) {
+                    Some(value) => out.push_str(value.expose()),
+                    None => return Err(Missing::Input(id.clone())),
+                },
+                Part::Env { name, default } => match (answers.env.get(name), default) {
+                    (Some(value), _) => out.push_str(value.expose()),
+                    (None, Some(default)) => out.push_str(default),
+                    (None, None) => return Err(Missing::Env(name.clone())),
+                },
+                Part::Place(name) => return Err(Missing::Place(name.clone())),
+            }
+        }
+        Ok(Secret::new(out))
+    }
+
+    /// For the plan: placeholders as they were written, a secret as dots.
+    pub fn shown(&self, secret: bool) -> String {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Literal(_) if secret => out.push_str("••••"),
+                Part::Literal(text) => out.push_str(text),
+                Part::Input(id) => {
+                    out.push_str("${input:");
+                    out.push_str(id);
+                    out.push('}');
+                }
+                Part::Env { name, .. } | Part::Place(name) => {
+                    out.push_str("${");
+                    out.push_str(name);
+                    out.push('}');
+                }
+            }
+        }
+        out
+    }
+}
+
+/// What stands between `${` and `}`; `None` for what is no placeholder of a client.
+fn placeholder(inner: &str) -> Option<Part> {
+    if let Some(id) = inner.strip_prefix("input:") {
+        return Some(Part::Input(id.into()));
+    }
+    let name = inner.strip_prefix("env:").unwrap_or(inner);
+    const PLACES: [&str; 7] = [
+        "workspaceFolder",
+        "workspaceFolderBasename",
+        "userHome",
+        "cwd",
+        "pathSeparator",
+        "/",
+        "CLAUDE_PROJECT_DIR",
+    ];
+    if PLACES.contains(&name) || name.starts_with("workspaceFolder:") {
+        return Some(Part::Place(name.into()));
+    }
+    let (name, default) = match name.split_once(":-") {
+        Some((name, default)) => (name, Some(default.to_owned())),
+        None => (name, None),
+    };
+    let variable = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    variable.then(|| Part::Env {
+        name: name.into(),
+        default,
+    })
+}

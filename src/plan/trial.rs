@@ -1,0 +1,136 @@
+//! Pinning and upgrading what `npx` and `uvx` instances run. Pure.
+//!
+//! ```text
+//! instance --Try--> a trial of another version beside it, for a short while --Upgrade--> the instance runs what the
+//!                          |                                                             trial was installed with
+//!                          +--> removed, by who asked or by time
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::{
+    admit::{Book, Decision, free_name, live, respecify},
+    order,
+};
+use crate::{
+    model::{Desired, InstanceId, Refusal, Source, TypeName},
+    record::{Generic, InstanceRecord},
+};
+
+/// A trial goes after so many seconds, whether who asked for it is still there or not.
+pub const TRIAL_SECONDS: i64 = 900;
+
+fn package<'a>(record: &'a InstanceRecord) -> Result<&'a Generic, Refusal> {
+    let refuse = |text: String| Err(Refusal::Invalid(text));
+    let name = record.type_name();
+    match record.generic.as_deref() {
+        None => refuse(format!(
+            "{} is of the type {name}, whose version comes with Berth: a new release brings new versions, and `berth recreate` takes them",
+            record.id
+        )),
+        Some(g) if g.trial_of.is_some() => refuse(format!("{} is itself a trial of another version", record.id)),
+        Some(g) => match g.source {
+            Source::Npx(_) | Source::Uvx(_) => Ok(g),
+            Source::Image(_) => refuse(format!(
+                "{} runs an image, by digest: run the newer image beside it, then remove this one",
+                record.id
+            )),
+            Source::Remote(_) => refuse(format!(
+                "{} runs elsewhere: its version is not Berth's to choose",
+                record.id
+            )),
+        },
+    }
+}
+
+/// Keeps the version, or lets it go.
+///
+/// # Errors
+/// [`Refusal::Invalid`] for an instance without a package.
+pub(super) fn pin(book: &Book<'_>, id: &InstanceId, pinned: bool) -> Result<Decision, Refusal> {
+    let record = live(book, id)?;
+    if package(record)?.pinned == pinned {
+        return Ok(Decision::Already(id.clone()));
+    }
+    let mut record = record.clone();
+    if let Some(g) = &mut record.generic {
+        g.pinned = pinned;
+    }
+    Ok(Decision::Update(Box::new(record)))
+}
+
+/// A trial of another version.
+///
+/// # Errors
+/// A [`Refusal`]; [`Refusal::Invalid`] for one that is pinned.
+pub(super) fn begin(
+    book: &Book<'_>,
+    id: &InstanceId,
+    version: Option<String>,
+    fresh: InstanceId,
+) -> Result<Decision, Refusal> {
+    let original = live(book, id)?;
+    let g = package(original)?;
+    if g.pinned {
+        return Err(Refusal::Invalid(format!(
+            "{id} is pinned to {}; `berth types pin {id} --off` lets it go",
+            g.resolved.as_ref().map_or("its version", |r| r.version.as_str())
+        )));
+    }
+    if book.instances.len() >= book.max_instances {
+        return Err(Refusal::Full {
+            what: "instances",
+            limit: book.max_instances,
+        });
+    }
+    let mut record = original.clone();
+    record.id = fresh;
+    record.generic = Some(Box::new(Generic {
+        source: g.source.at_version(version),
+        resolved: None,
+        trial_of: Some(id.clone()),
+        ..g.clone()
+    }));
+    respecify(book, &mut record)?;
+    let trial = TypeName::parse("trial").map_err(|e| Refusal::Invalid(e.to_string()))?;
+    record.name = free_name(book, &record.workspace, &trial)?;
+    record.desired = Desired::Running;
+    record.generation = 1;
+    record.created_at = book.now;
+    record.failure = None;
+    record.env = BTreeMap::new();
+    record.spec_hash = order::spec_hash_of(&record);
+    Ok(Decision::Run {
+        record: Box::new(record),
+        env: BTreeMap::new(),
+        env_of: Some(id.clone()),
+    })
+}
+
+/// The instance gets what its trial was installed with.
+///
+/// # Errors
+/// A [`Refusal`] where the trial is none of it, or not installed.
+pub(super) fn upgrade(book: &Book<'_>, id: &InstanceId, trial: &InstanceId) -> Result<Decision, Refusal> {
+    let mut record = live(book, id)?.clone();
+    let tried = live(book, trial)?;
+    let theirs = tried.generic.as_deref().filter(|g| g.trial_of.as_ref() == Some(id));
+    let Some((theirs, resolved)) = theirs.and_then(|g| Some((g, g.resolved.clone()?))) else {
+        return Err(Refusal::Invalid(format!("{trial} is not an installed trial of {id}")));
+    };
+    let pinned = package(&record)?.pinned;
+    if pinned {
+        return Err(Refusal::Invalid(format!(
+            "{id} is pinned; `berth types pin {id} --off` lets it go"
+        )));
+    }
+    if let Some(g) = &mut record.generic {
+        g.source = theirs.source.clone();
+        g.resolved = Some(resolved);
+    }
+    respecify(book, &mut record)?;
+    record.failure = None;
+    record.generation += 1;
+    record.spec_hash = order::spec_hash_of(&record);
+    Ok(Decision::Update(Box::new(record)))
+}

@@ -1,0 +1,508 @@
+//! A relay: the agent of a remote server. It dials the instance's socket and serves there what an agent serves
+//! (`model::order`), passing `/mcp` on to the server.
+//!
+//! ```text
+//! waiting --start order--> starting --first MCP answer--> ready
+//!                              |                            (health is asked for by the reconciler)
+//!                              +--> failed: the relay ends, as an agent would
+//! ```
+
+use std::{
+    convert::Infallible,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep, timeout},
+};
+
+use super::client::{Body, Client, RemoteError};
+use crate::{
+    mcp::codes,
+    model::{
+        AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, McpTransport, REMOTE_SECRET, RemoteAuth, Secret,
+        StartOrder,
+    },
+};
+
+/// Idle connections to the supervisor at least; connections at most.
+const FEW: usize = 2;
+const MANY: usize = 256;
+const REDIAL: Duration = Duration::from_millis(50);
+/// A listener hears something at least so often.
+const BEAT: Duration = Duration::from_secs(5);
+/// The first answer is asked for again after this, and at most this.
+const TRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// How long the supervisor has to read why the relay failed.
+const LAST_WORD: Duration = Duration::from_millis(300);
+const MAX_ORDER: usize = 1 << 20;
+/// Of an answer to a probe, so many bytes are looked at.
+const MAX_ANSWER: usize = 1 << 20;
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// A running relay; it ends with this value.
+pub(super) struct Relay {
+    task: JoinHandle<()>,
+    shared: Arc<Shared>,
+}
+
+/// Where the server is, and how Berth proves itself there.
+struct Target {
+    uri: Uri,
+    auth: Option<(HeaderName, HeaderValue)>,
+    /// How long one probe may take.
+    probe: Duration,
+}
+
+struct Shared {
+    client: Client,
+    target: Mutex<Option<Arc<Target>>>,
+    status: watch::Sender<AgentStatus>,
+    open: AtomicUsize,
+    busy: AtomicUsize,
+    short: Notify,
+}
+
+impl Relay {
+    pub(super) fn start(socket_dir: PathBuf, client: Client, ended: Arc<Notify>) -> Relay {
+        let status = AgentStatus {
+            protocol: AGENT_PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: AgentState::Waiting,
+            spec: None,
+            reason: None,
+            services: Vec::new(),
+            sessions: 0,
+            processes: 0,
+        };
+        let shared = Arc::new(Shared {
+            client,
+            target: Mutex::default(),
+            status: watch::Sender::new(status),
+            open: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            short: Notify::new(),
+        });
+        let own = shared.clone();
+        let task = tokio::spawn(async move {
+            own.run(&socket_dir).await;
+            ended.notify_one();
+        });
+        Relay { task, shared }
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Why it ended by itself.
+    pub(super) fn why(&self) -> Option<String> {
+        self.shared.status.borrow().reason.clone()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// By way of the open folder: a socket's path may be too long for its address.
+async fn dial(dir: &Path) -> std::io::Result<UnixStream> {
+    let folder = std::fs::File::open(dir)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/agent.sock", folder.as_raw_fd())).await
+}
+
+impl Shared {
+    /// Keeps connections to the supervisor until it fails.
+    async fn run(self: Arc<Self>, dir: &Path) {
+        // All of them end with this task.
+        let mut connections = JoinSet::new();
+        let mut starting = JoinSet::new();
+        let mut status = self.status.subscribe();
+        loop {
+            while connections.try_join_next().is_some() {}
+            if self.status.borrow().state == AgentState::Failed {
+                sleep(LAST_WORD).await;
+                return;
+            }
+            let (open, busy) = (self.open.load(SeqCst), self.busy.load(SeqCst));
+            if open < MANY && open.saturating_sub(busy) < FEW.max(busy) {
+                match dial(dir).await {
+                    Ok(stream) => drop(connections.spawn(self.clone().serve(stream))),
+                    Err(_) => sleep(REDIAL).await,
+                }
+                continue;
+            }
+            tokio::select! {
+                () = self.short.notified() => {}
+                changed = status.changed() => {
+                    // Begun here, so that it ends with this task.
+                    if changed.is_ok() && status.borrow_and_update().state == AgentState::Starting && starting.is_empty() {
+                        starting.spawn(self.clone().until_ready());
+                    }
+                }
+                () = sleep(BEAT) => {}
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: UnixStream) {
+        self.open.fetch_add(1, SeqCst);
+        let _open = Counted(self.clone(), |s| &s.open);
+        let shared = self.clone();
+        let service = service_fn(move |request| {
+            let shared = shared.clone();
+            async move {
+                shared.busy.fetch_add(1, SeqCst);
+                shared.short.notify_one();
+                let busy = Counted(shared.clone(), |s| &s.busy);
+                let answer = shared.answer(request).await;
+                // Busy until the last byte is sent.
+                Ok::<_, Infallible>(answer.map(|body| Held { body, _busy: busy }.boxed_unsync()))
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let _ = connection.await;
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (_, "/mcp") => self.pass(request).await,
+            (&Method::POST, "/.berth/start") => self.take(request).await,
+            (&Method::GET, "/.berth/events") => self.events(),
+            (&Method::GET, "/.berth/status") => {
+                let text = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
+                plain(StatusCode::OK, "application/json", text)
+            }
+            (&Method::GET, "/.berth/health") => match self.probe().await {
+                Ok(()) => plain(StatusCode::NO_CONTENT, "text/plain", Vec::new()),
+                Err((why, _)) => plain(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", why),
+            },
+            _ => plain(StatusCode::NOT_FOUND, "text/plain", "no such path"),
+        }
+    }
+
+    async fn take(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let bad = |why: &str| plain(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", why.to_owned());
+        let Ok(body) = Limited::new(request.into_body(), MAX_ORDER).collect().await else {
+            return bad("the start order cannot be read");
+        };
+        // The parser's own text could quote a secret.
+        let Ok(order) = serde_json::from_slice::<StartOrder>(&body.to_bytes()) else {
+            return bad("the start order is not valid");
+        };
+        let known = self.status.borrow().spec.clone();
+        match known {
+            Some(spec) if spec == order.spec => return plain(StatusCode::NO_CONTENT, "text/plain", ""),
+            Some(_) => return plain(StatusCode::CONFLICT, "text/plain", "another spec is relayed already"),
+            None => {}
+        }
+        match target(&order) {
+            Ok(target) => *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(target)),
+            Err(why) => return bad(&why),
+        }
+        self.status.send_modify(|s| {
+            s.spec = Some(order.spec.clone());
+            s.state = AgentState::Starting;
+        });
+        plain(StatusCode::NO_CONTENT, "text/plain", "")
+    }
+
+    /// Asks until the server answers; a trouble that waiting does not mend ends it at once.
+    async fn until_ready(self: Arc<Self>) {
+        let end = Instant::now() + Duration::from_secs(60);
+        let mut wait = TRY.0;
+        loop {
+            match self.probe().await {
+                Ok(()) => {
+                    self.status
+                        .send_modify(|s| (s.state, s.reason) = (AgentState::Ready, None));
+                    return;
+                }
+                Err((why, last)) if last || Instant::now() >= end => {
+                    self.status
+                        .send_modify(|s| (s.state, s.reason) = (AgentState::Failed, Some(why)));
+                    return;
+                }
+                Err((why, _)) => {
+                    self.status.send_modify(|s| s.reason = Some(why));
+                }
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(TRY.1);
+        }
+    }
+
+    fn events(&self) -> Response<Body> {
+        let line = |event: &AgentEvent| {
+            let mut text = serde_json::to_vec(event).unwrap_or_default();
+            text.push(b'\n');
+            Ok::<_, hyper::Error>(Frame::data(Bytes::from(text)))
+        };
+        let mut status = self.status.subscribe();
+        status.mark_changed();
+        let events = futures_util::stream::unfold(status, move |mut status| async move {
+            let event = match timeout(BEAT, status.changed()).await {
+                Ok(Ok(())) => AgentEvent::Status(status.borrow_and_update().clone()),
+                Ok(Err(_)) => return None,
+                Err(_) => AgentEvent::Alive,
+            };
+            Some((line(&event), status))
+        });
+        let mut answer = Response::new(BodyExt::boxed(StreamBody::new(events)));
+        let kind = HeaderValue::from_static("application/x-ndjson");
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        answer
+    }
+
+    fn target(&self) -> Option<Arc<Target>> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Passes one request on, with Berth's own proof in place of the client's.
+    async fn pass(&self, request: Request<Incoming>) -> Response<Body> {
+        let Some(target) = self.target() else {
+            return trouble(
+                StatusCode::SERVICE_UNAVAILABLE,
+                codes::NOT_READY,
+                "the server is not ready",
+            );
+        };
+        let (mut parts, body) = request.into_parts();
+        strip(&mut parts.headers);
+        let query = parts.uri.query().map(str::to_owned);
+        let mut outgoing = Request::new(body.boxed());
+        *outgoing.method_mut() = parts.method;
+        *outgoing.uri_mut() = with_query(&target.uri, query.as_deref());
+        *outgoing.headers_mut() = parts.headers;
+        if let Some((name, value)) = &target.auth {
+            outgoing.headers_mut().insert(name, value.clone());
+        }
+        match self.client.send(outgoing).await {
+            Ok(answer) if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                // Not the client's token: what it could do about that one is of no use.
+                trouble(StatusCode::BAD_GATEWAY, codes::SERVER_GONE, &refused(answer.status()))
+            }
+            Ok(answer) => {
+                let (mut parts, body) = answer.into_parts();
+                strip(&mut parts.headers);
+                parts.headers.remove(header::WWW_AUTHENTICATE);
+                Response::from_parts(parts, body.boxed())
+            }
+            Err(e) => trouble(StatusCode::BAD_GATEWAY, codes::SERVER_GONE, &e.to_string()),
+        }
+    }
+
+    /// One MCP round trip; why not, and whether asking again is of no use.
+    async fn probe(&self) -> Result<(), (String, bool)> {
+        let Some(target) = self.target() else {
+            return Err(("no start order yet".to_owned(), false));
+        };
+        let asked = timeout(target.probe, self.ask(&target)).await;
+        asked.unwrap_or_else(|_| Err((format!("no answer within {} s", target.probe.as_secs()), false)))
+    }
+
+    async fn ask(&self, target: &Target) -> Result<(), (String, bool)> {
+        let hello = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "berth", "version": env!("CARGO_PKG_VERSION")}}});
+        let soon = |e: RemoteError| (e.to_string(), e.is_final());
+        let answer = self
+            .client
+            .send(request(target, Method::POST, hello.to_string(), None))
+            .await
+            .map_err(soon)?;
+        let (status, session) = (answer.status(), answer.headers().get(SESSION).cloned());
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err((refused(status), true));
+        }
+        // A server that knows only the stateless protocol says no in JSON-RPC: it is there.
+        let first = first_bytes(answer).await;
+        let speaks = String::from_utf8_lossy(&first).contains("\"jsonrpc\"");
+        if let Some(session) = session {
+            // One that does not end sessions on request lets them expire.
+            let _ = self
+                .client
+                .send(request(target, Method::DELETE, String::new(), Some(session)))
+                .await;
+        }
+        if speaks && !status.is_server_error() {
+            return Ok(());
+        }
+        let known = matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) || status.is_redirection();
+        Err((
+            format!("the server answered {status}, and not as an MCP server does"),
+            known,
+        ))
+    }
+}
+
+fn refused(status: StatusCode) -> String {
+    format!("the server refuses the secret that it was given ({status}); run it again with another")
+}
+
+/// As much of an answer as tells what it is: an event stream may go on.
+async fn first_bytes(answer: Response<Incoming>) -> Vec<u8> {
+    let (mut body, mut all) = (answer.into_body(), Vec::new());
+    while all.len() < MAX_ANSWER {
+        let Some(Ok(frame)) = body.frame().await else { break };
+        if let Ok(data) = frame.into_data() {
+            all.extend_from_slice(&data);
+        }
+        if all.windows(9).any(|w| w == b"\"jsonrpc\"") {
+            break;
+        }
+    }
+    all
+}
+
+fn request(target: &Target, method: Method, body: String, session: Option<HeaderValue>) -> Request<Body> {
+    let full = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
+    let mut request = Request::new(full);
+    *request.method_mut() = method;
+    *request.uri_mut() = target.uri.clone();
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let both = HeaderValue::from_static("application/json, text/event-stream");
+    headers.insert(header::ACCEPT, both);
+    if let Some(session) = session {
+        headers.insert(SESSION, session);
+    }
+    if let Some((name, value)) = &target.auth {
+        headers.insert(name, value.clone());
+    }
+    request
+}
+
+fn target(order: &StartOrder) -> Result<Target, String> {
+    let McpTransport::Remote { url, auth } = &order.mcp.transport else {
+        return Err("the start order is not for a remote server".to_owned());
+    };
+    let uri: Uri = url.parse().map_err(|_| "the address is not valid".to_owned())?;
+    let secret = || {
+        order
+            .env
+            .get(REMOTE_SECRET)
+            .ok_or_else(|| "the secret is missing".to_owned())
+    };
+    let value = |text: String| {
+        let mut value = HeaderValue::try_from(text).map_err(|_| "the secret cannot stand in a header".to_owned())?;
+        value.set_sensitive(true);
+        Ok::<_, String>(value)
+    };
+    let auth = match auth {
+        RemoteAuth::None => None,
+        RemoteAuth::Bearer => Some((header::AUTHORIZATION, value(format!("Bearer {}", secret()?.expose()))?)),
+        RemoteAuth::Header { name } => {
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| "the header is not valid".to_owned())?;
+            Some((name, value(Secret::expose(secret()?).to_owned())?))
+        }
+    };
+    Ok(Target {
+        uri,
+        auth,
+        probe: Duration::from_millis(order.health.timeout_ms),
+    })
+}
+
+fn with_query(uri: &Uri, query: Option<&str>) -> Uri {
+    let Some(query) = query else { return uri.clone() };
+    let own = uri.path_and_query().map_or("/", |p| p.as_str());
+    let joined = if own.contains('?') {
+        format!("{own}&{query}")
+    } else {
+        format!("{own}?{query}")
+    };
+    let mut parts = uri.clone().into_parts();
+    if let Ok(path) = joined.parse() {
+        parts.path_and_query = Some(path);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+/// Fields of one hop, and what a client could prove itself with.
+fn strip(headers: &mut HeaderMap) {
+    for name in [
+        header::CONNECTION,
+        header::HOST,
+        header::UPGRADE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        HeaderName::from_static("keep-alive"),
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn plain(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never| match never {}).boxed();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn trouble(status: StatusCode, code: i64, text: &str) -> Response<Body> {
+    let body = serde_json::json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": text}});
+    plain(status, "application/json", body.to_string())
+}
+
+/// Counts down when it is dropped.
+struct Counted(Arc<Shared>, fn(&Shared) -> &AtomicUsize);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, SeqCst);
+        self.0.short.notify_one();
+    }
+}
+
+/// A body that holds its count.
+struct Held {
+    body: Body,
+    _busy: Counted,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,184 @@
+//! Who may look at a screen: tickets, which a link carries and which open it once, and the sessions that they are
+//! exchanged for. Pure but for what it remembers; secrets are kept as SHA-256 only, and everything has an end.
+//!
+//! ```text
+//! berth screen ──► ticket ──opened once, within 5 min──► session (cookie) ──8 h──► gone
+//! ```
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use sha2::{Digest, Sha256};
+
+use crate::model::InstanceId;
+
+/// How long a link can be opened, in seconds.
+pub const TICKET_LIFE: u64 = 5 * 60;
+/// How long a session lasts, in seconds.
+pub const SESSION_LIFE: u64 = 8 * 3600;
+/// Tickets that wait, and sessions that last, at most.
+const MAX_TICKETS: usize = 256;
+const MAX_SESSIONS: usize = 1024;
+
+/// What somebody was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub instance: InstanceId,
+    /// Who asked for the link, as the log names them.
+    pub by: String,
+    /// May hold the controls and recreate the instance; else only look.
+    pub control: bool,
+}
+
+/// A grant in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Tells sessions apart; no secret.
+    pub number: u64,
+    pub grant: Grant,
+    /// Unix seconds.
+    pub ends_at: u64,
+}
+
+/// Too many tickets or sessions at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many links or viewers at once; try again when some have ended")]
+pub struct Full;
+
+type Hash = [u8; 32];
+
+/// All tickets and sessions of this supervisor. They live in its memory: a new supervisor asks for new links.
+#[derive(Debug, Default)]
+pub struct Access {
+    tickets: BTreeMap<Hash, (Grant, u64)>,
+    sessions: BTreeMap<Hash, Session>,
+    next: u64,
+}
+
+impl Access {
+    /// A ticket's text, made from 32 random bytes.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn ticket(&mut self, random: [u8; 32], grant: Grant, now: u64) -> Result<String, Full> {
+        self.sweep(now);
+        if self.tickets.len() >= MAX_TICKETS {
+            return Err(Full);
+        }
+        let text = text(&random);
+        self.tickets.insert(hash(&text), (grant, now + TICKET_LIFE));
+        Ok(text)
+    }
+
+    /// Exchanges a ticket of this instance for a session, whose secret is made from 32 random bytes. Once: whatever
+    /// comes of it, the ticket is gone. `None`: it is none, or of another instance, or too old.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn open(
+        &mut self,
+        ticket: &str,
+        instance: &InstanceId,
+        random: [u8; 32],
+        now: u64,
+    ) -> Result<Option<(String, Session)>, Full> {
+        self.sweep(now);
+        let found = self.tickets.remove(&hash(ticket));
+        let Some((grant, _)) = found.filter(|(g, _)| g.instance == *instance) else {
+            return Ok(None);
+        };
+        if self.sessions.len() >= MAX_SESSIONS {
+            return Err(Full);
+        }
+        self.next += 1;
+        let session = Session {
+            number: self.next,
+            grant,
+            ends_at: now + SESSION_LIFE,
+        };
+        let secret = text(&random);
+        self.sessions.insert(hash(&secret), session.clone());
+        Ok(Some((secret, session)))
+    }
+
+    /// The session that a cookie's secret stands for, if it is of this instance and has not ended.
+    pub fn session(&self, secret: &str, instance: &InstanceId, now: u64) -> Option<&Session> {
+        let session = self.sessions.get(&hash(secret))?;
+        (session.grant.instance == *instance && session.ends_at > now).then_some(session)
+    }
+
+    fn sweep(&mut self, now: u64) {
+        self.tickets.retain(|_, (_, end)| *end > now);
+        self.sessions.retain(|_, s| s.ends_at > now);
+    }
+}
+
+fn text(random: &[u8; 32]) -> String {
+    random.iter().fold(String::with_capacity(64), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
+fn hash(text: &str) -> Hash {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(n: u8) -> Grant {
+        Grant {
+            instance: InstanceId::from_random([n; 10]),
+            by: "ada".into(),
+            control: true,
+        }
+    }
+
+    #[test]
+    fn a_ticket_opens_one_screen_once_and_soon() {
+        let (mut a, id, other) = (Access::default(), grant(1).instance, grant(2).instance);
+        let t = a.ticket([7; 32], grant(1), 1000).unwrap();
+        assert!(!format!("{a:?}").contains(&t), "the secret itself is not kept");
+        let (cookie, session) = a.open(&t, &id, [8; 32], 1000 + TICKET_LIFE - 1).unwrap().unwrap();
+        assert_ne!(cookie, t);
+        assert_eq!(a.open(&t, &id, [9; 32], 1001).unwrap(), None, "once");
+        assert_eq!(a.session(&cookie, &id, 1001), Some(&session));
+        assert_eq!(a.session(&cookie, &other, 1001), None, "of one instance");
+        assert_eq!(a.session(&t, &id, 1001), None, "a ticket is no cookie");
+        assert_eq!(a.session(&cookie, &id, session.ends_at), None, "it ends");
+        let late = a.ticket([10; 32], grant(1), 1000).unwrap();
+        assert_eq!(a.open(&late, &id, [9; 32], 1000 + TICKET_LIFE).unwrap(), None);
+        let wrong = a.ticket([11; 32], grant(1), 1000).unwrap();
+        assert_eq!(a.open(&wrong, &other, [9; 32], 1001).unwrap(), None);
+        assert_eq!(
+            a.open(&wrong, &id, [9; 32], 1001).unwrap(),
+            None,
+            "tried elsewhere, it is gone"
+        );
+    }
+
+    #[test]
+    fn both_tables_are_bounded() {
+        let mut a = Access::default();
+        let random = |n: usize| {
+            let mut r = [0; 32];
+            r[..8].copy_from_slice(&n.to_be_bytes());
+            r
+        };
+        for n in 0..MAX_TICKETS {
+            a.ticket(random(n), grant(1), 0).unwrap();
+        }
+        assert_eq!(a.ticket(random(9999), grant(1), 0), Err(Full));
+        assert!(
+            a.ticket(random(9999), grant(1), TICKET_LIFE).is_ok(),
+            "old ones make room"
+        );
+        for n in 0..MAX_SESSIONS {
+            let t = a.ticket(random(n), grant(1), TICKET_LIFE).unwrap();
+            a.open(&t, &grant(1).instance, random(n), TICKET_LIFE).unwrap().unwrap();
+        }
+        let t = a.ticket(random(1), grant(1), TICKET_LIFE).unwrap();
+        assert_eq!(a.open(&t, &grant(1).instance, random(1), TICKET_LIFE), Err(Full));
+    }
+}

@@ -1,0 +1,126 @@
+//! Screens, put together: what the edge asks of the reconciler, links, and screenshots.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::backend::Parts;
+use crate::{
+    admin::{ScreenLink, ScreenRequest},
+    edge::{Look, Screens},
+    link::Link,
+    model::{Action, Endpoint, InstanceView, Refusal, Secret},
+    reconcile,
+    screen::{
+        access::{Grant, TICKET_LIFE},
+        shot::{Picture, Shot},
+    },
+};
+
+/// How long a screenshot may take.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Who asked for a link, in characters at most.
+const MAX_BY: usize = 64;
+
+/// What the edge needs for its screens.
+pub(super) fn screens(reconcile: &reconcile::Handle) -> Screens {
+    let (views, actions) = (reconcile.clone(), reconcile.clone());
+    Screens {
+        look: Box::new(move |id| {
+            let views = views.views();
+            let view = views.get(id).filter(|v| v.endpoints.screen.is_some())?;
+            Some(Look {
+                name: view.name.to_string(),
+                state: view.state,
+                reason: view.reason.clone(),
+            })
+        }),
+        changed: reconcile.changed(),
+        recreate: Box::new(move |id| {
+            let actions = actions.clone();
+            Box::pin(async move {
+                let done = actions.submit(Action::Recreate { id }).await;
+                done.map(|_| ()).map_err(|e| e.to_string())
+            })
+        }),
+    }
+}
+
+fn screen_of(view: &InstanceView) -> Result<&Endpoint, Refusal> {
+    view.endpoints.screen.as_ref().ok_or_else(|| {
+        Refusal::Invalid(format!(
+            "instances of the type {} have no screen; `berth types show` tells which have one",
+            view.type_name
+        ))
+    })
+}
+
+impl Parts {
+    /// A link that opens the instance's screen.
+    pub(super) fn link_to_screen(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal> {
+        let screen = screen_of(view)?;
+        let by: String = request.by.chars().filter(|c| !c.is_control()).take(MAX_BY).collect();
+        let grant = Grant {
+            instance: view.id.clone(),
+            by: by.clone(),
+            control: !request.view_only,
+        };
+        let ticket = self
+            .edge
+            .screen_ticket(grant)
+            .map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let expires_at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(TICKET_LIFE.cast_signed());
+        log::info!(instance = view.id.as_str(), by = by.as_str(), view_only = request.view_only; "a link to a screen was made");
+        Ok(ScreenLink {
+            url: Secret::new(format!("{}open?ticket={ticket}", screen.url)),
+            path_url: Secret::new(format!("{}open?ticket={ticket}", screen.path_url)),
+            expires_at,
+        })
+    }
+
+    /// The instance's screen as it is now, as PNG.
+    pub(super) async fn picture_of_screen(&self, view: &InstanceView) -> Result<Vec<u8>, Refusal> {
+        screen_of(view)?;
+        let failed = |why: String| Refusal::Invalid(format!("the screen of {} cannot be had: {why}", view.id));
+        let link = self.links.get(view.id.as_str());
+        let link = link.ok_or_else(|| failed(format!("the instance is {}", view.state)))?;
+        let picture = timeout(LIMIT, shoot(&link)).await;
+        let picture = picture
+            .unwrap_or_else(|_| Err("the display did not answer in time".to_owned()))
+            .map_err(failed)?;
+        log::info!(instance = view.id.as_str(); "a screenshot was taken");
+        png(&picture).map_err(|e| failed(e.to_string()))
+    }
+}
+
+async fn shoot(link: &Arc<Link>) -> Result<Picture, String> {
+    let display = link.screen(LIMIT).await.map_err(|e| e.to_string())?;
+    let (mut shot, mut out, mut buf) = (Shot::default(), Vec::new(), vec![0; 64 * 1024]);
+    let mut stream = display.stream;
+    let mut came = display.early.to_vec();
+    loop {
+        if let Some(picture) = shot.feed(&came, &mut out).map_err(|e| e.to_string())? {
+            return Ok(picture);
+        }
+        stream.write_all(&out).await.map_err(|e| e.to_string())?;
+        out.clear();
+        let n = stream.read(&mut buf).await.map_err(|e| e.to_string())?;
+        if n == 0 {
+            return Err("the display went away".to_owned());
+        }
+        came = buf[..n].to_vec();
+    }
+}
+
+fn png(picture: &Picture) -> Result<Vec<u8>, png::EncodingError> {
+    let mut out = Vec::new();
+    let mut encoder = png::Encoder::new(&mut out, picture.width, picture.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder.write_header()?.write_image_data(&picture.rgb)?;
+    Ok(out)
+}

@@ -1,0 +1,110 @@
+//! Facts as text: lines for a serial port, a whole page for a screen.
+
+use super::{Claim, Dialog, Facts, Supervisor};
+
+/// The facts as lines that a program can read: each begins with `berth: ` and a fixed word.
+pub fn lines(f: &Facts) -> Vec<String> {
+    let mut out = vec![format!("version {}", f.version)];
+    for problem in &f.site_problems {
+        out.push(format!("site-problem {}", printable(problem)));
+    }
+    out.push(format!("site {}", f.site));
+    if let Some(disk) = &f.disk {
+        out.push(format!("disk {disk}"));
+    }
+    if f.addresses.is_empty() {
+        out.push("address none".into());
+    }
+    out.extend(f.addresses.iter().map(|a| format!("address {a}")));
+    out.push(match &f.supervisor {
+        Supervisor::Starting => "state starting".into(),
+        Supervisor::Ready => "state ready".into(),
+        Supervisor::Stopped(why) => format!("state stopped: {}", printable(why)),
+    });
+    if let Some(url) = &f.url {
+        out.push(format!("url {url}"));
+    }
+    if let Some(fingerprint) = &f.fingerprint {
+        out.push(format!("ca-fingerprint SHA-256 {fingerprint}"));
+    }
+    match &f.claim {
+        Claim::Unknown => {}
+        Claim::Code(code) => out.push(format!("claim code {}", printable(code))),
+        Claim::Key => out.push("claim key".into()),
+        Claim::Done => out.push("claim done".into()),
+    }
+    if f.supervisor == Supervisor::Ready {
+        out.push(format!(
+            "instances {} running, {} failed, {} other",
+            f.running, f.failed, f.other
+        ));
+    }
+    out.iter().map(|l| format!("berth: {l}")).collect()
+}
+
+/// The same for people, with the dialogue below. `said` is what the last command answered.
+pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<String> {
+    let mut out = vec![String::new(), format!("  Berth {}", f.version), String::new()];
+    let mut row = |name: &str, value: String| out.push(format!("  {name:<12}{value}"));
+    row(
+        "state",
+        match &f.supervisor {
+            Supervisor::Starting => "starting".into(),
+            Supervisor::Ready => "ready".into(),
+            Supervisor::Stopped(why) => format!("not serving: {}", printable(why)),
+        },
+    );
+    for (i, address) in f.addresses.iter().enumerate() {
+        row(if i == 0 { "address" } else { "" }, address.clone());
+    }
+    if f.addresses.is_empty() {
+        row(
+            "address",
+            "none: no DHCP server answered, or no cable; type network to set one".into(),
+        );
+    }
+    if let Some(url) = &f.url {
+        row("open", url.clone());
+    }
+    if let Some(fingerprint) = &f.fingerprint {
+        // Two rows of sixteen bytes: it does not fit one row of a text screen.
+        let middle = fingerprint.len().div_ceil(2);
+        row("CA SHA-256", fingerprint.get(..middle).unwrap_or(fingerprint).into());
+        row("", fingerprint.get(middle..).unwrap_or_default().into());
+    }
+    match &f.claim {
+        Claim::Unknown => {}
+        Claim::Code(code) => row(
+            "claim code",
+            format!("{}   (berth login asks for it, once)", printable(code)),
+        ),
+        Claim::Key => row("claim", "by the key that the site file names".into()),
+        Claim::Done => row("claim", "this box has its administrator".into()),
+    }
+    if f.supervisor == Supervisor::Ready {
+        row(
+            "instances",
+            format!("{} running, {} failed, {} other", f.running, f.failed, f.other),
+        );
+    }
+    if let Some(disk) = &f.disk {
+        row("data", disk.clone());
+    }
+    for problem in &f.site_problems {
+        row("site file", printable(problem));
+    }
+    if !f.site_problems.is_empty() {
+        row("", "The box ignores that file and uses DHCP until it is mended.".into());
+    }
+    out.push(String::new());
+    out.extend(dialog.menu(f).into_iter().map(|l| format!("  {l}")));
+    out.push(String::new());
+    out.extend(said.iter().map(|l| format!("  {}", printable(l))));
+    out.push(format!("  {}{typed}", dialog.prompt()));
+    out
+}
+
+/// Without anything that a terminal would act on.
+fn printable(s: &str) -> String {
+    s.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

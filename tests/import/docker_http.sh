@@ -1,0 +1,1 @@
+docker run -d -p 127.0.0.1:3000:8080 -v data:/data --env-file .env -e MODE=fast -e API_KEY=$MY_KEY registry.example.org:5000/team/server@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef --listen :8080

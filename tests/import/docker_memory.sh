@@ -1,0 +1,1 @@
+docker run -i --rm -v claude-memory:/app/dist mcp/memory
