@@ -98,10 +98,14 @@ fn first_boot(m: &mut Machine, dir: &std::path::Path) -> Facts {
     let https = m.age();
     let (memory_total, memory_used) = memory(m);
     // Claimed with what the box's screen shows; from here on as a person does it who has no way in but the network.
-    let shown = m.berth("status")["box"].take();
-    let text = |key: &str| shown[key].as_str().unwrap_or_else(|| panic!("no {key} in {shown}"));
+    let mut screen = |words: &str| {
+        m.await_serial(words, super::patience(120));
+        m.serial.after(words).unwrap()
+    };
+    let fingerprint = screen("berth: ca-fingerprint SHA-256 ");
+    let code = screen("berth: claim code ");
     let laptop = Laptop::at(&dir.join("laptop"));
-    laptop.claim(m.port, text("ca_fingerprint"), text("claim_code"));
+    laptop.claim(m.port, &fingerprint, &code);
     let everything = Instance::made(&laptop.json(&["run", "everything"]));
     let instance = m.age();
     say(format!("first boot: an instance runs after {instance:.0} s"));

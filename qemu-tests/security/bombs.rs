@@ -41,6 +41,7 @@ fn bombs_stay_inside_their_quota() {
     let bomb = probe::run(&mut m, "probe-bomb", "bomb");
     let neighbour = address.session(&c.facts.everything);
     let inside = probe::container(&bomb);
+    say("bombs: the instance and its neighbour answer");
 
     // Processes.
     let (current, max) = (group(&bomb, "pids.current"), group(&bomb, "pids.max"));
