@@ -57,16 +57,18 @@ pub struct Look {
     pub reason: Option<String>,
 }
 
-/// Gives an instance a new container.
+/// The instances that have a screen, as they are now.
+pub type Looks = Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>;
+
+/// Gives an instance a new container; the error is for people.
 pub type Recreate = Box<dyn Fn(InstanceId) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What screens need of the rest of the supervisor.
 pub struct Screens {
     /// The instance, if it exists and has a screen.
-    pub look: Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>,
+    pub look: Looks,
     /// Ticks when any `look` may have changed.
     pub changed: watch::Receiver<u64>,
-    /// Gives an instance a new container; the error is for people.
     pub recreate: Recreate,
 }
 
