@@ -54,7 +54,7 @@ use crate::{
 };
 
 pub use front::{Asked, Door, Front, FrontBody};
-pub use screen::{Look, Screens};
+pub use screen::{Look, Looks, Recreate, Screens};
 pub use stats::EdgeStats;
 
 /// Answers that may be held back at a time.

@@ -266,20 +266,23 @@ fn two_hundred_pages_leave_nothing_behind() {
     wait_for("no more processes than before", MINUTE, || {
         inside(&a, &i.id).len() <= before.len() + 1
     });
-    let grown = resident(&a, &i.id).saturating_sub(memory);
-    assert!(
-        grown < 96 * 1024,
-        "{memory} KiB before, {grown} KiB more after 200 pages"
-    );
+    // What is freed goes back to the machine a moment later.
+    wait_for("memory comes back after 200 pages", MINUTE, || {
+        clear(&mut assistant);
+        let now = resident(&a, &i.id);
+        eprintln!("{memory} KiB before 200 pages, {now} KiB after");
+        now < memory + 96 * 1024
+    });
 }
 
-/// Memory of all processes of an instance, shared pages in parts, in KiB.
+/// Memory of all processes of an instance that is no file's, shared pages in parts, in KiB: other browsers on this machine
+/// share the program.
 fn resident(a: &Appliance, id: &str) -> u64 {
     let pss = |pid: u32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let line = text
             .lines()
-            .find(|l| l.starts_with("Pss:"))
+            .find(|l| l.starts_with("Pss_Anon:"))
             .unwrap_or_default()
             .to_owned();
         line.split_whitespace()

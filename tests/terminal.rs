@@ -231,6 +231,8 @@ fn people_see_commands_live_and_type_beside_them() {
     });
     assert!(run(&mut assistant, "ls not-allowed").error);
 
+    assert_eq!(people.errors("ada"), json!([]));
+
     // The terminal dies, the display dies: both come back, and commands run all the while.
     let terminal = || {
         inside(&a, &i.id)
@@ -248,5 +250,4 @@ fn people_see_commands_live_and_type_beside_them() {
     let said = assistant.call("start_job", json!({ "command": format!("sleep 1; {block}") }));
     assert_ne!(said.data["job"], Value::Null);
     people.wait_colour("ada", (500, 400), [10, 200, 60]);
-    assert_eq!(people.errors("ada"), json!([]));
 }

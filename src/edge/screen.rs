@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use super::{
     Edge,
-    body::EdgeBody,
+    body::{self, EdgeBody},
     conn::Client,
     respond::{Refusal, or_slowed},
 };
@@ -57,14 +57,19 @@ pub struct Look {
     pub reason: Option<String>,
 }
 
+/// The instances that have a screen, as they are now.
+pub type Looks = Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>;
+
+/// Gives an instance a new container; the error is for people.
+pub type Recreate = Box<dyn Fn(InstanceId) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// What screens need of the rest of the supervisor.
 pub struct Screens {
     /// The instance, if it exists and has a screen.
-    pub look: Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>,
+    pub look: Looks,
     /// Ticks when any `look` may have changed.
     pub changed: watch::Receiver<u64>,
-    /// Gives an instance a new container; the error is for people.
-    pub recreate: Box<dyn Fn(InstanceId) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    pub recreate: Recreate,
 }
 
 impl Default for Screens {
@@ -101,7 +106,7 @@ pub(super) async fn serve(
     mut request: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let on_upgrade = super::upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
-    let (parts, _body) = request.into_parts();
+    let (parts, incoming) = request.into_parts();
     let lines = parts.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
     let authority = route::authority(parts.uri.authority().map(|a| a.as_str()), lines).map_err(Refusal::Host)?;
     let asked = Asked {
@@ -117,6 +122,7 @@ pub(super) async fn serve(
         ScreenAt::Path(skip) => (&path[skip..], parts.uri.query()),
     };
     if parts.method != Method::GET {
+        body::discard(incoming).await;
         return Err(Refusal::Method);
     }
     match own {

@@ -258,25 +258,31 @@ impl Held {
     /// Remembers what a key or pointer message presses; `false`: too much is pressed, it must not pass.
     fn note(&mut self, m: &[u8]) -> bool {
         let u32_at = |at: usize| u32::from_be_bytes([m[at], m[at + 1], m[at + 2], m[at + 3]]);
-        match m[0] {
-            4 if m[1] != 0 => self.keys.len() < MAX_KEYS && (self.keys.insert(u32_at(4)) || true),
-            4 => {
-                self.keys.remove(&u32_at(4));
-                true
-            }
+        let (down, room) = match m[0] {
+            4 => (m[1] != 0, self.keys.len() < MAX_KEYS),
             5 => {
                 self.buttons = m[1];
                 self.at.copy_from_slice(&m[2..6]);
-                true
+                return true;
             }
-            _ if m[2] != 0 || m[3] != 0 => {
-                self.codes.len() < MAX_KEYS && (self.codes.insert((u32_at(4), u32_at(8))) || true)
+            _ => (m[2] != 0 || m[3] != 0, self.codes.len() < MAX_KEYS),
+        };
+        match (m[0], down) {
+            (_, true) if !room => return false,
+            (4, true) => {
+                self.keys.insert(u32_at(4));
             }
-            _ => {
+            (4, false) => {
+                self.keys.remove(&u32_at(4));
+            }
+            (_, true) => {
+                self.codes.insert((u32_at(4), u32_at(8)));
+            }
+            (_, false) => {
                 self.codes.remove(&(u32_at(4), u32_at(8)));
-                true
             }
         }
+        true
     }
 
     fn release(&mut self, out: &mut Vec<u8>) {
