@@ -43,6 +43,8 @@ use job::Job;
 const FRESH: Duration = Duration::from_secs(60);
 /// How often what could not be cleared away is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
+/// When what an earlier supervisor left is looked for again: the engine may still have been at making it.
+const SWEEPS: [u64; 3] = [3, 15, 60];
 /// Part of every key: a change of how packages are installed makes new images.
 const RECIPE: &str = "1";
 
@@ -85,6 +87,8 @@ struct Inner {
     jobs: Mutex<BTreeMap<String, Weak<Job>>>,
     fresh: Mutex<BTreeMap<String, Instant>>,
     swept: OnceCell<()>,
+    /// Containers of installations that go on, or are being removed.
+    active: Mutex<BTreeSet<String>>,
     keep: watch::Sender<Option<BTreeSet<String>>>,
 }
 
@@ -111,6 +115,7 @@ impl Packages {
             jobs: Mutex::default(),
             fresh: Mutex::default(),
             swept: OnceCell::new(),
+            active: Mutex::default(),
             keep: watch::Sender::new(None),
         }))
     }
@@ -121,6 +126,10 @@ impl Packages {
         while self.0.sweep().await.is_err() {
             tokio::time::sleep(AGAIN).await;
         }
+        let mut sweeps = SWEEPS.iter();
+        let mut sweep_at = sweeps
+            .next()
+            .map(|s| tokio::time::Instant::now() + Duration::from_secs(*s));
         loop {
             let wanted = kept.borrow_and_update().clone();
             let left = match &wanted {
@@ -140,6 +149,12 @@ impl Packages {
             tokio::select! {
                 changed = kept.changed() => if changed.is_err() { return },
                 () = again => {}
+                () = tokio::time::sleep_until(sweep_at.unwrap_or_else(tokio::time::Instant::now)), if sweep_at.is_some() => {
+                    if let Err(e) = self.0.sweep_others().await {
+                        log::debug!("broken-off installations are looked for later: {e}");
+                    }
+                    sweep_at = sweeps.next().map(|s| tokio::time::Instant::now() + Duration::from_secs(*s));
+                }
             }
         }
     }
@@ -198,7 +213,7 @@ impl Packages {
         let key = wanted.key(&runtime.id);
         let tag = format!("berth/built-{}:{key}", &inner.box_id.as_str()[..8]);
         let found = inner.docker.image(&tag).await?;
-        let found = found.filter(|i| i.labels.get(crate::docker::LABEL_BUILD) == Some(&key));
+        let found = found.filter(|i| i.labels.get(crate::docker::LABEL_BUILT) == Some(&key));
         let (report, image_id) = match (found, inner.report(&key)) {
             (Some(image), Some(report)) => {
                 words(&format!("{} {} is installed already", p.package, report.version));
@@ -309,16 +324,21 @@ impl Packages {
 impl Inner {
     /// Removes what an earlier supervisor's installations left, once.
     async fn sweep(&self) -> Result<(), EngineError> {
-        self.swept
-            .get_or_try_init(|| async {
-                let n = self.docker.sweep_benches(&self.box_id).await?;
-                if n > 0 {
-                    log::info!("{n} installations that were broken off are cleared away");
-                }
-                Ok(())
-            })
-            .await
-            .copied()
+        self.swept.get_or_try_init(|| self.sweep_others()).await.copied()
+    }
+
+    /// Removes the containers of installations that are none of this supervisor's.
+    async fn sweep_others(&self) -> Result<(), EngineError> {
+        let active = self.active().clone();
+        let n = self.docker.sweep_benches(&self.box_id, &active).await?;
+        if n > 0 {
+            log::info!("{n} installations that were broken off are cleared away");
+        }
+        Ok(())
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the images that are not to be kept. How many are left to be tried again.
@@ -345,7 +365,7 @@ impl Inner {
                 continue;
             }
             log::info!(image = name.as_str(); "no instance uses it any more: removed");
-            if let Some(key) = image.labels.get(crate::docker::LABEL_BUILD) {
+            if let Some(key) = image.labels.get(crate::docker::LABEL_BUILT) {
                 let _ = std::fs::remove_file(self.report_file(key));
             }
         }

@@ -34,7 +34,7 @@ use crate::{
     plan::{
         Observed,
         quota::holds_sizes,
-        spec::{ContainerSpec, LABEL_BOX},
+        spec::{ContainerSpec, LABEL_BOX, LABEL_INSTANCE},
     },
 };
 
@@ -162,7 +162,9 @@ impl Docker {
         });
         let (containers, networks, volumes) = tokio::try_join!(containers, networks, volumes)?;
         // Installations look after their own.
-        let installs = |labels: &HashMap<String, String>| labels.contains_key(LABEL_BUILD);
+        // A label of the image does not make a container of an instance one of those.
+        let installs =
+            |labels: &HashMap<String, String>| labels.contains_key(LABEL_BUILD) && !labels.contains_key(LABEL_INSTANCE);
         let named = networks
             .into_iter()
             .filter(|n| !n.labels.as_ref().is_some_and(installs))

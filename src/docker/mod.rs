@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use adapter::{Docker, probe};
-pub use workshop::{Bench, LABEL_BUILD, Said, SeenImage};
+pub use workshop::{Bench, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
 
 use crate::{
     model::BoxId,

@@ -2,7 +2,10 @@
 //! what came out. Everything made here carries the label [`LABEL_BUILD`], so that the reconciler leaves it alone and a
 //! supervisor that was killed finds it again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig, ResourcesUlimits},
@@ -22,10 +25,17 @@ use super::{
     tar,
     translate::map,
 };
-use crate::{model::BoxId, plan::spec::LABEL_BOX};
+use crate::{
+    model::BoxId,
+    plan::spec::{LABEL_BOX, LABEL_INSTANCE},
+};
 
-/// Label: an installation, or what came of one.
+/// Label of containers and networks: an installation.
 pub const LABEL_BUILD: &str = "berth.build";
+/// Labels of images: what was installed, and for which box. Containers inherit an image's labels, so these are others
+/// than those that say whose a container is.
+pub const LABEL_BUILT: &str = "berth.built";
+pub const LABEL_BUILT_BOX: &str = "berth.built.box";
 
 /// Putting an image together from files that are there takes no longer.
 const ASSEMBLE: Duration = Duration::from_secs(300);
@@ -261,7 +271,7 @@ impl Docker {
     /// # Errors
     /// [`EngineError`].
     pub async fn built_images(&self, box_id: &BoxId) -> Result<Vec<SeenImage>, EngineError> {
-        let filters = by_label(&[(LABEL_BOX, box_id.as_str()), (LABEL_BUILD, "")]);
+        let filters = by_label(&[(LABEL_BUILT_BOX, box_id.as_str()), (LABEL_BUILT, "")]);
         let options = ListImagesOptionsBuilder::new().filters(&filters).build();
         let call = |c: bollard::Docker| async move { c.list_images(Some(options)).await };
         let found = self.call("list images", QUICK, call).await?;
@@ -288,11 +298,11 @@ impl Docker {
         }
     }
 
-    /// Removes the containers and networks of this box's installations.
+    /// Removes the containers and networks of this box's installations, but for those of these names.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub async fn sweep_benches(&self, box_id: &BoxId) -> Result<usize, EngineError> {
+    pub async fn sweep_benches(&self, box_id: &BoxId, keep: &BTreeSet<String>) -> Result<usize, EngineError> {
         let filters = by_label(&[(LABEL_BOX, box_id.as_str()), (LABEL_BUILD, "")]);
         let listed = {
             let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -300,7 +310,15 @@ impl Docker {
             self.call("list containers", QUICK, call).await?
         };
         let mut n = 0;
-        for id in listed.into_iter().filter_map(|c| c.id) {
+        let instance = |labels: &std::collections::HashMap<String, String>| labels.contains_key(LABEL_INSTANCE);
+        let kept = |c: &bollard::models::ContainerSummary| {
+            let names = c.names.iter().flatten();
+            names.map(|n| n.trim_start_matches('/')).any(|n| keep.contains(n))
+        };
+        let ours = listed
+            .into_iter()
+            .filter(|c| !c.labels.as_ref().is_some_and(instance) && !kept(c));
+        for id in ours.filter_map(|c| c.id) {
             self.remove(&id).await?;
             n += 1;
         }
@@ -310,7 +328,7 @@ impl Docker {
             .call("list networks", QUICK, call)
             .await?
             .into_iter()
-            .filter_map(|n| n.name)
+            .filter_map(|n| n.name.filter(|n| !keep.contains(n)))
         {
             self.remove_network(&name).await?;
         }

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, collections::VecDeque, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{Inner, PrepareError, Wanted, Words, missing, site};
 use crate::{
-    docker::{Bench, Docker, Engine, EngineError, LABEL_BUILD, Said, tar::Archive},
+    docker::{Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive},
     plan::spec::LABEL_BOX,
 };
 
@@ -29,30 +30,46 @@ pub(super) struct Report {
     pub(super) lock: String,
 }
 
-/// A container with its network, which go with this value.
+/// A container with its network, both of one name, which go with this value: also when it is dropped while the engine
+/// is still making them.
 struct Guard {
-    docker: Docker,
-    container: Option<String>,
-    network: String,
+    inner: Arc<Inner>,
+    name: String,
+    making: Option<JoinHandle<()>>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let docker = self.docker.clone();
-        let (container, network) = (self.container.take(), std::mem::take(&mut self.network));
+        let (inner, name, making) = (self.inner.clone(), std::mem::take(&mut self.name), self.making.take());
         // What cannot be removed now is swept when the supervisor starts again.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Some(container) = container
-                    && let Err(e) = docker.remove(&container).await
-                {
+                if let Some(making) = making {
+                    let _ = making.await;
+                }
+                if let Err(e) = inner.docker.remove(&name).await {
                     log::warn!("an installing container is left until the next start: {e}");
                 }
-                if let Err(e) = docker.remove_network(&network).await {
+                if let Err(e) = inner.docker.remove_network(&name).await {
                     log::warn!("the network of an installation is left until the next start: {e}");
                 }
+                inner.active().remove(&name);
             });
         }
+    }
+}
+
+/// The container and its network. One of before that is still being removed gives way.
+async fn make(docker: &Docker, bench: &Bench) -> Result<(), PrepareError> {
+    docker.create_network(&bench.name, &bench.labels).await?;
+    match docker.bench(bench).await {
+        Ok(_) => Ok(()),
+        Err(EngineError::NotFound { .. }) => Err(missing(&bench.image)),
+        Err(EngineError::Conflict { .. }) => {
+            docker.remove(&bench.name).await?;
+            Ok(docker.bench(bench).await.map(drop)?)
+        }
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -99,7 +116,7 @@ pub(super) async fn install(
     })?;
     words(&format!("{} packages; making the image", report.tree.len()));
     let folder = if wanted.node { "/srv/build/mcp" } else { "/opt/mcp" };
-    let container = guard.container.clone().unwrap_or_default();
+    let container = guard.name.clone();
     let limit = inner.install.disk_bytes as u64;
     let dockerfile = dockerfile(inner, wanted, key, &report);
     inner
@@ -126,7 +143,7 @@ fn dockerfile(inner: &Inner, wanted: &Wanted, key: &str, report: &Report) -> Str
     let kind = if wanted.node { "npx" } else { "uvx" };
     let plain = |s: &str| s.replace(['"', '\\', '\n', '$'], "");
     let mut text = format!(
-        "FROM {}\nLABEL {LABEL_BOX}=\"{}\" {LABEL_BUILD}=\"{key}\" berth.package=\"{kind}:{}@{}\"\nCOPY mcp /opt/mcp\n",
+        "FROM {}\nLABEL {LABEL_BUILT_BOX}=\"{}\" {LABEL_BUILT}=\"{key}\" berth.package=\"{kind}:{}@{}\"\nCOPY mcp /opt/mcp\n",
         wanted.runtime,
         inner.box_id,
         plain(&wanted.package),
@@ -193,14 +210,9 @@ async fn run(
         (LABEL_BOX.to_owned(), inner.box_id.to_string()),
         (LABEL_BUILD.to_owned(), key.to_owned()),
     ]);
-    let name = format!("berth-{}-build-{}", &inner.box_id.as_str()[..8], &key[..12]);
+    // Never the same twice: what goes away by its name is not what somebody else has just begun.
+    let name = format!("berth-{}-build-{}", &inner.box_id.as_str()[..8], &random_key()?[..12]);
     let docker = &inner.docker;
-    let mut guard = Guard {
-        docker: docker.clone(),
-        container: None,
-        network: name.clone(),
-    };
-    docker.create_network(&name, &labels).await?;
     let info = docker.info().await?;
     let bench = Bench {
         name: name.clone(),
@@ -212,22 +224,30 @@ async fn run(
             .map(str::to_owned)
             .collect(),
         env: Vec::new(),
-        network: name,
+        network: name.clone(),
         cgroup_parent: crate::plan::spec::cgroup_parent(&inner.box_id, "_installing", info.systemd_cgroups),
         memory: i64::try_from(inner.install.memory_bytes).unwrap_or(i64::MAX),
         cpus: info.cpus.clamp(1, 2),
         file_size: i64::try_from(inner.install.disk_bytes).unwrap_or(i64::MAX),
     };
-    let container = match docker.bench(&bench).await {
-        Err(EngineError::NotFound { .. }) => return Err(missing(&wanted.builder)),
-        // One of before that is still being removed.
-        Err(EngineError::Conflict { .. }) => {
-            docker.remove(&bench.name).await?;
-            docker.bench(&bench).await?
-        }
-        other => other?,
+    // A task of its own: what the engine has begun to make is made, and then known by its name.
+    inner.active().insert(name.clone());
+    let (tell, made) = oneshot::channel();
+    let own = docker.clone();
+    let making = tokio::spawn(async move {
+        let _ = tell.send(make(&own, &bench).await);
+    });
+    let guard = Guard {
+        inner: inner.clone(),
+        name: name.clone(),
+        making: Some(making),
     };
-    guard.container = Some(container.clone());
+    made.await.unwrap_or_else(|_| {
+        Err(PrepareError::Final(
+            "the installation ended in a fault of berth's own".to_owned(),
+        ))
+    })?;
+    let container = name;
     docker.put(&container, files(wanted, arguments[1], lock, &site)).await?;
     let out = watched(inner, wanted, &container, &site, words).await?;
     Ok((guard, out))

@@ -374,7 +374,7 @@ impl Appliance {
 
     /// Images that were made for this box's instances.
     pub fn built_images(&self) -> Vec<String> {
-        let filter = format!("label=berth.box={}", self.box_id);
+        let filter = format!("label=berth.built.box={}", self.box_id);
         self.docker_lines(&["images", "-q", "--no-trunc", "--filter", &filter])
     }
 
@@ -402,7 +402,8 @@ impl Drop for Appliance {
             (vec!["images", "-q"], vec!["rmi", "-f"]),
         ] {
             let mut args = list;
-            args.extend(["--filter", &filter]);
+            let made = format!("label=berth.built.box={}", self.box_id);
+            args.extend(["--filter", if args[0] == "images" { &made } else { &filter }]);
             let out = self.docker(&args);
             let ids = String::from_utf8_lossy(&out.stdout).into_owned();
             let ids: Vec<&str> = ids.split_whitespace().collect();
