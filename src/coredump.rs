@@ -3,7 +3,7 @@
 
 use nix::sys::{
     prctl::set_dumpable,
-    resource::{Resource, setrlimit},
+    resource::{Resource, getrlimit, setrlimit},
 };
 
 /// A dump of one byte: too short for a file (one page at least), and the kernel's own word for "none" where dumps are
@@ -16,7 +16,11 @@ const NONE: u64 = 1;
 /// # Errors
 /// As the kernel refused it.
 pub fn forbid() -> std::io::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, NONE, NONE)?;
     set_dumpable(false)?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+    // A limit that is lower already cannot be raised without a right to it, and need not be.
+    if soft > NONE || hard > NONE {
+        setrlimit(Resource::RLIMIT_CORE, hard.min(NONE), hard.min(NONE))?;
+    }
     Ok(())
 }

@@ -17,12 +17,9 @@ use crate::{
 };
 
 const KEY_LEN: usize = 32;
-/// The credentials that systemd may pass the key as (systemd.exec(5), `LoadCredentialEncrypted=`), and what is said of
-/// each. `systemd/box-key` makes the first.
-const PASSED: [(&str, &str); 2] = [
-    ("berth.box-key.tpm2", "systemd credential, sealed to this machine's TPM"),
-    ("berth.box-key", "systemd credential"),
-];
+/// The credential that systemd passes the key as (systemd.exec(5), `LoadCredentialEncrypted=`), and where it lies sealed.
+const PASSED: &str = "berth-box-key";
+const SEALED: &str = "/var/lib/berth-key/box.cred";
 const FILE: &str = "key file keys/box.key in the state folder, readable by root only";
 
 /// What went wrong with the key or a value. Never holds either.
@@ -71,28 +68,27 @@ impl BoxKey {
     /// # Errors
     /// As [`BoxKey::load_or_create`]; and [`SecretError::TwoKeys`] when both are there and differ.
     pub fn find(dir: &Path, credentials: Option<&Path>) -> Result<Self, SecretError> {
-        let passed = |(name, kept): &(&str, &'static str)| Some((credentials?.join(name), *kept));
-        for (path, kept) in PASSED.iter().filter_map(passed) {
-            let mut bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(source) => {
-                    let what = "read";
-                    return Err(SecretError::Key { what, path, source });
-                }
-            };
-            let file = dir.join("box.key");
-            if let Ok(mut other) = fs::read(&file) {
-                let same = other == bytes;
-                wipe(&mut other);
-                if !same {
-                    wipe(&mut bytes);
-                    return Err(SecretError::TwoKeys { file, credential: path });
-                }
+        let Some(path) = credentials.map(|c| c.join(PASSED)) else {
+            return Self::load_or_create(dir);
+        };
+        let mut bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Self::load_or_create(dir),
+            Err(source) => {
+                let what = "read";
+                return Err(SecretError::Key { what, path, source });
             }
-            return Self::from_bytes(bytes, &path, kept);
+        };
+        let file = dir.join("box.key");
+        if let Ok(mut other) = fs::read(&file) {
+            let same = other == bytes;
+            wipe(&mut other);
+            if !same {
+                wipe(&mut bytes);
+                return Err(SecretError::TwoKeys { file, credential: path });
+            }
         }
-        Self::load_or_create(dir)
+        Self::from_bytes(bytes, &path, sealed_with(Path::new(SEALED)))
     }
 
     /// What the key is kept with, in words.
@@ -188,6 +184,34 @@ impl BoxKey {
     }
 }
 
+/// What systemd sealed a credential with: the id that it begins with says so (systemd's creds-util.h).
+fn sealed_with(file: &Path) -> &'static str {
+    use base64::Engine;
+    const TPM: [u128; 6] = [
+        0x0c7c_c07b_1176_4591_9c4b_0bea_08bc_20fe,
+        0xfaf7_eb93_41e3_412c_a1a4_36f9_5a29_362f,
+        0x93a8_9409_4874_4490_90ca_f2fc_93ca_b553,
+        0xef4a_c136_79a9_480e_a7db_6889_7f9f_165d,
+        0xaf49_50a8_4913_4eb1_a738_4630_4ff3_0c05,
+        0xadbc_4ca3_efb6_4201_ba88_1b6f_2e40_95ea,
+    ];
+    const HOST: [u128; 2] = [
+        0x5a1c_6a86_df9d_4096_b1d5_a65e_0862_f19a,
+        0x55b9_ed1d_3859_4d43_a831_9d2e_bb33_2ac6,
+    ];
+    let head = fs::read(file).unwrap_or_default();
+    let head = head.get(..24).unwrap_or_default();
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(head)
+        .unwrap_or_default();
+    let id = decoded.first_chunk::<16>().map(|id| u128::from_be_bytes(*id));
+    match id {
+        Some(id) if TPM.contains(&id) => "systemd credential, sealed to this machine's TPM",
+        Some(id) if HOST.contains(&id) => "systemd credential, sealed with this host's own key (it has no TPM)",
+        _ => "systemd credential",
+    }
+}
+
 fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     std::hint::black_box(&bytes);
@@ -233,16 +257,35 @@ mod tests {
         let (keys, passed) = (dir.path().join("keys"), dir.path().join("passed"));
         fs::create_dir(&passed).unwrap();
         assert_eq!(BoxKey::find(&keys, Some(&passed)).unwrap().kept(), FILE);
-        fs::write(passed.join("berth.box-key.tpm2"), [7; 32]).unwrap();
+        fs::write(passed.join("berth-box-key"), [7; 32]).unwrap();
         let error = BoxKey::find(&keys, Some(&passed)).unwrap_err();
         assert!(matches!(error, SecretError::TwoKeys { .. }), "{error}");
         fs::remove_dir_all(&keys).unwrap();
         let key = BoxKey::find(&keys, Some(&passed)).unwrap();
-        assert!(key.kept().contains("TPM"));
+        assert!(key.kept().contains("systemd credential"));
         assert!(!keys.exists(), "no file holds the key");
         let sealed = key.seal(&id('a'), "K", &Secret::new("v")).unwrap();
         let plain = BoxKey::load_or_create(&keys).unwrap();
         assert!(plain.open(&id('a'), "K", &sealed).is_err(), "another key opens nothing");
+    }
+
+    /// The first bytes of credentials as `systemd-creds encrypt --with-key=host` (252) and systemd.exec(5) show them.
+    #[test]
+    fn what_sealed_a_credential_is_told_from_its_head() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("box.cred");
+        for (head, said) in [
+            ("Whxqht+dQJax1aZeCGLxmiAAAAABAAAADAAAABAAAAC1", "no TPM"),
+            (
+                "k6iUCUh0RJCQyvL8k8q1UyAAAAABAAAADAAAABAAAAC1",
+                "sealed to this machine's TPM",
+            ),
+            ("short", "systemd credential"),
+        ] {
+            fs::write(&file, head).unwrap();
+            assert!(sealed_with(&file).contains(said), "{head}");
+        }
+        assert_eq!(sealed_with(&dir.path().join("absent")), "systemd credential");
     }
 
     #[test]

@@ -263,18 +263,18 @@ fn the_key_comes_from_systemd_where_it_passes_one() {
     let plain = Appliance::start();
     assert!(plain.cli(&["status"]).contains("key file"));
     let passed = tempfile::tempdir().unwrap();
-    std::fs::write(passed.path().join("berth.box-key.tpm2"), [9; 32]).unwrap();
+    std::fs::write(passed.path().join("berth-box-key"), [9; 32]).unwrap();
     let mut a = Appliance::with(Options {
         env: vec![("CREDENTIALS_DIRECTORY", passed.path().display().to_string())],
         ..Options::default()
     });
     let sealing = a.json(&["status"])["sealing"].clone();
-    assert!(sealing.as_str().unwrap().contains("TPM"), "{sealing}");
+    assert!(sealing.as_str().unwrap().contains("systemd credential"), "{sealing}");
     assert!(!a.dir().join("state/keys/box.key").exists());
     let i = a.run_with("fixture-secret", &format!("API_KEY={KEY}\n"));
     // With another key nothing opens, and that is said.
     a.terminate();
-    std::fs::write(passed.path().join("berth.box-key.tpm2"), [8; 32]).unwrap();
+    std::fs::write(passed.path().join("berth-box-key"), [8; 32]).unwrap();
     a.launch();
     a.cli_fails(1, &["recreate", &i.id]);
     let reason = a.show(&i.id)["reason"].clone();
