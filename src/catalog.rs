@@ -3,6 +3,7 @@
 
 mod check;
 mod credential;
+mod extras;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

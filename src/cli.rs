@@ -12,6 +12,7 @@ mod console;
 mod context;
 mod credential;
 mod doctor;
+mod environment;
 mod hardening;
 mod key;
 mod login;

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     args::{Bring, Client},
-    connect, print, prompt,
-    verbs::{Verbs, environment},
+    connect, environment, print, prompt,
+    verbs::Verbs,
 };
 use crate::{
     admin::TypeView,
@@ -312,7 +312,7 @@ fn as_json(p: &Planned, import: &Import) -> Value {
 /// Everything that the plan still needs: from --env and --env-file, this shell, and the person.
 fn answers(plan: &[Planned], import: &Import, bring: &Bring) -> Result<Answers> {
     let mut answers = Answers::default();
-    let given = environment(&bring.env, bring.env_file.as_deref())?;
+    let given = environment::read(&bring.env, bring.env_file.as_deref())?;
     let texts: Vec<&Text> = plan
         .iter()
         .filter_map(|p| p.deploy.as_ref())
@@ -376,7 +376,7 @@ fn request(p: &Planned, d: &Deploy, answers: &Answers, workspace: Option<&Worksp
     request.name = Some(InstanceName::parse(&p.name)?);
     request.workspace = workspace.cloned();
     for file in &p.env_files {
-        request.env.extend(environment(&[], Some(Path::new(file)))?);
+        request.env.extend(environment::read(&[], Some(Path::new(file)))?);
     }
     for (key, value) in &d.env {
         let value = value.fill(answers).with_context(|| key.clone())?;

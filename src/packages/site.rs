@@ -136,7 +136,7 @@ fn npm(install: &Install, machine: &impl Machine, site: &mut Site) {
     if let Some(registry) = registry.or_else(|| given.iter().find_map(|n| machine.var(n))) {
         site.npmrc += &format!("registry={registry}\n");
     }
-    let secrets = site.npmrc.lines().filter_map(|l| password(l)).collect::<Vec<_>>();
+    let secrets = site.npmrc.lines().filter_map(password).collect::<Vec<_>>();
     site.secrets.extend(secrets);
     // Neither the lock nor the image says where a package was fetched from.
     site.npmrc +=

@@ -20,7 +20,7 @@ use crate::{
 /// A trial goes after so many seconds, whether who asked for it is still there or not.
 pub const TRIAL_SECONDS: i64 = 900;
 
-fn package<'a>(record: &'a InstanceRecord) -> Result<&'a Generic, Refusal> {
+fn package(record: &InstanceRecord) -> Result<&Generic, Refusal> {
     let refuse = |text: String| Err(Refusal::Invalid(text));
     let name = record.type_name();
     match record.generic.as_deref() {

@@ -111,7 +111,7 @@ pub struct Snapshot {
 }
 
 enum Request {
-    Submit(Action, oneshot::Sender<Result<Outcome, Refusal>>),
+    Submit(Box<Action>, oneshot::Sender<Result<Outcome, Refusal>>),
     Tokens(oneshot::Sender<Vec<TokenView>>),
     Catalog(Arc<Catalog>),
     Credentials(InstanceId, oneshot::Sender<Result<Vec<CredentialView>, Refusal>>),
@@ -165,7 +165,7 @@ impl Handle {
     /// A typed [`Refusal`]; nothing has changed then.
     pub async fn submit(&self, action: Action) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Submit(action, reply);
+        let request = Request::Submit(Box::new(action), reply);
         self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;
         answer.await.map_err(|_| Refusal::Stopping)?
     }

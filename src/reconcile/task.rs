@@ -229,7 +229,7 @@ impl Task {
             tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(Request::Submit(action, reply)) => {
-                        let answer = self.accept(action).await;
+                        let answer = self.accept(*action).await;
                         // Whoever has the answer finds it in the snapshot as well.
                         self.publish();
                         let _ = reply.send(answer);

@@ -212,7 +212,9 @@ impl Shared {
         };
         let known = (self.status.borrow().spec.clone(), self.status.borrow().revision);
         match known {
-            (Some(spec), revision) if spec == order.spec && revision == order.revision => return plain(StatusCode::NO_CONTENT, "text/plain", ""),
+            (Some(spec), revision) if spec == order.spec && revision == order.revision => {
+                return plain(StatusCode::NO_CONTENT, "text/plain", "");
+            }
             (Some(spec), _) if spec != order.spec => {
                 return plain(StatusCode::CONFLICT, "text/plain", "another spec is relayed already");
             }
