@@ -3,9 +3,9 @@
 
 use super::probe;
 use crate::harness::{
-    claimed::claimed,
+    claimed::{Claimed, claimed, container},
     machine::{Machine, Setup},
-    mcp::Instance,
+    mcp::{Address, Instance},
     patience, say,
 };
 
@@ -21,6 +21,23 @@ fn group(i: &Instance, file: &str) -> String {
 fn number(m: &mut Machine, script: &str) -> u64 {
     let text = m.sh(script);
     text.trim().parse().unwrap_or_else(|e| panic!("{script}: {e}: {text}"))
+}
+
+/// The neighbour answers, in the container that it had all along, and the box itself never ran out of memory.
+fn answers(m: &mut Machine, c: &Claimed, address: &Address, before: &str, when: &str) {
+    address.session(&c.facts.everything).echo(when, patience(60));
+    assert_eq!(
+        container(m, &c.facts.everything),
+        before,
+        "{when}: the neighbour was started again"
+    );
+    let global =
+        m.try_sh("journalctl --boot --dmesg --no-pager --output=cat | grep -E 'constraint=CONSTRAINT_NONE|global_oom'");
+    assert!(
+        global.status != 0,
+        "{when}: the whole box ran out of memory: {}",
+        global.text
+    );
 }
 
 #[test]
@@ -39,7 +56,7 @@ fn bombs_stay_inside_their_quota() {
         ],
     );
     let bomb = probe::run(&mut m, "probe-bomb", "bomb");
-    let neighbour = address.session(&c.facts.everything);
+    let neighbour = container(&mut m, &c.facts.everything);
     let inside = probe::container(&bomb);
     say("bombs: the instance and its neighbour answer");
 
@@ -52,7 +69,7 @@ fn bombs_stay_inside_their_quota() {
     ));
     let full = format!("[ $(cat {current}) -ge $(($(cat {max}) - 8)) ]");
     m.until("the fork bomb at its limit", &full, patience(120));
-    neighbour.echo("beside a fork bomb", patience(60));
+    answers(&mut m, &c, &address, &neighbour, "beside a fork bomb");
     assert!(number(&mut m, &format!("cat {current}")) <= limit);
     m.berth(&format!("recreate {}", bomb.id));
     say(format!("bombs: processes stay at {limit}"));
@@ -70,7 +87,7 @@ fn bombs_stay_inside_their_quota() {
         &format!("[ $({killed}) -ge 1 ] || grep -q 'oom_kill [1-9]' {events}"),
         patience(120),
     );
-    neighbour.echo("beside a memory bomb", patience(60));
+    answers(&mut m, &c, &address, &neighbour, "beside a memory bomb");
     assert_eq!(m.sh(host), before, "the supervisor or the engine was killed");
     m.until(
         "the instance is there again",
@@ -93,7 +110,7 @@ fn bombs_stay_inside_their_quota() {
         before - left
     );
     assert!(said.contains("Read-only file system"), "{said}");
-    neighbour.echo("beside a disk bomb", patience(60));
+    answers(&mut m, &c, &address, &neighbour, "beside a disk bomb");
     say(format!("bombs: of {before} MB on the disk {left} MB are left"));
 
     // Log: of the container, of the journal.
@@ -102,7 +119,7 @@ fn bombs_stay_inside_their_quota() {
     let flood: serde_json::Value = serde_json::from_str(&started.text).unwrap();
     let id = flood["id"].as_str().unwrap().to_owned();
     m.sh("sleep 20");
-    neighbour.echo("beside a log bomb", patience(60));
+    answers(&mut m, &c, &address, &neighbour, "beside a log bomb");
     let size = "du -cm /var/lib/docker/*/containers/*/*-json.log* | tail -n 1 | cut -f1";
     let logs = number(&mut m, size);
     assert!(logs <= 4 * 12, "the containers' logs have {logs} MB");
