@@ -9,6 +9,7 @@ mod connect;
 mod context;
 mod credential;
 mod doctor;
+mod environment;
 mod key;
 mod login;
 mod print;
