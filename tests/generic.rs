@@ -428,7 +428,7 @@ fn a_remote_server_is_reached_with_berths_secret_and_never_with_the_clients() {
     assert_eq!(near.containers(), Vec::<String>::new(), "there is no container");
     assert_eq!(near.show(&at.id)["health"], "healthy");
     assert!(!near.log().contains(&server.token), "the secret is in no log");
-    let header = format!("Authorization=-");
+    let header = "Authorization=-".to_owned();
     let bearer = format!("Bearer {}", server.token);
     let (ok, out, err) = with_input(
         &near,

@@ -505,6 +505,7 @@ pub fn millis(d: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::{Sandbox, Seccomp};
 
     const GOOD: &str = r#"
 name = "demo"
