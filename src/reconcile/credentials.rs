@@ -3,7 +3,7 @@
 
 use super::task::Task;
 use crate::{
-    model::{CredentialKind, CredentialView, Desired, InstanceId, Outcome, Refusal, Secret},
+    model::{CredentialKind, CredentialView, Desired, InstanceId, Outcome, REMOTE_SECRET, Refusal, Secret},
     record::InstanceRecord,
     store::Change,
 };
@@ -52,7 +52,10 @@ impl Task {
                 ..plain(record, &c.key)
             })
             .collect();
-        let others = record.env.keys().filter(|k| !asked.iter().any(|c| c.key == **k));
+        let others = record
+            .env
+            .keys()
+            .filter(|k| *k != REMOTE_SECRET && !asked.iter().any(|c| c.key == **k));
         views.extend(others.map(|k| plain(record, k)));
         Ok(views)
     }
