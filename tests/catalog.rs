@@ -121,7 +121,7 @@ fn set(a: &Appliance, i: &Instance, key: &str, value: &str) {
 #[test]
 fn every_type_is_tested_here() {
     // Desktops and generic types have files of their own.
-    let tests = ["catalog", "desktop", "terminal", "generic"]
+    let tests = ["catalog", "desktop", "screen", "terminal", "generic", "lifecycle"]
         .map(|file| std::fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap())
         .concat();
     for entry in std::fs::read_dir(root().join("instance-types")).unwrap() {
