@@ -65,12 +65,9 @@ impl Verbs {
         }
         let brought = self.run_all(&plan, &import, &bring).await?;
         self.tell(&plan, &import, &brought, &bring).await?;
-        let written = if bring.write {
-            self.write_back(&file, &text, &brought, &bring).await
-        } else {
-            Ok(())
-        };
-        written?;
+        if bring.write {
+            self.write_back(&file, &text, &brought, &bring).await?;
+        }
         let failed = brought.iter().any(|b| b.result.is_err()) || plan.iter().any(|p| p.deploy.is_none());
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
     args::{ProcessesArg, Wait, What},
-    print,
+    print, prompt,
     verbs::{Verbs, segment},
 };
 use crate::model::{
@@ -89,17 +89,7 @@ fn secret(what: &str) -> Result<Secret> {
     let stdin = std::io::stdin();
     let mut text = String::new();
     if stdin.is_terminal() {
-        use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
-        eprint!("{what}: ");
-        std::io::stderr().flush()?;
-        let before = tcgetattr(&stdin)?;
-        let mut unseen = before.clone();
-        unseen.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(&stdin, SetArg::TCSAFLUSH, &unseen)?;
-        let read = stdin.read_line(&mut text);
-        tcsetattr(&stdin, SetArg::TCSAFLUSH, &before)?;
-        eprintln!();
-        read?;
+        text = prompt::unseen(&format!("{what}:"))?;
     } else {
         stdin
             .take(MAX_SECRET)
