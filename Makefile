@@ -47,7 +47,7 @@ qemu-tests: image ## boot the host image in virtual machines and test it
 run: build images ## start a working instance and call it through its HTTPS address; Ctrl-C stops
 	@systemd/run-local $(STATE)
 
-test: build images ## everything, tested for real
+test: deps ## everything, tested for real, the host image in virtual machines too
 	@tests/run
 
 bench: build images ## measure against nginx and supergateway; prints tables of ratios

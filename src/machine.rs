@@ -4,6 +4,7 @@
 
 mod apply;
 pub mod disk;
+pub mod engine;
 mod gpt;
 pub mod install;
 mod obey;

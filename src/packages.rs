@@ -387,8 +387,11 @@ impl Inner {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Keeps it once the image is on the disk: the engine does not flush what it makes, and after a power cut an image
+    /// could be known whose files are empty. The engine's data lie on the same file system on a box. Blocks.
     fn keep_report(&self, key: &str, report: &Report) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.dir)?;
+        nix::unistd::syncfs(std::fs::File::open(&self.dir)?)?;
         let fresh = self.dir.join(format!("{key}.new"));
         let file = std::fs::File::create(&fresh)?;
         serde_json::to_writer(&file, report)?;

@@ -361,7 +361,7 @@ fn a_viewer_that_takes_nothing_costs_nobody_anything() {
     // The page changes all the time, and one viewer's machine stands still.
     assistant.call("browser_evaluate", json!({ "function": "() => { setInterval(() => { document.body.style.backgroundImage = `linear-gradient(${Math.random() * 360}deg, red, blue)`; }, 30); }" }));
     let before = supervisor_memory(&a);
-    slow.pause(true);
+    slow.pause(&a, true);
     let end = std::time::Instant::now() + Duration::from_secs(10);
     let mut calls = 0;
     while std::time::Instant::now() < end {
@@ -373,7 +373,7 @@ fn a_viewer_that_takes_nothing_costs_nobody_anything() {
     assert!(calls > 5, "{calls} calls");
     let grown = supervisor_memory(&a).saturating_sub(before);
     assert!(grown < 32 * 1024, "the supervisor grew by {grown} KiB");
-    slow.pause(false);
+    slow.pause(&a, false);
     assistant.call("browser_navigate", json!({ "url": SITE }));
     // Frames were lost, the connection was not.
     slow.wait_colour("eve", SPOT, BLUE);

@@ -3,7 +3,6 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-mod bios;
 mod first_boot;
 mod network;
 mod reboot;

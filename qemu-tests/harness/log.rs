@@ -1,6 +1,9 @@
 //! The serial log, read as it grows, and the words in it that fail a test.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+};
 
 /// What must not stand in any log of a box, whatever a test does to it.
 const FATAL: [&str; 12] = [
@@ -21,18 +24,31 @@ const FATAL: [&str; 12] = [
 /// The kernel's out-of-memory killer.
 const OOM: [&str; 2] = ["Out of memory", "oom-kill"];
 
+/// All boots of a machine go to one file; what is asked of it is asked of the running boot.
 pub struct Serial {
     path: PathBuf,
+    /// Where the running boot begins.
+    from: Cell<usize>,
 }
 
 impl Serial {
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self {
+            path: path.to_owned(),
+            from: Cell::new(0),
+        }
+    }
+
+    /// The machine is about to be started.
+    pub fn boots(&self) {
+        self.from
+            .set(std::fs::metadata(&self.path).map_or(0, |m| m.len() as usize));
     }
 
     pub fn text(&self) -> String {
         let bytes = std::fs::read(&self.path).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).replace('\r', "")
+        let boot = bytes.get(self.from.get()..).unwrap_or_default();
+        String::from_utf8_lossy(boot).replace('\r', "")
     }
 
     pub fn has(&self, words: &str) -> bool {

@@ -3,8 +3,9 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::TcpListener,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::Child,
     sync::atomic::{AtomicU32, Ordering},
@@ -26,6 +27,9 @@ use super::{
 
 /// The network card's address.
 const MAC: &str = "52:54:00:be:01:01";
+
+/// What the firmware calls the machine.
+const UUID: &str = "7c0c4e1e-6d7a-4f4a-9a3e-0d6f1c1f2b3a";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
@@ -53,6 +57,8 @@ pub struct Setup {
     pub firmware: Firmware,
     pub disk: Disk,
     pub disk_size: &'static str,
+    /// The machine's UUID in its firmware, from which the machine id follows.
+    pub uuid: &'static str,
     /// UEFI's variables to begin with, when not empty ones.
     pub vars: Option<PathBuf>,
     pub network: bool,
@@ -77,6 +83,7 @@ impl Setup {
             firmware: Firmware::Uefi,
             disk: Disk::Image,
             disk_size: "16G",
+            uuid: UUID,
             vars: None,
             network: true,
             guest_address: None,
@@ -102,6 +109,8 @@ struct Running {
     child: Child,
     qmp: Qmp,
     lever: Lever,
+    /// The serial port's other end.
+    console: UnixStream,
     began: Instant,
     _turn: Flock<fs::File>,
 }
@@ -187,7 +196,8 @@ impl Machine {
         let path = |name: &str| self.dir.join(name).display().to_string();
         let s = &self.setup;
         let accelerator = qemu::accelerator();
-        let processor = if accelerator == "kvm" { "host" } else { "max" };
+        // Five levels of page tables would make every look-up of the emulated processor's longer.
+        let processor = if accelerator == "kvm" { "host" } else { "max,la57=off" };
         let disk = match &s.disk {
             Disk::Image | Disk::Above(_) => {
                 format!("file={},format=qcow2,cache=unsafe,discard=unmap", path("disk.qcow2"))
@@ -201,7 +211,7 @@ impl Machine {
         add("cpu", processor.into());
         add("smp", "2".into());
         add("m", "2048".into());
-        add("uuid", "7c0c4e1e-6d7a-4f4a-9a3e-0d6f1c1f2b3a".into());
+        add("uuid", s.uuid.into());
         add("rtc", format!("base={}", s.clock.unwrap_or("utc")));
         add("drive", format!("if=none,id=disk,{disk}"));
         add("device", "virtio-blk-pci,drive=disk,bootindex=0".into());
@@ -213,7 +223,10 @@ impl Machine {
         add("device", format!("virtserialport,chardev=lever,name={}", lever::PORT));
         add(
             "chardev",
-            format!("file,id=console,path={},append=on", path("serial.log")),
+            format!(
+                "socket,id=console,path=console.sock,server=on,wait=off,logfile={},logappend=on",
+                path("serial.log")
+            ),
         );
         add("serial", "chardev:console".into());
         add("qmp", "unix:qmp.sock,server=on,wait=off".into());
@@ -277,7 +290,8 @@ impl Machine {
         for (name, value) in self.credentials() {
             fs::write(self.dir.join(format!("cred.{name}")), value).unwrap();
         }
-        for socket in ["qmp.sock", "lever.sock"] {
+        self.serial.boots();
+        for socket in ["qmp.sock", "lever.sock", "console.sock"] {
             let _ = fs::remove_file(self.dir.join(socket));
         }
         let said = fs::File::options()
@@ -303,9 +317,13 @@ impl Machine {
             Some((
                 Qmp::connect(&near("qmp.sock")).ok()?,
                 Lever::connect(&near("lever.sock")).ok()?,
+                UnixStream::connect(near("console.sock")).ok()?,
             ))
         });
-        let (mut qmp, lever) = connected.unwrap_or_else(|| panic!("QEMU does not answer: {}", self.said()));
+        let (mut qmp, lever, console) = connected.unwrap_or_else(|| panic!("QEMU does not answer: {}", self.said()));
+        // What the box says there is in the log; unread, it would stop the box. It ends with QEMU.
+        let mut said = console.try_clone().unwrap();
+        std::thread::spawn(move || while said.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
         if state.is_some() {
             let loaded = wait(patience(120), || {
                 let status = qmp.call("query-status", json!({}))["status"].take();
@@ -318,6 +336,7 @@ impl Machine {
             child,
             qmp,
             lever,
+            console,
             began,
             _turn: turn,
         });
@@ -370,6 +389,14 @@ impl Machine {
         self.age()
     }
 
+    /// Types a line at the serial console.
+    pub fn type_line(&mut self, words: &str) {
+        self.running()
+            .console
+            .write_all(format!("{words}\r").as_bytes())
+            .unwrap();
+    }
+
     /// Runs a script in the box as root; its status and words.
     pub fn try_sh_within(&mut self, script: &str, limit: Duration) -> Done {
         let nonce = self.running().lever.send(script, limit);
@@ -416,7 +443,8 @@ impl Machine {
                 "waited {deadline:?} for: {what}\n{script}\n--- said\n{}",
                 done.text
             );
-            std::thread::sleep(Duration::from_millis(500));
+            // Every look costs an emulated box time.
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 
@@ -427,15 +455,19 @@ impl Machine {
         serde_json::from_str(&done.text).unwrap_or_else(|e| panic!("berth {args} printed no JSON ({e}): {}", done.text))
     }
 
-    /// Starts a script that never ends, and gives what it said in this time. The machine is to be cut then: its lever is
+    /// Starts a script that never ends, and gives what it said until then. The machine is to be cut then: its lever is
     /// taken.
-    pub fn listen(&mut self, script: &str, time: Duration) -> String {
+    pub fn listen(&mut self, script: &str, mut until: impl FnMut() -> bool) -> String {
         let nonce = self.running().lever.send(script, patience(3600));
         let mut text = Vec::new();
-        let ended = self.running().lever.collect(&nonce, &mut text, time);
-        let text = String::from_utf8_lossy(&text).replace('\r', "");
-        assert!(ended.is_none(), "it ended: {text}");
-        text
+        while !until() {
+            let ended = self
+                .running()
+                .lever
+                .collect(&nonce, &mut text, Duration::from_millis(200));
+            assert!(ended.is_none(), "it ended: {}", String::from_utf8_lossy(&text));
+        }
+        String::from_utf8_lossy(&text).replace('\r', "")
     }
 
     /// Waits until the box is up: the lever answers, then the supervisor. The seconds since power-on.
@@ -449,7 +481,8 @@ impl Machine {
                 self.serial.tail(50)
             );
         }
-        self.until("the supervisor answers", "berth status --json", patience(300));
+        let answers = "[ -S /run/berth/admin.sock ] && berth status --json";
+        self.until("the supervisor answers", answers, patience(300));
         self.age()
     }
 
@@ -486,6 +519,8 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(100));
         }
         self.running = None;
+        let bad = log::fatal_line(&self.serial.text(), &self.setup.expected);
+        assert!(bad.is_none(), "{}: {bad:?}\n{}", self.setup.name, self.serial.tail(50));
     }
 
     /// The plug pulled: SIGKILL.

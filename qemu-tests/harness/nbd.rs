@@ -1,6 +1,7 @@
 //! A disk that forgets: an NBD server (the protocol's fixed newstyle handshake, simple replies) above a raw file that it
 //! never changes. What the guest writes is volatile until the guest flushes or asks for FUA, as in a drive's cache; at a
 //! power cut each volatile sector is kept or lost by the roll of a die, since a drive writes its cache out in no order.
+//! The cut comes when something is volatile: in place of a flush.
 
 use std::{
     collections::HashMap,
@@ -14,6 +15,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Instant,
 };
 
 use super::Dice;
@@ -32,6 +34,9 @@ struct Layers {
     /// Written only.
     volatile: HashMap<u64, Sector>,
     flushes: u64,
+    /// From then on the next flush that has something to flush is never done.
+    falls_at: Option<Instant>,
+    fell: bool,
 }
 
 impl Layers {
@@ -62,6 +67,12 @@ impl Layers {
                 self.volatile.insert(at, sector);
             }
         }
+    }
+
+    /// Whether the power goes now: before a flush of what was written, from the moment on that the test chose.
+    fn falls(&mut self) -> bool {
+        self.fell |= !self.volatile.is_empty() && self.falls_at.is_some_and(|at| Instant::now() >= at);
+        self.fell
     }
 
     fn flush(&mut self) {
@@ -98,12 +109,25 @@ impl Drive {
                 durable,
                 volatile,
                 flushes: 0,
+                falls_at: None,
+                fell: false,
             })),
         }
     }
 
     fn layers(&self) -> MutexGuard<'_, Layers> {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the power go at the first flush after this moment that has anything to flush: the guest gets no answer to it,
+    /// nor to anything after it. Between the two, a guest that flushes often has nothing to lose.
+    pub fn falls_at(&self, at: Instant) {
+        self.layers().falls_at = Some(at);
+    }
+
+    /// Whether the power went.
+    pub fn fell(&self) -> bool {
+        self.layers().fell
     }
 
     /// Serves one machine's life on `disk.sock` in this folder.
@@ -122,6 +146,7 @@ impl Drive {
     /// Power is lost: of what was not flushed, each sector stays by chance.
     pub fn cut(&self, dice: &mut Dice) -> Cut {
         let mut l = self.layers();
+        (l.falls_at, l.fell) = (None, false);
         let mut pending: Vec<(u64, Sector)> = l.volatile.drain().collect();
         // In a fixed order, so that a seed says which.
         pending.sort_by_key(|(at, _)| *at);
@@ -155,6 +180,11 @@ impl Drive {
                 return Err(std::io::Error::other("not an NBD request"));
             }
             let through = flags & 1 != 0;
+            if command == 3 && self.layers().falls() {
+                // Nothing is answered any more, until QEMU is killed.
+                std::io::copy(&mut s, &mut std::io::sink())?;
+                return Ok(());
+            }
             data.resize(length as usize, 0);
             let mut answer = Vec::with_capacity(16 + data.len());
             let mut error = 0u32;

@@ -1,4 +1,5 @@
-//! Docker killed: it comes back with its instances, which ran on meanwhile.
+//! Docker killed: it comes back with its instances, which ran on meanwhile; also where a power cut left options of a
+//! volume that Docker cannot read.
 
 use crate::harness::{
     claimed::{claimed, container},
@@ -21,6 +22,8 @@ fn docker_killed_comes_back_with_its_instances() {
     for unit in ["docker.service", "containerd.service"] {
         let began = m.age();
         let pid = m.sh(&format!("systemctl show --property MainPID --value {unit}"));
+        // Docker does not flush these: empty is how a cut leaves them, and with one it would not start.
+        m.sh("cd /var/lib/docker/*/volumes && for v in */; do : >$v/opts.json; done");
         m.sh(&format!("kill -KILL {}", pid.trim()));
         // Instances need no engine to answer.
         session.echo(unit, patience(60));
@@ -41,6 +44,9 @@ fn docker_killed_comes_back_with_its_instances() {
             "{unit}: the instance was started again"
         );
     }
+    let mended =
+        m.sh("journalctl --boot --no-pager --output=cat --unit docker.service | grep -c 'opts.json could not'");
+    assert!(mended.trim().parse::<u32>().unwrap() >= 1, "{mended}");
     // The engine that came back makes, stops and removes as before.
     m.berth(&format!("stop {}", c.facts.everything.id));
     m.berth(&format!("start {}", c.facts.everything.id));

@@ -43,6 +43,14 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
         }
         BoxVerb::FactoryReset { done: true } => machine::factory_reset_is_done()?,
         BoxVerb::Healthy => healthy(supervisor).await?,
+        BoxVerb::MendEngine => {
+            for path in machine::engine::mend(Path::new(machine::engine::DATA))? {
+                log::warn!(
+                    "{} could not be read after a power cut, and was removed",
+                    path.display()
+                );
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

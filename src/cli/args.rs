@@ -219,6 +219,8 @@ pub(super) enum BoxVerb {
     },
     /// Wait until the supervisor serves
     Healthy,
+    /// Mend what a power cut left of Docker's files, before Docker starts
+    MendEngine,
 }
 
 /// What is brought over, and how.

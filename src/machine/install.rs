@@ -110,7 +110,7 @@ fn blank(file: &File, bytes: u64) -> io::Result<bool> {
     let mut edge = vec![0; usize::try_from(EDGE.min(bytes)).unwrap_or(0)];
     for at in [0, bytes.saturating_sub(EDGE)] {
         file.read_exact_at(&mut edge, at)?;
-        if edge.iter().any(|b| *b != 0) {
+        if !is_empty(&edge) {
             return Ok(false);
         }
     }
@@ -207,7 +207,11 @@ fn copy(
             from.sectors() * SECTOR / 1_000_000
         ));
         let sum = walk(source, from.first, from.sectors(), |part, at| {
-            target.write_all_at(part, to.first * SECTOR + at)
+            if is_empty(part) {
+                zero(target, to.first * SECTOR + at, part)
+            } else {
+                target.write_all_at(part, to.first * SECTOR + at)
+            }
         });
         sums.push(sum.map_err(broke("copy to"))?);
     }
@@ -240,7 +244,24 @@ fn copy(
         .map_err(broke("write the table of"))
 }
 
-/// Hands out a run of sectors piece by piece, with its place in the run; gives the hash of all of it.
+/// Whether a piece is nothing but zeros.
+fn is_empty(part: &[u8]) -> bool {
+    part.iter().all(|b| *b == 0)
+}
+
+/// Has the device make zeros, which most need not be sent; writes them where it cannot.
+fn zero(file: &File, at: u64, zeros: &[u8]) -> io::Result<()> {
+    let (Ok(offset), Ok(length)) = (i64::try_from(at), i64::try_from(zeros.len())) else {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    };
+    match nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, length) {
+        Ok(()) => Ok(()),
+        Err(_) => file.write_all_at(zeros, at),
+    }
+}
+
+/// Hands out a run of sectors piece by piece, with its place in the run; gives the hash of all that is not empty, each
+/// piece with its place.
 fn walk(
     file: &File,
     first: u64,
@@ -256,7 +277,10 @@ fn walk(
         let length = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
         let part = &mut buffer[..length];
         file.read_exact_at(part, first * SECTOR + at)?;
-        hash.update(&*part);
+        if !is_empty(part) {
+            hash.update(at.to_le_bytes());
+            hash.update(&*part);
+        }
         each(part, at)?;
         at += length as u64;
     }
@@ -334,6 +358,29 @@ mod tests {
         );
         assert_eq!(bytes[0], 0xeb);
         assert_eq!(&bytes[bytes.len() - 512..bytes.len() - 504], b"EFI PART");
+    }
+
+    #[test]
+    fn what_is_empty_in_the_source_is_empty_on_a_disk_that_was_not() {
+        let dir = tempfile::tempdir().unwrap();
+        // A hole in the running root, as long as two pieces.
+        let hole = (17 * MIB)..(25 * MIB);
+        let length = usize::try_from(hole.end - hole.start).unwrap();
+        drop(source(dir.path()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(dir.path().join("source"))
+            .unwrap();
+        file.write_all_at(&vec![0; length], hole.start).unwrap();
+        let path = dir.path().join("target");
+        fs::write(&path, vec![7; usize::try_from(64 * MIB).unwrap()]).unwrap();
+        let target = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        copy(&file, &target, 64 * MIB, &[5, 6], &path, &mut |_| {}).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let at = |mib: u64| usize::try_from(mib * MIB).unwrap();
+        assert!(is_empty(&bytes[at(7)..at(15)]));
+        assert!(bytes[at(15)..at(16)].iter().all(|b| *b == 5));
     }
 
     #[test]

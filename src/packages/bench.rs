@@ -128,7 +128,10 @@ pub(super) async fn install(
             e => PrepareError::Final(format!("{}: {e}", wanted.package)),
         })?;
     inner.touch(tag);
-    let kept = inner.keep_report(key, &report);
+    let (keeper, name) = (Arc::clone(inner), key.to_owned());
+    let kept = tokio::task::spawn_blocking(move || keeper.keep_report(&name, &report))
+        .await
+        .unwrap_or_else(|e| Err(std::io::Error::other(e)));
     kept.map_err(|e| PrepareError::Final(format!("the lock of {} could not be kept: {e}", wanted.package)))
 }
 

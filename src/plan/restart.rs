@@ -6,7 +6,8 @@
 //! ```
 //!
 //! One that was never ready since it was asked to run is given up after the third death, within seconds: somebody is
-//! waiting for it.
+//! waiting for it. One that a supervisor found when it started is not given up for a quarter of an hour: all instances
+//! start at once after a boot, and on a slow or busy machine a first answer takes longer than it did when somebody waited.
 
 use super::Millis;
 
@@ -16,6 +17,8 @@ pub const GIVE_UP_AFTER: u32 = 5;
 pub const NEVER_READY_GIVE_UP_AFTER: u32 = 3;
 /// A run that was healthy for this long was no quick death.
 pub const HEALTHY_RUN: Millis = 60_000;
+/// So long from its own start a supervisor gives up nothing that it found.
+pub const PATIENCE: Millis = 15 * 60_000;
 const FIRST_WAIT: Millis = 250;
 const LONGEST_WAIT: Millis = 60_000;
 
@@ -24,6 +27,8 @@ const LONGEST_WAIT: Millis = 60_000;
 pub struct Restarts {
     quick: u32,
     was_ready: bool,
+    /// Before this moment it is not given up.
+    patient_until: Millis,
     /// All restarts since somebody last asked for a start.
     pub total: u32,
 }
@@ -38,6 +43,14 @@ pub enum Verdict {
 }
 
 impl Restarts {
+    /// Of an instance that a supervisor found at its own start, moment 0.
+    pub fn found() -> Self {
+        Self {
+            patient_until: PATIENCE,
+            ..Self::default()
+        }
+    }
+
     /// Notes a death at `now` of a run that had been ready since `ready_since` (None: it never was).
     pub fn died(&mut self, now: Millis, ready_since: Option<Millis>) -> Verdict {
         if ready_since.is_some_and(|since| now.saturating_sub(since) >= HEALTHY_RUN) {
@@ -50,7 +63,7 @@ impl Restarts {
         } else {
             NEVER_READY_GIVE_UP_AFTER
         };
-        if self.quick >= limit {
+        if self.quick >= limit && now >= self.patient_until {
             return Verdict::GiveUp;
         }
         self.total += 1;
@@ -101,6 +114,18 @@ mod tests {
         let mut r = Restarts::default();
         let waits: Vec<_> = (0..3).map(|_| r.died(1000, None)).collect();
         assert_eq!(waits, [Verdict::At(1250), Verdict::At(2000), Verdict::GiveUp]);
+    }
+
+    #[test]
+    fn what_a_supervisor_found_is_tried_for_a_quarter_of_an_hour() {
+        let mut r = Restarts::found();
+        let (mut now, mut tries) = (0, 0);
+        while let Verdict::At(at) = r.died(now, None) {
+            assert!(now < PATIENCE && at <= now + LONGEST_WAIT, "{now} {at}");
+            now = at + 1000;
+            tries += 1;
+        }
+        assert!(now >= PATIENCE && tries > 10, "{now} {tries}");
     }
 
     #[test]

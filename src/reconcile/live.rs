@@ -147,6 +147,7 @@ impl Live {
     pub(super) fn resumed() -> Self {
         Self {
             resumed: true,
+            restarts: Restarts::found(),
             ..Self::default()
         }
     }

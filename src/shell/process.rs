@@ -158,7 +158,7 @@ impl Processes {
         for p in processes() {
             let ours = table.contains_key(&p.pid);
             if p.parent == me && !ours && !table.contains_key(&p.session) && !p.dead {
-                any |= kill(Pid::from_raw(p.pid), Signal::SIGKILL).is_ok();
+                any |= kill_group(&p);
             }
         }
         any
@@ -166,13 +166,13 @@ impl Processes {
 }
 
 impl Child {
-    /// Ends it and all that came of it: SIGKILL to its group and to every descendant, until none is left.
+    /// Ends it and all that came of it: SIGKILL to its group and to every descendant's, until none is left.
     pub(super) fn kill(&self) {
         if self.ended.borrow().is_some() {
             return;
         }
         let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
-        // Those that made groups of their own; a fork bomb is quicker than one look. Bounded by the next looks of the
+        // Those that made groups of their own; new groups may come between two looks. Bounded by the next looks of the
         // reaper, to which all of them fall.
         for _ in 0..50 {
             let all = processes();
@@ -182,13 +182,13 @@ impl Child {
                 tree.extend(all.iter().filter(|p| p.parent == parent && !p.dead).map(|p| p.pid));
                 at += 1;
             }
-            tree.extend(all.iter().filter(|p| p.session == self.pid && !p.dead).map(|p| p.pid));
-            tree.retain(|p| *p != self.pid);
-            if tree.is_empty() {
+            let left = |p: &&Seen| !p.dead && p.pid != self.pid && (p.session == self.pid || tree.contains(&p.pid));
+            let left: Vec<&Seen> = all.iter().filter(left).collect();
+            if left.is_empty() {
                 break;
             }
-            for pid in tree {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            for p in left {
+                kill_group(p);
             }
         }
         self.processes.collect();
@@ -210,7 +210,18 @@ impl Child {
 }
 
 /// Commands get little of the processor when this server wants it.
-const NICE: libc::c_int = 10;
+const NICE: libc::c_int = 19;
+
+/// Kills a process that came of a command, and its group at once: a fork bomb is quicker than whoever kills it process by
+/// process, while in a group that the kernel kills no fork is left over. A command's descendants are never in this
+/// server's own group, since each command has a session of its own. Whether there was anything to kill.
+fn kill_group(p: &Seen) -> bool {
+    if p.group > 1 && p.group != nix::unistd::getpgrp().as_raw() {
+        killpg(Pid::from_raw(p.group), Signal::SIGKILL).is_ok()
+    } else {
+        kill(Pid::from_raw(p.pid), Signal::SIGKILL).is_ok()
+    }
+}
 
 /// When memory runs out the kernel takes a command first. Called between fork and exec: allocates nothing.
 #[allow(unsafe_code)] // std's own would allocate
@@ -230,6 +241,7 @@ fn first_to_die() {
 pub(super) struct Seen {
     pub(super) pid: i32,
     pub(super) parent: i32,
+    group: i32,
     pub(super) session: i32,
     /// The number of its terminal, 0: none.
     pub(super) terminal: i32,
@@ -254,11 +266,13 @@ fn seen(stat: &str) -> Option<Seen> {
     let mut fields = rest.split(' ');
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
     let terminal = fields.next()?.parse().ok()?;
     Some(Seen {
         pid: head.parse().ok()?,
         parent,
+        group,
         session,
         terminal,
         dead: matches!(state, "Z" | "X"),
@@ -275,6 +289,7 @@ mod tests {
         let want = Seen {
             pid: 42,
             parent: 7,
+            group: 42,
             session: 40,
             terminal: 34817,
             dead: false,

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     net::{Shutdown, TcpStream},
     os::unix::net::UnixListener,
@@ -12,6 +13,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{Appliance, Instance, root, wait_for};
@@ -167,18 +172,28 @@ impl Browser {
         answer["status"].as_u64().unwrap()
     }
 
-    /// Stops all of the browser's processes, or lets them go on.
-    pub fn pause(&self, on: bool) {
-        let verb = if on { "pause" } else { "unpause" };
-        let out = Command::new("docker")
-            .args(["-H", &self.engine, verb, &self.name])
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "docker {verb}: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+    /// Stops all of the browser's processes, or lets them go on. By signals: the freezer of control groups gives up on
+    /// a busy machine.
+    pub fn pause(&self, a: &Appliance, on: bool) {
+        let signal = if on { Signal::SIGSTOP } else { Signal::SIGCONT };
+        let mut reached = BTreeSet::new();
+        // Again, until no process is there that was born meanwhile.
+        loop {
+            let listed = a.docker_lines(&["top", &self.name, "-o", "pid"]);
+            let born: Vec<i32> = listed
+                .iter()
+                .filter_map(|l| l.trim().parse().ok())
+                .filter(|pid| !reached.contains(pid))
+                .collect();
+            if born.is_empty() {
+                break;
+            }
+            for pid in born {
+                let _ = kill(Pid::from_raw(pid), signal);
+                reached.insert(pid);
+            }
+        }
+        assert!(!reached.is_empty(), "the browser has no process");
     }
 
     pub fn eval(&mut self, name: &str, js: &str) -> Value {
