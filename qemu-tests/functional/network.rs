@@ -1,11 +1,15 @@
-//! A factory reset asked for at the console; then a first boot with no network at all and a clock at 1970: the box comes
-//! up as new and runs instances. Then a card is plugged in, which the site file gives a static address, a gateway, name
-//! servers and a VLAN: the box serves there, by the name that it was told.
+//! A first boot with no network at all and a clock at 1970, from a disk that another box installed Berth on, with a TPM:
+//! the box comes up, with its data sealed, and runs instances. Then a card is plugged in, which the site file gives a static
+//! address, a gateway, name servers and a VLAN: the box serves there, by the name that it was told. At last it is reset at
+//! its console.
+
+use std::fs;
 
 use crate::harness::{
     claimed::claimed,
+    machine::Machine,
     mcp::{Address, Instance},
-    patience, say,
+    patience, qemu, say,
 };
 
 const MAC: &str = "52:54:00:be:01:01";
@@ -18,15 +22,35 @@ fn site() -> String {
     )
 }
 
+/// What a box that runs puts on an empty disk, and on one that holds data only when told.
+fn installed(m: &mut Machine) {
+    m.plug_disk("installed.qcow2");
+    m.until("the second disk", "[ -b /dev/vdb ]", patience(60));
+    let install = "berth install --disk /dev/vdb";
+    let itself = m.try_sh("berth install --disk /dev/vda");
+    assert!(itself.status == 1 && itself.text.contains("runs from"), "{itself:?}");
+    let done = m.try_sh_within(install, patience(600));
+    assert_eq!(done.status, 0, "{}", done.text);
+    let again = m.try_sh(install);
+    assert!(again.status == 1 && again.text.contains("holds data"), "{again:?}");
+    m.cut();
+}
+
 #[test]
-fn reset_at_its_console_then_without_network_and_time_then_with_a_static_address() {
+fn installed_without_network_and_time_then_with_a_static_address_then_reset() {
     let c = claimed();
     let (mut m, _) = c.resume("network");
-    // What somebody at the serial port types. The box restarts for it.
-    m.type_line("factory-reset");
-    m.await_serial("Everything on this box goes", patience(30));
-    m.type_line("erase everything");
-    m.await_end(patience(240));
+    installed(&mut m);
+    say("a box installed itself on an empty disk");
+    // Another machine, which has nothing but that disk.
+    fs::rename(m.dir.join("installed.qcow2"), m.disk_file()).unwrap();
+    fs::copy(
+        qemu::tools_file("usr/share/OVMF/OVMF_VARS_4M.fd"),
+        m.dir.join("vars.fd"),
+    )
+    .unwrap();
+    m.setup.uuid = "0d9f3a52-6c1b-4e8d-9b7a-51f2c8e4d306";
+    m.setup.tpm = true;
     m.setup.network = false;
     m.setup.clock = Some("1970-01-01T00:00:00");
     m.setup.guest_address = Some("10.0.2.77");
@@ -36,7 +60,11 @@ fn reset_at_its_console_then_without_network_and_time_then_with_a_static_address
     say(format!("no network, no time: up after {up:.0} s"));
     m.await_serial("berth: address none", patience(60));
     m.await_serial("berth: claim code ", patience(60));
-    assert_eq!(m.berth("list"), serde_json::json!([]), "after a factory reset");
+    assert_eq!(m.berth("list"), serde_json::json!([]));
+    m.await_serial(
+        "berth: disk encrypted: LUKS2, sealed to this machine's TPM",
+        patience(60),
+    );
     assert_eq!(m.sh("ls /sys/class/net").trim(), "lo");
     // The box has no better clock than the day that its image was made.
     let year: u32 = m.sh("date +%Y").trim().parse().unwrap();
@@ -52,7 +80,7 @@ fn reset_at_its_console_then_without_network_and_time_then_with_a_static_address
     let vlan = m.sh("ip -details -4 address show | grep -A2 'vlan protocol 802.1Q id 42'; ip -4 -o address");
     assert!(vlan.contains("id 42") && vlan.contains("192.168.42.7/24"), "{vlan}");
     let ca = m.sh("berth ca");
-    assert_ne!(ca, c.facts.ca, "a factory reset makes a new authority");
+    assert_ne!(ca, c.facts.ca, "each box has an authority of its own");
     let file = m.dir.join("ca.pem");
     std::fs::write(&file, ca).unwrap();
     let mut address = Address::new(m.port, &file);
@@ -62,4 +90,27 @@ fn reset_at_its_console_then_without_network_and_time_then_with_a_static_address
     let refused = address.try_session(&made).map(drop);
     assert!(refused.is_err(), "an unclaimed box let a client in");
     m.check();
+    reset(&mut m);
+}
+
+/// What somebody at the serial port types: the box restarts as it came.
+fn reset(m: &mut Machine) {
+    m.sh("touch /var/before");
+    m.type_line("factory-reset");
+    m.await_serial("Everything on this box goes", patience(30));
+    m.type_line("erase everything");
+    m.await_end(patience(240));
+    m.setup.network = true;
+    m.start(None);
+    m.await_lever();
+    m.sh("[ $(systemctl show --property ActiveState --value var.mount) = active ] && [ ! -e /var/before ]");
+    m.await_serial(
+        "berth: disk encrypted: LUKS2, sealed to this machine's TPM",
+        patience(120),
+    );
+    let journal = m.sh("journalctl --boot --no-pager --output=cat --unit systemd-repart.service");
+    assert!(
+        journal.contains("factory reset: the data partition is made anew"),
+        "{journal}"
+    );
 }

@@ -22,7 +22,9 @@ use super::{
     log::{self, Serial},
     patience, qemu,
     qmp::Qmp,
-    say, state_dir, wait,
+    say, state_dir,
+    tpm::{self, Tpm},
+    wait,
 };
 
 /// The network card's address.
@@ -62,6 +64,8 @@ pub struct Setup {
     /// UEFI's variables to begin with, when not empty ones.
     pub vars: Option<PathBuf>,
     pub network: bool,
+    /// With a TPM 2.0.
+    pub tpm: bool,
     /// Where the forwarded port leads, when not to the address that DHCP gives.
     pub guest_address: Option<&'static str>,
     /// More of `-netdev user`, such as a rule for what the guest may reach.
@@ -86,6 +90,7 @@ impl Setup {
             uuid: UUID,
             vars: None,
             network: true,
+            tpm: false,
             guest_address: None,
             netdev: String::new(),
             clock: None,
@@ -111,6 +116,7 @@ struct Running {
     lever: Lever,
     /// The serial port's other end.
     console: UnixStream,
+    _tpm: Option<Tpm>,
     began: Instant,
     _turn: Flock<fs::File>,
 }
@@ -238,6 +244,11 @@ impl Machine {
             );
             add("drive", format!("if=pflash,format=raw,unit=1,file={}", path("vars.fd")));
         }
+        if s.tpm {
+            add("chardev", format!("socket,id=tpm,path={}", tpm::SOCKET));
+            add("tpmdev", "emulator,id=tpm0,chardev=tpm".into());
+            add("device", "tpm-crb,tpmdev=tpm0".into());
+        }
         if s.network {
             add("netdev", self.netdev("net"));
             add("device", format!("virtio-net-pci,netdev=net,mac={MAC}"));
@@ -294,6 +305,7 @@ impl Machine {
         for socket in ["qmp.sock", "lever.sock", "console.sock"] {
             let _ = fs::remove_file(self.dir.join(socket));
         }
+        let tpm = self.setup.tpm.then(|| Tpm::start(&self.dir));
         let said = fs::File::options()
             .create(true)
             .append(true)
@@ -337,6 +349,7 @@ impl Machine {
             qmp,
             lever,
             console,
+            _tpm: tpm,
             began,
             _turn: turn,
         });
@@ -470,8 +483,8 @@ impl Machine {
         String::from_utf8_lossy(&text).replace('\r', "")
     }
 
-    /// Waits until the box is up: the lever answers, then the supervisor. The seconds since power-on.
-    pub fn await_up(&mut self) -> f64 {
+    /// Waits until the lever answers.
+    pub fn await_lever(&mut self) {
         let end = Instant::now() + patience(420);
         while !self.running().lever.greeted(Duration::from_secs(1)) {
             self.watch();
@@ -481,6 +494,11 @@ impl Machine {
                 self.serial.tail(50)
             );
         }
+    }
+
+    /// Waits until the box is up: the lever answers, then the supervisor. The seconds since power-on.
+    pub fn await_up(&mut self) -> f64 {
+        self.await_lever();
         let answers = "[ -S /run/berth/admin.sock ] && berth status --json";
         self.until("the supervisor answers", answers, patience(300));
         self.age()
@@ -548,6 +566,17 @@ impl Machine {
         assert!(done.is_some(), "the state was not saved in time");
         let _ = qmp.try_call("quit", json!({}));
         self.await_end(patience(60));
+    }
+
+    /// Plugs an empty disk of 17 GB, a file of this name in the machine's folder, into the running box.
+    pub fn plug_disk(&mut self, name: &str) {
+        let file = self.dir.join(name).display().to_string();
+        qemu::run_tool("qemu-img", &["create", "-q", "-f", "qcow2", &file, "17G"]);
+        let node = json!({ "driver": "qcow2", "node-name": "second", "discard": "unmap",
+                           "file": { "driver": "file", "filename": file, "discard": "unmap" } });
+        self.qmp().call("blockdev-add", node);
+        let disk = json!({ "driver": "virtio-blk-pci", "drive": "second", "id": "second", "bus": "slot0" });
+        self.qmp().call("device_add", disk);
     }
 
     /// Plugs a network card into a box that was started without one.

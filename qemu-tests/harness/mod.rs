@@ -12,6 +12,7 @@ pub mod mcp;
 pub mod nbd;
 pub mod qemu;
 pub mod qmp;
+pub mod tpm;
 
 use std::{
     path::{Path, PathBuf},
