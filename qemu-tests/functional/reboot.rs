@@ -48,10 +48,7 @@ fn a_reboot_elsewhere_on_a_grown_disk_keeps_everything() {
     assert_eq!(m.sh("cat /etc/machine-id"), id, "the machine id");
     m.await_serial("berth: state ready", patience(60));
     for line in [2, 6] {
-        m.await_serial(
-            &format!("berth: site-problem the credential berth.site:{line}:"),
-            patience(30),
-        );
+        m.await_serial(&format!("berth: site-problem berth.site:{line}:"), patience(30));
     }
     m.await_serial("berth: address 10.0.2.15/24", patience(60));
     let (_, used) = memory(&mut m);

@@ -29,10 +29,13 @@ pub fn tools_file(path: &str) -> PathBuf {
 pub fn tool(name: &str) -> Command {
     let tree = tools();
     let path = |p: &str| tree.join(p).display().to_string();
+    let libraries = ["", "/swtpm"]
+        .map(|d| path(&format!("usr/lib/x86_64-linux-gnu{d}")))
+        .join(":");
     let mut c = Command::new("setpriv");
     c.args(["--pdeathsig", "KILL", "--"])
         .arg(path("lib64/ld-linux-x86-64.so.2"))
-        .args(["--library-path", &path("usr/lib/x86_64-linux-gnu")])
+        .args(["--library-path", &libraries])
         .arg(path(&format!("usr/bin/{name}")))
         .env("QEMU_MODULE_DIR", path("usr/lib/x86_64-linux-gnu/qemu"))
         // mtools takes images whose geometry it cannot make sense of.
