@@ -46,6 +46,7 @@ fn the_supervisor_killed_hung_and_out_of_memory_comes_back() {
         "oom-kill",
         "Out of memory",
         "Memory cgroup",
+        "Call Trace",
     ];
     let (mut m, address) = c.resume_with(setup);
     let session = address.session(&c.facts.everything);

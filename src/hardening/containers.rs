@@ -199,6 +199,15 @@ pub(super) fn check(facts: &Facts, list: &mut List) {
         let found = bad.unwrap_or_else(|| format!("{} containers", all.len()));
         list.check(reference, format!("instances: {title}"), holds, found);
     }
+    let reason = "how many CPUs a box has is known on the box only: [workspace] bounds them, and each instance is bounded; \
+                  memory and processes of a workspace always are";
+    list.waive(
+        "CIS Docker 5.25",
+        "instances: a CPU limit of their workspace without one in [workspace]",
+        false,
+        "all CPUs",
+        reason,
+    );
     let reason = "the supervisor asks the server itself, through the agent, and replaces what does not answer";
     list.waive(
         "CIS Docker 5.27",
