@@ -85,6 +85,11 @@ impl Lever {
         })
     }
 
+    /// The guest goes on from a saved state: it greeted before that.
+    pub fn resumed(&mut self) {
+        self.heard = GREETING.to_vec();
+    }
+
     /// Waits for the guest's greeting; false at the deadline.
     pub fn greeted(&mut self, deadline: Duration) -> bool {
         let end = Instant::now() + deadline;

@@ -332,7 +332,8 @@ impl Machine {
                 UnixStream::connect(near("console.sock")).ok()?,
             ))
         });
-        let (mut qmp, lever, console) = connected.unwrap_or_else(|| panic!("QEMU does not answer: {}", self.said()));
+        let (mut qmp, mut lever, console) =
+            connected.unwrap_or_else(|| panic!("QEMU does not answer: {}", self.said()));
         // What the box says there is in the log; unread, it would stop the box. It ends with QEMU.
         let mut said = console.try_clone().unwrap();
         std::thread::spawn(move || while said.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
@@ -343,6 +344,7 @@ impl Machine {
             });
             assert!(loaded.is_some(), "the saved state does not load: {}", self.said());
             qmp.call("cont", json!({}));
+            lever.resumed();
         }
         self.running = Some(Running {
             child,
