@@ -56,6 +56,7 @@ bench: build images ## measure against nginx and supergateway; prints tables of 
 lint: deps ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test qemu_functional --test qemu_security --test qemu_performance -- -D warnings
 
 clean: ## remove what was built and the state of `make run` (its instances too)
 	@systemd/run-local --remove $(STATE)

@@ -1,4 +1,5 @@
 //! What the box does for its users, on virtual machines: `cargo test --test qemu_functional`.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

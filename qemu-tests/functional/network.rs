@@ -3,13 +3,11 @@
 //! address, a gateway, name servers and a VLAN: the box serves there, by the name that it was told. At last it is reset at
 //! its console.
 
-use std::fs;
-
 use crate::harness::{
     claimed::claimed,
-    machine::Machine,
+    machine::{Disk, Machine, Setup},
     mcp::{Address, Instance},
-    patience, qemu, say,
+    patience, say,
 };
 
 const MAC: &str = "52:54:00:be:01:01";
@@ -39,23 +37,19 @@ fn installed(m: &mut Machine) {
 #[test]
 fn installed_without_network_and_time_then_with_a_static_address_then_reset() {
     let c = claimed();
-    let (mut m, _) = c.resume("network");
-    installed(&mut m);
+    let (mut first, _) = c.resume("install");
+    installed(&mut first);
     say("a box installed itself on an empty disk");
     // Another machine, which has nothing but that disk.
-    fs::rename(m.dir.join("installed.qcow2"), m.disk_file()).unwrap();
-    fs::copy(
-        qemu::tools_file("usr/share/OVMF/OVMF_VARS_4M.fd"),
-        m.dir.join("vars.fd"),
-    )
-    .unwrap();
-    m.setup.uuid = "0d9f3a52-6c1b-4e8d-9b7a-51f2c8e4d306";
-    m.setup.tpm = true;
-    m.setup.network = false;
-    m.setup.clock = Some("1970-01-01T00:00:00");
-    m.setup.guest_address = Some("10.0.2.77");
-    m.setup.credentials.push(("berth.site".into(), site()));
-    m.start(None);
+    let mut setup = Setup::new("network");
+    setup.disk = Disk::Above(first.dir.join("installed.qcow2"));
+    setup.uuid = "0d9f3a52-6c1b-4e8d-9b7a-51f2c8e4d306";
+    setup.tpm = true;
+    setup.network = false;
+    setup.clock = Some("1970-01-01T00:00:00");
+    setup.guest_address = Some("10.0.2.77");
+    setup.credentials.push(("berth.site".into(), site()));
+    let mut m = Machine::boot(setup);
     let up = m.await_up();
     say(format!("no network, no time: up after {up:.0} s"));
     m.await_serial("berth: address none", patience(60));

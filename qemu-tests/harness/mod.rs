@@ -10,6 +10,7 @@ pub mod log;
 pub mod machine;
 pub mod mcp;
 pub mod nbd;
+mod plug;
 pub mod qemu;
 pub mod qmp;
 pub mod tpm;

@@ -1,4 +1,5 @@
 //! What the box withstands, on virtual machines: `cargo test --test qemu_security`.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

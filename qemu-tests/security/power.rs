@@ -1,5 +1,6 @@
 //! The plug pulled while instances are made and removed, ten times at random: QEMU is killed in place of a flush, and its
-//! disk forgets what was not flushed. The box boots, nothing that was acknowledged is lost, and nothing is left that no instance owns.
+//! disk forgets what was not flushed. The box boots, nothing that was acknowledged is lost, and nothing is left that no
+//! instance owns.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
