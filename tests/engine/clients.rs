@@ -1,0 +1,160 @@
+//! The official SDKs' clients against a real instance, by host name and by path: TypeScript 1.x and 2.x, and Python.
+
+
+use crate::support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Appliance, Instance, root};
+
+/// Runs a scenario of `tests/clients/run`; the JSON line that it printed.
+fn client(a: &Appliance, url: &str, token: &str, era: &str, words: &[&str]) -> Value {
+    let out = Command::new(root().join("tests/clients/run"))
+        .args(words)
+        .env("BERTH_URL", url)
+        .env("BERTH_TOKEN", token)
+        .env("BERTH_ERA", era)
+        .env("NODE_EXTRA_CA_CERTS", a.ca())
+        .env("SSL_CERT_FILE", a.ca())
+        .output()
+        .unwrap();
+    let (said, wrong) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
+    assert!(
+        out.status.success(),
+        "{words:?} against {url} failed:\n{said}{wrong}\n--- supervisor\n{}",
+        support::tail(&a.log(), 30)
+    );
+    let line = said
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("{words:?} printed nothing: {wrong}"));
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{words:?}: {e}: {line}"))
+}
+
+/// What a client does in each era. In the modern one the level of log messages is part of each request.
+const LEGACY: [&str; 8] = [
+    "list-call",
+    "many",
+    "progress",
+    "sampling",
+    "elicitation",
+    "roots",
+    "logging",
+    "cancel",
+];
+const MODERN: [&str; 7] = [
+    "list-call",
+    "many",
+    "progress",
+    "sampling",
+    "elicitation",
+    "roots",
+    "cancel",
+];
+
+fn all(a: &Appliance, i: &Instance, name: &str, era: &str, scenarios: &[&str]) {
+    for scenario in scenarios {
+        let done = client(a, &i.url, &i.token, era, &[name, scenario]);
+        assert_eq!(done["ok"], true, "{name} {scenario}: {done}");
+    }
+    // By path the same endpoint answers.
+    let done = client(a, &i.path_url, &i.token, era, &[name, "list-call"]);
+    assert_eq!(done["ok"], true, "{name} by path: {done}");
+}
+
+#[test]
+fn typescript_1() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    all(&a, &i, "ts1", "legacy", &LEGACY);
+    all(&a, &i, "ts1", "legacy", &["resume", "subscribe-legacy"]);
+    let done = client(&a, &i.url, &i.token, "legacy", &["ts1", "list-call"]);
+    assert_eq!(done["session"], true, "the legacy era has sessions: {done}");
+    assert_eq!(done["deleted"], 204, "DELETE ends it: {done}");
+}
+
+#[test]
+fn typescript_2_in_both_eras() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    all(&a, &i, "ts2", "legacy", &LEGACY);
+    all(&a, &i, "ts2", "modern", &MODERN);
+    all(&a, &i, "ts2", "auto", &["list-call", "modern"]);
+}
+
+#[test]
+fn python_in_both_eras() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    all(&a, &i, "py", "legacy", &LEGACY);
+    all(&a, &i, "py", "modern", &MODERN);
+}
+
+/// A server of the modern era itself: what it sends to subscribers reaches them.
+#[test]
+fn subscriptions_of_the_modern_era() {
+    let a = Appliance::start();
+    let i = a.run("fixture-conformance", &["--size", "large"]);
+    let words = [
+        "ts2",
+        "subscribe",
+        r#"{"toolsListChanged":true}"#,
+        "test_trigger_tool_change",
+    ];
+    assert_eq!(client(&a, &i.url, &i.token, "modern", &words)["ok"], true);
+}
+
+/// Clients that know nothing of the modern era, and a server that knows nothing else: all that they can do works, and
+/// the server hears nothing that has no place in its version.
+#[test]
+fn legacy_clients_of_a_modern_server() {
+    let a = Appliance::start();
+    for name in ["fixture-modern", "fixture-modern-shared"] {
+        let i = a.run(name, &[]);
+        all(&a, &i, "ts1", "legacy", &LEGACY);
+        all(
+            &a,
+            &i,
+            "ts1",
+            "legacy",
+            &["resume", "subscribe-legacy", "rounds", "changed"],
+        );
+        all(&a, &i, "py", "legacy", &LEGACY);
+        // Its schema of the output and its output are no objects, which the legacy era does not know.
+        let done = client(&a, &i.url, &i.token, "legacy", &["ts1", "call", "list"]);
+        assert_eq!(done["result"]["content"][0]["text"], "[1]", "{done}");
+        let faults = client(&a, &i.url, &i.token, "legacy", &["ts1", "call", "faults"]);
+        assert_eq!(faults["result"]["content"][0]["text"], "[]", "{faults}");
+        // Modern clients are served by the same instance as before.
+        all(&a, &i, "ts2", "modern", &["list-call", "sampling"]);
+    }
+}
+
+#[test]
+fn a_wrong_token_and_a_wrong_ca_are_refused_in_words() {
+    let a = Appliance::start();
+    let i = a.run("time", &[]);
+    let run = |token: &str, ca: &std::path::Path| {
+        let out = Command::new(root().join("tests/clients/run"))
+            .args(["ts1", "list-call"])
+            .env("BERTH_URL", &i.url)
+            .env("BERTH_TOKEN", token)
+            .env("NODE_EXTRA_CA_CERTS", ca)
+            .output()
+            .unwrap();
+        assert!(!out.status.success());
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    let said = run("brt_i_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &a.ca());
+    assert!(said.contains("The bearer token is not valid"), "{said}");
+    let b = Appliance::start();
+    let said = run(&i.token, &b.ca());
+    assert!(
+        said.to_lowercase().contains("certificate") || said.contains("fetch failed"),
+        "{said}"
+    );
+}

@@ -1,0 +1,321 @@
+//! The adapter against the real engine, and cgroups against the real kernel.
+
+
+
+use crate::workbench;
+
+use std::{path::Path, time::Duration};
+
+use berth::{
+    catalog::Egress,
+    cgroup::{Cgroups, Slices},
+    docker::{Docker, Engine, EngineError, probe},
+    model::{BoxId, Desired, InstanceId, InstanceName, Size, WorkspaceName},
+    plan::{
+        Run,
+        quota::{WorkspaceLimits, WorkspaceQuota},
+        spec::{BoxFacts, ContainerSpec, container_spec, owner_labels, resource_name},
+    },
+    record::InstanceRecord,
+};
+use futures_util::StreamExt;
+use workbench::{Workbench, docker, socket};
+
+/// A box of the test's own, and the engine as the supervisor has it.
+struct Bench {
+    bench: Workbench,
+    engine: Docker,
+    facts: BoxFacts,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Workbench;
+    fn deref(&self) -> &Workbench {
+        &self.bench
+    }
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let bench = Workbench::new();
+        let engine = Docker::new(&socket());
+        let info = engine.info().await.unwrap();
+        let facts = BoxFacts {
+            box_id: bench.box_id.clone(),
+            agent: "/bin/busybox".into(),
+            systemd_cgroups: info.systemd_cgroups,
+            cpus: info.cpus,
+            quota: WorkspaceLimits::default().on(info.cpus, info.memory),
+            volume_sizes: info.volume_sizes,
+            layer_sizes: info.layer_sizes,
+        };
+        Bench { bench, engine, facts }
+    }
+
+    fn spec(&self, c: char, egress: Egress, volume: Option<&str>, command: &[&str]) -> ContainerSpec {
+        let record = InstanceRecord {
+            id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),
+            name: InstanceName::parse("test").unwrap(),
+            workspace: WorkspaceName::parse("berth-test").unwrap(),
+            size: Size::Xlarge,
+            desired: Desired::Running,
+            generation: 1,
+            spec_hash: "5f".into(),
+            created_at: jiff::Timestamp::now(),
+            env: [].into(),
+            marks: Default::default(),
+            spec: std::sync::Arc::new(self.a_type("test", Size::Small, egress, volume)),
+            failure: None,
+            generic: None,
+        };
+        let sockets = self.dir.path().join("run");
+        std::fs::create_dir_all(&sockets).unwrap();
+        let mut spec = container_spec(&record, &self.facts, sockets);
+        // The same sandbox, another program: the agent needs a supervisor.
+        spec.entrypoint = command.iter().map(|s| (*s).to_owned()).collect();
+        spec
+    }
+
+    /// Runs a shell script in a container as specified and gives its exit status and output.
+    async fn script(&self, spec: ContainerSpec) -> (i64, String) {
+        let container = self.engine.create(&spec).await.unwrap();
+        self.engine.start(&container).await.unwrap();
+        for _ in 0..200 {
+            let seen = self.engine.list(&self.box_id).await.unwrap();
+            if seen.containers[&container].run == Run::Exited {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let exit = self.engine.exit(&container).await.unwrap();
+        let words = self.engine.last_words(&container, 100, 4096).await.unwrap();
+        self.engine.remove(&container).await.unwrap();
+        (exit.code, words)
+    }
+}
+
+const SH: &str = "/bin/busybox";
+
+#[tokio::test]
+async fn the_sandbox_holds() {
+    let bench = Bench::new().await;
+    let script = r#"
+set -u; b=/bin/busybox
+echo "id $($b id -u):$($b id -g)"
+echo "caps $($b grep -E '^Cap(Prm|Eff|Bnd)' /proc/self/status | $b awk '{print $2}' | $b sort -u)"
+echo "nnp $($b awk '/NoNewPrivs/ {print $2}' /proc/self/status)"
+echo "seccomp $($b awk '/^Seccomp:/ {print $2}' /proc/self/status)"
+$b touch /x 2>/dev/null && echo "root is writable"
+$b touch /berth/run/x 2>/dev/null && echo "socket folder is writable"
+$b touch /berth/bin/berth 2>/dev/null && echo "agent is writable"
+$b touch /data/x && echo "volume is writable"
+$b touch /tmp/x && echo "tmp is writable"
+$b cp /bin/busybox /tmp/b; /tmp/b true 2>/dev/null && echo "tmp is executable"
+echo "links $($b ls /sys/class/net)"
+$b test -S /var/run/docker.sock && echo "docker socket"
+exit 7
+"#;
+    let spec = bench.spec('a', Egress::None, Some("/data"), &[SH, "sh", "-c", script]);
+    let (code, said) = bench.script(spec).await;
+    assert_eq!(
+        said,
+        "id 10001:10001\ncaps 0000000000000000\nnnp 1\nseccomp 2\nvolume is writable\ntmp is writable\nlinks lo"
+    );
+    assert_eq!(code, 7);
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_what_the_engine_keeps() {
+    let bench = Bench::new().await;
+    let spec = bench.spec('a', Egress::None, Some("/data"), &[SH, "sleep", "100"]);
+    let container = bench.engine.create(&spec).await.unwrap();
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.NetworkMode}} {{.HostConfig.IpcMode}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.CgroupParent}} {{.HostConfig.PortBindings}} {{.Config.Env}}";
+    let kept = docker(&["inspect", "-f", format, &container]);
+    let parent = &spec.cgroup_parent;
+    assert!(
+        kept.starts_with(&format!(
+            "2147483648 2147483648 2048 [ALL] [no-new-privileges] true false none private no json-file {parent} map[] [BERTH_AGENT_SOCKET=/berth/run/agent.sock"
+        )),
+        "{kept}"
+    );
+    // A second of the same name is a conflict, not a second container.
+    let again = bench.engine.create(&spec).await;
+    assert!(matches!(again, Err(EngineError::Conflict { .. })), "{again:?}");
+
+    bench.engine.start(&container).await.unwrap();
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let usage = || Cgroups::host(bench.facts.systemd_cgroups).usage(parent, &container);
+    while !usage().is_some_and(|u| u.pids == 1 && u.memory_bytes > 0) {
+        assert!(tokio::time::Instant::now() < end, "{:?}", usage());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let seen = bench.engine.list(&bench.box_id).await.unwrap();
+    assert_eq!(seen.containers[&container].run, Run::Running);
+    assert_eq!(seen.volumes.len(), 1, "the volume is ours by its label: {seen:?}");
+    assert_eq!(seen.volumes.values().next().unwrap().instance, "a".repeat(10));
+
+    bench.engine.stop(&container, 1).await.unwrap();
+    assert_eq!(bench.engine.exit(&container).await.unwrap().code, 137);
+    bench.engine.remove(&container).await.unwrap();
+    bench.engine.remove(&container).await.unwrap();
+    for volume in seen.volumes.keys() {
+        bench.engine.remove_volume(volume).await.unwrap();
+        bench.engine.remove_volume(volume).await.unwrap();
+    }
+    let seen = bench.engine.list(&bench.box_id).await.unwrap();
+    assert_eq!(seen, Default::default(), "nothing is left");
+}
+
+#[tokio::test]
+async fn networks_are_each_instances_own() {
+    let bench = Bench::new().await;
+    let spec = bench.spec('a', Egress::Internet, None, &[SH, "ls", "/sys/class/net"]);
+    let id = InstanceId::parse("aaaaaaaaaa").unwrap();
+    let name = resource_name(&bench.box_id, &id);
+    let labels = owner_labels(&bench.box_id, &id);
+    bench.engine.create_network(&name, &labels).await.unwrap();
+    let (code, said) = bench.script(spec).await;
+    assert_eq!((code, said.as_str()), (0, "eth0\nlo"));
+    let seen = bench.engine.list(&bench.box_id).await.unwrap();
+    assert_eq!(seen.networks[&name].instance, id.as_str());
+    bench.engine.remove_network(&name).await.unwrap();
+    bench.engine.remove_network(&name).await.unwrap();
+    assert!(bench.engine.list(&bench.box_id).await.unwrap().networks.is_empty());
+}
+
+#[tokio::test]
+async fn events_wake_and_logs_flow() {
+    let bench = Bench::new().await;
+    let mut events = bench.engine.events(&bench.box_id);
+    let woken = tokio::spawn(async move { tokio::time::timeout(Duration::from_secs(20), events.next()).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let script = "/bin/busybox echo one; /bin/busybox sleep 1; /bin/busybox echo two >&2; exit 0";
+    let spec = bench.spec('b', Egress::None, None, &[SH, "sh", "-c", script]);
+    let container = bench.engine.create(&spec).await.unwrap();
+    bench.engine.start(&container).await.unwrap();
+    let mut log = bench.engine.logs(&container, true, None);
+    let mut text = String::new();
+    while let Some(chunk) = log.next().await {
+        text.push_str(&String::from_utf8_lossy(&chunk.unwrap()));
+    }
+    assert_eq!(text, "one\ntwo\n");
+    assert!(matches!(woken.await.unwrap(), Ok(Some(Ok(())))));
+    // Foreign to any other box, it does not show there.
+    let other = BoxId::from_random([0xee; 8]);
+    assert!(bench.engine.list(&other).await.unwrap().containers.is_empty());
+}
+
+#[tokio::test]
+async fn what_fails_is_said() {
+    let bench = Bench::new().await;
+    let mut spec = bench.spec('c', Egress::None, None, &["/no/such/program"]);
+    let container = bench.engine.create(&spec).await.unwrap();
+    let failed = bench.engine.start(&container).await.unwrap_err();
+    assert!(
+        matches!(&failed, EngineError::Refused { .. } | EngineError::NotFound { .. }),
+        "{failed:?}"
+    );
+    assert!(failed.to_string().contains("no such file"), "{failed}");
+    bench.engine.remove(&container).await.unwrap();
+    spec.image = "berth/there-is-no-such:1".into();
+    let missing = bench.engine.create(&spec).await.unwrap_err();
+    assert!(
+        matches!(&missing, EngineError::NotFound { why, .. } if why.to_lowercase().contains("no such image")),
+        "{missing:?}"
+    );
+    let away = Docker::new(Path::new("/nonexistent/docker.sock"));
+    let error = away.info().await.unwrap_err();
+    assert!(error.is_away(), "{error:?}");
+    let found = probe(&socket(), Duration::from_secs(5)).await.unwrap();
+    assert!(
+        found.memory_limit && found.pids_limit && !found.root_dir.is_empty(),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn cpu_is_set_on_what_runs_and_on_what_rests() {
+    let bench = Bench::new().await;
+    let spec = bench.spec('d', Egress::None, None, &[SH, "sleep", "100"]);
+    let container = bench.engine.create(&spec).await.unwrap();
+    assert_eq!(bench.engine.cpu(&container).await.unwrap(), spec.nano_cpus);
+    bench.engine.set_cpu(&container, 300_000_000).await.unwrap();
+    bench.engine.start(&container).await.unwrap();
+    assert_eq!(bench.engine.cpu(&container).await.unwrap(), 300_000_000);
+    bench.engine.set_cpu(&container, 500_000_000).await.unwrap();
+    assert_eq!(bench.engine.cpu(&container).await.unwrap(), 500_000_000);
+    let missing = bench.engine.set_cpu("nothing-of-that-name", 500_000_000).await;
+    assert!(matches!(missing, Err(EngineError::NotFound { .. })), "{missing:?}");
+}
+
+/// Two containers that each may have more are held to their workspace's quota together, and one of another workspace
+/// is not.
+#[tokio::test]
+async fn the_kernel_holds_a_workspace_to_its_quota() {
+    let bench = Bench::new().await;
+    if bench.facts.systemd_cgroups {
+        // There the quota is systemd's to set; qemu-tests looks at it.
+        return;
+    }
+    let slices = Slices::default();
+    let quota = WorkspaceQuota {
+        nano_cpus: 2_000_000_000,
+        memory: 64 << 20,
+        pids: 12,
+        by_default: false,
+    };
+    // Forks until it may not any more; the shell that was refused ends, and what it made stays.
+    let bomb = "( /bin/busybox sleep 1; i=0; while [ $i -lt 40 ]; do /bin/busybox sleep 100 & i=$((i+1)); done ) 2>/dev/null & exec /bin/busybox sleep 100";
+    let mut specs = [
+        bench.spec('a', Egress::None, None, &[SH, "sh", "-c", bomb]),
+        bench.spec('b', Egress::None, None, &[SH, "sh", "-c", bomb]),
+    ];
+    for spec in &mut specs {
+        spec.nano_cpus = 500_000_000;
+        slices.hold(&spec.cgroup_parent, &quota, false).unwrap();
+        // Again is no error.
+        slices.hold(&spec.cgroup_parent, &quota, false).unwrap();
+    }
+    let mut eater = bench.spec(
+        'c',
+        Egress::None,
+        None,
+        &[SH, "sh", "-c", "/bin/busybox tail -c 200m /dev/zero >/dev/null"],
+    );
+    eater.nano_cpus = 500_000_000;
+    eater.cgroup_parent = format!("{}-2", eater.cgroup_parent);
+    let parents = [specs[0].cgroup_parent.clone(), eater.cgroup_parent.clone()];
+    slices.hold(&eater.cgroup_parent, &quota, false).unwrap();
+    let mut running = Vec::new();
+    for spec in &specs {
+        let container = bench.engine.create(spec).await.unwrap();
+        bench.engine.start(&container).await.unwrap();
+        running.push(container);
+    }
+    let cgroups = Cgroups::host(false);
+    let together = || -> u64 {
+        let used = running.iter().filter_map(|c| cgroups.usage(&parents[0], c));
+        used.map(|u| u.pids).sum()
+    };
+    let end = tokio::time::Instant::now() + Duration::from_secs(60);
+    while together() < 11 {
+        assert!(tokio::time::Instant::now() < end, "{} processes", together());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..20 {
+        let now = together();
+        assert!((10..=12).contains(&now), "{now} processes; each alone may have 2048");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Its size allows 2 GiB, its workspace 64 MiB.
+    let (code, said) = bench.script(eater).await;
+    assert_eq!(code, 137, "{said}");
+    for container in running {
+        bench.engine.remove(&container).await.unwrap();
+    }
+    for parent in parents {
+        slices.release(&parent, false);
+        let at = Path::new("/sys/fs/cgroup/pids").join(parent.trim_start_matches('/'));
+        assert!(!at.exists(), "{} is left", at.display());
+    }
+}

@@ -1,0 +1,573 @@
+//! A supervisor of the test's own on the real engine: a folder, two loopback ports, a box id. Everything that it made
+//! is removed when it is dropped, also when the test panics; nothing else is touched.
+
+
+pub mod desktop;
+
+use std::{
+    ffi::OsStr,
+    io::Read,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The binary under test: what cargo built beside this program, or the one that `BERTH_BIN` names.
+pub fn berth() -> PathBuf {
+    let path = std::env::var_os("BERTH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_berth").into(), PathBuf::from);
+    assert!(path.exists(), "{} is missing", path.display());
+    path
+}
+
+/// Where the engine under test listens: the one that `make test` named, else the default.
+pub fn engine_socket() -> String {
+    std::env::var("BERTH_TEST_ENGINE").unwrap_or_else(|_| "/var/run/docker.sock".into())
+}
+
+/// Two ports that nobody listened on a moment ago.
+fn free_ports() -> (u16, u16) {
+    let a = TcpListener::bind("127.0.0.1:0").unwrap();
+    let b = TcpListener::bind("127.0.0.1:0").unwrap();
+    (a.local_addr().unwrap().port(), b.local_addr().unwrap().port())
+}
+
+/// What to start a supervisor with.
+pub struct Options {
+    /// Folders of type files, merged.
+    pub types: Vec<PathBuf>,
+    /// Further lines of configuration.
+    pub extra: String,
+    /// The engine's socket.
+    pub engine: String,
+    /// `BERTH_LOG`
+    pub log: &'static str,
+    /// Further variables of the supervisor's environment.
+    pub env: Vec<(&'static str, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            types: vec![root().join("instance-types"), root().join("tests/fixtures/types")],
+            extra: String::new(),
+            engine: engine_socket(),
+            log: "debug",
+            env: Vec::new(),
+        }
+    }
+}
+
+/// A running supervisor.
+pub struct Appliance {
+    dir: TempDir,
+    engine: String,
+    log_level: &'static str,
+    env: Vec<(&'static str, String)>,
+    pub https: u16,
+    pub http: u16,
+    child: Option<Child>,
+    box_id: String,
+}
+
+impl Appliance {
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        // Short: socket paths are 107 bytes at most.
+        let dir = tempfile::Builder::new().prefix("berth-t").tempdir_in("/tmp").unwrap();
+        let types = dir.path().join("types");
+        std::fs::create_dir(&types).unwrap();
+        for folder in &options.types {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension() == Some(OsStr::new("toml")) {
+                    std::fs::copy(&path, types.join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+        let (https, http) = free_ports();
+        let config = format!(
+            "domain = \"localhost\"\nstate_dir = \"{d}/state\"\nruntime_dir = \"{d}/run\"\ntypes_dir = \"{d}/types\"\n\
+             [listen]\nhttps = \"127.0.0.1:{https}\"\nhttp = \"127.0.0.1:{http}\"\n[docker]\nsocket = \"{}\"\n{}",
+            options.engine,
+            options.extra,
+            d = dir.path().display(),
+        );
+        std::fs::write(dir.path().join("berth.toml"), config).unwrap();
+        // Containers of any uid reach their sockets through this folder.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut a = Self {
+            dir,
+            engine: options.engine,
+            log_level: options.log,
+            env: options.env,
+            https,
+            http,
+            child: None,
+            box_id: String::new(),
+        };
+        a.launch();
+        a.box_id = a.json(&["status"])["box_id"].as_str().unwrap().to_owned();
+        a
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn box_id(&self) -> &str {
+        &self.box_id
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/admin.sock")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("berth.toml")
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("state/tls/ca.pem")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    /// Starts the process without waiting for it.
+    pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    fn spawn_with(&mut self, env: &[(&str, &str)]) {
+        assert!(self.child.is_none(), "already running");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let child = Command::new(berth())
+            .args(["serve", "--config"])
+            .arg(self.config())
+            .env("BERTH_LOG", self.log_level)
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Starts the process and waits until it answers.
+    pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn launch_with(&mut self, env: &[(&str, &str)]) {
+        self.spawn_with(env);
+        wait_for("the supervisor answers", Duration::from_secs(30), || {
+            let exited = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(exited.is_none(), "the supervisor ended: {exited:?}\n{}", self.log());
+            self.try_cli(&["status"]).status.success()
+        });
+    }
+
+    /// `kill -9`, and the process reaped.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM; the exit status.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("running");
+        signal(child.id(), nix::sys::signal::Signal::SIGTERM);
+        wait_for("the supervisor ends after SIGTERM", Duration::from_secs(60), || {
+            child.try_wait().unwrap().is_some()
+        });
+        child.wait().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(berth());
+        c.args(args).env("BERTH_SOCKET", self.socket()).stdin(Stdio::null());
+        c
+    }
+
+    pub fn try_cli(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a verb with something on its standard input.
+    pub fn piped(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that refuses before it reads is no failure of the test's own.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs an instance with `KEY=VALUE` lines from a pipe.
+    pub fn run_with(&self, type_name: &str, env: &str) -> Instance {
+        let out = self.piped(&["run", type_name, "--env-file", "-", "--json"], env);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.success(),
+            "berth run {type_name}: {said}\n{}",
+            tail(&self.log(), 40)
+        );
+        Instance::from(&serde_json::from_slice(&out.stdout).unwrap())
+    }
+
+    /// Opens a session; the header to send along.
+    pub fn open(&self, i: &Instance) -> String {
+        let answer = self.post(&i.url, &i.token, INITIALIZE, &[]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let session = answer.header("mcp-session-id").expect("a session id");
+        let header = format!("Mcp-Session-Id: {session}");
+        let done = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        let done = self.post(&i.url, &i.token, done, &["-H", &header]);
+        assert_eq!(done.status, 202, "{}", done.body);
+        header
+    }
+
+    /// Calls a tool in a session; the answer's body.
+    pub fn call(&self, i: &Instance, session: &str, tool: &str, arguments: &Value) -> String {
+        let params = serde_json::json!({ "name": tool, "arguments": arguments });
+        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params });
+        let answer = self.post(&i.url, &i.token, &body.to_string(), &["-H", session]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+
+    /// Runs a verb that must succeed; its stdout.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let out = self.try_cli(args);
+        assert!(
+            out.status.success(),
+            "berth {args:?} failed ({}):\n{}{}\n--- log\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr),
+            tail(&self.log(), 40),
+        );
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Runs a verb that must fail with this status; its stderr.
+    pub fn cli_fails(&self, status: i32, args: &[&str]) -> String {
+        let out = self.try_cli(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(
+            out.status.code(),
+            Some(status),
+            "berth {args:?}: {said}\n{}",
+            String::from_utf8_lossy(&out.stdout)
+        );
+        said
+    }
+
+    /// Runs a verb with `--json`.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.push("--json");
+        let text = self.cli(&all);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("berth {args:?} printed no JSON ({e}): {text}"))
+    }
+
+    /// Runs an instance of a type.
+    pub fn run(&self, type_name: &str, more: &[&str]) -> Instance {
+        let mut args = vec!["run", type_name];
+        args.extend(more);
+        Instance::from(&self.json(&args))
+    }
+
+    pub fn show(&self, id: &str) -> Value {
+        self.json(&["show", id])
+    }
+
+    /// Waits until an instance is in a state.
+    pub fn wait_state(&self, id: &str, state: &str, deadline: Duration) -> Value {
+        let mut last = Value::Null;
+        wait_for_or(deadline, || {
+            last = self.show(id);
+            last["state"] == state
+        })
+        .unwrap_or_else(|()| panic!("{id} is not {state}: {last:#}\n--- log\n{}", tail(&self.log(), 60)));
+        last
+    }
+
+    pub fn docker(&self, args: &[&str]) -> Output {
+        Command::new("docker")
+            .arg("-H")
+            .arg(format!("unix://{}", self.engine))
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    /// Lines of a docker listing that must succeed.
+    pub fn docker_lines(&self, args: &[&str]) -> Vec<String> {
+        let out = self.docker(args);
+        assert!(
+            out.status.success(),
+            "docker {args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Ids of this box's containers, running or not.
+    pub fn containers(&self) -> Vec<String> {
+        self.docker_lines(&[
+            "ps",
+            "-aq",
+            "--no-trunc",
+            "--filter",
+            &format!("label=berth.box={}", self.box_id),
+        ])
+    }
+
+    pub fn container_of(&self, id: &str) -> String {
+        let filter = format!("label=berth.instance={id}");
+        let mut all = self.docker_lines(&["ps", "-aq", "--no-trunc", "--filter", &filter]);
+        assert_eq!(all.len(), 1, "containers of {id}: {all:?}");
+        all.remove(0)
+    }
+
+    /// Names of the box's networks and volumes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let filter = format!("label=berth.box={}", self.box_id);
+        let mut all = self.containers();
+        all.extend(self.docker_lines(&["network", "ls", "-q", "--filter", &filter]));
+        all.extend(self.docker_lines(&["volume", "ls", "-q", "--filter", &filter]));
+        all
+    }
+
+    /// Images that were made for this box's instances.
+    pub fn built_images(&self) -> Vec<String> {
+        let filter = format!("label=berth.built.box={}", self.box_id);
+        self.docker_lines(&["images", "-q", "--no-trunc", "--filter", &filter])
+    }
+
+    /// `docker inspect` of an instance's container.
+    pub fn inspect(&self, id: &str) -> Value {
+        let out = self.docker(&["inspect", &self.container_of(id)]);
+        serde_json::from_slice::<Value>(&out.stdout).unwrap()[0].take()
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the supervisor's last words\n{}", tail(&self.log(), 60));
+        }
+        self.kill();
+        if self.box_id.is_empty() {
+            return;
+        }
+        let filter = format!("label=berth.box={}", self.box_id);
+        for (list, remove) in [
+            (vec!["ps", "-aq"], vec!["rm", "-f", "-v"]),
+            (vec!["network", "ls", "-q"], vec!["network", "rm"]),
+            (vec!["volume", "ls", "-q"], vec!["volume", "rm", "-f"]),
+            (vec!["images", "-q"], vec!["rmi", "-f"]),
+        ] {
+            let mut args = list;
+            let made = format!("label=berth.built.box={}", self.box_id);
+            args.extend(["--filter", if args[0] == "images" { &made } else { &filter }]);
+            let out = self.docker(&args);
+            let ids = String::from_utf8_lossy(&out.stdout).into_owned();
+            let ids: Vec<&str> = ids.split_whitespace().collect();
+            if !ids.is_empty() {
+                let mut args = remove;
+                args.extend(ids);
+                let _ = self.docker(&args);
+            }
+        }
+        remove_cgroups(&self.box_id);
+    }
+}
+
+/// Removes the cgroups of a box that runs nothing any more.
+fn remove_cgroups(box_id: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    for hierarchy in entries.map(|e| e.path()).chain([root.to_owned()]) {
+        let at = hierarchy.join("berth").join(&box_id[..8]);
+        for workspace in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(workspace.path());
+        }
+        let _ = std::fs::remove_dir(at);
+    }
+}
+
+/// An instance that `berth run` made.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    pub id: String,
+    pub url: String,
+    pub path_url: String,
+    pub token: String,
+}
+
+impl Instance {
+    pub fn from(v: &Value) -> Self {
+        let text = |p: &str| {
+            v.pointer(p)
+                .and_then(Value::as_str)
+                .unwrap_or_else(|| panic!("{p} is missing: {v:#}"))
+                .to_owned()
+        };
+        Self {
+            id: text("/id"),
+            url: text("/endpoints/mcp/url"),
+            path_url: text("/endpoints/mcp/path_url"),
+            token: text("/token"),
+        }
+    }
+}
+
+/// A plain HTTPS request by curl: status, headers (lower-cased names) and body.
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("no JSON ({e}): {}", self.body))
+    }
+}
+
+impl Appliance {
+    /// curl with this box's CA; `args` are curl's own, the address last.
+    pub fn curl(&self, args: &[&str]) -> Answer {
+        let out = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "30", "--include", "--cacert"])
+            .arg(self.ca())
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "curl {args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (mut head, mut body) = text.split_once("\r\n\r\n").expect("a header section");
+        while head.starts_with("HTTP/1.1 100") {
+            (head, body) = body.split_once("\r\n\r\n").expect("a header section");
+        }
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let headers = lines
+            .filter_map(|l| l.split_once(':'))
+            .map(|(n, v)| (n.to_lowercase(), v.trim().to_owned()))
+            .collect();
+        Answer {
+            status,
+            headers,
+            body: body.to_owned(),
+        }
+    }
+
+    /// POSTs a JSON-RPC body with a token.
+    pub fn post(&self, url: &str, token: &str, body: &str, more: &[&str]) -> Answer {
+        let bearer = format!("Authorization: Bearer {token}");
+        let mut args = vec![
+            "-H",
+            "Content-Type: application/json",
+            "-H",
+            "Accept: application/json, text/event-stream",
+            "-H",
+            &bearer,
+            "-d",
+            body,
+        ];
+        args.extend(more);
+        args.push(url);
+        self.curl(&args)
+    }
+}
+
+pub const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+
+/// Waits for a condition with a deadline; panics with what was waited for.
+pub fn wait_for(what: &str, deadline: Duration, condition: impl FnMut() -> bool) {
+    assert!(
+        wait_for_or(deadline, condition).is_ok(),
+        "waited {deadline:?} for: {what}"
+    );
+}
+
+fn wait_for_or(deadline: Duration, mut condition: impl FnMut() -> bool) -> Result<(), ()> {
+    let end = Instant::now() + deadline;
+    loop {
+        if condition() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+/// The last lines of a text.
+pub fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Reads a child's output to its end.
+pub fn read_all(from: &mut impl Read) -> String {
+    let mut s = String::new();
+    from.read_to_string(&mut s).unwrap();
+    s
+}
