@@ -5,11 +5,11 @@
 #   CPU: the proxy's user and system time from /proc, so that "per core" means requests per CPU second of the proxy.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-bin=${BIN:-${CARGO_TARGET_DIR:-target}/release/examples/edge_bench}
+bin=${BIN:-target/$(uname -m)-unknown-linux-gnu/release/examples/edge_bench}
 seconds=${SECONDS_EACH:-8}
 workers=${WORKERS:-2}
 rounds=${ROUNDS:-2}
-[ -x "$bin" ] || cargo build --release --example edge_bench
+[ -n "${BIN:-}" ] || cargo build --locked --release --example edge_bench
 dir=$(mktemp -d /tmp/edge-bench.XXXXXX)
 pids=()
 trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null || true; done; rm -rf "$dir"' EXIT

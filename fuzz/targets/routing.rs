@@ -1,28 +1,7 @@
-//! Routing and the agent's answers: no host, path or answer makes the edge panic, and only well-formed ids are reached.
+//! Fuzzes routing and answers of agents: see `checks/routing.rs`.
 #![no_main]
 
-use berth::{
-    link::wire::{Decoded, Decoder, take_head},
-    route::{Router, Target},
-};
-use bytes::BytesMut;
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/routing.rs"]
+mod routing;
 
-fuzz_target!(|input: (&str, &str, &[u8])| {
-    let (authority, path, answer) = input;
-    let router = Router::new("example.org", 443);
-    if let Target::Mcp { id } = router.route(authority, path) {
-        let own = router.endpoints(&id);
-        assert!(own.mcp.url.contains(id.as_str()) && own.mcp.path_url.ends_with(id.as_str()));
-        assert!(authority.to_ascii_lowercase().contains(id.as_str()) || path.contains(id.as_str()));
-    }
-    let mut buf = BytesMut::from(answer);
-    if let Ok(Some(head)) = take_head(&mut buf, &http::Method::POST, false) {
-        let mut decoder = Decoder::new(head.framing);
-        let mut left = buf.len() + 16;
-        while let Ok(Decoded::Data(_)) = decoder.decode(&mut buf) {
-            assert!(left > 0, "a piece of nothing, for ever");
-            left -= 1;
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| routing::check(data));

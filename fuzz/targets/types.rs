@@ -1,13 +1,7 @@
-//! Configuration and type files: no text makes the readers panic, and every refusal names a line.
+//! Fuzzes configuration and type files: see `checks/types.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/types.rs"]
+mod types;
 
-fuzz_target!(|text: &str| {
-    if let Err(problems) = berth::catalog::parse("f.toml", "f", text) {
-        assert!(!problems.0.is_empty() && problems.0.iter().all(|p| p.line > 0));
-    }
-    if let Err(problems) = berth::config::parse("b.toml", text) {
-        assert!(!problems.0.is_empty() && problems.0.iter().all(|p| p.line > 0));
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| types::check(data));

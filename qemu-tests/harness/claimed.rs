@@ -1,30 +1,32 @@
 //! A box after its first boot: claimed, with instances that hold data. Made once from the image by the way a user goes,
 //! saved while it runs (disk, firmware variables, memory and devices), and started from there by every test that needs a
-//! working box: seconds in place of a boot.
+//! working box: seconds in place of a boot. It is kept for the next run, too, as long as image and harness are the same.
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{
-    image_dir,
+    boxes_dir, image, image_dir,
     laptop::Laptop,
     machine::{Disk, Machine, Setup},
     mcp::{Address, Instance},
-    say, state_dir,
+    qemu, root, say,
 };
 
 /// What the first boot left, and what it took.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Facts {
-    /// Which image it was.
-    image: String,
+    /// Where the image was, above which the box's disk lies.
+    image: PathBuf,
     pub ca: String,
     pub everything: Instance,
     /// Holds [`NOTE`] in its graph.
@@ -51,43 +53,90 @@ pub struct Claimed {
     pub facts: Facts,
 }
 
-fn image_id() -> String {
-    fs::read_to_string(image_dir().join("SHA256SUMS")).unwrap()
+/// How many boxes are kept, of the images that were tested last.
+const KEPT: usize = 2;
+
+/// What a saved box depends on: the image, bit for bit, and how it is set up.
+fn key() -> String {
+    let mut hash = Sha256::new();
+    hash.update(fs::read(image_dir().join("SHA256SUMS")).unwrap());
+    let harness = root().join("qemu-tests/harness");
+    let mut files: Vec<PathBuf> = fs::read_dir(harness).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        hash.update(fs::read(file).unwrap());
+    }
+    hash.finalize()[..12].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Removes the boxes that were used longest ago.
+fn prune(keep: &Path) {
+    let mut others: Vec<(SystemTime, PathBuf)> = fs::read_dir(boxes_dir())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_dir() && p != keep)
+        .map(|p| {
+            (
+                fs::metadata(p.join("used"))
+                    .and_then(|m| m.modified())
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
+                p,
+            )
+        })
+        .collect();
+    others.sort();
+    for (_, dir) in others.iter().rev().skip(KEPT - 1) {
+        fs::remove_dir_all(dir).unwrap();
+    }
 }
 
 /// The claimed box, made by the first test that asks.
 pub fn claimed() -> Claimed {
-    // In this process and among the test binaries.
+    // In this process and among others.
     static HERE: Mutex<()> = Mutex::new(());
     let _here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
-    let dir = state_dir().join("claimed");
+    let dir = boxes_dir().join(key());
     let lock = fs::File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(state_dir().join("claimed.lock"))
+        .open(boxes_dir().join("lock"))
         .unwrap();
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
     let kept = fs::read(dir.join("facts.json"))
         .ok()
         .and_then(|b| serde_json::from_slice::<Facts>(&b).ok());
-    if let Some(facts) = kept.filter(|f| f.image == image_id()) {
+    if let Some(mut facts) = kept {
+        if facts.image != image() {
+            // The same image, in another checkout.
+            let (image, disk) = (
+                image().display().to_string(),
+                dir.join("disk.qcow2").display().to_string(),
+            );
+            qemu::run_tool("qemu-img", &["rebase", "-u", "-b", &image, "-F", "raw", &disk]);
+            facts.image = super::image();
+            fs::write(dir.join("facts.json"), serde_json::to_vec_pretty(&facts).unwrap()).unwrap();
+        }
+        fs::write(dir.join("used"), "").unwrap();
         return Claimed { dir, facts };
     }
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
+    prune(&dir);
     let mut m = Machine::boot(Setup::new("first-boot"));
     let facts = first_boot(&mut m, &dir);
     say("saving the running box");
     m.save(&dir.join("memory"));
-    fs::rename(m.disk_file(), dir.join("disk.qcow2")).unwrap();
-    fs::rename(m.dir.join("vars.fd"), dir.join("vars.fd")).unwrap();
+    // Perhaps to another file system.
+    fs::copy(m.disk_file(), dir.join("disk.qcow2")).unwrap();
+    fs::copy(m.dir.join("vars.fd"), dir.join("vars.fd")).unwrap();
+    fs::write(dir.join("used"), "").unwrap();
     fs::write(dir.join("facts.json"), serde_json::to_vec_pretty(&facts).unwrap()).unwrap();
     Claimed { dir, facts }
 }
 
 /// From an empty box to a tool call of an official client.
-fn first_boot(m: &mut Machine, dir: &std::path::Path) -> Facts {
+fn first_boot(m: &mut Machine, dir: &Path) -> Facts {
     let ca_file = dir.join("ca.pem");
     let up = m.await_up();
     say(format!("first boot: up after {up:.0} s"));
@@ -118,7 +167,7 @@ fn first_boot(m: &mut Machine, dir: &std::path::Path) -> Facts {
     m.check();
     let analyze = m.sh("systemd-analyze time | head -n 1");
     Facts {
-        image: image_id(),
+        image: image(),
         ca,
         everything,
         memory,

@@ -38,7 +38,16 @@ pub fn image() -> PathBuf {
     path
 }
 
-/// Where machines have their folders, and the claimed box its saved state.
+/// Where boxes are kept from run to run: the cache that `qemu-tests/run` names, else beside the machines.
+pub fn boxes_dir() -> PathBuf {
+    let dir = std::env::var_os("BERTH_CACHE")
+        .map_or_else(state_dir, PathBuf::from)
+        .join("boxes");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Where machines have their folders.
 pub fn state_dir() -> PathBuf {
     let dir = image_dir().join("qemu-tests");
     std::fs::create_dir_all(&dir).unwrap();

@@ -29,6 +29,11 @@ pub fn tools_file(path: &str) -> PathBuf {
 pub fn tool(name: &str) -> Command {
     let tree = tools();
     let path = |p: &str| tree.join(p).display().to_string();
+    let program = [format!("usr/bin/{name}"), format!("usr/sbin/{name}")]
+        .map(|p| tree.join(p))
+        .into_iter()
+        .find(|p| p.exists())
+        .unwrap_or_else(|| panic!("the tools tree has no {name}"));
     let libraries = ["", "/swtpm"]
         .map(|d| path(&format!("usr/lib/x86_64-linux-gnu{d}")))
         .join(":");
@@ -36,7 +41,7 @@ pub fn tool(name: &str) -> Command {
     c.args(["--pdeathsig", "KILL", "--"])
         .arg(path("lib64/ld-linux-x86-64.so.2"))
         .args(["--library-path", &libraries])
-        .arg(path(&format!("usr/bin/{name}")))
+        .arg(program)
         .env("QEMU_MODULE_DIR", path("usr/lib/x86_64-linux-gnu/qemu"))
         // mtools takes images whose geometry it cannot make sense of.
         .env("MTOOLS_SKIP_CHECK", "1")

@@ -1,4 +1,4 @@
-//! A root that was changed does not boot, and neither does a kernel that was signed for another root.
+//! A root that was changed does not verify and does not boot, and neither does a kernel that was signed for another root.
 
 use std::{
     fs,
@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::harness::{
-    image, image_dir,
+    Dice, image, image_dir,
     machine::{Disk, Machine, Setup},
-    patience, state_dir,
+    patience, qemu, say, seed, state_dir,
 };
 
 /// A copy of the image, which only this test changes; gone with it.
@@ -81,6 +81,65 @@ fn partition(path: &Path, label: &str) -> (u64, u64) {
 
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
+}
+
+/// A partition of the image as a file of its own.
+fn carve(name: &str, (start, length): (u64, u64)) -> Copy {
+    let path = state_dir().join(format!("{name}-{}.part", std::process::id()));
+    let (from, to) = (format!("if={}", image().display()), format!("of={}", path.display()));
+    let (skip, count) = (format!("skip={start}"), format!("count={length}"));
+    let words = ["bs=4M", "iflag=skip_bytes,count_bytes", "conv=sparse", "status=none"];
+    let done = std::process::Command::new("dd")
+        .args([&from, &to, &skip, &count])
+        .args(words)
+        .status();
+    assert!(done.unwrap().success());
+    Copy(path)
+}
+
+/// How many flipped bytes are tried, beside one in the superblock.
+const FLIPS: usize = 12;
+
+/// What the kernel checks block by block, checked over the whole root without a boot: the image as it is passes, and no
+/// single byte of it can be another.
+#[test]
+fn every_byte_of_the_root_is_sealed_by_the_root_hash() {
+    let hash = fs::read_to_string(image_dir().join("berth.roothash")).unwrap();
+    let label = format!("berth_{}", version());
+    let (start, length) = partition(&image(), &label);
+    let root = carve("root", (start, length));
+    let tree = carve("tree", partition(&image(), &format!("{label}_verity")));
+    let verifies = || {
+        let (data, hashes) = (root.0.display().to_string(), tree.0.display().to_string());
+        let out = qemu::tool("veritysetup")
+            .args(["verify", &data, &hashes, hash.trim()])
+            .output()
+            .unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (fine, words) = verifies();
+    assert!(fine, "the image as built: {words}");
+    let used = fs::metadata(image_dir().join("berth.root.raw"))
+        .unwrap()
+        .len()
+        .min(length);
+    let seed = seed();
+    say(format!("verity: BERTH_QEMU_SEED={seed} flips these bytes again"));
+    let mut dice = Dice::new(seed);
+    let file = fs::File::options().read(true).write(true).open(&root.0).unwrap();
+    let places = std::iter::once(1124).chain(std::iter::repeat_with(|| dice.between(0, used - 1)).take(FLIPS));
+    for at in places {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        let (fine, words) = verifies();
+        assert!(
+            !fine && words.contains("Verification failed"),
+            "byte {at} flipped: {words}"
+        );
+        file.write_all_at(&byte, at).unwrap();
+    }
+    assert!(verifies().0, "as it was again");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What only the whole way shows of the agent: a real client, the edge, and the agent in its container.
 
-
 use crate::support;
 
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 //! fails and prints them, the supervisor logs all that it can; then files, processes, containers, logs and answers
 //! are searched for them, plain and encoded. They may stand in the environment of the server's own process alone.
 
-
 use crate::support;
 
 use std::{

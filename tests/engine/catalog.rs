@@ -1,6 +1,5 @@
 //! Every type that is shipped: deployed, and called by a real client; those that work with a database, with the real one.
 
-
 use crate::support;
 
 use std::{
@@ -122,7 +121,7 @@ fn set(a: &Appliance, i: &Instance, key: &str, value: &str) {
 fn every_type_is_tested_here() {
     // Desktops and generic types have files of their own.
     let tests = ["catalog", "desktop", "screen", "terminal", "generic", "lifecycle"]
-        .map(|file| std::fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap())
+        .map(|file| std::fs::read_to_string(root().join(format!("tests/engine/{file}.rs"))).unwrap())
         .concat();
     for entry in std::fs::read_dir(root().join("instance-types")).unwrap() {
         let path = entry.unwrap().path();

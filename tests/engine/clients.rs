@@ -1,6 +1,5 @@
 //! The official SDKs' clients against a real instance, by host name and by path: TypeScript 1.x and 2.x, and Python.
 
-
 use crate::support;
 
 use std::process::Command;

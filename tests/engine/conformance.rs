@@ -1,7 +1,6 @@
 //! The official conformance suite against a fixture server directly, and the same server through Berth: what passes
 //! directly passes through Berth.
 
-
 use crate::support;
 
 use std::{

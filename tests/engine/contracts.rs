@@ -1,7 +1,6 @@
 //! What a type file promises, kept on the real engine: health, session caps and expiry, transports, networks, time-outs;
 //! and what tools may do without hurting the instance.
 
-
 use crate::support;
 
 use std::time::Duration;

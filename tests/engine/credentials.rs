@@ -1,6 +1,5 @@
 //! Credentials: asked for before anything runs, given by pipe and by terminal, changed in place, never read back.
 
-
 use crate::support;
 
 use std::{

@@ -1,7 +1,6 @@
 //! The browser: an assistant drives it (the official SDK's client), people watch it and take over (headless Chromium on
 //! the screen's page), and whatever dies comes back.
 
-
 use crate::support;
 
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! The adapter against the real engine, and cgroups against the real kernel.
 
-
-
 use crate::workbench;
 
 use std::{path::Path, time::Duration};

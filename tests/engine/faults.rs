@@ -1,7 +1,6 @@
 //! What must hold when things break: the supervisor killed at random moments, containers and processes killed or
 //! removed, images gone, tokens revoked mid-stream.
 
-
 use crate::support;
 
 use std::{

@@ -1,6 +1,5 @@
 //! Generic types on the real engine, with real packages from the registries that this machine's npm and pip use.
 
-
 use crate::support;
 
 use std::{io::Write, process::Stdio, time::Duration};

@@ -1,6 +1,5 @@
 //! `berth import`: a laptop's configuration becomes instances, and the file points at them afterwards.
 
-
 use crate::support;
 
 use serde_json::{Value, json};

@@ -1,6 +1,5 @@
 //! From a type to a running server and back to nothing, on the real engine.
 
-
 use crate::support;
 
 use std::{collections::BTreeSet, time::Duration};

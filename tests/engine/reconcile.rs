@@ -1,8 +1,6 @@
 //! The reconciler against the real engine, with a shell script in the agent's place: what a person or a fault does to
 //! containers ends in the desired state.
 
-
-
 use crate::workbench;
 
 use std::{

@@ -1,7 +1,6 @@
 //! A box reached without a shell: claiming it, the admin API over HTTPS, contexts, the page. The real supervisor over TLS
 //! with the real command line, as from a laptop that has nothing of the box but its address and what its screen shows.
 
-
 use crate::support;
 
 use std::{

@@ -1,6 +1,5 @@
 //! The engine restarted underneath, on a Docker engine of this test's own.
 
-
 use crate::support;
 
 use std::{

@@ -1,6 +1,5 @@
 //! Who gets to a screen: by its link, once, soon, and no further than the link goes.
 
-
 use crate::support;
 
 use std::{

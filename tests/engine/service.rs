@@ -1,7 +1,6 @@
 //! Service manners: readiness, watchdog and stopping told to the service manager, sockets that it passes, who may use
 //! the admin socket, metrics, drain.
 
-
 use crate::support;
 
 use std::{

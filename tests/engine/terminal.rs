@@ -1,7 +1,6 @@
 //! The command line: what an assistant can do with it, what no command can do to it, and that people see it live and
 //! can type there.
 
-
 use crate::support;
 
 use std::time::{Duration, Instant};

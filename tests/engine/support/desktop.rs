@@ -1,7 +1,6 @@
 //! For tests of desktops: an assistant (the official SDK's client, one session) and a person's browser (headless
 //! Chromium in the image of the type `playwright`), both driven line by line.
 
-
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},

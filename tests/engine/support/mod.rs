@@ -1,7 +1,6 @@
 //! A supervisor of the test's own on the real engine: a folder, two loopback ports, a box id. Everything that it made
 //! is removed when it is dropped, also when the test panics; nothing else is touched.
 
-
 pub mod desktop;
 
 use std::{

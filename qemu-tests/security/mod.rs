@@ -1,0 +1,10 @@
+//! What the box withstands.
+
+mod bombs;
+mod engine;
+mod hardening;
+mod isolation;
+mod power;
+mod probe;
+mod supervisor;
+mod verity;
