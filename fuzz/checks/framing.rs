@@ -20,7 +20,7 @@ fn lines(data: &[u8], cut: usize) -> Vec<Vec<u8>> {
 }
 
 /// The first byte says how the rest is cut.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let Some((&cut, data)) = input.split_first() else {
         return;
     };

@@ -12,7 +12,7 @@ fn filtered(data: &[u8], cut: usize, control: bool) -> (Vec<u8>, bool) {
 }
 
 /// The first byte says how the rest is cut.
-pub fn check(data: &[u8]) {
+pub(crate) fn check(data: &[u8]) {
     let Some((&cut, data)) = data.split_first() else { return };
     let cut = usize::from(cut).max(1);
     for control in [false, true] {

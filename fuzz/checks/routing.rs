@@ -7,7 +7,7 @@ use berth::{
 use bytes::BytesMut;
 
 /// Authority, path and an answer, each ended by a zero byte.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let mut parts = input.splitn(3, |b| *b == 0);
     let mut text = || std::str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
     let (authority, path) = (text(), text());
