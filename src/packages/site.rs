@@ -59,9 +59,11 @@ pub(super) fn read(install: &Install, machine: &impl Machine) -> Result<Site, St
     npm(install, machine, &mut site);
     python(install, machine, &mut site);
     let urls: Vec<&String> = site.env.values().collect();
-    let found: Vec<String> = urls.into_iter().filter_map(|u| password(u)).collect();
+    let found: Vec<String> = urls.into_iter().flat_map(|u| passwords(u)).collect();
     site.secrets.extend(found);
     site.secrets.retain(|s| s.len() >= 4);
+    // The longest first: a password may be a part of another secret.
+    site.secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
     Ok(site)
 }
 
@@ -136,7 +138,7 @@ fn npm(install: &Install, machine: &impl Machine, site: &mut Site) {
     if let Some(registry) = registry.or_else(|| given.iter().find_map(|n| machine.var(n))) {
         site.npmrc += &format!("registry={registry}\n");
     }
-    let secrets = site.npmrc.lines().filter_map(password).collect::<Vec<_>>();
+    let secrets = site.npmrc.lines().flat_map(passwords).collect::<Vec<_>>();
     site.secrets.extend(secrets);
     // Neither the lock nor the image says where a package was fetched from.
     site.npmrc +=
@@ -199,11 +201,15 @@ fn python(install: &Install, machine: &impl Machine, site: &mut Site) {
     }
 }
 
-/// What stands between `//` and `@` in an address.
-fn password(url: &str) -> Option<String> {
-    let authority = url.split_once("//")?.1.split('/').next()?;
-    let user = authority.rsplit_once('@')?.0;
-    Some(user.to_owned())
+/// What stands between `//` and `@` in the addresses of a line, with and without the user's name: tools show either.
+fn passwords(line: &str) -> Vec<String> {
+    let authorities = line.split("//").skip(1).filter_map(|a| a.split(['/', ' ', ',']).next());
+    let users = authorities.filter_map(|a| Some(a.rsplit_once('@')?.0));
+    let each = |u: &str| {
+        let password = u.split_once(':').map(|(_, p)| p.to_owned());
+        password.into_iter().chain([u.to_owned()]).collect::<Vec<_>>()
+    };
+    users.flat_map(each).collect()
 }
 
 impl Site {
@@ -269,6 +275,10 @@ mod tests {
         assert_eq!(site.env["UV_DEFAULT_INDEX"], "https://i.example/simple");
         assert_eq!(site.env["HTTPS_PROXY"], "http://u:pw99@p:1");
         assert_eq!(site.redact("token t0psecret via u:pw99"), "token *** via ***");
+        assert_eq!(
+            site.redact("proxy p said no to u with pw99"),
+            "proxy p said no to u with ***"
+        );
 
         let ours = Install {
             npm_registry: Some("https://ours.example/".into()),
