@@ -85,9 +85,9 @@ pub struct Install {
     pub at_once: usize,
     /// One installation takes no longer.
     pub timeout: Duration,
-    /// Memory of an installation, in bytes.
+    /// Memory of an installation, in bytes, with what it writes. Never more than most of the box's.
     pub memory_bytes: usize,
-    /// What an installation may write, in bytes.
+    /// What an installation may write, in bytes. How many files follows from it.
     pub disk_bytes: usize,
 }
 

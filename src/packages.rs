@@ -5,16 +5,17 @@
 //! wanted -> exact version -> image there? -- yes --> resolved
 //!             (a container    | no
 //!              asks the        v
-//!              registry)   container installs -> its folder becomes a layer on the runtime's image -> resolved
+//!              registry)   a container fetches -> another runs install scripts -> a layer on the runtime's image -> resolved
 //! ```
 //!
 //! One installation per package and version at a time; whoever asks meanwhile waits for the same one, and it is broken
 //! off when nobody waits any more. So many at once as `[install]` says. What a supervisor that was killed left behind
 //! carries the label `berth.build` and is removed by the next. Images that no instance uses any more are removed.
 //!
-//! The installing container has a network, a writable layer of bounded size, and nothing else: no capability, no
-//! secret of an instance. The site's certificates and registry addresses are put into it as files, which do not become
-//! part of the image.
+//! The container that fetches has a network and the site's certificates, addresses and credentials, and runs no code of
+//! a package. The one that runs such code has neither, and nothing that it says is believed: what was installed is known
+//! before it starts. Both write into one volume only, which the kernel bounds, and have no capability and no secret of an
+//! instance. See [`bench`].
 
 mod bench;
 mod entry;
@@ -46,7 +47,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// When what an earlier supervisor left is looked for again: the engine may still have been at making it.
 const SWEEPS: [u64; 3] = [3, 15, 60];
 /// Part of every key: a change of how packages are installed makes new images.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Why there is nothing to run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

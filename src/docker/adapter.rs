@@ -180,6 +180,7 @@ impl Docker {
                 .volumes
                 .unwrap_or_default()
                 .into_iter()
+                .filter(|v| !installs(&v.labels))
                 .map(|v| (v.name, owner(&v.labels)))
                 .collect(),
         })

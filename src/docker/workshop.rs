@@ -1,19 +1,23 @@
-//! What installing a package takes of the engine: a container that installs, its files in and out, and an image from
-//! what came out. Everything made here carries the label [`LABEL_BUILD`], so that the reconciler leaves it alone and a
-//! supervisor that was killed finds it again.
+//! What installing a package takes of the engine: containers that install into one volume, their files in and out, and
+//! an image from what came out. Everything made here carries the label [`LABEL_BUILD`], so that the reconciler leaves it
+//! alone and a supervisor that was killed finds it again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
     time::Duration,
 };
 
 use bollard::{
-    models::{ContainerCreateBody, HostConfig, ResourcesUlimits},
+    models::{
+        ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions, ResourcesUlimits,
+        VolumeCreateRequest,
+    },
     query_parameters::{
-        BuildImageOptionsBuilder, CreateContainerOptionsBuilder, DownloadFromContainerOptions,
-        InspectContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-        ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions,
-        UploadToContainerOptionsBuilder, WaitContainerOptions,
+        BuildImageOptionsBuilder, CreateContainerOptionsBuilder, DownloadFromContainerOptions, InspectContainerOptions,
+        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+        LogsOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+        WaitContainerOptions,
     },
 };
 use bytes::Bytes;
@@ -30,7 +34,7 @@ use crate::{
     plan::spec::{LABEL_BOX, LABEL_INSTANCE},
 };
 
-/// Label of containers and networks: an installation.
+/// Label of containers, networks and volumes: an installation.
 pub const LABEL_BUILD: &str = "berth.build";
 /// Labels of images: what was installed, and for which box. Containers inherit an image's labels, so these are others
 /// than those that say whose a container is.
@@ -40,6 +44,11 @@ pub const LABEL_BUILT_BOX: &str = "berth.built.box";
 /// Putting an image together from files that are there takes no longer.
 const ASSEMBLE: Duration = Duration::from_secs(300);
 
+/// The options of `/tmp` in a container that installs: in memory and bounded. Scripts may run programs there.
+const SCRATCH: &str = "rw,exec,nosuid,nodev,mode=1777,size=256m,nr_inodes=16384";
+/// The user of every container.
+const USER: u32 = 10001;
+
 /// A container that installs something.
 #[derive(Debug, Clone)]
 pub struct Bench {
@@ -47,8 +56,12 @@ pub struct Bench {
     pub image: String,
     pub labels: BTreeMap<String, String>,
     pub command: Vec<String>,
-    pub env: Vec<String>,
+    /// A network, or `none`.
     pub network: String,
+    /// A volume, and where it is seen.
+    pub volume: (String, String),
+    /// Nothing can be written but to the volume and `/tmp`.
+    pub read_only: bool,
     pub cgroup_parent: String,
     pub memory: i64,
     pub cpus: i64,
@@ -87,6 +100,31 @@ fn by_label(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, Vec<Str
 }
 
 impl Docker {
+    /// Makes a volume in memory, which the kernel bounds in bytes and in files. It is empty again whenever no container
+    /// that runs has it.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn bounded_volume(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        bytes: u64,
+        files: u64,
+    ) -> Result<(), EngineError> {
+        let options = format!("size={bytes},nr_inodes={files},uid={USER},gid={USER},mode=755,nosuid,nodev");
+        let pairs = [("type", "tmpfs"), ("device", "tmpfs"), ("o", options.as_str())];
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            driver: Some("local".to_owned()),
+            driver_opts: Some(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
+            labels: Some(map(labels)),
+            ..VolumeCreateRequest::default()
+        };
+        let call = |c: bollard::Docker| async move { c.create_volume(request).await.map(drop) };
+        self.call("create the volume", SLOW, call).await
+    }
+
     /// Makes the container of an installation, not yet started: no capabilities, no new privileges, not root, bounded.
     ///
     /// # Errors
@@ -101,15 +139,29 @@ impl Docker {
         let body = ContainerCreateBody {
             image: Some(b.image.clone()),
             labels: Some(map(&b.labels)),
-            user: Some("10001:10001".to_owned()),
+            user: Some(format!("{USER}:{USER}")),
             entrypoint: Some(b.command.clone()),
-            env: Some(b.env.clone()),
             working_dir: Some("/".to_owned()),
             host_config: Some(HostConfig {
                 cap_drop: Some(vec!["ALL".to_owned()]),
                 security_opt: Some(vec!["no-new-privileges".to_owned()]),
                 privileged: Some(false),
                 network_mode: Some(b.network.clone()),
+                readonly_rootfs: Some(b.read_only),
+                tmpfs: Some(std::collections::HashMap::from([(
+                    "/tmp".to_owned(),
+                    SCRATCH.to_owned(),
+                )])),
+                mounts: Some(vec![Mount {
+                    typ: Some(MountType::VOLUME),
+                    source: Some(b.volume.0.clone()),
+                    target: Some(b.volume.1.clone()),
+                    volume_options: Some(MountVolumeOptions {
+                        no_copy: Some(true),
+                        ..MountVolumeOptions::default()
+                    }),
+                    ..Mount::default()
+                }]),
                 ipc_mode: Some("private".to_owned()),
                 cgroup_parent: Some(b.cgroup_parent.clone()),
                 memory: Some(b.memory),
@@ -122,7 +174,7 @@ impl Docker {
                     limit("fsize", b.file_size),
                     limit("core", 0),
                 ]),
-                log_config: Some(bollard::models::HostConfigLogConfig {
+                log_config: Some(HostConfigLogConfig {
                     typ: Some("json-file".to_owned()),
                     config: Some(std::collections::HashMap::from([
                         ("max-size".to_owned(), "20m".to_owned()),
@@ -150,11 +202,16 @@ impl Docker {
         self.call("put files into the container", SLOW, call).await
     }
 
-    /// Starts it and hands out what it says, until it ends; then its exit status, and whether memory ran out.
+    /// Starts it and hands out what it says, until it ends: its exit status, and whether memory ran out. None where
+    /// `each` has heard enough before that: it goes on.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub async fn work(&self, container: &str, mut each: impl FnMut(Said)) -> Result<(i64, bool), EngineError> {
+    pub async fn work(
+        &self,
+        container: &str,
+        mut each: impl FnMut(Said) -> ControlFlow<()>,
+    ) -> Result<Option<(i64, bool)>, EngineError> {
         let start =
             |c: bollard::Docker| async move { c.start_container(container, None::<StartContainerOptions>).await };
         self.call("start the container", SLOW, start).await?;
@@ -162,10 +219,13 @@ impl Docker {
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).follow(true).build();
         let mut said = client.logs(container, Some(options));
         while let Some(piece) = said.next().await {
-            match piece.map_err(|e| self.error("give the log", e))? {
+            let heard = match piece.map_err(|e| self.error("give the log", e))? {
                 bollard::container::LogOutput::StdOut { message } => each(Said::Out(message)),
                 bollard::container::LogOutput::StdErr { message } => each(Said::Err(message)),
-                _ => {}
+                _ => ControlFlow::Continue(()),
+            };
+            if heard.is_break() {
+                return Ok(None);
             }
         }
         // The log has ended: so has the container, or very nearly.
@@ -173,18 +233,18 @@ impl Docker {
         let wait = async { while let Some(Ok(_)) = ended.next().await {} };
         let _ = tokio::time::timeout(QUICK, wait).await;
         let exit = self.exit(container).await?;
-        Ok((exit.code, exit.out_of_memory))
+        Ok(Some((exit.code, exit.out_of_memory)))
     }
 
-    /// How much a container has written, in bytes.
+    /// Whether a container runs.
     ///
     /// # Errors
-    /// [`EngineError`].
-    pub async fn written(&self, container: &str) -> Result<i64, EngineError> {
-        let options = InspectContainerOptionsBuilder::new().size(true).build();
-        let call = |c: bollard::Docker| async move { c.inspect_container(container, Some(options)).await };
-        let found = self.call("measure the container", SLOW, call).await?;
-        Ok(found.size_rw.unwrap_or(0))
+    /// [`EngineError`]; `NotFound` where there is none.
+    pub async fn runs(&self, container: &str) -> Result<bool, EngineError> {
+        let call =
+            |c: bollard::Docker| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
+        let found = self.call("inspect the container", QUICK, call).await?;
+        Ok(found.state.and_then(|s| s.running).unwrap_or(false))
     }
 
     /// An image of `from` with a folder of a container, as `dockerfile` says. The folder passes through this process
@@ -298,7 +358,7 @@ impl Docker {
         }
     }
 
-    /// Removes the containers and networks of this box's installations, but for those of these names.
+    /// Removes the containers, networks and volumes of this box's installations, but for those of these names.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -331,6 +391,17 @@ impl Docker {
             .filter_map(|n| n.name.filter(|n| !keep.contains(n)))
         {
             self.remove_network(&name).await?;
+        }
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let call = |c: bollard::Docker| async move { c.list_volumes(Some(options)).await };
+        let volumes = self.call("list volumes", QUICK, call).await?.volumes;
+        for name in volumes
+            .into_iter()
+            .flatten()
+            .map(|v| v.name)
+            .filter(|n| !keep.contains(n))
+        {
+            self.remove_volume(&name).await?;
         }
         Ok(n)
     }

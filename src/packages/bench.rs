@@ -1,9 +1,21 @@
-//! The container that installs: made, filled, watched, emptied into an image, removed. Also when it is broken off.
+//! The containers that install: made, filled, watched, emptied into an image, removed. Also when it is broken off.
+//!
+//! ```text
+//! fetch   network, the site's files and credentials; npm and uv only, no code of a package
+//!   |     its report (versions, programs, lock) is what Berth knows and keeps
+//!   v     the volume: in memory, bounded by the kernel in bytes and in files
+//! build   no network, nothing of the site, nothing else writable; install scripts of npm packages, bytecode of Python's
+//!   |     what it says is shown to people and believed by nobody
+//!   v
+//! image   the volume's content on the runtime's image
+//! ```
+//!
+//! The first container waits, asleep, until the image is made: the volume is there as long as one runs that has it.
 
-use std::{collections::BTreeMap, collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, collections::VecDeque, ops::ControlFlow, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use super::{Inner, PrepareError, Wanted, Words, missing, site};
 use crate::{
@@ -11,17 +23,23 @@ use crate::{
     plan::spec::LABEL_BOX,
 };
 
-/// The user of every container.
-const USER: u32 = 10001;
 /// What a report may have, in bytes.
 const REPORT: usize = 16 << 20;
 /// Last words: lines, and characters of each.
 const LINES: usize = 12;
 const LINE: usize = 400;
-/// How often is measured what was written.
-const MEASURE: Duration = Duration::from_secs(5);
+/// What a container may say on one line, in bytes, before it is cut.
+const PENDING: usize = 64 << 10;
+/// An installation may have one file, folder or link for so many of the bytes that it may write.
+const BYTES_PER_FILE: u64 = 8 << 10;
+/// What a file adds to an archive at most, in bytes: its header, and what fills its last block.
+const TAR_PER_FILE: u64 = 2048;
+/// An installation has at most so many hundredths of the box's memory: what it writes is there, too.
+const MEMORY_PERCENT: i64 = 75;
+/// How long after its time is up a container that waits ends by itself: longer than an image takes to be made.
+const LINGER: Duration = Duration::from_secs(900);
 
-/// What an installation says of itself at its end.
+/// What was installed, as it was before any code of a package ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Report {
     pub(super) version: String,
@@ -30,38 +48,86 @@ pub(super) struct Report {
     pub(super) lock: String,
 }
 
-/// A container with its network, both of one name, which go with this value: also when it is dropped while the engine
-/// is still making them.
-struct Guard {
+/// What the container that fetches says at its end.
+#[derive(Debug, Deserialize)]
+struct Fetched {
+    #[serde(flatten)]
+    report: Report,
+    /// The packages that have install scripts.
+    scripts: Vec<String>,
+}
+
+/// Which of the containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Asks for a version, and ends.
+    Ask,
+    /// Fetches, says what it fetched on one line, and waits.
+    Fetch,
+    /// Runs what was fetched, and ends.
+    Build,
+}
+
+/// The containers, the network and the volume of an installation, all of one name, which go with this value: also when
+/// it is dropped while the engine is still making them.
+struct Place {
     inner: Arc<Inner>,
+    wanted: Wanted,
+    site: site::Site,
     name: String,
+    labels: BTreeMap<String, String>,
+    cgroup_parent: String,
+    cpus: i64,
+    /// In bytes.
+    memory: i64,
+    /// When its time is up.
+    deadline: Instant,
     making: Option<JoinHandle<()>>,
 }
 
-impl Drop for Guard {
+impl Drop for Place {
     fn drop(&mut self) {
-        let (inner, name, making) = (self.inner.clone(), std::mem::take(&mut self.name), self.making.take());
+        let (inner, names, making) = (self.inner.clone(), self.names(), self.making.take());
         // What cannot be removed now is swept when the supervisor starts again.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Some(making) = making {
                     let _ = making.await;
                 }
-                if let Err(e) = inner.docker.remove(&name).await {
-                    log::warn!("an installing container is left until the next start: {e}");
+                for container in &names {
+                    if let Err(e) = inner.docker.remove(container).await {
+                        log::warn!("an installing container is left until the next start: {e}");
+                    }
                 }
-                if let Err(e) = inner.docker.remove_network(&name).await {
+                let [name, _] = &names;
+                if let Err(e) = inner.docker.remove_volume(name).await {
+                    log::warn!("the volume of an installation is left until the next start: {e}");
+                }
+                if let Err(e) = inner.docker.remove_network(name).await {
                     log::warn!("the network of an installation is left until the next start: {e}");
                 }
-                inner.active().remove(&name);
+                let mut active = inner.active();
+                active.retain(|n| !names.contains(n));
             });
         }
     }
 }
 
-/// The container and its network. One of before that is still being removed gives way.
-async fn make(docker: &Docker, bench: &Bench) -> Result<(), PrepareError> {
-    docker.create_network(&bench.name, &bench.labels).await?;
+/// The memory of an installation on a box that has `whole`; 0 where that is not known.
+fn memory(asked: usize, whole: i64) -> i64 {
+    let asked = i64::try_from(asked).unwrap_or(i64::MAX);
+    match whole / 100 * MEMORY_PERCENT {
+        0 => asked,
+        most => asked.min(most),
+    }
+}
+
+/// The container, and before the first one its network and volume. One of before that is still being removed gives way.
+async fn make(docker: &Docker, bench: &Bench, bounds: Option<(u64, u64)>) -> Result<(), PrepareError> {
+    if let Some((bytes, files)) = bounds {
+        docker.create_network(&bench.name, &bench.labels).await?;
+        docker.bounded_volume(&bench.name, &bench.labels, bytes, files).await?;
+    }
     match docker.bench(bench).await {
         Ok(_) => Ok(()),
         Err(EngineError::NotFound { .. }) => Err(missing(&bench.image)),
@@ -73,15 +139,231 @@ async fn make(docker: &Docker, bench: &Bench) -> Result<(), PrepareError> {
     }
 }
 
+impl Place {
+    async fn new(inner: &Arc<Inner>, wanted: &Wanted, key: &str) -> Result<Self, PrepareError> {
+        let site = site::read(&inner.install, &site::Here).map_err(PrepareError::Final)?;
+        let info = inner.docker.info().await?;
+        let box_id = inner.box_id.as_str();
+        Ok(Self {
+            site,
+            // Never the same twice: what goes away by its name is not what somebody else has just begun.
+            name: format!("berth-{}-build-{}", &box_id[..8], &random_key()?[..12]),
+            labels: BTreeMap::from([
+                (LABEL_BOX.to_owned(), box_id.to_owned()),
+                (LABEL_BUILD.to_owned(), key.to_owned()),
+            ]),
+            cgroup_parent: crate::plan::spec::cgroup_parent(&inner.box_id, "_installing", info.systemd_cgroups),
+            cpus: info.cpus.clamp(1, 2),
+            memory: memory(inner.install.memory_bytes, info.memory),
+            deadline: Instant::now() + inner.install.timeout,
+            inner: inner.clone(),
+            wanted: wanted.clone(),
+            making: None,
+        })
+    }
+
+    /// The container that fetches, after which network and volume are named, and the one that builds.
+    fn names(&self) -> [String; 2] {
+        [self.name.clone(), format!("{}-code", self.name)]
+    }
+
+    /// Where the volume is seen. A Python environment knows its own path.
+    fn folder(&self) -> &'static str {
+        if self.wanted.node { "/srv/build/mcp" } else { "/opt/mcp" }
+    }
+
+    fn tool(&self) -> &'static str {
+        if self.wanted.node { "npm" } else { "uv" }
+    }
+
+    /// How many bytes and files the kernel lets it have.
+    fn bounds(&self) -> (u64, u64) {
+        let bytes = self.inner.install.disk_bytes as u64;
+        (bytes, bytes / BYTES_PER_FILE)
+    }
+
+    async fn make(&mut self, stage: Stage, command: Vec<String>) -> Result<(), PrepareError> {
+        let [fetch, build] = self.names();
+        let first = stage != Stage::Build;
+        let bench = Bench {
+            name: if first { fetch } else { build },
+            image: self.wanted.builder.clone(),
+            labels: self.labels.clone(),
+            command,
+            network: if first { self.name.clone() } else { "none".to_owned() },
+            volume: (self.name.clone(), self.folder().to_owned()),
+            // The files that the first one begins with are put into it by the engine, for root.
+            read_only: !first,
+            cgroup_parent: self.cgroup_parent.clone(),
+            memory: self.memory,
+            cpus: self.cpus,
+            file_size: i64::try_from(self.inner.install.disk_bytes).unwrap_or(i64::MAX),
+        };
+        let bounds = first.then(|| self.bounds());
+        // A task of its own: what the engine has begun to make is made, and then known by its name.
+        self.inner.active().extend(self.names());
+        let (tell, made) = oneshot::channel();
+        let docker = self.inner.docker.clone();
+        self.making = Some(tokio::spawn(async move {
+            let _ = tell.send(make(&docker, &bench, bounds).await);
+        }));
+        made.await.unwrap_or_else(|_| {
+            Err(PrepareError::Final(
+                "the installation ended in a fault of berth's own".to_owned(),
+            ))
+        })
+    }
+
+    /// Asks or fetches; what the container printed.
+    async fn fetch(
+        &mut self,
+        stage: Stage,
+        asked: &str,
+        lock: Option<&str>,
+        words: &Words,
+    ) -> Result<Vec<u8>, PrepareError> {
+        let verb = if stage == Stage::Ask { "resolve" } else { "install" };
+        let hold = (self.inner.install.timeout + LINGER).as_secs().to_string();
+        let command = ["sh", "/srv/build/fetch.sh", verb, asked, &hold].map(str::to_owned);
+        self.make(stage, command.into()).await?;
+        let [container, _] = self.names();
+        let files = files(&self.wanted, asked, lock, &self.site);
+        self.inner.docker.put(&container, files).await?;
+        self.watch(stage, &container, words).await
+    }
+
+    /// Runs what was fetched.
+    async fn build(&mut self, words: &Words) -> Result<(), PrepareError> {
+        let script = if self.wanted.node {
+            include_str!("npm-build.sh")
+        } else {
+            include_str!("uv-build.sh")
+        };
+        let command = ["sh", "-c", script].map(str::to_owned);
+        self.make(Stage::Build, command.into()).await?;
+        let [_, container] = self.names();
+        self.watch(Stage::Build, &container, words).await.map(drop)
+    }
+
+    async fn watch(&self, stage: Stage, container: &str, words: &Words) -> Result<Vec<u8>, PrepareError> {
+        let mut heard = Heard::default();
+        let what = &self.wanted.package;
+        let install = &self.inner.install;
+        let each = |piece: Said| match piece {
+            // Nobody believes what a stranger's code says.
+            Said::Out(_) if stage == Stage::Build => ControlFlow::Continue(()),
+            Said::Out(bytes) => heard.out(&bytes, stage == Stage::Fetch),
+            Said::Err(bytes) => {
+                heard.err(&bytes, &self.site, |line| words(&format!("{}: {line}", self.tool())));
+                ControlFlow::Continue(())
+            }
+        };
+        let ended = tokio::select! {
+            ended = self.inner.docker.work(container, each) => ended?,
+            () = tokio::time::sleep_until(self.deadline) => return Err(PrepareError::Final(format!(
+                "installing {what} took longer than {} s; raise timeout in [install] of berth.toml if the registry is that slow",
+                install.timeout.as_secs()
+            ))),
+        };
+        if heard.full && (stage != Stage::Build || ended != Some((0, false))) {
+            let (bytes, files) = self.bounds();
+            return Err(PrepareError::Final(format!(
+                "installing {what} writes more than {bytes} bytes or {files} files; raise disk_bytes in [install] of berth.toml if it needs them"
+            )));
+        }
+        match ended {
+            _ if heard.out.len() > REPORT => Err(PrepareError::Final(format!(
+                "{what} could not be installed: the list of what it needs has more than {REPORT} bytes"
+            ))),
+            None | Some((0, _)) => Ok(heard.out),
+            Some((_, true)) => Err(PrepareError::Final(format!(
+                "installing {what} needs more than {} bytes of memory, with what it writes: as memory_bytes in [install] of berth.toml says, or {MEMORY_PERCENT} % of what this box has",
+                self.memory
+            ))),
+            Some((code, _)) => Err(PrepareError::Final(match stage {
+                Stage::Build => format!(
+                    "{what} could not be installed: an install script ended with an error (status {code}). Install scripts run without a network, so that one that downloads something fails: {}",
+                    heard.told()
+                ),
+                _ => format!(
+                    "{what} could not be installed; {} ended with status {code}: {}",
+                    self.tool(),
+                    heard.told()
+                ),
+            })),
+        }
+    }
+}
+
+/// What a container said so far.
+#[derive(Default)]
+struct Heard {
+    out: Vec<u8>,
+    /// A line of standard error without its end.
+    pending: Vec<u8>,
+    last: VecDeque<String>,
+    /// Something was told that there is no space. npm goes on after that and ends well.
+    full: bool,
+}
+
+impl Heard {
+    fn out(&mut self, bytes: &[u8], one_line: bool) -> ControlFlow<()> {
+        self.out.extend_from_slice(bytes);
+        if self.out.len() > REPORT || (one_line && bytes.contains(&b'\n')) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn err(&mut self, bytes: &[u8], site: &site::Site, say: impl Fn(&str)) {
+        self.pending.extend_from_slice(bytes);
+        while let Some(end) = self.pending.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            // Before it is cut: a half of a password is none that is known.
+            let line = site.redact(&String::from_utf8_lossy(&line));
+            let line: String = line.trim().chars().take(LINE).collect();
+            // What is new about npm itself concerns nobody here.
+            if line.is_empty() || line.starts_with("npm notice") {
+                continue;
+            }
+            self.full |= no_space(&line);
+            say(&line);
+            if self.last.len() == LINES {
+                self.last.pop_front();
+            }
+            self.last.push_back(line);
+        }
+        self.pending.truncate(PENDING);
+    }
+
+    fn told(self) -> String {
+        let told: Vec<String> = self.last.into_iter().filter(|l| telling(l)).collect();
+        told.join(" | ")
+    }
+}
+
+/// Whether a line says that a bound of the volume was met, in the words of npm, of uv or of the shell.
+fn no_space(line: &str) -> bool {
+    [
+        "ENOSPC",
+        "EFBIG",
+        "os error 28",
+        "os error 27",
+        "File size limit exceeded",
+    ]
+    .iter()
+    .any(|w| line.contains(w))
+}
+
 /// The exact version that a tag, a range or nothing at all stands for today.
 pub(super) async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, words: &Words) -> Result<String, PrepareError> {
     let asked = match &wanted.version {
         Some(v) => format!("{}@{v}", wanted.package),
         None => wanted.package.clone(),
     };
-    let key = random_key()?;
-    let (guard, out) = run(inner, wanted, &key, ["resolve", &asked], None, words).await?;
-    drop(guard);
+    let mut place = Place::new(inner, wanted, &random_key()?).await?;
+    let out = place.fetch(Stage::Ask, &asked, None, words).await?;
+    drop(place);
     let text = String::from_utf8_lossy(&out);
     let version = if wanted.node {
         // One version, or those that a range holds, in their order.
@@ -108,16 +390,28 @@ pub(super) async fn install(
     lock: Option<&str>,
     words: &Words,
 ) -> Result<(), PrepareError> {
-    let (guard, out) = run(inner, wanted, key, ["install", &wanted.package], lock, words).await?;
-    let report: Report = serde_json::from_slice(out.trim_ascii()).map_err(|e| {
+    let mut place = Place::new(inner, wanted, key).await?;
+    let out = place.fetch(Stage::Fetch, &wanted.package, lock, words).await?;
+    let Fetched { report, scripts } = serde_json::from_slice(out.trim_ascii()).map_err(|e| {
         PrepareError::Final(format!(
             "the installation did not say what it installed ({e}); this is a fault of berth's own"
         ))
     })?;
+    if !scripts.is_empty() {
+        words(&format!(
+            "running install scripts, without a network: {}",
+            scripts.join(", ")
+        ));
+    }
+    // Python's is always compiled.
+    if !wanted.node || !scripts.is_empty() {
+        place.build(words).await?;
+    }
     words(&format!("{} packages; making the image", report.tree.len()));
-    let folder = if wanted.node { "/srv/build/mcp" } else { "/opt/mcp" };
-    let container = guard.name.clone();
-    let limit = inner.install.disk_bytes as u64;
+    let (bytes, files) = place.bounds();
+    let limit = bytes + files * TAR_PER_FILE;
+    let [container, _] = place.names();
+    let folder = place.folder();
     let dockerfile = dockerfile(inner, wanted, key, &report);
     inner
         .docker
@@ -127,6 +421,14 @@ pub(super) async fn install(
             e @ EngineError::Unreachable { .. } => PrepareError::Engine(e),
             e => PrepareError::Final(format!("{}: {e}", wanted.package)),
         })?;
+    // Without the container that waits there was nothing on the volume any more.
+    if !inner.docker.runs(&container).await? {
+        inner.docker.remove_image(tag).await?;
+        return Err(PrepareError::Final(format!(
+            "installing {} was broken off from outside: its container was ended before the image was made; `berth start` the instance to try again",
+            wanted.package
+        )));
+    }
     inner.touch(tag);
     let (keeper, name) = (Arc::clone(inner), key.to_owned());
     let kept = tokio::task::spawn_blocking(move || keeper.keep_report(&name, &report))
@@ -158,13 +460,10 @@ fn dockerfile(inner: &Inner, wanted: &Wanted, key: &str, report: &Report) -> Str
     text
 }
 
-/// The files that the container begins with.
+/// The files that the container which fetches begins with. Root's: nothing that runs in it changes them.
 fn files(wanted: &Wanted, asked: &str, lock: Option<&str>, site: &site::Site) -> bytes::Bytes {
-    let own = |a: Archive, path: &str, content: &[u8]| a.file(&format!("srv/build/{path}"), 0o600, USER, content);
-    let mut a = Archive::default()
-        .folder("srv/build/", 0o700, USER)
-        .folder("srv/build/mcp/", 0o755, USER)
-        .folder("opt/mcp/", 0o755, if wanted.node { 0 } else { USER });
+    let own = |a: Archive, path: &str, content: &[u8]| a.file(&format!("srv/build/{path}"), 0o444, 0, content);
+    let mut a = Archive::default().folder("srv/build/", 0o755, 0);
     a = own(a, "ca.pem", &site.ca);
     a = own(a, "env", site.script().as_bytes());
     if wanted.node {
@@ -173,23 +472,18 @@ fn files(wanted: &Wanted, asked: &str, lock: Option<&str>, site: &site::Site) ->
             "name": "berth-instance", "private": true, "dependencies": { wanted.package.as_str(): version }
         });
         a = own(a, "npmrc", site.npmrc.as_bytes());
-        a = own(a, "install.sh", include_bytes!("npm.sh"));
+        a = own(a, "fetch.sh", include_bytes!("npm-fetch.sh"));
         a = own(a, "report.mjs", include_bytes!("report.mjs"));
-        a = a.file(
-            "srv/build/mcp/package.json",
-            0o644,
-            USER,
-            manifest.to_string().as_bytes(),
-        );
+        a = own(a, "package.json", manifest.to_string().as_bytes());
         if let Some(lock) = lock {
-            a = a.file("srv/build/mcp/package-lock.json", 0o644, USER, lock.as_bytes());
+            a = own(a, "package-lock.json", lock.as_bytes());
         }
     } else {
         let line = match &wanted.version {
             Some(v) => format!("{}=={v}\n", wanted.package),
             None => format!("{asked}\n"),
         };
-        a = own(a, "install.sh", include_bytes!("uv.sh"));
+        a = own(a, "fetch.sh", include_bytes!("uv-fetch.sh"));
         a = own(a, "report.py", include_bytes!("report.py"));
         a = own(a, "requirements.in", line.as_bytes());
         if let Some(lock) = lock {
@@ -199,133 +493,58 @@ fn files(wanted: &Wanted, asked: &str, lock: Option<&str>, site: &site::Site) ->
     a.finish()
 }
 
-/// Runs the script; what it printed, and the container that it ran in.
-async fn run(
-    inner: &Arc<Inner>,
-    wanted: &Wanted,
-    key: &str,
-    arguments: [&str; 2],
-    lock: Option<&str>,
-    words: &Words,
-) -> Result<(Guard, Vec<u8>), PrepareError> {
-    let site = site::read(&inner.install, &site::Here).map_err(PrepareError::Final)?;
-    let labels = BTreeMap::from([
-        (LABEL_BOX.to_owned(), inner.box_id.to_string()),
-        (LABEL_BUILD.to_owned(), key.to_owned()),
-    ]);
-    // Never the same twice: what goes away by its name is not what somebody else has just begun.
-    let name = format!("berth-{}-build-{}", &inner.box_id.as_str()[..8], &random_key()?[..12]);
-    let docker = &inner.docker;
-    let info = docker.info().await?;
-    let bench = Bench {
-        name: name.clone(),
-        image: wanted.builder.clone(),
-        labels,
-        command: ["sh", "/srv/build/install.sh"]
-            .into_iter()
-            .chain(arguments)
-            .map(str::to_owned)
-            .collect(),
-        env: Vec::new(),
-        network: name.clone(),
-        cgroup_parent: crate::plan::spec::cgroup_parent(&inner.box_id, "_installing", info.systemd_cgroups),
-        memory: i64::try_from(inner.install.memory_bytes).unwrap_or(i64::MAX),
-        cpus: info.cpus.clamp(1, 2),
-        file_size: i64::try_from(inner.install.disk_bytes).unwrap_or(i64::MAX),
-    };
-    // A task of its own: what the engine has begun to make is made, and then known by its name.
-    inner.active().insert(name.clone());
-    let (tell, made) = oneshot::channel();
-    let own = docker.clone();
-    let making = tokio::spawn(async move {
-        let _ = tell.send(make(&own, &bench).await);
-    });
-    let guard = Guard {
-        inner: inner.clone(),
-        name: name.clone(),
-        making: Some(making),
-    };
-    made.await.unwrap_or_else(|_| {
-        Err(PrepareError::Final(
-            "the installation ended in a fault of berth's own".to_owned(),
-        ))
-    })?;
-    let container = name;
-    docker.put(&container, files(wanted, arguments[1], lock, &site)).await?;
-    let out = watched(inner, wanted, &container, &site, words).await?;
-    Ok((guard, out))
-}
-
-async fn watched(
-    inner: &Arc<Inner>,
-    wanted: &Wanted,
-    container: &str,
-    site: &site::Site,
-    words: &Words,
-) -> Result<Vec<u8>, PrepareError> {
-    let tool = if wanted.node { "npm" } else { "uv" };
-    let (mut out, mut pending) = (Vec::new(), Vec::new());
-    let mut last: VecDeque<String> = VecDeque::new();
-    let mut said = |piece: Said| match piece {
-        Said::Out(bytes) if out.len() + bytes.len() <= REPORT => out.extend_from_slice(&bytes),
-        Said::Out(_) => {}
-        Said::Err(bytes) => {
-            pending.extend_from_slice(&bytes);
-            while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                let line: String = String::from_utf8_lossy(&line).trim().chars().take(LINE).collect();
-                // What is new about npm itself concerns nobody here.
-                if line.is_empty() || line.starts_with("npm notice") {
-                    continue;
-                }
-                let line = site.redact(&line);
-                words(&format!("{tool}: {line}"));
-                if last.len() == LINES {
-                    last.pop_front();
-                }
-                last.push_back(line);
-            }
-            pending.truncate(64 * 1024);
-        }
-    };
-    let limit = inner.install.disk_bytes;
-    let full = async {
-        loop {
-            tokio::time::sleep(MEASURE).await;
-            let written = inner.docker.written(container).await.unwrap_or(0);
-            if usize::try_from(written).is_ok_and(|w| w > limit) {
-                return;
-            }
-        }
-    };
-    let what = &wanted.package;
-    let ended = tokio::select! {
-        ended = inner.docker.work(container, &mut said) => ended?,
-        () = full => return Err(PrepareError::Final(format!(
-            "installing {what} wrote more than {limit} bytes; raise disk_bytes in [install] of berth.toml if it needs them"
-        ))),
-        () = tokio::time::sleep(inner.install.timeout) => return Err(PrepareError::Final(format!(
-            "installing {what} took longer than {} s; raise timeout in [install] of berth.toml if the registry is that slow",
-            inner.install.timeout.as_secs()
-        ))),
-    };
-    match ended {
-        (0, _) => Ok(out),
-        (_, true) => Err(PrepareError::Final(format!(
-            "installing {what} needs more memory than memory_bytes in [install] of berth.toml allows"
-        ))),
-        (code, _) => {
-            let told: Vec<String> = last.into_iter().filter(|l| telling(l)).collect();
-            Err(PrepareError::Final(format!(
-                "{what} could not be installed; {tool} ended with status {code}: {}",
-                told.join(" | ")
-            )))
-        }
-    }
-}
-
 /// Whether a line says something about the trouble.
 fn telling(line: &str) -> bool {
     let empty = line.strip_prefix("npm error").is_some_and(|rest| rest.trim().len() < 4);
     !line.contains("A complete log of this run") && !empty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_holds_no_secret_and_tells_that_the_volume_is_full() {
+        let site = site::Site {
+            secrets: vec!["pa55word".to_owned()],
+            ..site::Site::default()
+        };
+        let mut heard = Heard::default();
+        let said = std::cell::RefCell::new(Vec::new());
+        // At the end of a line that is cut, and over two pieces.
+        let line = format!("{}pa55word\n", "x".repeat(LINE - 4));
+        heard.err(line.as_bytes(), &site, |l| said.borrow_mut().push(l.to_owned()));
+        heard.err(b"npm notice new version\nby pa55", &site, |l| {
+            said.borrow_mut().push(l.to_owned())
+        });
+        heard.err(b"word\n", &site, |l| said.borrow_mut().push(l.to_owned()));
+        let said = said.into_inner();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.iter().all(|l| !l.contains("pa55")), "{said:?}");
+        assert_eq!(said[1], "by ***");
+        assert!(!heard.full);
+        heard.err(
+            b"npm warn tar TAR_ENTRY_ERROR ENOSPC: no space left on device, write\n",
+            &site,
+            |_| (),
+        );
+        assert!(heard.full);
+    }
+
+    #[test]
+    fn an_installation_leaves_memory_to_the_box() {
+        assert_eq!(memory(2 << 30, 16 << 30), 2 << 30);
+        assert!(memory(2 << 30, 2 << 30) < 1_700_000_000);
+        assert_eq!(memory(2 << 30, 0), 2 << 30);
+    }
+
+    #[test]
+    fn a_report_is_one_line_and_bounded() {
+        let mut heard = Heard::default();
+        assert!(heard.out(b"{\"version\":", true).is_continue());
+        assert!(heard.out(b"1}\n", true).is_break());
+        let mut heard = Heard::default();
+        assert!(heard.out(b"[\n1]\n", false).is_continue(), "this one ends by itself");
+        assert!(heard.out(&vec![b'x'; REPORT], true).is_break());
+    }
 }

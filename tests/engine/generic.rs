@@ -79,19 +79,19 @@ fn with_input(a: &Appliance, args: &[&str], input: &str) -> (bool, String, Strin
     (out.status.success(), text(&out.stdout), text(&out.stderr))
 }
 
-fn builds(a: &Appliance) -> Vec<String> {
+/// Containers, networks and volumes of installations.
+pub fn builds(a: &Appliance) -> Vec<String> {
     let filter = format!("label=berth.box={}", a.box_id());
-    let mut all = a.docker_lines(&["ps", "-aq", "--filter", &filter, "--filter", "label=berth.build"]);
-    all.extend(a.docker_lines(&[
-        "network",
-        "ls",
-        "-q",
-        "--filter",
-        &filter,
-        "--filter",
-        "label=berth.build",
-    ]));
-    all
+    let lists = [
+        vec!["ps", "-aq"],
+        vec!["network", "ls", "-q"],
+        vec!["volume", "ls", "-q"],
+    ];
+    let listed = lists.map(|mut l| {
+        l.extend(["--filter", &filter, "--filter", "label=berth.build"]);
+        a.docker_lines(&l)
+    });
+    listed.concat()
 }
 
 #[test]

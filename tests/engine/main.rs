@@ -28,6 +28,7 @@ mod edge;
 mod faults;
 mod generic;
 mod import;
+mod installs;
 mod lifecycle;
 mod load;
 mod modern;
