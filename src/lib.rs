@@ -6,8 +6,8 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`] | one outside system each |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`], [`escape`] | decisions: text or values in, values out |
+//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`] and [`coredump`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
@@ -25,6 +25,7 @@ pub mod coredump;
 pub mod deploy;
 pub mod docker;
 pub mod edge;
+pub mod escape;
 pub mod hardening;
 pub mod import;
 pub mod link;
@@ -32,6 +33,7 @@ pub mod machine;
 pub mod mcp;
 pub mod metrics;
 pub mod model;
+pub mod output;
 pub mod packages;
 pub mod plan;
 pub mod reconcile;

@@ -40,7 +40,7 @@ use crate::{
     config::{self, Config},
     deploy, docker, edge, link,
     model::BoxId,
-    packages, reconcile, remote, route, secret, store, systemd, tls,
+    output, packages, reconcile, remote, route, secret, store, systemd, tls,
 };
 
 /// Where the appliance's configuration lies.
@@ -58,7 +58,7 @@ pub fn main(file: Option<&Path>) -> ExitCode {
     let config = match read_config(file) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            output::error_line(&problems.to_string());
             return ExitCode::from(2);
         }
     };

@@ -8,7 +8,13 @@ use std::{
     time::Duration,
 };
 
+use log::{
+    Log,
+    kv::{Key, Value, VisitSource},
+};
 use sd_notify::NotifyState;
+
+use crate::escape;
 
 /// Sockets that systemd passed, by the `FileDescriptorName=` of their unit.
 #[derive(Debug, Default)]
@@ -64,7 +70,8 @@ pub fn ready(status: &str) {
 
 /// One line for `systemctl status`.
 pub fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    // A newline would begin another variable of the protocol.
+    tell(&[NotifyState::Status(&escape::line(status))]);
 }
 
 /// The configuration is being read again; [`ready`] says that it was. (sd_notify(3): with the moment, so that a unit of
@@ -102,7 +109,7 @@ pub fn init_log() {
         .unwrap_or(log::LevelFilter::Info);
     if systemd_journal_logger::connected_to_journal()
         && let Ok(journal) = systemd_journal_logger::JournalLog::new()
-        && journal.install().is_ok()
+        && log::set_boxed_logger(Box::new(Escaped(journal))).is_ok()
     {
         log::set_max_level(level);
         return;
@@ -112,7 +119,93 @@ pub fn init_log() {
         .filter_level(level.min(log::LevelFilter::Info))
         .filter_module("berth", level);
     builder.target(env_logger::Target::Stderr).format_timestamp_millis();
-    if builder.try_init().is_err() {
-        log::debug!("a logger is there already");
+    let logger = builder.build();
+    let most = logger.filter();
+    match log::set_boxed_logger(Box::new(Escaped(logger))) {
+        Ok(()) => log::set_max_level(most),
+        Err(_) => log::debug!("a logger is there already"),
+    }
+}
+
+/// A logger whose records are escaped, message and values: each stays one line, and none holds a control sequence that a
+/// server, a package or a client chose.
+struct Escaped<L>(L);
+
+impl<L: Log> Log for Escaped<L> {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.0.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        let text = escape::line(&text);
+        let mut pairs = Pairs(Vec::new());
+        // It fails only where the visitor does, and this one does not.
+        let _ = record.key_values().visit(&mut pairs);
+        let pairs: Vec<(&str, &str)> = pairs.0.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        self.0.log(
+            &record
+                .to_builder()
+                .args(format_args!("{text}"))
+                .key_values(&pairs.as_slice())
+                .build(),
+        );
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+struct Pairs(Vec<(String, String)>);
+
+impl<'a> VisitSource<'a> for Pairs {
+    fn visit_pair(&mut self, key: Key<'a>, value: Value<'a>) -> Result<(), log::kv::Error> {
+        let value = value.to_string();
+        self.0.push((key.to_string(), escape::line(&value).into_owned()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl Log for Kept {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let mut pairs = Pairs(Vec::new());
+            record.key_values().visit(&mut pairs).unwrap();
+            self.0.lock().unwrap().push(format!("{} {:?}", record.args(), pairs.0));
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn a_record_is_one_line_without_control_sequences() {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let bad = "a\x1b]52;c;Zm9v\x07\n2026 ERROR forged\u{9b}";
+        Escaped(Kept(kept.clone())).log(
+            &log::Record::builder()
+                .args(format_args!("{bad}"))
+                .key_values(&[("instance", bad)].as_slice())
+                .build(),
+        );
+        let clean = "a\\x1b]52;c;Zm9v\\x07\\n2026 ERROR forged\\u{9b}";
+        assert_eq!(
+            kept.lock().unwrap()[0],
+            format!("{clean} {:?}", [("instance".to_owned(), clean.to_owned())])
+        );
     }
 }

@@ -73,6 +73,6 @@ async fn healthy(supervisor: &Supervisor) -> Result<()> {
 
 /// `berth install`.
 pub(super) fn install(disk: &Path, erase: bool) -> Result<()> {
-    let next = machine::install::install(disk, erase, &mut |said| eprintln!("berth: {said}"))?;
+    let next = machine::install::install(disk, erase, &mut |said| print::problem(&said))?;
     print::out(&format!("{next}\n"))
 }

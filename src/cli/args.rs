@@ -108,6 +108,9 @@ pub(super) enum Verb {
         /// The log of the latest deploy: what was installed and started, and what the server said until it was healthy
         #[arg(long, conflicts_with = "tail")]
         deploy: bool,
+        /// Print the server's bytes as they are, control sequences included; a terminal obeys those
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
     },
     /// Stop instances; volume, tokens and address stay
     Stop {

@@ -23,6 +23,7 @@ use crate::{
         Action, HttpPlace, ImageSource, InstanceName, InstanceView, Outcome, PackageSource, RemoteAuth, RemoteSource,
         RunRequest, Secret, Source, State, TypeName, WorkspaceName,
     },
+    output,
 };
 
 /// What one server came to.
@@ -55,7 +56,7 @@ impl Verbs {
             if self.json {
                 print::json(&json!({ "plan": plan.iter().map(|p| as_json(p, &import)).collect::<Vec<_>>() }))?;
             } else if runs > 0 {
-                eprintln!("nothing was done; --yes does it");
+                output::error_line("nothing was done; --yes does it");
             }
             return Ok(if runs == 0 {
                 ExitCode::FAILURE
@@ -79,14 +80,14 @@ impl Verbs {
         for p in plan {
             let Some(deploy) = &p.deploy else { continue };
             if !self.json {
-                eprintln!("==> {}", p.name);
+                output::error_line(&format!("==> {}", p.name));
             }
             let result = match request(p, deploy, &answers, bring.workspace.as_ref()) {
                 Ok(request) => self.run_one(request, bring).await,
                 Err(e) => Err(e),
             };
             if let Err(e) = &result {
-                eprintln!("berth: {}: {e:#}", p.source);
+                print::problem(&format_args!("{}: {e:#}", p.source));
             }
             brought.push(Brought {
                 source: p.source.clone(),
@@ -171,13 +172,16 @@ impl Verbs {
                 &kept,
                 &std::fs::read(&target).with_context(|| format!("{} cannot be read", target.display()))?,
             )?;
-            eprintln!(
+            output::error_line(&format!(
                 "{} keeps what was there; it holds the old secrets: remove it when all works",
                 kept.display()
-            );
+            ));
         }
         save(&target, written.as_bytes())?;
-        eprintln!("{} points at Berth now, with a token for each server", target.display());
+        output::error_line(&format!(
+            "{} points at Berth now, with a token for each server",
+            target.display()
+        ));
         Ok(())
     }
 }

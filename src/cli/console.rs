@@ -3,7 +3,7 @@
 //! asked for to a unit of its own. There is no way from here to a shell.
 
 use std::{
-    io::{Read, Write},
+    io::Read,
     os::fd::AsFd,
     process::ExitCode,
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use super::client::Supervisor;
 use crate::{
     machine,
     model::Action,
+    output,
     tty::{self, Claim, Dialog, Facts, Request, Supervisor as State},
 };
 
@@ -137,7 +138,7 @@ impl Screen {
                 }
                 return Ok(reply.request);
             }
-            0x7f | 0x08 if self.typed.pop().is_some() => self.print("\u{8} \u{8}")?,
+            0x7f | 0x08 if self.typed.pop().is_some() && !self.page => output::rub_out()?,
             // Ctrl-C and Ctrl-U: the line is thrown away.
             0x03 | 0x15 => {
                 self.typed.clear();
@@ -182,9 +183,7 @@ impl Screen {
         if self.page {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        Ok(output::out(text)?)
     }
 
     /// On a screen: everything again, over whatever the kernel wrote meanwhile.
@@ -193,10 +192,7 @@ impl Screen {
             return Ok(());
         }
         let rows = tty::page(&self.facts, &self.dialog, &self.said, &self.typed);
-        let text = format!("\x1b[H{}\x1b[K\x1b[J", rows.join("\x1b[K\n"));
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        Ok(output::screen(&rows)?)
     }
 }
 

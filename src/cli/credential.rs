@@ -13,6 +13,7 @@ use crate::{
     admin::TypeView,
     catalog,
     model::{Action, Credential, CredentialKind, CredentialView, InstanceView, Secret, TypeName},
+    output,
 };
 
 /// A value may be this long, in bytes.
@@ -34,15 +35,13 @@ pub(super) async fn ask_missing(
     let given = |env: &BTreeMap<String, Secret>, key: &str| env.get(key).is_some_and(|v| !v.expose().is_empty());
     for c in t.credentials.iter().filter(|c| c.required) {
         while !given(env, &c.key) {
-            eprintln!("{}: {}", c.label, c.help);
+            output::error_line(&format!("{}: {}", c.label, c.help));
             let value = ask(&c.key, c.kind)?;
             if catalog::fits(c, value.expose()) {
                 env.insert(c.key.clone(), value);
             } else {
-                eprintln!(
-                    "That is not of the form {}.",
-                    c.pattern.as_deref().unwrap_or("\"anything at all\"")
-                );
+                let form = c.pattern.as_deref().unwrap_or("\"anything at all\"");
+                output::error_line(&format!("That is not of the form {form}."));
             }
         }
     }
@@ -55,7 +54,7 @@ pub(super) async fn set(supervisor: &Supervisor, view: &InstanceView, key: Strin
     let known = known.iter().find(|c| c.key == key);
     let value = if std::io::stdin().is_terminal() {
         if let Some(c) = known.filter(|c| !c.label.is_empty()) {
-            eprintln!("{}: {}", c.label, c.help);
+            output::error_line(&format!("{}: {}", c.label, c.help));
         }
         ask(&key, known.map_or(CredentialKind::Password, |c| c.kind))?
     } else {
@@ -109,7 +108,7 @@ fn ask(key: &str, kind: CredentialKind) -> Result<Secret> {
     let line = match kind {
         CredentialKind::Password => prompt::unseen(&question)?,
         CredentialKind::Text => {
-            eprint!("{question} ");
+            output::error(&format!("{question} "));
             let mut line = String::new();
             std::io::stdin().lock().take(MAX_VALUE).read_line(&mut line)?;
             line.trim().to_owned()

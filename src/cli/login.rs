@@ -22,6 +22,7 @@ use crate::{
     admin::{Claiming, Hello, Status},
     claim,
     model::{Outcome, Secret},
+    output,
     tls::colons,
 };
 
@@ -73,7 +74,10 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
     if let Err(e) = contexts.save() {
         // A claim's token exists once: better on the person's own screen than lost.
         if !hello.claimed {
-            eprintln!("berth: keep this token, it is shown this once: {}", token.expose());
+            print::problem(&format_args!(
+                "keep this token, it is shown this once: {}",
+                token.expose()
+            ));
         }
         return Err(e);
     }
@@ -162,7 +166,9 @@ fn confirm(args: &Login, address: &Address, seen: &Seen) -> Result<()> {
     if !prompt::person() {
         bail!("nobody is here to compare the fingerprint {shown}: give the one on the box's screen with --fingerprint");
     }
-    eprintln!("The box at {address} shows this fingerprint (SHA-256 of its CA certificate):\n\n  {shown}\n");
+    output::error_line(&format!(
+        "The box at {address} shows this fingerprint (SHA-256 of its CA certificate):\n\n  {shown}\n"
+    ));
     if prompt::yes("Is it the same as on the box's own screen?")? {
         return Ok(());
     }
@@ -183,8 +189,8 @@ fn known(args: &Login) -> Result<Secret> {
     if !prompt::person() {
         bail!("this box is claimed already: give a token of its administrator by pipe, --token -");
     }
-    eprintln!(
-        "This box is claimed. A token comes from `berth token create --member admin`, where somebody is logged in."
+    output::error_line(
+        "This box is claimed. A token comes from `berth token create --member admin`, where somebody is logged in.",
     );
     prompt::unseen("Token:").map(Secret::new)
 }

@@ -1,23 +1,21 @@
 //! How verbs print: JSON as the admin API gave it, or aligned columns and plain lines for people.
 
-use std::io::{self, Write};
-
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::model::InstanceView;
+use crate::{model::InstanceView, output};
 
-/// Writes to stdout; a closed pipe (`| head`) ends the program quietly.
 pub(super) fn out(s: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(s.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
-    }
+    Ok(output::out(s)?)
+}
+
+/// A line on standard error, as every error and warning of a verb is told.
+pub(super) fn problem(said: &dyn std::fmt::Display) {
+    output::error_line(&format!("berth: {said}"));
 }
 
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
-    out(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    Ok(output::json(&format!("{}\n", serde_json::to_string_pretty(value)?))?)
 }
 
 /// Aligned columns below their headings.

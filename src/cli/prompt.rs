@@ -3,23 +3,25 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Read},
 };
 
 use anyhow::{Context, Result, bail};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+use crate::output;
 
 /// A secret may be this long, in bytes.
 const MAX_SECRET: u64 = 4096;
 
 /// Whether there is a person to ask.
 pub(super) fn person() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
+    io::stdin().is_terminal() && output::errors_are_seen()
 }
 
 /// A question with yes or no for an answer; nothing is no.
 pub(super) fn yes(question: &str) -> Result<bool> {
-    eprint!("{question} [yes/no] ");
+    output::error(&format!("{question} [yes/no] "));
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).context("no answer came")?;
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -27,7 +29,7 @@ pub(super) fn yes(question: &str) -> Result<bool> {
 
 /// A line that is typed for all to see.
 pub(super) fn seen(question: &str) -> Result<String> {
-    eprint!("{question}");
+    output::error(question);
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).context("no answer came")?;
     Ok(line.trim().to_owned())
@@ -53,7 +55,7 @@ struct Restore<'a>(&'a File, Termios);
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
         let _ = tcsetattr(self.0, SetArg::TCSANOW, &self.1);
-        eprintln!();
+        output::error_line("");
     }
 }
 
@@ -66,8 +68,7 @@ pub(super) fn unseen(question: &str) -> Result<String> {
     quiet
         .local_flags
         .remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
-    eprint!("{question} ");
-    let _ = io::stderr().flush();
+    output::error(&format!("{question} "));
     let _restore = Restore(&terminal, before);
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet).context("the terminal cannot be muted")?;
     let mut typed = Vec::new();

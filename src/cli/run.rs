@@ -1,6 +1,6 @@
 //! `berth run` for generic types: what they are to run, and the deploy watched as it goes.
 
-use std::{io::IsTerminal, io::Read, io::Write, time::Duration};
+use std::{io::IsTerminal, io::Read, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -9,15 +9,20 @@ use super::{
     print, prompt,
     verbs::{Verbs, segment},
 };
-use crate::model::{
-    HttpPlace, ImageSource, InstanceId, InstanceView, PackageSource, Processes, RemoteAuth, RemoteSource, RunRequest,
-    Secret, Source, split_package,
+use crate::{
+    model::{
+        HttpPlace, ImageSource, InstanceId, InstanceView, PackageSource, Processes, RemoteAuth, RemoteSource,
+        RunRequest, Secret, Source, split_package,
+    },
+    output::{Stream, To},
 };
 
 /// A secret from standard input has so many bytes at most.
 const MAX_SECRET: u64 = 64 * 1024;
 /// The last lines of a deploy's log arrive at most so much later than its end is known.
 const LAST_LINES: Duration = Duration::from_millis(500);
+/// A longer line of a log is printed in parts, in bytes.
+const LONGEST_LINE: usize = 1 << 20;
 
 /// Puts what a generic type is to run into the request.
 pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
@@ -110,10 +115,8 @@ impl Verbs {
             return self.wait(id, "settled", wait).await;
         }
         let path = format!("/v1/instances/{id}/deploy?follow=1");
-        let watching = self.supervisor.stream(&path, |piece| {
-            let mut stderr = std::io::stderr().lock();
-            stderr.write_all(piece).and_then(|()| stderr.flush())
-        });
+        let mut shown = Stream::new(To::Error);
+        let watching = self.supervisor.stream(&path, |piece| shown.write(piece));
         let mut watching = std::pin::pin!(watching);
         let settled = self.wait(id, "settled", wait);
         let mut settled = std::pin::pin!(settled);
@@ -132,16 +135,54 @@ impl Verbs {
         }
     }
 
-    pub(super) async fn deploy_log(&self, id: &str, follow: bool) -> Result<()> {
-        let path = format!("/v1/instances/{}/deploy?follow={}", segment(id)?, u8::from(follow));
-        if self.json {
-            let text = self.supervisor.text(&path).await?;
-            for line in text.lines() {
-                print::json(&serde_json::json!({ "line": line.trim_start() }))?;
-            }
-            return Ok(());
+    /// Prints an instance's log, or that of its latest deploy.
+    pub(super) async fn logs(&self, id: &str, follow: bool, tail: Option<u32>, deploy: bool, raw: bool) -> Result<()> {
+        let what = if deploy { "deploy" } else { "logs" };
+        let mut path = format!("/v1/instances/{}/{what}?follow={}", segment(id)?, u8::from(follow));
+        if let Some(n) = tail {
+            path += &format!("&tail={n}");
         }
-        let out = |piece: &[u8]| print::out(&String::from_utf8_lossy(piece)).map_err(std::io::Error::other);
-        self.supervisor.stream(&path, out).await
+        if self.json {
+            let mut lines = Lines::default();
+            let print = |line: &[u8]| {
+                let line = String::from_utf8_lossy(line);
+                let line = if deploy { line.trim_start() } else { &line };
+                print::json(&serde_json::json!({ "line": line.trim_end() })).map_err(std::io::Error::other)
+            };
+            self.supervisor.stream(&path, |piece| lines.next(piece, print)).await?;
+            return Ok(lines.end(print)?);
+        }
+        let mut shown = if raw {
+            Stream::raw(To::Out)
+        } else {
+            Stream::new(To::Out)
+        };
+        self.supervisor.stream(&path, |piece| shown.write(piece)).await?;
+        Ok(shown.end()?)
+    }
+}
+
+/// Bytes that come piece by piece, line by line.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn next(&mut self, piece: &[u8], mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+        self.0.extend_from_slice(piece);
+        let mut from = 0;
+        while let Some(n) = memchr::memchr(b'\n', &self.0[from..]) {
+            each(&self.0[from..from + n])?;
+            from += n + 1;
+        }
+        self.0.drain(..from);
+        if self.0.len() > LONGEST_LINE {
+            each(&std::mem::take(&mut self.0))?;
+        }
+        Ok(())
+    }
+
+    /// A last line that has no end.
+    fn end(self, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+        if self.0.is_empty() { Ok(()) } else { each(&self.0) }
     }
 }

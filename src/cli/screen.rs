@@ -1,11 +1,14 @@
 //! `berth screen`: a link to a live screen, or a picture of it.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::{client::Supervisor, print, verbs::segment};
-use crate::admin::{ScreenLink, ScreenRequest};
+use crate::{
+    admin::{ScreenLink, ScreenRequest},
+    output,
+};
 
 pub(super) async fn run(
     supervisor: &Supervisor,
@@ -19,9 +22,7 @@ pub(super) async fn run(
     if let Some(file) = png {
         let picture = supervisor.bytes(&format!("{base}.png")).await?;
         if file == Path::new("-") {
-            return std::io::stdout()
-                .write_all(&picture)
-                .context("cannot write the picture");
+            return output::file(&picture).context("cannot write the picture");
         }
         std::fs::write(file, &picture).with_context(|| format!("cannot write {}", file.display()))?;
         if json {
@@ -35,7 +36,10 @@ pub(super) async fn run(
     }
     let url = if path { &link.path_url } else { &link.url };
     print::out(&format!("{}\n", url.expose()))?;
-    eprintln!("It opens the screen once, until {}.", print::short(link.expires_at));
+    output::error_line(&format!(
+        "It opens the screen once, until {}.",
+        print::short(link.expires_at)
+    ));
     Ok(())
 }
 

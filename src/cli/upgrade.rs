@@ -103,11 +103,11 @@ impl Verbs {
         let tools = match (self.tools(old).await, self.tools(&new).await) {
             (Ok(before), Ok(after)) => Some(compare(&before, &after)),
             (Err(e), _) if !self.json => {
-                eprintln!("berth: the tools of {} cannot be compared: {e:#}", old.id);
+                print::problem(&format_args!("the tools of {} cannot be compared: {e:#}", old.id));
                 None
             }
             (_, Err(e)) if !self.json => {
-                eprintln!("berth: the newer version's tools cannot be compared: {e:#}");
+                print::problem(&format_args!("the newer version's tools cannot be compared: {e:#}"));
                 None
             }
             _ => None,
@@ -129,7 +129,7 @@ impl Verbs {
         }
         if !upgraded {
             if !same && !self.json {
-                eprintln!("nothing was changed; --yes does it");
+                crate::output::error_line("nothing was changed; --yes does it");
             }
             return Ok(ExitCode::SUCCESS);
         }

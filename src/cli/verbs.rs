@@ -17,6 +17,7 @@ use crate::{
         Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenCreated, TokenId,
         TokenView, TypeName,
     },
+    output,
 };
 
 pub(super) struct Verbs {
@@ -28,7 +29,7 @@ pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("berth: {e}");
+            print::problem(&e);
             return ExitCode::FAILURE;
         }
     };
@@ -48,7 +49,7 @@ pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("berth: {e:#}");
+            print::problem(&format_args!("{e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -102,10 +103,10 @@ impl Verbs {
             Verb::Logs {
                 id,
                 follow,
-                deploy: true,
-                ..
-            } => self.deploy_log(&id, follow).await?,
-            Verb::Logs { id, follow, tail, .. } => self.logs(&id, follow, tail).await?,
+                tail,
+                deploy,
+                raw,
+            } => self.logs(&id, follow, tail, deploy, raw).await?,
             Verb::Stop { id, wait } => return self.change(&id, &wait, "stopped", |id| Action::Stop { id }).await,
             Verb::Start { id, wait } => return self.change(&id, &wait, "settled", |id| Action::Start { id }).await,
             Verb::Recreate { id, wait } => {
@@ -254,7 +255,7 @@ impl Verbs {
                         .collect();
                     print::json(&serde_json::json!({ "problems": list }))?;
                 } else {
-                    eprintln!("{problems}");
+                    output::error_line(&problems.to_string());
                 }
                 Ok(ExitCode::FAILURE)
             }
@@ -271,7 +272,7 @@ impl Verbs {
             match self.wait_watching(&view.id, wait).await {
                 Ok(Some(settled)) => *view = settled,
                 Ok(None) => bail!("instance {} was removed meanwhile", view.id),
-                Err(e) => eprintln!("berth: {e:#}"),
+                Err(e) => print::problem(&format_args!("{e:#}")),
             }
             view.token = token;
         }
@@ -288,7 +289,7 @@ impl Verbs {
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(reason) = &view.reason {
-            eprintln!("berth: {} is {}: {reason}", view.id, view.state);
+            print::problem(&format_args!("{} is {}: {reason}", view.id, view.state));
         }
         Ok(ExitCode::FAILURE)
     }
@@ -344,7 +345,7 @@ impl Verbs {
             match done.await {
                 Ok(view) => asked.push(view),
                 Err(e) => {
-                    eprintln!("berth: {e:#}");
+                    print::problem(&format_args!("{e:#}"));
                     failed = true;
                 }
             }
@@ -359,11 +360,8 @@ impl Verbs {
                 Ok(None) => self.say(&view.id, "removed")?,
                 Ok(Some(now)) => {
                     if now.state == State::Failed && until == "settled" {
-                        eprintln!(
-                            "berth: {} failed: {}",
-                            now.id,
-                            now.reason.as_deref().unwrap_or("no reason is known")
-                        );
+                        let reason = now.reason.as_deref().unwrap_or("no reason is known");
+                        print::problem(&format_args!("{} failed: {reason}", now.id));
                         failed = true;
                     } else {
                         self.say(&now.id, &now.state.to_string())?;
@@ -371,7 +369,7 @@ impl Verbs {
                     shown.push(now);
                 }
                 Err(e) => {
-                    eprintln!("berth: {e:#}");
+                    print::problem(&format_args!("{e:#}"));
                     failed = true;
                 }
             }
@@ -393,27 +391,6 @@ impl Verbs {
         } else {
             print::out(&format!("{id} {what}\n"))
         }
-    }
-
-    async fn logs(&self, id: &str, follow: bool, tail: Option<u32>) -> Result<()> {
-        let mut path = format!("/v1/instances/{}/logs?follow={}", segment(id)?, u8::from(follow));
-        if let Some(n) = tail {
-            path += &format!("&tail={n}");
-        }
-        let mut text = String::new();
-        self.supervisor
-            .stream(&path, |chunk| {
-                if self.json {
-                    text.push_str(&String::from_utf8_lossy(chunk));
-                    while let Some(end) = text.find('\n') {
-                        let line: String = text.drain(..=end).collect();
-                        print::json(&serde_json::json!({ "line": line.trim_end() })).map_err(std::io::Error::other)?;
-                    }
-                    return Ok(());
-                }
-                print::out(&String::from_utf8_lossy(chunk)).map_err(std::io::Error::other)
-            })
-            .await
     }
 
     async fn connect(&self, id: &str, client: Client, token: Option<String>, by_path: bool) -> Result<()> {
@@ -440,7 +417,7 @@ impl Verbs {
         };
         print::json(&connect::configuration(client, &target))?;
         if !self.json {
-            eprint!("{}", connect::advice(client, &target));
+            output::error(&connect::advice(client, &target));
         }
         Ok(())
     }
@@ -489,7 +466,11 @@ impl Verbs {
             u8::from(hardening)
         );
         let report: Doctored = self.supervisor.get(&path).await?;
-        print::out(&report.output)?;
+        if self.json {
+            print::json(&serde_json::from_str::<serde_json::Value>(&report.output)?)?;
+        } else {
+            print::out(&report.output)?;
+        }
         Ok(ExitCode::from(report.status))
     }
 

@@ -1,12 +1,13 @@
 //! Facts as text: lines for a serial port, a whole page for a screen.
 
 use super::{Claim, Dialog, Facts, Supervisor};
+use crate::escape;
 
 /// The facts as lines that a program can read: each begins with `berth: ` and a fixed word.
 pub fn lines(f: &Facts) -> Vec<String> {
     let mut out = vec![format!("version {}", f.version)];
     for problem in &f.site_problems {
-        out.push(format!("site-problem {}", printable(problem)));
+        out.push(format!("site-problem {}", problem));
     }
     out.push(format!("site {}", f.site));
     if let Some(disk) = &f.disk {
@@ -19,7 +20,7 @@ pub fn lines(f: &Facts) -> Vec<String> {
     out.push(match &f.supervisor {
         Supervisor::Starting => "state starting".into(),
         Supervisor::Ready => "state ready".into(),
-        Supervisor::Stopped(why) => format!("state stopped: {}", printable(why)),
+        Supervisor::Stopped(why) => format!("state stopped: {}", why),
     });
     if let Some(url) = &f.url {
         out.push(format!("url {url}"));
@@ -29,7 +30,7 @@ pub fn lines(f: &Facts) -> Vec<String> {
     }
     match &f.claim {
         Claim::Unknown => {}
-        Claim::Code(code) => out.push(format!("claim code {}", printable(code))),
+        Claim::Code(code) => out.push(format!("claim code {}", code)),
         Claim::Key => out.push("claim key".into()),
         Claim::Done => out.push("claim done".into()),
     }
@@ -39,7 +40,7 @@ pub fn lines(f: &Facts) -> Vec<String> {
             f.running, f.failed, f.other
         ));
     }
-    out.iter().map(|l| format!("berth: {l}")).collect()
+    out.iter().map(|l| format!("berth: {}", escape::line(l))).collect()
 }
 
 /// The same for people, with the dialogue below. `said` is what the last command answered.
@@ -51,7 +52,7 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
         match &f.supervisor {
             Supervisor::Starting => "starting".into(),
             Supervisor::Ready => "ready".into(),
-            Supervisor::Stopped(why) => format!("not serving: {}", printable(why)),
+            Supervisor::Stopped(why) => format!("not serving: {}", why),
         },
     );
     for (i, address) in f.addresses.iter().enumerate() {
@@ -74,10 +75,7 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     }
     match &f.claim {
         Claim::Unknown => {}
-        Claim::Code(code) => row(
-            "claim code",
-            format!("{}   (berth login asks for it, once)", printable(code)),
-        ),
+        Claim::Code(code) => row("claim code", format!("{}   (berth login asks for it, once)", code)),
         Claim::Key => row("claim", "by the key that the site file names".into()),
         Claim::Done => row("claim", "this box has its administrator".into()),
     }
@@ -91,7 +89,7 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
         row("data", disk.clone());
     }
     for problem in &f.site_problems {
-        row("site file", printable(problem));
+        row("site file", problem.clone());
     }
     if !f.site_problems.is_empty() {
         row("", "The box ignores that file and uses DHCP until it is mended.".into());
@@ -99,12 +97,8 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     out.push(String::new());
     out.extend(dialog.menu(f).into_iter().map(|l| format!("  {l}")));
     out.push(String::new());
-    out.extend(said.iter().map(|l| format!("  {}", printable(l))));
+    out.extend(said.iter().map(|l| format!("  {}", l)));
     out.push(format!("  {}{typed}", dialog.prompt()));
-    out
-}
-
-/// Without anything that a terminal would act on.
-fn printable(s: &str) -> String {
-    s.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    // A console obeys control characters; no fact, problem or answer may hold one.
+    out.iter().map(|l| escape::line(l).into_owned()).collect()
 }

@@ -36,7 +36,7 @@ fn a_serial_port_gets_lines_that_a_program_can_read() {
         lines(&facts()),
         [
             "berth: version 0.1.0",
-            "berth: site-problem site.toml:3: unknown key [2J",
+            "berth: site-problem site.toml:3: unknown key\\x1b[2J",
             "berth: site esp",
             "berth: disk plain: this machine has no TPM 2.0",
             "berth: address 192.0.2.7/24 enp0s2",

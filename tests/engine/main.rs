@@ -38,3 +38,4 @@ mod restart;
 mod screen;
 mod service;
 mod terminal;
+mod terminal_output;
