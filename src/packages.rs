@@ -36,6 +36,7 @@ use crate::{
     config::Install,
     docker::{Docker, EngineError},
     model::{BoxId, ImageSource, PackageSource, Resolved, Source},
+    plan::image,
 };
 use bench::Report;
 use job::Job;
@@ -83,6 +84,8 @@ struct Inner {
     box_id: BoxId,
     dir: PathBuf,
     install: Install,
+    /// Patterns of images that may be pulled or run here.
+    images: Vec<String>,
     /// What containers of installations share: the kernel bounds them together.
     lanes: Semaphore,
     jobs: Mutex<BTreeMap<String, Weak<Job>>>,
@@ -106,13 +109,14 @@ struct Wanted {
 
 impl Packages {
     /// An installer that keeps locks in `dir`. Nothing is done until [`Packages::tend`] runs or something is prepared.
-    pub fn new(docker: Docker, box_id: BoxId, dir: PathBuf, install: Install) -> Packages {
+    pub fn new(docker: Docker, box_id: BoxId, dir: PathBuf, install: Install, images: Vec<String>) -> Packages {
         Packages(Arc::new(Inner {
             docker,
             box_id,
             dir,
             lanes: Semaphore::new(install.at_once),
             install,
+            images,
             jobs: Mutex::default(),
             fresh: Mutex::default(),
             swept: OnceCell::new(),
@@ -206,6 +210,7 @@ impl Packages {
             wanted.version = Some(version);
         }
         let inner = &self.0;
+        inner.permitted(&wanted.runtime)?;
         let runtime = inner
             .docker
             .image(&wanted.runtime)
@@ -284,6 +289,7 @@ impl Packages {
 
     async fn image(&self, i: &ImageSource, order: &Order, words: &Words) -> Result<Resolved, PrepareError> {
         let docker = &self.0.docker;
+        self.0.permitted(&i.image)?;
         // The very image of before, where it was settled once.
         let pinned = order.before.as_ref().map(|b| b.version.clone());
         let reference = match &pinned {
@@ -294,6 +300,8 @@ impl Packages {
         let found = match docker.image(&reference).await? {
             Some(found) => found,
             None => {
+                // The engine may know the same bytes by another name, too.
+                self.0.permitted(&reference)?;
                 words(&format!("fetching the image {reference}"));
                 let fetched = docker.fetch(&reference, |line| words(line)).await;
                 fetched.map_err(|e| match e {
@@ -323,6 +331,12 @@ impl Packages {
 }
 
 impl Inner {
+    /// Whether an image may be pulled or run here.
+    fn permitted(&self, reference: &str) -> Result<(), PrepareError> {
+        image::permitted(reference, &self.images)
+            .map_err(|why| PrepareError::Final(format!("{why}, then `berth start` the instance")))
+    }
+
     /// Removes what an earlier supervisor's installations left, once.
     async fn sweep(&self) -> Result<(), EngineError> {
         self.swept.get_or_try_init(|| self.sweep_others()).await.copied()

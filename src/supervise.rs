@@ -222,6 +222,7 @@ impl Built {
             self.store.box_id().clone(),
             self.config.state_dir.join("packages"),
             self.config.install.clone(),
+            self.config.docker.images.clone(),
         );
         let (reconcile, task) = reconcile::spawn(reconcile::Deps {
             store: self.store,

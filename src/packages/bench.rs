@@ -141,6 +141,7 @@ async fn make(docker: &Docker, bench: &Bench, bounds: Option<(u64, u64)>) -> Res
 
 impl Place {
     async fn new(inner: &Arc<Inner>, wanted: &Wanted, key: &str) -> Result<Self, PrepareError> {
+        inner.permitted(&wanted.builder)?;
         let site = site::read(&inner.install, &site::Here).map_err(PrepareError::Final)?;
         let info = inner.docker.info().await?;
         let box_id = inner.box_id.as_str();

@@ -9,7 +9,7 @@ use crate::{
     config::Allow,
     model::{
         Action, Desired, InstanceId, InstanceName, MemberName, REMOTE_SECRET, Refusal, Role, RunRequest, Secret,
-        Subject, TokenId, TypeName, WorkspaceName,
+        Source, Subject, TokenId, TypeName, WorkspaceName,
     },
     record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord},
 };
@@ -172,14 +172,21 @@ pub(super) fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<Instanc
     })?;
     generic::check_type(book.allow, name, known.kind)?;
     let own_image = !matches!(known.kind, Kind::Image | Kind::Remote);
-    if own_image && !image::allowed(&known.image.reference, book.images) {
-        return Err(Refusal::Invalid(format!(
-            "the image {} of type {name} matches none of the patterns that may run here ({}); add one to images in [docker] of berth.toml",
-            known.image.reference,
-            book.images.join(", ")
-        )));
+    for reference in own_image
+        .then_some(&known.image.reference)
+        .into_iter()
+        .chain(&known.builder)
+    {
+        image::permitted(reference, book.images).map_err(Refusal::NotAllowed)?;
     }
     Ok(known.clone())
+}
+
+fn check_image(book: &Book<'_>, source: &Source) -> Result<(), Refusal> {
+    match source {
+        Source::Image(i) => image::permitted(&i.image, book.images).map_err(Refusal::NotAllowed),
+        Source::Npx(_) | Source::Uvx(_) | Source::Remote(_) => Ok(()),
+    }
 }
 
 /// Gives a record its type as it is now; what a generic one was resolved to stays.
@@ -189,6 +196,7 @@ pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<
         None if template.kind == Kind::Fixed => template,
         Some(g) if template.kind.as_str() == g.source.kind() => {
             generic::check_allowed(book.allow, &g.source)?;
+            check_image(book, &g.source)?;
             Arc::new(generic::concrete(&template, g))
         }
         _ => {
@@ -207,7 +215,10 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
     credentials::given(&template, &request.env)?;
     let generic = generic::take(book.allow, &template, &request)?;
     let spec = match &generic {
-        Some(g) => Arc::new(generic::concrete(&template, g)),
+        Some(g) => {
+            check_image(book, &g.source)?;
+            Arc::new(generic::concrete(&template, g))
+        }
         None => template,
     };
     if book.instances.len() >= book.max_instances {

@@ -1,4 +1,27 @@
-//! Which images may run here: the second line of defence behind the type files. Pure.
+//! Which images may be pulled or run here: `[docker] images`, the second line of defence behind the type files and
+//! `[allow]`. Pure. Every container is checked by the name that somebody wrote: the image of a type, the image that was
+//! asked for, or, for a package, the images that it is installed in and runs on.
+
+/// Whether `[docker] images` allows the image.
+///
+/// # Errors
+/// What to add to the configuration.
+pub fn permitted(reference: &str, patterns: &[String]) -> Result<(), String> {
+    if allowed(reference, patterns) {
+        return Ok(());
+    }
+    let all: Vec<String> = patterns
+        .iter()
+        .map(String::as_str)
+        .chain([reference])
+        .map(|p| format!("{p:?}"))
+        .collect();
+    Err(format!(
+        "[docker] images of berth.toml does not allow the image {reference}. To allow it, write `images = [{}]` there and \
+         restart the supervisor",
+        all.join(", ")
+    ))
+}
 
 /// Whether one of the shell-style patterns (`*` stands for anything, `/` included) matches the reference.
 pub fn allowed(reference: &str, patterns: &[String]) -> bool {
@@ -29,6 +52,14 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_says_the_whole_line() {
+        let patterns = ["berth/*".to_owned()];
+        assert_eq!(permitted("berth/x:1", &patterns), Ok(()));
+        let said = permitted("ghcr.io/a/b:1", &patterns).unwrap_err();
+        assert!(said.contains(r#"`images = ["berth/*", "ghcr.io/a/b:1"]`"#), "{said}");
+    }
 
     #[test]
     fn patterns() {

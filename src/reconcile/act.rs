@@ -99,7 +99,14 @@ impl Task {
                     };
                     needs.new = Some(NewContainer {
                         spec: container_spec(record, facts, dir.clone()),
-                        reference: record.spec.image.reference.clone(),
+                        reference: match record.built_image() {
+                            // What was built here is as good as what it was built on.
+                            Some(_) => self.catalog.types.get(record.type_name()).unwrap_or(&record.spec),
+                            None => &record.spec,
+                        }
+                        .image
+                        .reference
+                        .clone(),
                         pulling: live.pulling.clone(),
                         prepared: record.generic.is_some(),
                         words: words(&self.deploys, id),

@@ -89,11 +89,11 @@ impl std::fmt::Display for Trouble {
 /// What a container is made from.
 pub(super) struct NewContainer {
     pub(super) spec: ContainerSpec,
-    /// The image as the type names it.
+    /// The image by the name that somebody wrote: the type's, the one asked for, or the one that a package runs on.
     pub(super) reference: String,
     /// Set while the image is being fetched.
     pub(super) pulling: Arc<AtomicBool>,
-    /// The image was prepared for this instance: the allowlist has seen to it, and it is nowhere to be fetched.
+    /// The image was prepared for this instance: it is nowhere to be fetched.
     pub(super) prepared: bool,
     pub(super) words: Words,
 }
@@ -198,11 +198,10 @@ impl Tools {
     async fn create(&self, new: &NewContainer) -> Result<String, Trouble> {
         let (spec, image) = (&new.spec, &new.spec.image);
         // Admission said so already; the patterns may have changed since.
-        if !new.prepared && !image::allowed(&new.reference, &self.images) {
-            return Err(Trouble::Final(format!(
-                "no pattern in [docker] images of berth.toml allows the image {}; add one, then `berth start` the instance",
-                new.reference
-            )));
+        // A remote server has no image: no container is made.
+        if !image.is_empty() {
+            image::permitted(&new.reference, &self.images)
+                .map_err(|why| Trouble::Final(format!("{why}, then `berth start` the instance")))?;
         }
         match self.create_once(spec).await {
             Err(EngineError::NotFound { why, .. }) if why.to_lowercase().contains("no such image") => {

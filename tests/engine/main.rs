@@ -27,6 +27,7 @@ mod docker;
 mod edge;
 mod faults;
 mod generic;
+mod images;
 mod import;
 mod installs;
 mod lifecycle;
