@@ -317,6 +317,13 @@ impl Packages {
             }
         };
         let command = entry::image_command(i, &found.entrypoint, &found.command).map_err(PrepareError::Final)?;
+        let volumes = found.volumes.map_err(PrepareError::Final)?;
+        if !volumes.is_empty() {
+            words(&format!(
+                "the image declares volumes ({}): each is a small memory file system, empty at every start; --volume PATH keeps one",
+                volumes.join(", ")
+            ));
+        }
         let version = found.digests.first().cloned().unwrap_or_else(|| found.id.clone());
         words(&format!("{} is {version}", i.image));
         Ok(Resolved {

@@ -11,7 +11,7 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker as Client,
     errors::Error,
-    models::{ContainerUpdateBody, NetworkCreateRequest},
+    models::{ContainerCreateBody, ContainerUpdateBody, NetworkCreateRequest},
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
         ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
@@ -26,7 +26,7 @@ use futures_util::{
 use tokio::sync::OnceCell;
 
 use super::{
-    Answer, Engine, EngineError, EngineInfo, Exit, LABEL_BUILD,
+    Answer, Engine, EngineError, EngineInfo, Exit, LABEL_BUILD, inherit,
     translate::{create_body, map, owner, seen},
 };
 use crate::{
@@ -217,6 +217,23 @@ impl Docker {
         self.call("pull the image", PULL, call).await
     }
 
+    /// Makes a container, with what it takes over from its image named. The only place that makes one.
+    pub(super) async fn make(
+        &self,
+        what: &'static str,
+        name: &str,
+        mut body: ContainerCreateBody,
+    ) -> Result<String, EngineError> {
+        let image = body.image.clone().unwrap_or_default();
+        let call = |c: Client| async move { c.inspect_image(&image).await };
+        let found = self.call(what, QUICK, call).await?;
+        let config = found.config.unwrap_or_default();
+        inherit::close(&mut body, config).map_err(|why| EngineError::Refused { what, why })?;
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let call = |c: Client| async move { c.create_container(Some(options), body).await.map(|r| r.id) };
+        self.call(what, SLOW, call).await
+    }
+
     async fn ask_words(&self, container: &str, lines: u32, bytes: usize) -> Result<String, EngineError> {
         let mut log = self.logs(container, false, Some(lines));
         let mut text: Vec<u8> = Vec::new();
@@ -279,10 +296,7 @@ impl Engine for Docker {
     }
 
     fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
-        let options = CreateContainerOptionsBuilder::new().name(&spec.name).build();
-        let body = create_body(spec);
-        let call = |c: Client| async move { c.create_container(Some(options), body).await.map(|r| r.id) };
-        self.call("create the container", SLOW, call).boxed()
+        self.make("create the container", &spec.name, create_body(spec)).boxed()
     }
 
     fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {

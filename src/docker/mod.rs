@@ -3,6 +3,7 @@
 //! given: whose a thing is, the plan has seen to.
 
 mod adapter;
+mod inherit;
 pub mod inspect;
 pub mod tar;
 mod translate;

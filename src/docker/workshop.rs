@@ -14,10 +14,9 @@ use bollard::{
         VolumeCreateRequest,
     },
     query_parameters::{
-        BuildImageOptionsBuilder, CreateContainerOptionsBuilder, DownloadFromContainerOptions, InspectContainerOptions,
-        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-        LogsOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
-        WaitContainerOptions,
+        BuildImageOptionsBuilder, DownloadFromContainerOptions, InspectContainerOptions, ListContainersOptionsBuilder,
+        ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
+        RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
     },
 };
 use bytes::Bytes;
@@ -26,7 +25,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     Engine, EngineError,
     adapter::{Docker, QUICK, SLOW},
-    tar,
+    inherit, tar,
     translate::map,
 };
 use crate::{
@@ -77,7 +76,7 @@ pub enum Said {
 }
 
 /// An image as it is known here.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenImage {
     pub id: String,
     pub tags: Vec<String>,
@@ -86,6 +85,8 @@ pub struct SeenImage {
     pub labels: BTreeMap<String, String>,
     pub entrypoint: Vec<String>,
     pub command: Vec<String>,
+    /// Where it declares volumes; or why it can be no container's.
+    pub volumes: Result<Vec<String>, String>,
 }
 
 fn by_label(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, Vec<String>> {
@@ -130,7 +131,6 @@ impl Docker {
     /// # Errors
     /// [`EngineError`]; `NotFound` where its image is not here.
     pub async fn bench(&self, b: &Bench) -> Result<String, EngineError> {
-        let options = CreateContainerOptionsBuilder::new().name(&b.name).build();
         let limit = |name: &str, n: i64| ResourcesUlimits {
             name: Some(name.to_owned()),
             soft: Some(n),
@@ -185,8 +185,7 @@ impl Docker {
             }),
             ..ContainerCreateBody::default()
         };
-        let call = |c: bollard::Docker| async move { c.create_container(Some(options), body).await.map(|r| r.id) };
-        self.call("create the installing container", SLOW, call).await
+        self.make("create the installing container", &b.name, body).await
     }
 
     /// Unpacks an archive at the root of a container that does not run.
@@ -312,6 +311,7 @@ impl Docker {
         match self.call("inspect the image", QUICK, call).await {
             Ok(found) => {
                 let config = found.config.unwrap_or_default();
+                let volumes = inherit::volumes(&config);
                 Ok(Some(SeenImage {
                     id: found.id.unwrap_or_default(),
                     tags: found.repo_tags.unwrap_or_default(),
@@ -319,6 +319,7 @@ impl Docker {
                     labels: config.labels.unwrap_or_default().into_iter().collect(),
                     entrypoint: config.entrypoint.unwrap_or_default(),
                     command: config.cmd.unwrap_or_default(),
+                    volumes,
                 }))
             }
             Err(EngineError::NotFound { .. }) => Ok(None),
@@ -340,7 +341,9 @@ impl Docker {
             tags: i.repo_tags,
             digests: i.repo_digests,
             labels: i.labels.into_iter().collect(),
-            ..SeenImage::default()
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            volumes: Ok(Vec::new()),
         });
         Ok(seen.collect())
     }

@@ -106,3 +106,91 @@ fn packages_need_the_images_that_they_are_installed_in_and_run_on() {
     let i = a.run("everything", &[]);
     a.cli(&["rm", &i.id]);
 }
+
+#[test]
+fn a_strangers_image_keeps_no_power_of_its_own_settings() {
+    let image = Image::build(
+        "berth/test-settings",
+        "USER root\nWORKDIR /srv\nVOLUME /var/cache/x /tmp\nEXPOSE 9999\nSTOPSIGNAL SIGKILL\n\
+         HEALTHCHECK --interval=1s CMD touch /var/cache/x/healthcheck\n\
+         ENV BERTH_AGENT_SOCKET=/tmp/evil.sock BERTH_OTHER=x KEPT=yes\n\
+         LABEL berth.box=evil berth.instance=evil berth.build=evil berth.built=evil traefik.enable=true",
+    );
+    let a = Appliance::start();
+    let view = run(&a, &image.0, &[]);
+    let id = view["id"].as_str().unwrap();
+    assert_eq!(view["state"], "running");
+    let said = a.cli(&["logs", "--deploy", id]);
+    assert!(
+        said.contains("declares volumes (/tmp, /var/cache/x)") || said.contains("/var/cache/x, /tmp"),
+        "{said}"
+    );
+
+    let c = a.inspect(id);
+    assert_eq!(c["Config"]["Healthcheck"]["Test"], json!(["NONE"]));
+    assert!(c["State"]["Health"].is_null(), "{}", c["State"]);
+    assert_eq!(c["Config"]["StopSignal"], "SIGTERM");
+    assert_ne!(c["Config"]["User"], "root");
+    assert_eq!(c["Config"]["WorkingDir"], "/srv");
+    let labels = &c["Config"]["Labels"];
+    assert_eq!(labels["berth.box"], a.box_id());
+    assert_eq!(labels["berth.instance"], id);
+    for label in ["berth.build", "berth.built", "traefik.enable"] {
+        assert_eq!(labels[label], "", "{label}");
+    }
+    let env = c["Config"]["Env"].as_array().unwrap();
+    let has = |what: &str| env.iter().any(|e| e.as_str().unwrap().starts_with(what));
+    assert!(
+        has("KEPT=yes") && !has("BERTH_OTHER=") && !has("BERTH_AGENT_SOCKET=/tmp"),
+        "{env:?}"
+    );
+    assert_eq!(
+        c["NetworkSettings"]["Ports"]
+            .as_object()
+            .map_or(0, serde_json::Map::len),
+        0
+    );
+    let mounts = c["Mounts"].as_array().unwrap();
+    assert!(
+        mounts.iter().all(|m| m["Type"] == "bind"),
+        "no volume of the engine's: {mounts:?}"
+    );
+
+    // Bounded, and nothing runs from there.
+    let inside = |script: &str| a.docker(&["exec", &a.container_of(id), "sh", "-c", script]);
+    let full = inside(
+        "head -c 70000000 /dev/zero > /var/cache/x/f; s=$?; wc -c < /var/cache/x/f; rm -f /var/cache/x/f; exit $s",
+    );
+    assert!(!full.status.success(), "it is bounded");
+    let wrote: u64 = String::from_utf8_lossy(&full.stdout).trim().parse().unwrap();
+    assert!((1..=64 << 20).contains(&wrote), "it took {wrote} bytes");
+    let ran = inside("cp /bin/true /var/cache/x/t && /var/cache/x/t");
+    assert!(!ran.status.success() && String::from_utf8_lossy(&ran.stderr).contains("denied"));
+    assert!(!inside("test -e /var/cache/x/healthcheck").status.success());
+
+    // With a volume of the instance's own it is kept, in that one alone.
+    let kept = run(&a, &image.0, &["--volume", "/var/cache/x"]);
+    let mounts = a.inspect(kept["id"].as_str().unwrap())["Mounts"].clone();
+    let volumes: Vec<&Value> = mounts
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|m| m["Type"] == "volume")
+        .collect();
+    assert_eq!(volumes.len(), 1, "{mounts:#}");
+    assert!(volumes[0]["Name"].as_str().unwrap().starts_with("berth-"));
+    a.cli(&["rm", id, kept["id"].as_str().unwrap()]);
+    wait_for("nothing is left", MINUTE, || a.leftovers().is_empty());
+}
+
+#[test]
+fn volumes_where_none_can_be_are_refused_with_words() {
+    let a = Appliance::start();
+    for path in ["/berth/run", "/proc/x"] {
+        let image = Image::build("berth/test-volume", &format!("VOLUME {path}"));
+        let said = a.cli_fails(1, &["run", "image", "--image", &image.0]);
+        assert!(said.contains(path) && said.contains("where none can be"), "{said}");
+        let id = a.json(&["list"])[0]["id"].as_str().unwrap().to_owned();
+        a.cli(&["rm", &id]);
+    }
+}
