@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
 //! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`], [`escape`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`] | one outside system each |
+//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`] and [`coredump`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
@@ -26,6 +26,7 @@ pub mod deploy;
 pub mod docker;
 pub mod edge;
 pub mod escape;
+pub mod firewall;
 pub mod hardening;
 pub mod import;
 pub mod link;

@@ -38,7 +38,7 @@ use crate::{
     authz::TokenTable,
     catalog::{self, Catalog},
     config::{self, Config},
-    deploy, docker, edge, link,
+    deploy, docker, edge, firewall, link,
     model::BoxId,
     output, packages, reconcile, remote, route, secret, store, systemd, tls,
 };
@@ -283,7 +283,11 @@ impl Built {
             started_at: jiff::Timestamp::now(),
             state_dir: self.config.state_dir.clone(),
             sealing,
+            closed: firewall::in_force(),
         });
+        if !parts.closed {
+            log::warn!("{}", firewall::OPEN);
+        }
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = spawn_tasks(&parts, task, self.admin, self.config.admin_socket(), stopped);

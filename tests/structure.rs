@@ -43,7 +43,7 @@ fn floor(module: &str) -> Option<u8> {
         "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
         | "site" | "tty" | "screen" | "import" | "escape" => 1,
         "store" | "deploy" | "docker" | "link" | "secret" | "tls" | "cgroup" | "coredump" | "sched" | "metrics"
-        | "systemd" | "machine" | "resolve" | "remote" | "output" => 2,
+        | "systemd" | "machine" | "resolve" | "remote" | "output" | "firewall" => 2,
         "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,
         "supervise" | "cli" => 4,
         _ => return None,

@@ -15,6 +15,7 @@ use crate::{
     admin::Status,
     catalog,
     config::{self, Config, Tls},
+    firewall,
 };
 
 /// The oldest engine API that has every option we set (Docker 20.10).
@@ -69,9 +70,14 @@ pub(super) async fn run(file: Option<&Path>, hardening: bool, as_json: bool) -> 
             "start it: `systemctl start berth`, or `berth serve --config FILE`",
         ),
     });
-    let notes = supervisor.iter().flat_map(|s| &s.notes);
+    // Doctor looks at the firewall itself.
+    let notes = supervisor
+        .iter()
+        .flat_map(|s| &s.notes)
+        .filter(|n| *n != firewall::OPEN);
     checks.extend(notes.map(|n| check("supervisor says", Verdict::Warn, n, MEND_NOTE)));
     engine(&config, supervisor.is_none(), &mut checks).await;
+    checks.push(networks());
     cgroups(&mut checks);
     disk("state folder's disk", &config.state_dir, &mut checks);
     clock(&mut checks);
@@ -198,6 +204,14 @@ async fn engine(config: &Config, alone: bool, checks: &mut Vec<Check>) {
         checks.push(check("volume sizes", Verdict::Warn, "not bounded", mend));
     }
     disk("engine's disk", Path::new(&found.root_dir), checks);
+}
+
+fn networks() -> Check {
+    if firewall::in_force() {
+        let found = "containers reach neither this machine nor its networks";
+        return check("container networks", Verdict::Ok, found, "");
+    }
+    check("container networks", Verdict::Warn, firewall::OPEN, firewall::MEND)
 }
 
 fn cgroups(checks: &mut Vec<Check>) {

@@ -67,7 +67,7 @@ fn read() -> Facts {
         profiles: text("/sys/kernel/security/apparmor/profiles"),
         daemon: serde_json::from_str(&text("/etc/docker/daemon.json")).ok(),
         listening: listening(),
-        firewall: firewall(),
+        firewall: crate::firewall::table(),
         ..Facts::default()
     };
     for name in hardening::sysctls() {
@@ -121,17 +121,6 @@ fn loadable() -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// The firewall's table: from the kernel, or, where the supervisor's sandbox forbids asking it, as its unit noted down.
-fn firewall() -> Option<String> {
-    let asked = Command::new("/usr/sbin/nft")
-        .args(["list", "table", "inet", "berth"])
-        .output();
-    match asked {
-        Ok(out) if out.status.success() => Some(String::from_utf8_lossy(&out.stdout).into_owned()),
-        _ => fs::read_to_string("/run/berth-firewall/table").ok(),
-    }
 }
 
 /// Looks at every file of the root's own file system.

@@ -33,6 +33,7 @@ mod installs;
 mod lifecycle;
 mod load;
 mod modern;
+mod promises;
 mod reconcile;
 mod remote;
 mod restart;
