@@ -10,9 +10,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::switch::{self, Switches};
+use crate::mcp::head;
 
 /// The request that tells a live MCP endpoint: whatever it answers, it is there.
 const PING: &str = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
+/// Not for servers: see [`head::PRINCIPAL`].
+const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Why a request was not passed on.
@@ -40,7 +43,7 @@ pub(super) async fn pass(
         }
         None => None,
     };
-    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE] {
+    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE, PRINCIPAL] {
         req.headers_mut().remove(name);
     }
     let host = HeaderValue::try_from(format!("127.0.0.1:{port}")).map_err(|e| away(&e))?;

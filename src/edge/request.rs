@@ -4,7 +4,8 @@
 //!
 //! What does not reach the instance: `Authorization` and `Cookie` (the client's secrets), hop-by-hop fields and those
 //! that `Connection` names (RFC 9110 section 7.6.1), `Forwarded` and `X-Forwarded-*` (the client could lie in them),
-//! and `Origin` (validated here; the server inside knows no outside name).
+//! and `Origin` (validated here; the server inside knows no outside name). In place of `Authorization` goes the token's
+//! public id, as [`head::PRINCIPAL`]: the agent keeps clients apart by it. What a client says there is replaced.
 
 use std::{
     convert::Infallible,
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     authz::{Decision, Token, bearer},
     link::{self, Link, Reply, stats::InFlight},
+    mcp::head,
     model::{InstanceId, State},
     route::{self, ScreenAt, Target},
 };
@@ -234,7 +236,9 @@ async fn proxy(
         return Err(Refusal::RevokedToken);
     }
     let switching = upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    let principal = HeaderValue::from_str(token.id().as_str()).map_err(|_| Refusal::BadToken)?;
+    parts.headers.insert(PRINCIPAL, principal);
     let target = match parts.uri.query() {
         None => std::borrow::Cow::Borrowed("/mcp"),
         Some(query) => format!("/mcp?{query}").into(),
@@ -316,6 +320,8 @@ const NOT_PASSED_BACK: [HeaderName; 4] = [
     HeaderName::from_static("clear-site-data"),
 ];
 
+const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
+
 fn stays_here(name: &HeaderName) -> bool {
     *name == header::AUTHORIZATION
         || *name == header::COOKIE
@@ -332,7 +338,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let options = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
     let names = options.filter_map(|o| HeaderName::from_bytes(o.trim_ascii()).ok());
     names
-        .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE)
+        .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE && *n != PRINCIPAL)
         .collect()
 }
 

@@ -13,6 +13,10 @@ pub const SESSION: &str = "mcp-session-id";
 /// The version header, in lower case.
 pub const VERSION: &str = "mcp-protocol-version";
 
+/// Who sends the request, said by the edge to the agent: the public id of the token. Nobody else is believed: the edge
+/// replaces what a client says there, and the agent passes it on to no server.
+pub const PRINCIPAL: &str = "berth-principal";
+
 /// What a client can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepts {

@@ -35,7 +35,7 @@ use tokio::{
 
 use super::client::{Body, Client, RemoteError};
 use crate::{
-    mcp::codes,
+    mcp::{codes, head},
     model::{
         AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, McpTransport, REMOTE_SECRET, RemoteAuth, Secret,
         StartOrder,
@@ -457,6 +457,7 @@ fn strip(headers: &mut HeaderMap) {
         header::AUTHORIZATION,
         header::PROXY_AUTHORIZATION,
         header::COOKIE,
+        HeaderName::from_static(head::PRINCIPAL),
         HeaderName::from_static("keep-alive"),
     ] {
         headers.remove(name);

@@ -1,9 +1,11 @@
 //! Asks: requests from a server to a client (sampling, elicitation, roots, ping), and the client's answers.
 //!
-//! Never shows one client another's question: where more than one could be meant, the server gets an error.
+//! Never shows one client another's question: where more than one could be meant (see `owner`), the server gets an error
+//! and the log a line.
 
 use std::time::Instant;
 
+use super::owner::Whose;
 use super::{Ask, AskId, Bridge, CallId, LaneId, ProcId, Role, SessionNo, UNDELIVERED, What};
 use crate::mcp::codes;
 use crate::mcp::message::{self, Message};
@@ -42,40 +44,34 @@ impl Bridge {
         if self.asks.len() >= MAX_ASKS {
             return self.refuse_server(proc, m.id, "too many requests wait for clients");
         }
-        let calls: Vec<CallId> = p
-            .calls
-            .iter()
-            .copied()
-            .filter(|id| self.calls.get(id).is_some_and(|c| c.lane.is_some()))
-            .collect();
         if let Some(no) = own {
+            let of_client = |id: &CallId| self.calls.get(id).is_some_and(|c| c.lane.is_some());
+            let calls: Vec<CallId> = p.calls.iter().copied().filter(of_client).collect();
             return self.ask_session(now, proc, no, &calls, m);
         }
-        let suspended = self.suspended_of(proc);
-        match (calls.as_slice(), suspended) {
-            ([call], 0) => self.ask_call(now, proc, *call, m),
-            ([], 1) => self.ask_suspended(now, proc, m),
-            ([], 0) => match self.only_session(proc) {
-                Some(no) => self.ask_session(now, proc, no, &[], m),
-                None => self.refuse_server(proc, m.id, "no client is there to answer this"),
-            },
-            _ => self.refuse_server(proc, m.id, "several clients share this server, and any could be meant"),
-        }
-    }
-
-    /// The session of a shared process, if there is exactly one.
-    fn only_session(&self, proc: ProcId) -> Option<SessionNo> {
-        let legacy = Some(proc) == self.standing.proc || Some(proc) == self.twin;
-        let mut shared = self.sessions.iter().filter(|(_, s)| legacy && s.proc.is_none());
-        match (shared.next(), shared.next()) {
-            (Some((no, _)), None) => Some(*no),
-            _ => None,
+        self.asks_seen = true;
+        let session = match self.whose(proc, true) {
+            Whose::Call(call) => return self.ask_call(now, proc, call, m),
+            Whose::Session(no) => Some(no).filter(|no| self.sessions.contains_key(no)),
+            Whose::Nobody => self.only_session(proc),
+            Whose::Anybody => {
+                let method = message::quote(&m.method[..m.method.floor_char_boundary(64)]);
+                self.log(format!(
+                    "refused a request of the server ({method}): it could be about calls of several clients"
+                ));
+                return self.refuse_server(proc, m.id, "several clients share this server, and any could be meant");
+            }
+        };
+        match session {
+            Some(no) => self.ask_session(now, proc, no, &self.calls_of(proc, no), m),
+            None => self.refuse_server(proc, m.id, "no client is there to answer this"),
         }
     }
 
     fn ask_call(&mut self, now: Instant, proc: ProcId, call: CallId, m: &Message<'_>) {
         let Some(c) = self.calls.get(&call) else { return };
         match (&c.what, c.session) {
+            (What::Translated(_), _) if c.lane.is_none() => self.ask_suspended(proc, call, m),
             (What::Translated(_), _) => self.suspend(now, proc, call, m),
             (_, Some(no)) => self.ask_session(now, proc, no, &[call], m),
             _ => self.refuse_server(

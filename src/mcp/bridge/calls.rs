@@ -54,8 +54,12 @@ impl Bridge {
     /// Registers a call; its id is the one to write.
     pub(super) fn register(&mut self, call: Call) -> CallId {
         let id = self.fresh();
+        let session = call.session.and_then(|s| self.sessions.get(&s)).map(|s| &s.principal);
         if let Some(p) = self.procs.get_mut(&call.proc) {
             p.calls.insert(id);
+            if let Some(principal) = call.client.as_ref().or(session) {
+                p.serves(principal);
+            }
         }
         if let Some(lane) = call.lane
             && let Some(s) = call.session.and_then(|s| self.sessions.get_mut(&s))
@@ -96,10 +100,11 @@ impl Bridge {
             proc,
             lane: None,
             session: None,
+            client: None,
             id: "".into(),
             token: None,
             deadline,
-            logs: false,
+            logs: None,
             what,
         });
         let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}");
@@ -181,7 +186,10 @@ impl Bridge {
     fn answered(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
         let found = message::own_id(m.id).filter(|id| self.calls.get(id).is_some_and(|c| c.proc == proc));
         let Some(id) = found else {
-            // Late, after its call had ended; or to nothing that was asked.
+            // Late: its call was given up, and is out of the books by now. Or to nothing that was asked.
+            if let (Some(id), Some(p)) = (message::own_id(m.id), self.procs.get_mut(&proc)) {
+                p.abandoned.remove(&id);
+            }
             return;
         };
         let Some(call) = self.unregister(id) else { return };
@@ -227,6 +235,7 @@ impl Bridge {
         let Some(call) = self.unregister(id) else { return };
         let unsent = matches!(&call.what, What::Guest(errand) if errand.is_asking());
         if cancel && !unsent && !matches!(call.what, What::Opening) {
+            self.bury(id, &call);
             self.cancel(call.proc, id, why);
         }
         match call.what {
@@ -235,7 +244,7 @@ impl Bridge {
             What::Discover | What::Handshake | What::Unheard => {}
             What::Feed => self.feed_ended(now, call.proc, id, None),
             What::Watch(uri, whose) => {
-                self.watch_over(now, &uri, whose, false);
+                self.watch_over(now, call.proc, &uri, whose, false);
                 self.answer_call(now, call.lane, &call.id, code, why);
             }
             What::Guest(_) => {
@@ -282,6 +291,7 @@ impl Bridge {
             .collect();
         for id in calls {
             if let Some(call) = self.unregister(id) {
+                self.bury(id, &call);
                 self.cancel(call.proc, id, "the client closed the stream");
             }
         }

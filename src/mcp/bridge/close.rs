@@ -15,7 +15,7 @@ impl Bridge {
             self.end_session(now, no, why);
         }
         self.refuse_waiting(now, why);
-        self.end_listeners(now);
+        self.end_all_listeners();
         let procs: Vec<ProcId> = self.procs.keys().copied().collect();
         for proc in procs {
             self.order_stop(proc);

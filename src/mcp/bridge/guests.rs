@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use super::owner::{LEVELS, may_ask, severity};
 use super::rounds::Errand;
 use super::{Bridge, Call, CallId, LaneId, MAX_CAPABILITIES, MAX_KEPT, Phase, ProcId, Role, SessionNo, What};
 use crate::mcp::message::{self, Message, Params};
@@ -23,17 +24,6 @@ use crate::mcp::{codes, meta};
 
 /// A client's description of itself, at most; a longer one is left out.
 const MAX_CLIENT: usize = 4 * 1024;
-/// The log levels, as they stand in a message.
-const LEVELS: [&str; 8] = [
-    "\"debug\"",
-    "\"info\"",
-    "\"notice\"",
-    "\"warning\"",
-    "\"error\"",
-    "\"critical\"",
-    "\"alert\"",
-    "\"emergency\"",
-];
 
 /// What a modern server is told of a legacy client with every request, all of it raw.
 #[derive(Debug)]
@@ -114,15 +104,15 @@ impl Bridge {
         let token = meta::progress_token(m);
         let mut errand = Errand::new(&m.method);
         // The server may answer these with questions: then they are sent again, with the answers.
-        let may_ask = matches!(&*m.method, "tools/call" | "prompts/get" | "resources/read");
-        if may_ask && self.kept + params.len() <= MAX_KEPT {
+        if may_ask(&m.method) && self.kept + params.len() <= MAX_KEPT {
             errand.keep(params);
         }
-        let logs = self.guest(no).is_some_and(|g| g.level.is_some());
+        let logs = self.guest(no).and_then(|g| severity(g.level?));
         let id = self.register(Call {
             proc,
             lane: Some(lane),
             session: Some(no),
+            client: None,
             id: m.id.into(),
             token: token.map(Into::into),
             deadline: Some(now + self.config.call),
@@ -261,6 +251,7 @@ impl Bridge {
                     self.modern_only = Some(meta::error_message(m.error));
                 }
                 let again = Call {
+                    client: None,
                     id: call.id.clone(),
                     token: None,
                     what: What::Opening,

@@ -185,6 +185,10 @@ impl Bridge {
         }
         lane.wire = None;
         if let Some(session) = lane.session {
+            if lane.opening {
+                // Nobody will ever know the session's id.
+                return self.end_session(now, session, "the client went before initialize was answered");
+            }
             if !lane.opened && !lane.standing {
                 // The client has no event id to resume from: its answers will have nowhere to go.
                 lane.accepts = Accepts {

@@ -2,6 +2,7 @@
 //!
 //! Decides the era of each message; a modern one goes to the module `modern`.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -28,6 +29,7 @@ pub(super) struct Waiting {
     id: Box<str>,
     version: String,
     guest: Option<Box<Guest>>,
+    principal: Rc<str>,
     until: Instant,
 }
 
@@ -69,7 +71,8 @@ impl Bridge {
             return self.modern(now, wire, headers, accepts, &m);
         }
         if m.kind == Kind::Request && m.method == "initialize" {
-            return self.initialize(now, wire, accepts, &m);
+            let principal = self.principal(headers);
+            return self.initialize(now, wire, accepts, principal, &m);
         }
         let Some(session) = self.session(now, wire, headers, m.id) else {
             return;
@@ -140,10 +143,11 @@ impl Bridge {
             proc,
             lane: Some(lane),
             session: Some(session),
+            client: None,
             id: m.id.into(),
             token: token.map(Into::into),
             deadline: Some(now + self.config.call),
-            logs: true,
+            logs: Some(0),
             what,
         });
         self.pass_on(proc, id, m, token);
@@ -248,9 +252,8 @@ impl Bridge {
     }
 
     /// `initialize`: opens a session.
-    fn initialize(&mut self, now: Instant, wire: WireId, accepts: Accepts, m: &Message<'_>) {
-        // Processes that are about to end still count, or opening and deleting in a loop would pile them up.
-        if self.sessions.len() + self.stopping / 2 >= self.config.max_sessions {
+    fn initialize(&mut self, now: Instant, wire: WireId, accepts: Accepts, principal: Rc<str>, m: &Message<'_>) {
+        if !self.has_place(now) {
             let text = "all sessions of this server are taken, try again later";
             return self.refuse(wire, 503, m.id, codes::BUSY, text, None);
         }
@@ -262,7 +265,7 @@ impl Bridge {
         };
         let guest = Guest::new(&params);
         if self.per_session() {
-            return self.initialize_own(now, wire, accepts, m, &asked, guest);
+            return self.initialize_own(now, wire, accepts, m, &asked, (guest, principal));
         }
         if self.waiting.len() >= MAX_WAITING {
             return self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
@@ -274,6 +277,7 @@ impl Bridge {
             id: m.id.into(),
             version: asked,
             guest,
+            principal,
             until,
         });
         self.greet_waiting(now);
@@ -288,14 +292,14 @@ impl Bridge {
         accepts: Accepts,
         m: &Message<'_>,
         asked: &str,
-        guest: Option<Box<Guest>>,
+        (guest, principal): (Option<Box<Guest>>, Rc<str>),
     ) {
         let standing = self.standing_ready().and_then(|id| self.procs.get(&id));
         let guest = guest.filter(|_| standing.is_some_and(|p| p.era == Era::Modern));
         let discover = guest.is_some() && self.modern_only.is_some();
         let era = if discover { Era::Modern } else { Era::Legacy };
         let proc = self.spawn(now, Role::Standing, Phase::Initializing, era);
-        let session = self.open_session(now, Some(proc), asked);
+        let session = self.open_session(now, Some(proc), asked, principal);
         if let Some(p) = self.procs.get_mut(&proc) {
             p.role = Role::Session(session);
         }
@@ -307,10 +311,11 @@ impl Bridge {
             proc,
             lane: Some(wire),
             session: Some(session),
+            client: None,
             id: m.id.into(),
             token: None,
             deadline: None,
-            logs: false,
+            logs: None,
             what: What::Opening,
         });
         if discover {
@@ -428,7 +433,7 @@ impl Bridge {
             let Some((hello, version)) = self.hello_for(proc, &w.version) else {
                 continue;
             };
-            let no = self.open_session(now, None, &version);
+            let no = self.open_session(now, None, &version, w.principal);
             let mut key = None;
             if let Some(s) = self.sessions.get_mut(&no) {
                 s.open = true;

@@ -1,15 +1,19 @@
 //! Subscriptions: `subscriptions/listen` of modern clients on legacy processes, and which resources anybody watches.
 //!
-//! Each resource is subscribed to once at the server, however many watch it, and given up with the last of them.
+//! Each resource is subscribed to once at each process, however many watch it, and given up with the last of them. Where
+//! processes belong to principals, a stream hears of the changes of all processes of its own, those included that are
+//! started while it is open; what no process of its own could tell it is not acknowledged.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Instant;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::modern::Request;
 use super::translate::Hello;
-use super::{Bridge, Call, CallId, LaneId, MAX_NAME, MAX_WATCHED_BYTES, ProcId, SessionNo, What, WireId};
+use super::{Bridge, Call, CallId, LaneId, MAX_NAME, MAX_WATCHED_BYTES, ProcId, Role, SessionNo, What, WireId};
 use crate::mcp::message::{self, Message};
 use crate::mcp::{codes, meta};
 
@@ -32,6 +36,7 @@ struct Filter {
 pub(super) struct Listener {
     /// The client's id of the request, raw.
     id: Box<str>,
+    principal: Rc<str>,
     filter: Filter,
     /// Resources that the server has not agreed to yet. The stream begins when there are none.
     pending: BTreeSet<String>,
@@ -65,7 +70,7 @@ impl Listener {
 
 impl Bridge {
     /// `subscriptions/listen` for a legacy server.
-    pub(super) fn listen(&mut self, now: Instant, wire: WireId, proc: ProcId, r: &Request<'_, '_>) {
+    pub(super) fn listen(&mut self, now: Instant, wire: WireId, standing: ProcId, r: &Request<'_, '_>) {
         let wanted: Option<Filter> = r.params.notifications.and_then(|n| message::object(n.get()));
         let fits = |f: &Filter| {
             f.resource_subscriptions.len() <= MAX_WATCHED
@@ -75,7 +80,7 @@ impl Bridge {
             let text = "params.notifications is no subscription filter, or has too many or too long URIs";
             return self.refuse(wire, 400, r.m.id, codes::INVALID_PARAMS, text, None);
         };
-        let can = self.capabilities_of(proc);
+        let can = self.capabilities_of(standing);
         filter.tools_list_changed &= can["tools"]["listChanged"] == true;
         filter.prompts_list_changed &= can["prompts"]["listChanged"] == true;
         filter.resources_list_changed &= can["resources"]["listChanged"] == true;
@@ -86,16 +91,22 @@ impl Bridge {
         if self.listeners.len() >= MAX_LISTENERS || self.watched_bytes + bytes > MAX_WATCHED_BYTES {
             return self.refuse(wire, 503, r.m.id, codes::BUSY, "too many subscriptions", None);
         }
+        let capabilities = r.meta.capabilities.map_or("{}", RawValue::get);
+        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, false) else {
+            return self.refuse(wire, 503, r.m.id, codes::BUSY, super::TOO_MUCH, None);
+        };
         if !self.room(wire, proc, r.m.id) {
             return;
         }
+        let whose = self.per_session().then(|| Rc::clone(&r.principal));
         let wanted = std::mem::take(&mut filter.resource_subscriptions);
-        let (agreed, pending) = wanted.into_iter().partition(|uri| self.is_watched(uri));
+        let (agreed, pending) = wanted.into_iter().partition(|uri| self.is_watched(whose.as_ref(), uri));
         filter.resource_subscriptions = agreed;
         self.watched_bytes += bytes;
         self.lane(now, wire, None, r.accepts, 1);
         let listener = Listener {
             id: r.m.id.into(),
+            principal: Rc::clone(&r.principal),
             filter,
             pending,
         };
@@ -103,8 +114,11 @@ impl Bridge {
         self.listeners.insert(wire, listener);
         for uri in asked {
             if self.clogged(proc) {
-                self.watch_over(now, &uri, Watcher::Listener(wire), false);
+                self.watch_over(now, proc, &uri, Watcher::Listener(wire), false);
                 continue;
+            }
+            for other in self.procs_of(whose.as_ref()).into_iter().filter(|p| *p != proc) {
+                self.request(now, other, "resources/subscribe", &uri_params(&uri), What::Unheard);
             }
             let what = What::Watch(uri.as_str().into(), Watcher::Listener(wire));
             self.request(now, proc, "resources/subscribe", &uri_params(&uri), what);
@@ -156,7 +170,7 @@ impl Bridge {
     /// The server answered a `resources/subscribe`.
     pub(super) fn watch_answered(&mut self, now: Instant, call: &Call, m: &Message<'_>, id: CallId) {
         let What::Watch(uri, whose) = &call.what else { return };
-        self.watch_over(now, uri, *whose, m.result.is_some());
+        self.watch_over(now, call.proc, uri, *whose, m.result.is_some());
         if let Some(lane) = call.lane {
             let json = self.restore(m, id, call);
             self.respond(now, lane, json, 200);
@@ -164,7 +178,7 @@ impl Bridge {
     }
 
     /// The server watches a resource from now on, or does not.
-    pub(super) fn watch_over(&mut self, now: Instant, uri: &str, whose: Watcher, watches: bool) {
+    pub(super) fn watch_over(&mut self, now: Instant, proc: ProcId, uri: &str, whose: Watcher, watches: bool) {
         match whose {
             Watcher::Session(no) => {
                 let session = self.sessions.get_mut(&no).filter(|_| watches);
@@ -194,7 +208,8 @@ impl Bridge {
         }
         if watches {
             // Who asked for it may be gone by now.
-            self.unwatch(now, uri);
+            let principal = self.principal_of(proc);
+            self.unwatch(now, principal.as_ref(), uri);
         }
     }
 
@@ -204,8 +219,9 @@ impl Bridge {
             return;
         };
         self.watched_bytes -= listener.bytes();
+        let whose = self.per_session().then_some(&listener.principal);
         for uri in &listener.filter.resource_subscriptions {
-            self.unwatch(now, uri);
+            self.unwatch(now, whose, uri);
         }
     }
 
@@ -216,18 +232,48 @@ impl Bridge {
         }
     }
 
-    /// The process behind the streams is gone: they end, and their clients ask again.
-    pub(super) fn end_listeners(&mut self, _now: Instant) {
-        for lane in self.listeners.keys().copied().collect::<Vec<_>>() {
-            self.end_lane(lane);
+    /// A process behind streams is gone: theirs, or of all without a principal. They end, and their clients ask again,
+    /// unless another process of theirs goes on telling.
+    pub(super) fn end_listeners(&mut self, whose: Option<&Rc<str>>) {
+        if whose.is_none() && self.per_session() || whose.is_some() && !self.procs_of(whose).is_empty() {
+            return;
+        }
+        let theirs = |l: &Listener| whose.is_none_or(|w| *w == l.principal);
+        let all: Vec<LaneId> = self
+            .listeners
+            .iter()
+            .filter(|(_, l)| theirs(l))
+            .map(|(lane, _)| *lane)
+            .collect();
+        self.complete(all);
+    }
+
+    pub(super) fn end_all_listeners(&mut self) {
+        self.complete(self.listeners.keys().copied().collect());
+    }
+
+    /// Ends streams by the result of their requests.
+    fn complete(&mut self, lanes: Vec<LaneId>) {
+        for lane in lanes {
+            let (Some(l), Some(at)) = (self.listeners.get(&lane), self.lanes.get(&lane).map(|l| l.last)) else {
+                continue;
+            };
+            let json = completion(&l.id);
+            self.respond(at, lane, json, 200);
+            self.forget_listener(lane);
         }
     }
 
-    /// A change at the standing process: to the streams that want to hear of it.
+    /// A change at a process: to the streams that want to hear of it.
     pub(super) fn tell_listeners(&mut self, now: Instant, proc: ProcId, m: &Message<'_>, uri: Option<&str>) {
-        if Some(proc) != self.standing.proc || self.listeners.is_empty() {
+        if self.listeners.is_empty() {
             return;
         }
+        let principal = self.principal_of(proc);
+        let theirs = |l: &Listener| match &principal {
+            Some(principal) => *principal == l.principal,
+            None => Some(proc) == self.standing.proc && !self.per_session(),
+        };
         let wants = |f: &Filter| match &*m.method {
             "notifications/tools/list_changed" => f.tools_list_changed,
             "notifications/prompts/list_changed" => f.prompts_list_changed,
@@ -237,7 +283,7 @@ impl Bridge {
         let all: Vec<(LaneId, Box<str>)> = self
             .listeners
             .iter()
-            .filter(|(_, l)| l.pending.is_empty() && wants(&l.filter))
+            .filter(|(_, l)| l.pending.is_empty() && theirs(l) && wants(&l.filter))
             .map(|(lane, l)| (*lane, l.id.clone()))
             .collect();
         let rest = uri
@@ -253,14 +299,53 @@ impl Bridge {
         }
     }
 
-    fn is_watched(&self, uri: &str) -> bool {
-        self.sessions
+    /// Whether a resource is watched: by anybody, or by streams of one principal, where that has processes of its own.
+    fn is_watched(&self, whose: Option<&Rc<str>>, uri: &str) -> bool {
+        let mut shared = self.sessions.values().filter(|s| s.proc.is_none() && whose.is_none());
+        let mut streams = self
+            .listeners
             .values()
-            .any(|s| s.proc.is_none() && s.watched.contains(uri))
-            || self
-                .listeners
-                .values()
-                .any(|l| l.filter.resource_subscriptions.contains(uri))
+            .filter(|l| whose.is_none_or(|w| *w == l.principal));
+        shared.any(|s| s.watched.contains(uri)) || streams.any(|l| l.filter.resource_subscriptions.contains(uri))
+    }
+
+    /// The legacy processes that tell a principal's streams of changes; without one, the shared process.
+    fn procs_of(&self, whose: Option<&Rc<str>>) -> Vec<ProcId> {
+        let Some(principal) = whose else {
+            return self.shared_legacy_now().into_iter().collect();
+        };
+        let own = |id: &ProcId| self.principal_of(*id).as_ref() == Some(principal);
+        let mut all: Vec<ProcId> = self.procs.keys().copied().filter(own).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Whose a process is, where processes belong to principals.
+    fn principal_of(&self, proc: ProcId) -> Option<Rc<str>> {
+        match &self.procs.get(&proc)?.role {
+            Role::Pool(principal, _) => Some(Rc::clone(principal)),
+            Role::Standing if self.per_session() => self.standing.owner.clone(),
+            _ => None,
+        }
+    }
+
+    /// Whether a process is the last that could tell a principal's streams of changes.
+    pub(super) fn is_listened_to(&self, proc: ProcId) -> bool {
+        let Some(principal) = self.principal_of(proc) else {
+            return false;
+        };
+        self.listeners.values().any(|l| l.principal == principal) && self.procs_of(Some(&principal)) == [proc]
+    }
+
+    /// A principal has another process: what its streams watch is watched there, too.
+    pub(super) fn watch_too(&mut self, now: Instant, proc: ProcId, principal: &Rc<str>) {
+        let own = self.listeners.values().filter(|l| l.principal == *principal);
+        let uris: BTreeSet<String> = own
+            .flat_map(|l| l.filter.resource_subscriptions.iter().chain(&l.pending).cloned())
+            .collect();
+        for uri in uris {
+            self.request(now, proc, "resources/subscribe", &uri_params(&uri), What::Unheard);
+        }
     }
 
     /// Whether somebody has asked the server to watch a resource, and it has not answered yet.
@@ -280,7 +365,7 @@ impl Bridge {
         let Some(uri) = message::params(m.params).and_then(|p| message::string(p.uri?.get())) else {
             return Wish::Other;
         };
-        let watched = self.is_watched(&uri);
+        let watched = self.is_watched(None, &uri);
         let Some(s) = self.sessions.get_mut(&no) else {
             return Wish::Other;
         };
@@ -288,7 +373,7 @@ impl Bridge {
             if s.watched.remove(&uri) {
                 self.watched_bytes -= uri.len();
             }
-            if !self.is_watched(&uri) && !self.is_asked_for(&uri) {
+            if !self.is_watched(None, &uri) && !self.is_asked_for(&uri) {
                 return Wish::Other;
             }
         } else if !s.watched.contains(&uri) {
@@ -301,7 +386,8 @@ impl Bridge {
             if !watched {
                 return Wish::Ask(What::Watch(uri.into(), Watcher::Session(no)));
             }
-            self.watch_over(now, &uri, Watcher::Session(no), true);
+            let proc = self.shared_legacy_now().unwrap_or_default();
+            self.watch_over(now, proc, &uri, Watcher::Session(no), true);
         }
         self.respond(now, lane, message::result(m.id, "{}"), 200);
         Wish::Done
@@ -320,11 +406,11 @@ impl Bridge {
     }
 
     /// Somebody stopped watching: the last one's subscription is given up.
-    pub(super) fn unwatch(&mut self, now: Instant, uri: &str) {
-        if self.is_watched(uri) {
+    pub(super) fn unwatch(&mut self, now: Instant, whose: Option<&Rc<str>>, uri: &str) {
+        if self.is_watched(whose, uri) {
             return;
         }
-        if let Some(proc) = self.shared_legacy_now() {
+        for proc in self.procs_of(whose) {
             self.request(now, proc, "resources/unsubscribe", &uri_params(uri), What::Unheard);
         }
     }
@@ -352,6 +438,15 @@ pub(super) fn watches(set: &BTreeSet<String>, uri: &str) -> bool {
         || set
             .iter()
             .any(|w| uri.strip_prefix(w.as_str()).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The result that ends a `subscriptions/listen` (MCP 2026-07-28, basic/patterns/subscriptions).
+pub(super) fn completion(id: &str) -> Vec<u8> {
+    let result = format!(
+        "{{\"resultType\":\"complete\",\"_meta\":{{\"{}\":{id}}}}}",
+        meta::SUBSCRIPTION
+    );
+    message::result(id, &result)
 }
 
 fn uri_params(uri: &str) -> String {

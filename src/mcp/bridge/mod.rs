@@ -21,6 +21,9 @@
 //! An **ask** is a request from a server to a client, which ends by its answer, or by its deadline with an error to the
 //! server.
 //!
+//! A **principal** is who the edge says is behind a request. Sessions, suspended calls and, where a type has a process for
+//! each session, processes belong to one; module `owner` says whose a message is that a server sends by itself.
+//!
 //! Clients and servers of different eras: `translate` and `suspend` serve modern clients of legacy servers, `guests`,
 //! `rounds` and `feeds` legacy clients of modern ones.
 
@@ -36,6 +39,10 @@ mod legacy;
 mod listen;
 mod modern;
 mod notices;
+mod owner;
+#[cfg(test)]
+mod owner_tests;
+mod pool;
 mod procs;
 mod rounds;
 mod sessions;
@@ -45,7 +52,8 @@ mod tests;
 mod tick;
 mod translate;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -191,8 +199,8 @@ enum Role {
     Twin,
     /// Belongs to one session.
     Session(SessionNo),
-    /// Serves modern clients that declared these capabilities; speaks the legacy era.
-    Pool(String),
+    /// Serves modern clients of this principal that declared these capabilities; none where it speaks the modern era.
+    Pool(Rc<str>, String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +232,13 @@ struct Proc {
     used: Instant,
     /// The log level last set, where the bridge sets it for its callers.
     level: Option<Box<str>>,
+    /// Calls whose clients are gone, and which the server has not answered.
+    abandoned: BTreeMap<CallId, owner::Abandoned>,
+    /// There were more of these than are remembered: nothing that it says by itself is anybody's.
+    lost_track: bool,
+    served: owner::Served,
+    /// It was said that messages of it are dropped.
+    dropped: bool,
 }
 
 /// What a call's answer is for.
@@ -258,13 +273,15 @@ struct Call {
     proc: ProcId,
     lane: Option<LaneId>,
     session: Option<SessionNo>,
+    /// The principal of a modern client.
+    client: Option<Rc<str>>,
     /// The client's id, raw.
     id: Box<str>,
     /// The client's progress token, raw.
     token: Option<Box<str>>,
     deadline: Option<Instant>,
-    /// Whether log messages of the server may go to this call.
-    logs: bool,
+    /// The least severe log messages of the server that may go to this call, if any may: see [`owner::severity`].
+    logs: Option<u8>,
     what: What,
 }
 
@@ -290,6 +307,9 @@ struct Lane {
 #[derive(Debug)]
 struct Session {
     key: String,
+    principal: Rc<str>,
+    /// Its client has sent something after `initialize`: it knows its id.
+    used: bool,
     /// Its own process; `None` where one serves all.
     proc: Option<ProcId>,
     version: String,
@@ -323,6 +343,8 @@ struct Ask {
 #[derive(Debug, Default)]
 struct Standing {
     proc: Option<ProcId>,
+    /// The principal whose modern clients it serves, where others have processes of their own.
+    owner: Option<Rc<str>>,
     respawn_at: Option<Instant>,
     quick: u32,
     was_ready: bool,
@@ -345,6 +367,9 @@ pub struct Bridge {
     modern_only: Option<String>,
     sessions: HashMap<SessionNo, Session>,
     keys: HashMap<String, SessionNo>,
+    principals: HashSet<Rc<str>>,
+    /// The server was seen to ask a client that shares its process with others.
+    asks_seen: bool,
     calls: HashMap<CallId, Call>,
     lanes: HashMap<LaneId, Lane>,
     /// Wires that carry another lane than the one that bears their number.
@@ -386,6 +411,8 @@ impl Bridge {
             modern_only: None,
             sessions: HashMap::new(),
             keys: HashMap::new(),
+            principals: HashSet::new(),
+            asks_seen: false,
             calls: HashMap::new(),
             lanes: HashMap::new(),
             moved: HashMap::new(),
@@ -462,6 +489,7 @@ impl Bridge {
         trim(&mut self.lanes);
         trim(&mut self.moved);
         trim(&mut self.asks);
+        self.forget_principals();
     }
 
     fn fresh(&mut self) -> u64 {

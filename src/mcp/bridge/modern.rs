@@ -3,11 +3,13 @@
 //!
 //! Never passes `initialize` on: it would change the process for everybody.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
+use super::owner::severity;
 use super::{Answer, Bridge, Call, MAX_CAPABILITIES, MAX_IN_FLIGHT, MAX_NAME, ProcId, TOO_MUCH, What, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message, Params};
@@ -21,6 +23,7 @@ pub(super) struct Request<'a, 'm> {
     pub(super) params: Params<'a>,
     pub(super) meta: Meta<'a>,
     pub(super) accepts: Accepts,
+    pub(super) principal: Rc<str>,
 }
 
 /// Why a request is refused with 400.
@@ -45,10 +48,12 @@ impl Bridge {
                 return self.refuse(wire, 400, "", codes::INVALID_REQUEST, text, None);
             }
         }
-        let request = match check(headers, accepts, m).and_then(|r| self.tools.check(headers, &r).map(|()| r)) {
-            Ok(request) => request,
-            Err(Fault(code, text)) => return self.refuse(wire, 400, m.id, code, &text, None),
-        };
+        let principal = self.principal(headers);
+        let request =
+            match check(headers, accepts, principal, m).and_then(|r| self.tools.check(headers, &r).map(|()| r)) {
+                Ok(request) => request,
+                Err(Fault(code, text)) => return self.refuse(wire, 400, m.id, code, &text, None),
+            };
         if m.method == "initialize" {
             let text = format!("{} has no initialize: send requests at once", version::MODERN);
             return self.refuse(wire, 404, m.id, codes::METHOD_NOT_FOUND, &text, None);
@@ -77,7 +82,10 @@ impl Bridge {
         !full
     }
 
-    fn pass_modern(&mut self, now: Instant, wire: WireId, proc: ProcId, r: &Request<'_, '_>) {
+    fn pass_modern(&mut self, now: Instant, wire: WireId, standing: ProcId, r: &Request<'_, '_>) {
+        let Some(proc) = self.choose_modern(now, standing, &r.principal) else {
+            return self.refuse(wire, 503, r.m.id, codes::BUSY, TOO_MUCH, None);
+        };
         if !self.room(wire, proc, r.m.id) {
             return;
         }
@@ -88,10 +96,11 @@ impl Bridge {
             proc,
             lane: Some(wire),
             session: None,
+            client: Some(Rc::clone(&r.principal)),
             id: r.m.id.into(),
             token: token.map(Into::into),
             deadline: (!listen).then(|| now + self.config.call),
-            logs: r.meta.level.is_some(),
+            logs: least(&r.meta),
             what: if listen { What::Listen } else { What::Plain },
         });
         self.pass_on(proc, id, r.m, token);
@@ -112,7 +121,12 @@ impl Bridge {
 }
 
 /// Holds the headers against the body (streamable-http, "Server Validation"; basic, "`_meta`").
-fn check<'a, 'm>(headers: &HeaderMap, accepts: Accepts, m: &'m Message<'a>) -> Result<Request<'a, 'm>, Fault> {
+fn check<'a, 'm>(
+    headers: &HeaderMap,
+    accepts: Accepts,
+    principal: Rc<str>,
+    m: &'m Message<'a>,
+) -> Result<Request<'a, 'm>, Fault> {
     let invalid = |text: &str| Fault(codes::INVALID_PARAMS, text.to_owned());
     let agree = |name: &str, meant: &str, coded| {
         head::agree(headers, name, meant, coded).map_err(|text| Fault(codes::HEADER_MISMATCH, text))
@@ -150,6 +164,7 @@ fn check<'a, 'm>(headers: &HeaderMap, accepts: Accepts, m: &'m Message<'a>) -> R
         params,
         meta,
         accepts,
+        principal,
     })
 }
 
@@ -233,9 +248,7 @@ fn annotated(schema: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec
     }
 }
 
-/// The log level that a request asks for, raw.
-pub(super) fn level<'a>(meta: &Meta<'a>) -> Option<&'a str> {
-    meta.level
-        .map(RawValue::get)
-        .filter(|l| l.starts_with('"') && l.len() < 32)
+/// The least severe log messages that a request asks for.
+pub(super) fn least(meta: &Meta<'_>) -> Option<u8> {
+    meta.level.map(|l| severity(l.get()).unwrap_or(0))
 }

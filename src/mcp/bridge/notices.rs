@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use super::{Bridge, CallId, LaneId, ProcId, Role, SessionNo, What};
+use super::owner::Whose;
+use super::{Bridge, CallId, LaneId, ProcId, Role, SessionNo, What, listen};
 use crate::mcp::message::{self, Message};
 use crate::mcp::meta;
 
@@ -72,8 +73,9 @@ impl Bridge {
                 self.feed_ended(now, proc, id, None);
             }
             Some(id) => {
-                if let Some(lane) = self.unregister(id).and_then(|c| c.lane) {
-                    self.end_lane(lane);
+                let ended = self.unregister(id).and_then(|c| Some((c.lane?, c.id)));
+                if let Some((lane, id)) = ended {
+                    self.respond(now, lane, listen::completion(&id), 200);
                 }
             }
             None => self.ask_cancelled(now, proc, m),
@@ -106,7 +108,7 @@ impl Bridge {
             self.emit(now, standing, m.text.as_bytes());
             return;
         }
-        if let Some(lane) = self.only_lane(proc, |_| true)
+        if let Some(lane) = self.only_lane(proc, no)
             && self.emit(now, lane, m.text.as_bytes())
         {
             return;
@@ -114,15 +116,10 @@ impl Bridge {
         self.backlog(no, None, m.text.as_bytes().to_vec());
     }
 
-    /// The lane of the only call of a process that is for somebody and fits.
-    fn only_lane(&self, proc: ProcId, fits: impl Fn(&super::Call) -> bool) -> Option<LaneId> {
+    /// The lane of the only call that a session has at a process.
+    fn only_lane(&self, proc: ProcId, no: SessionNo) -> Option<LaneId> {
         let p = self.procs.get(&proc)?;
-        let lane = |id: &CallId| {
-            self.calls
-                .get(id)
-                .filter(|c| fits(c) && !matches!(c.what, What::Listen))?
-                .lane
-        };
+        let lane = |id: &CallId| self.calls.get(id).filter(|c| c.session == Some(no))?.lane;
         let mut lanes = p.calls.iter().filter_map(lane);
         match (lanes.next(), lanes.next()) {
             (Some(lane), None) => Some(lane),
@@ -135,8 +132,7 @@ impl Bridge {
         if Some(proc) != self.twin && Some(proc) != self.standing.proc {
             return;
         }
-        let concerned =
-            |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| super::listen::watches(&s.watched, u));
+        let concerned = |s: &super::Session| s.proc.is_none() && uri.is_none_or(|u| listen::watches(&s.watched, u));
         let all: Vec<SessionNo> = self
             .sessions
             .iter()
@@ -155,21 +151,25 @@ impl Bridge {
         }
     }
 
-    /// To the only one who has called and wants to hear.
+    /// To the one whose call it is about, if he wants to hear.
     fn tell_caller(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
-        let log = m.method == "notifications/message";
-        if let Some(lane) = self.only_lane(proc, |c| c.logs || !log) {
-            self.emit(now, lane, m.text.as_bytes());
-            return;
-        }
-        let mut mine = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.proc.is_none())
-            .map(|(no, _)| *no);
-        if let (Some(no), None) = (mine.next(), mine.next())
-            && (Some(proc) == self.twin || Some(proc) == self.standing.proc)
-        {
+        let session = match self.whose(proc, false) {
+            Whose::Call(id) => {
+                let Some(call) = self.calls.get(&id) else { return };
+                if m.method == "notifications/message" && !call.wants(m) {
+                    return;
+                }
+                let session = call.session;
+                if call.lane.is_some_and(|lane| self.emit(now, lane, m.text.as_bytes())) {
+                    return;
+                }
+                session
+            }
+            Whose::Session(no) => Some(no),
+            Whose::Nobody => self.only_session(proc),
+            Whose::Anybody => return self.drop_ownerless(proc, &m.method),
+        };
+        if let Some(no) = session {
             self.tell_session(now, no, proc, m);
         }
     }

@@ -16,9 +16,10 @@
 //! `initialize` after [`SILENCE`]; one that dies of the question (some SDKs end on anything but `initialize`) is started
 //! again and asked `initialize` alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::owner::Served;
 use super::{Bridge, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What, guests};
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::{self, Era};
@@ -86,6 +87,10 @@ impl Bridge {
                 born: now,
                 used: now,
                 level: None,
+                abandoned: BTreeMap::new(),
+                lost_track: false,
+                served: Served::Nobody,
+                dropped: false,
             },
         );
         self.effects.push(Effect::Spawn(id));
@@ -104,6 +109,11 @@ impl Bridge {
             p.version = version::MODERN.to_owned();
             p.hello = m.result.map(Into::into);
             return self.ready(now, proc);
+        }
+        if let Role::Pool(..) = p.role {
+            let why = "the server does not speak the version that it spoke before";
+            self.order_stop(proc);
+            return self.gone(now, proc, why);
         }
         if matches!(p.phase, Phase::Discovering { .. }) {
             self.greet(now, proc);
@@ -157,7 +167,7 @@ impl Bridge {
                 self.greet_waiting(now);
             }
             Role::Twin => self.greet_waiting(now),
-            Role::Session(_) | Role::Pool(_) => {}
+            Role::Session(_) | Role::Pool(..) => {}
         }
     }
 
@@ -204,13 +214,14 @@ impl Bridge {
                 }
             }
             Role::Session(no) => self.end_session(now, no, &text),
-            Role::Pool(_) => {}
+            Role::Pool(principal, _) => self.end_listeners(Some(&principal)),
         }
     }
 
     fn standing_gone(&mut self, now: Instant, p: &Proc, why: &str, unsure: bool) {
         self.standing.proc = None;
-        self.end_listeners(now);
+        let owner = self.standing.owner.take();
+        self.end_listeners(owner.as_ref());
         if !self.standing.was_ready {
             if unsure && !self.standing.no_discover && now < p.born + self.config.start {
                 self.standing.no_discover = true;
@@ -321,19 +332,13 @@ impl Bridge {
             self.gone(now, id, &why);
         }
         let idle = self.config.idle;
-        let is_idle =
-            |p: &Proc| p.calls.is_empty() && now >= p.used + idle && matches!(p.role, Role::Pool(_) | Role::Twin);
-        let old: Vec<ProcId> = self
-            .procs
-            .iter()
-            .filter(|(_, p)| is_idle(p))
-            .map(|(id, _)| *id)
-            .collect();
-        let shared_in_use = !self.per_session() && !self.sessions.is_empty();
-        for id in old {
-            if self.twin != Some(id) || !shared_in_use {
-                self.stop(now, id);
-            }
+        let is_idle = |p: &Proc| p.calls.is_empty() && now >= p.used + idle;
+        let in_use = !self.sessions.is_empty();
+        let twin = self
+            .twin
+            .filter(|id| !in_use && self.procs.get(id).is_some_and(is_idle));
+        for id in self.over_in_pool(now).into_iter().chain(twin) {
+            self.stop(now, id);
         }
     }
 

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -18,7 +19,13 @@ use crate::mcp::{codes, message, meta};
 
 impl Bridge {
     /// A new session with its standing lane.
-    pub(super) fn open_session(&mut self, now: Instant, proc: Option<ProcId>, version: &str) -> SessionNo {
+    pub(super) fn open_session(
+        &mut self,
+        now: Instant,
+        proc: Option<ProcId>,
+        version: &str,
+        principal: Rc<str>,
+    ) -> SessionNo {
         let (no, lane) = (self.fresh(), self.fresh() | 1 << 63);
         let key = self.secret();
         self.lanes.insert(
@@ -42,6 +49,8 @@ impl Bridge {
             no,
             Session {
                 key,
+                principal,
+                used: false,
                 proc,
                 version: version.to_owned(),
                 open: false,
@@ -60,7 +69,7 @@ impl Bridge {
         no
     }
 
-    /// The session that a request names, or an answer to the request.
+    /// The session that a request names, or an answer to the request. A session of another principal is unknown.
     pub(super) fn session(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, id: &str) -> Option<SessionNo> {
         let Some(key) = head::text(headers, head::SESSION) else {
             let text = "the Mcp-Session-Id header is missing: send initialize first";
@@ -74,12 +83,15 @@ impl Bridge {
             return None;
         }
         let found = self.keys.get(key).copied();
-        let Some(session) = found.and_then(|no| self.sessions.get_mut(&no)).filter(|s| s.open) else {
+        let principal = head::text(headers, head::PRINCIPAL).unwrap_or_default();
+        let own = |s: &&mut Session| s.open && *s.principal == *principal;
+        let Some(session) = found.and_then(|no| self.sessions.get_mut(&no)).filter(own) else {
             let text = "unknown session: it has ended, send initialize again";
             self.refuse(wire, 404, id, codes::SESSION_NOT_FOUND, text, None);
             return None;
         };
         session.last = now;
+        session.used = true;
         found
     }
 
@@ -220,7 +232,7 @@ impl Bridge {
             return self.feed_left(now, session.proc);
         }
         for uri in &session.watched {
-            self.unwatch(now, uri);
+            self.unwatch(now, None, uri);
         }
     }
 

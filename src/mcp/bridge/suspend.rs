@@ -7,14 +7,17 @@
 //!                              └──► time over: the server is told, the state is forgotten
 //! ```
 //!
-//! The state that the client carries is random and names the call here; it is used once.
+//! The state that the client carries is random and names the call here; it is used once, and by the principal whose call
+//! it is: with anybody else it is unknown.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
 
 use super::modern::Request;
+use super::owner::may_ask;
 use super::{Bridge, CallId, MAX_KEPT, ProcId, What, WireId};
 use crate::mcp::codes;
 use crate::mcp::message::{self, Message};
@@ -34,6 +37,7 @@ pub(super) struct Suspended {
     expires: Instant,
     /// The server did not wait: the rest of its answer, and the status.
     done: Option<(String, u16)>,
+    principal: Rc<str>,
     /// The method and the name, which the retry has to repeat.
     method: Box<str>,
     name: Box<str>,
@@ -65,7 +69,7 @@ impl Bridge {
         };
         let origin = origin.clone();
         let declared: BTreeMap<String, &RawValue> = serde_json::from_str(&origin.capabilities).unwrap_or_default();
-        let may = matches!(&*origin.method, "tools/call" | "prompts/get" | "resources/read");
+        let may = may_ask(&origin.method);
         let room = self.suspended.len() < MAX_SUSPENDED && self.may_keep(m.text.len());
         if !declared.contains_key(needs) || !may || !room {
             return self.refuse_server(proc, m.id, "the client cannot be asked this");
@@ -76,6 +80,7 @@ impl Bridge {
             questions: BTreeMap::new(),
             expires: now + self.config.call,
             done: None,
+            principal: origin.principal,
             method: origin.method,
             name: origin.name,
         };
@@ -89,10 +94,10 @@ impl Bridge {
         }
     }
 
-    /// The server of the only suspended call asks more.
-    pub(super) fn ask_suspended(&mut self, _now: Instant, proc: ProcId, m: &Message<'_>) {
+    /// The server of a suspended call asks more.
+    pub(super) fn ask_suspended(&mut self, proc: ProcId, call: CallId, m: &Message<'_>) {
         let room = self.may_keep(m.text.len());
-        match self.suspended.values_mut().find(|s| s.proc == proc) {
+        match self.suspended.values_mut().find(|s| s.call == call) {
             Some(s) if s.questions.len() < MAX_QUESTIONS && room => {
                 let next = s
                     .questions
@@ -134,7 +139,7 @@ impl Bridge {
         let fits = self
             .suspended
             .get(&state)
-            .is_some_and(|s| *s.method == *r.m.method && &*s.name == name);
+            .is_some_and(|s| s.principal == r.principal && *s.method == *r.m.method && &*s.name == name);
         let Some(mut s) = fits.then(|| self.suspended.remove(&state)).flatten() else {
             let text = "requestState is unknown, was used, or belongs to another request: start anew without it";
             return self.refuse(wire, 400, r.m.id, codes::INVALID_PARAMS, text, None);
@@ -179,14 +184,6 @@ impl Bridge {
             };
             s.done = Some(if room { (body, status) } else { (too_long(), 200) });
         }
-    }
-
-    /// Suspended calls of a process.
-    pub(super) fn suspended_of(&self, proc: ProcId) -> usize {
-        self.suspended
-            .values()
-            .filter(|s| s.proc == proc && s.done.is_none())
-            .count()
     }
 
     /// A process is gone: its suspended calls are too.

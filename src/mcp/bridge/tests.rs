@@ -12,7 +12,7 @@ use crate::mcp::frame::Line;
 pub(super) struct Play {
     pub(super) bridge: Bridge,
     pub(super) now: Instant,
-    wire: u64,
+    pub(super) wire: u64,
     pub(super) effects: Vec<Effect>,
     /// The server speaks the modern era alone.
     modern: bool,
@@ -21,6 +21,8 @@ pub(super) struct Play {
     pub(super) asked: Option<(ProcId, Value)>,
     /// Everything that the server was sent.
     pub(super) heard: Vec<Value>,
+    /// By which process.
+    pub(super) heard_by: Vec<ProcId>,
 }
 
 impl Play {
@@ -52,6 +54,7 @@ impl Play {
             mute: false,
             asked: None,
             heard: Vec::new(),
+            heard_by: Vec::new(),
         };
         play.bridge.start(play.now);
         play.settle();
@@ -84,6 +87,7 @@ impl Play {
             let m: Value = serde_json::from_slice(line).expect("one JSON a line");
             self.asked = Some((proc, m.clone()));
             self.heard.push(m.clone());
+            self.heard_by.push(proc);
             if self.mute {
                 continue;
             }

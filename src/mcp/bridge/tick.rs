@@ -52,11 +52,9 @@ impl Bridge {
     }
 
     fn tick_sessions(&mut self, now: Instant) {
-        for s in self.sessions.values_mut().filter(|s| !s.ids.is_empty()) {
-            s.last = now;
-        }
+        // A call that nobody waits for any more keeps no session alive: its client may come back, but has not.
         let shortest = self.config.idle.min(self.config.vanish);
-        let old = |s: &super::Session| s.open && s.ids.is_empty() && now >= s.last + shortest;
+        let old = |s: &super::Session| s.open && now >= s.last + shortest;
         let candidates: Vec<SessionNo> = self
             .sessions
             .iter()
@@ -78,7 +76,8 @@ impl Bridge {
                 s.last = now;
                 continue;
             }
-            let limit = if s.had_stream {
+            // Who never used it may not even know of it: the answer to `initialize` was lost.
+            let limit = if s.had_stream || !s.used || !s.ids.is_empty() {
                 self.config.vanish
             } else {
                 self.config.idle

@@ -2,21 +2,21 @@
 //! one requires (MCP 2026-07-28, schema: `Result`, `CacheableResult`, `DiscoverResult`).
 //!
 //! Clients that declare capabilities get processes that were initialized with just these, where the type allows more
-//! than one process: so a server asks nobody what he cannot answer.
+//! than one process (module `pool`): so a server asks nobody what he cannot answer. Tasks (2025-11-25) have no place in
+//! the modern era: clients are told neither of them nor of tools that run as tasks only.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::modern::{self, Request};
-use super::{Bridge, Call, CallId, ProcId, Role, What, WireId};
+use super::owner::{LEVELS, may_ask};
+use super::{Bridge, Call, CallId, ProcId, What, WireId};
 use crate::mcp::message::{self, Message};
 use crate::mcp::{codes, meta, version};
-
-/// Processes for clients with capabilities: of one kind, and in all.
-const POOL: (usize, usize) = (2, 4);
 
 /// What a translated call was.
 #[derive(Debug, Clone)]
@@ -26,6 +26,7 @@ pub(super) struct Origin {
     pub(super) name: Box<str>,
     /// The client's capabilities, raw.
     pub(super) capabilities: Box<str>,
+    pub(super) principal: Rc<str>,
 }
 
 message::raw_object! {
@@ -60,18 +61,27 @@ impl Bridge {
                 return self.result(wire, r.m.id, &result);
             }
             "subscriptions/listen" => return self.listen(now, wire, standing, r),
-            "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
+            "ping"
+            | "logging/setLevel"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "tasks/get"
+            | "tasks/result"
+            | "tasks/list"
+            | "tasks/cancel" => {
                 let text = format!("{} has no such method", version::MODERN);
                 return self.refuse(wire, 404, r.m.id, codes::METHOD_NOT_FOUND, &text, None);
             }
             _ => {}
         }
-        if r.params.state.is_some() || r.params.responses.is_some() {
+        // Answers without a state belong to no call that is known here: the server is asked anew, and asks anew.
+        if r.params.state.is_some() {
             return self.resume(now, wire, r);
         }
         let capabilities = r.meta.capabilities.map_or("{}", RawValue::get);
-        let Some(proc) = self.choose(now, standing, capabilities) else {
-            let text = "the server has too many clients of different kinds, try again";
+        let asking = may_ask(&r.m.method);
+        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, asking) else {
+            let text = "all processes of this server are taken, try again later";
             return self.refuse(wire, 503, r.m.id, codes::BUSY, text, None);
         };
         if !self.room(wire, proc, r.m.id) {
@@ -85,14 +95,16 @@ impl Bridge {
             proc,
             lane: Some(wire),
             session: None,
+            client: Some(Rc::clone(&r.principal)),
             id: r.m.id.into(),
             token: token.map(Into::into),
             deadline: Some(now + self.config.call),
-            logs: r.meta.level.is_some(),
+            logs: modern::least(&r.meta),
             what: What::Translated(Box::new(Origin {
                 method: (&*r.m.method).into(),
                 name: name.into(),
                 capabilities: capabilities.into(),
+                principal: Rc::clone(&r.principal),
             })),
         });
         self.send_legacy(proc, id, r, token.is_some());
@@ -119,56 +131,20 @@ impl Bridge {
             legacy = format!("{{{legacy}}}");
             cuts.push((message::place(r.m.text, raw.get()), legacy.as_bytes()));
         }
+        if let Some(raw) = r.params.responses {
+            cuts.push((message::place(r.m.text, raw.get()), b"{}"));
+        }
         cuts.sort_by_key(|(range, _)| range.start);
         self.write(proc, |out| message::splice_line(out, r.m.text, &cuts));
     }
 
-    /// The process for a client with these capabilities.
-    fn choose(&mut self, now: Instant, standing: ProcId, capabilities: &str) -> Option<ProcId> {
-        if !self.per_session() {
-            return Some(standing);
-        }
-        // One text for what means the same.
-        let key = serde_json::from_str::<serde_json::Value>(capabilities)
-            .ok()?
-            .to_string();
-        if key == "{}" {
-            return Some(standing);
-        }
-        let mut pool = Vec::new();
-        let mut same = Vec::new();
-        for (id, p) in &self.procs {
-            if let Role::Pool(k) = &p.role {
-                let load = p.calls.len() + self.suspended_of(*id);
-                pool.push((load, *id));
-                if *k == key {
-                    same.push((load, *id));
-                }
-            }
-        }
-        let best = same.iter().min().copied();
-        let chosen = match best {
-            Some((0, id)) => id,
-            Some((_, id)) if same.len() >= POOL.0 => id,
-            _ if pool.len() < POOL.1 => {
-                self.spawn_legacy(now, Role::Pool(key), &capabilities.replace(['\n', '\r'], " "))
-            }
-            Some((_, id)) => id,
-            None => {
-                let idle = pool.iter().find(|(load, _)| *load == 0).map(|(_, id)| *id)?;
-                self.stop(now, idle);
-                self.spawn_legacy(now, Role::Pool(key), &capabilities.replace(['\n', '\r'], " "))
-            }
-        };
-        if let Some(p) = self.procs.get_mut(&chosen) {
-            p.used = now;
-        }
-        Some(chosen)
-    }
-
     /// A log level in `_meta` becomes `logging/setLevel`, where the server knows it.
     fn set_level(&mut self, now: Instant, proc: ProcId, r: &Request<'_, '_>) {
-        let Some(level) = modern::level(&r.meta) else { return };
+        // The least severe of what its callers want: what is too much for one of them is kept from that one.
+        let calls = self.procs.get(&proc).map(|p| p.calls.iter()).into_iter().flatten();
+        let others = calls.filter_map(|id| self.calls.get(id)?.logs).min();
+        let Some(least) = modern::least(&r.meta) else { return };
+        let level = LEVELS[usize::from(least.min(others.unwrap_or(least)))];
         let standing = self.standing_ready().and_then(|id| self.procs.get(&id));
         let hello: Hello<'_> = standing
             .and_then(|p| message::object(p.hello.as_deref()?))
@@ -225,7 +201,17 @@ impl Bridge {
 
 /// A discovery result out of an initialization result.
 fn discovery(hello: &Hello<'_>) -> String {
-    let capabilities = hello.capabilities.map_or("{}", RawValue::get);
+    let mut capabilities = "{".to_owned();
+    for (name, value) in hello
+        .capabilities
+        .and_then(|c| message::members(c.get()))
+        .unwrap_or_default()
+    {
+        if name != "tasks" {
+            message::put_member(&mut capabilities, &name, value.get());
+        }
+    }
+    capabilities.push('}');
     let mut out = format!(
         "{{\"resultType\":\"complete\",\"supportedVersions\":{},\"capabilities\":{capabilities},\"ttlMs\":0,\
          \"cacheScope\":\"private\"",
@@ -244,8 +230,52 @@ fn discovery(hello: &Hello<'_>) -> String {
     out
 }
 
+message::raw_object! {
+    /// How a tool of 2025-11-25 is run.
+    struct Execution {
+        "taskSupport" => task_support,
+    }
+}
+
+/// A list of tools without those that run as tasks only, and without `execution`, which is about tasks alone; `None` when
+/// it has none of these.
+fn without_tasks(result: &str) -> Option<String> {
+    memchr::memmem::find(result.as_bytes(), b"\"taskSupport\"")?;
+    let mut out = "{".to_owned();
+    for (name, value) in message::members(result)? {
+        if name != "tools" {
+            message::put_member(&mut out, &name, value.get());
+            continue;
+        }
+        let tools: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+        let tools: Vec<String> = tools.into_iter().filter_map(|t| without_execution(t.get())).collect();
+        message::put_member(&mut out, &name, &format!("[{}]", tools.join(",")));
+    }
+    out.push('}');
+    Some(out)
+}
+
+/// A tool without `execution`; `None` when it runs as a task only.
+fn without_execution(tool: &str) -> Option<String> {
+    let mut out = "{".to_owned();
+    for (name, value) in message::members(tool).unwrap_or_default() {
+        if name != "execution" {
+            message::put_member(&mut out, &name, value.get());
+            continue;
+        }
+        let execution: Execution<'_> = message::object(value.get()).unwrap_or_default();
+        if execution.task_support.map(RawValue::get) == Some("\"required\"") {
+            return None;
+        }
+    }
+    out.push('}');
+    Some(out)
+}
+
 /// Adds what every modern result has, unless it is there.
 fn modern_result(result: &str, method: &str, hello: &Hello<'_>) -> String {
+    let tasks = (method == "tools/list").then(|| without_tasks(result)).flatten();
+    let result = tasks.as_deref().unwrap_or(result);
     let Some(has) = message::object::<Has<'_>>(result) else {
         return result.to_owned();
     };
