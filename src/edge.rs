@@ -213,12 +213,6 @@ impl Edge {
         limiter.failed(from, Instant::now())
     }
 
-    /// How long the address must wait still, if it must.
-    fn held(&self, from: IpAddr) -> Option<Duration> {
-        let limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        limiter.held(from, Instant::now())
-    }
-
     /// Waits before an answer that shall go out late. Past [`MAX_DELAYED`] of them it does not: who waits takes up room.
     async fn delay(&self, by: Duration) {
         struct Place<'a>(&'a AtomicUsize);

@@ -11,10 +11,9 @@ use super::{
 };
 use crate::model::{Outcome, Refusal, Secret};
 
-/// What a box says to a stranger: enough to check its certificate and to claim it.
+/// What a box says to a stranger: enough to check its certificate and to claim it, and not which version it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    pub version: String,
     pub domain: String,
     pub claimed: bool,
     /// The CA that its certificate comes from, in PEM, where that is its own.
@@ -50,8 +49,6 @@ pub enum Claiming {
 pub enum ClaimError {
     #[error("the claim code is wrong; the box's screen and `berth status` on it show the right one")]
     WrongCode,
-    #[error("too many wrong codes came: the box's screen shows a new one now")]
-    NewCode,
     #[error("the signature is not by the key that may claim this box, or came too late; try again")]
     WrongKey,
     #[error("this box was given no key that may claim it: use the code on its screen")]

@@ -25,7 +25,6 @@ static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
 /// What the page says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageFacts {
-    pub version: String,
     pub claimed: bool,
     /// Whether a key may claim it.
     pub key: bool,
@@ -102,7 +101,6 @@ fn page(f: &PageFacts, authority: &str) -> String {
         ("{STYLE}", STYLE),
         ("{DOT}", dot),
         ("{STATE}", state),
-        ("{VERSION}", &escaped(&f.version)),
         ("{HEADING}", if f.claimed { "Sign in" } else { "Claim this box" }),
         ("{STEPS}", &steps.join("\n")),
         (
@@ -140,7 +138,6 @@ mod tests {
 
     fn facts(claimed: bool) -> PageFacts {
         PageFacts {
-            version: "1.2.3".into(),
             claimed,
             key: true,
             ready: true,

@@ -59,12 +59,6 @@ pub fn address_group(ip: IpAddr) -> IpAddr {
 }
 
 impl FailureLimiter {
-    /// Whether this address is refused now, and how long still.
-    pub fn held(&self, ip: IpAddr, now: Instant) -> Option<Duration> {
-        let until = self.entries.get(&address_group(ip))?.until?;
-        until.checked_duration_since(now).filter(|left| !left.is_zero())
-    }
-
     /// Notes a failure.
     pub fn failed(&mut self, ip: IpAddr, now: Instant) -> Slowed {
         let ip = address_group(ip);
@@ -166,12 +160,11 @@ mod tests {
             delays.push(slowed.delay.as_millis());
         }
         assert_eq!(delays, [0, 0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(l.held(ip(1), t0), None);
         assert_eq!(l.failed(ip(1), t0).wait, Some(Duration::from_secs(1)));
-        assert_eq!(l.held(ip(1), t0), Some(LATEST + Duration::from_secs(1)));
+        let told = l.failed(ip(1), t0).wait;
+        assert_eq!(told, Some(LATEST + Duration::from_secs(1)), "how long still");
         assert_eq!(l.failed(ip(2), t0), Slowed::default(), "others are not held up");
         let mut now = t0 + LATEST + Duration::from_secs(1);
-        assert_eq!(l.held(ip(1), now), None);
         let mut waits = vec![];
         for _ in 0..100 {
             let slowed = l.failed(ip(1), now);

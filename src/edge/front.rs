@@ -102,7 +102,7 @@ pub(super) async fn serve(
         answer.await.map_err(|_| Refusal::FirstByte)
     };
     let Some(token) = entry.token else {
-        return Ok(whole(edge, client, exchange.await?, head_only).await);
+        return whole(edge, client, exchange.await?, head_only).await;
     };
     let mut cut = Box::pin(token.cut().fired());
     if token.cut().is_cut() {
@@ -129,8 +129,14 @@ pub(super) async fn serve(
     Ok(Response::from_parts(parts, body))
 }
 
-/// An answer without a token's end to watch for: it is short.
-async fn whole(edge: &Edge, client: &Client, answer: Response<FrontBody>, head_only: bool) -> Response<EdgeBody> {
+/// An answer without a token's end to watch for: it is short. A wrong claim goes out late, and says 429 where the
+/// client's address has made too many.
+async fn whole(
+    edge: &Edge,
+    client: &Client,
+    answer: Response<FrontBody>,
+    head_only: bool,
+) -> Result<Response<EdgeBody>, Refusal> {
     let (mut parts, body) = answer.into_parts();
     protect(&mut parts.headers);
     let bytes = match body.collect().await {
@@ -140,12 +146,15 @@ async fn whole(edge: &Edge, client: &Client, answer: Response<FrontBody>, head_o
     if parts.status == StatusCode::UNAUTHORIZED {
         let slowed = edge.failed(client.permit.from);
         edge.delay(slowed.delay.max(CLAIM_DELAY)).await;
+        if let Some(wait) = slowed.wait {
+            return Err(Refusal::TooManyFailures(wait));
+        }
     }
     if !head_only {
-        return Response::from_parts(parts, EdgeBody::full(bytes));
+        return Ok(Response::from_parts(parts, EdgeBody::full(bytes)));
     }
     parts.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
-    Response::from_parts(parts, EdgeBody::full(Bytes::new()))
+    Ok(Response::from_parts(parts, EdgeBody::full(Bytes::new())))
 }
 
 /// What every answer of the box's own says to browsers, whatever else it says: nothing of it is kept, framed, guessed

@@ -43,7 +43,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         link: None,
     };
     let own = is_own_door(request.uri().path());
-    let answer = match admit(edge, &request, client.permit.from) {
+    let answer = match admit(edge, &request) {
         Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
         Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
         Ok(Admitted::Instance(link, token)) => {
@@ -98,7 +98,7 @@ fn is_own_door(path: &str) -> bool {
 }
 
 /// Everything that can be decided from the head.
-fn admit(edge: &Edge, request: &Request<Incoming>, from: std::net::IpAddr) -> Result<Admitted, Refusal> {
+fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
     let headers = request.headers();
     if head_size(request) > edge.config.limits.header_bytes {
         return Err(Refusal::HeadTooLarge);
@@ -108,9 +108,9 @@ fn admit(edge: &Edge, request: &Request<Incoming>, from: std::net::IpAddr) -> Re
     let authority = route::authority(named, lines).map_err(Refusal::Host)?;
     let id = match edge.router.route(authority, request.uri().path()) {
         Target::Mcp { id } => id,
-        Target::Front => return admit_own(edge, request, authority, Door::Page, from),
-        Target::Claim => return admit_own(edge, request, authority, Door::Claim, from),
-        Target::Api => return admit_own(edge, request, authority, Door::Api, from),
+        Target::Front => return admit_own(edge, request, authority, Door::Page),
+        Target::Claim => return admit_own(edge, request, authority, Door::Claim),
+        Target::Api => return admit_own(edge, request, authority, Door::Api),
         Target::UnknownHost => return Err(Refusal::UnknownHost),
         Target::Screen { .. } if edge.front.as_ref().is_some_and(|f| f.locked()) => return Err(Refusal::Unclaimed),
         Target::Screen { id, at } => return Ok(Admitted::Screen(id, at)),
@@ -144,13 +144,7 @@ fn admit(edge: &Edge, request: &Request<Incoming>, from: std::net::IpAddr) -> Re
 }
 
 /// The same for one of the box's own doors.
-fn admit_own(
-    edge: &Edge,
-    request: &Request<Incoming>,
-    authority: &str,
-    door: Door,
-    from: std::net::IpAddr,
-) -> Result<Admitted, Refusal> {
+fn admit_own(edge: &Edge, request: &Request<Incoming>, authority: &str, door: Door) -> Result<Admitted, Refusal> {
     let Some(front) = &edge.front else {
         return Err(Refusal::UnknownPath);
     };
@@ -163,12 +157,8 @@ fn admit_own(
         return Err(Refusal::Origin);
     }
     let token = match door {
-        Door::Page => None,
-        // Unlike a token, a code that comes from an address on hold is not even looked at.
-        Door::Claim => match edge.held(from) {
-            Some(wait) if request.method() == Method::POST => return Err(Refusal::TooManyFailures(wait)),
-            _ => None,
-        },
+        // A claim is looked at wherever it comes from: only a wrong one is slowed down.
+        Door::Page | Door::Claim => None,
         Door::Api if front.locked() => return Err(Refusal::Unclaimed),
         Door::Api => Some(check_token(request.headers(), |token, now| {
             edge.tokens.check_member(token, now)

@@ -32,7 +32,7 @@ pub(super) enum Refusal {
     BadTicket,
     /// A socket's address was asked for by something else than a WebSocket's handshake over HTTP/1.1.
     NotWebSocket,
-    /// Too many wrong tokens from this address.
+    /// Too many wrong tokens, codes or links from this address, and this one is wrong too.
     TooManyFailures(Duration),
     HeadTooLarge,
     BodyTooLarge,

@@ -210,7 +210,6 @@ impl Backend for Parts {
     fn page(&self) -> PageFacts {
         let snapshot = self.reconcile.snapshot();
         PageFacts {
-            version: env!("CARGO_PKG_VERSION").into(),
             claimed: snapshot.claimed,
             key: self.claims.config.public_key.is_some(),
             ready: snapshot.engine.is_none(),

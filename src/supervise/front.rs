@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use super::backend::Parts;
 use crate::{
     admin::{self, ClaimError, Claiming, Hello},
-    claim::{Desk, Fresh, Tried},
+    claim::{Desk, Tried},
     config,
     edge::{Asked, Door, Front, FrontBody},
     model::{Action, Outcome, Refusal},
@@ -137,7 +137,6 @@ impl Claims {
     pub(super) fn hello(&self, parts: &Parts) -> Result<Hello, Refusal> {
         let nonce = self.desk().nonce(self.now(), random()?);
         Ok(Hello {
-            version: env!("CARGO_PKG_VERSION").into(),
             domain: parts.router.domain().into(),
             claimed: parts.reconcile.snapshot().claimed,
             ca: parts.certificates.ca_pem().map(str::to_owned),
@@ -147,9 +146,8 @@ impl Claims {
     }
 
     pub(super) async fn claim(&self, parts: &Parts, claiming: Claiming) -> Result<Outcome, ClaimError> {
-        let fresh: Fresh = random()?;
         let (tried, by_key, name) = match claiming {
-            Claiming::Code { code, name } => (self.desk().try_code(code.expose(), &fresh), false, name),
+            Claiming::Code { code, name } => (self.desk().try_code(code.expose()), false, name),
             Claiming::Key { nonce, signature, name } => {
                 let key = self.config.public_key.as_ref().ok_or(ClaimError::NoKey)?;
                 let decode = |text: &str| BASE64.decode(text).unwrap_or_default();
@@ -164,10 +162,6 @@ impl Claims {
             Tried::Closed => return Err(Refusal::Claimed.into()),
             Tried::Wrong if by_key => return Err(ClaimError::WrongKey),
             Tried::Wrong => return Err(ClaimError::WrongCode),
-            Tried::Renewed => {
-                log::warn!("too many wrong claim codes: there is a new one");
-                return Err(ClaimError::NewCode);
-            }
         }
         let outcome = parts.reconcile.submit(Action::Claim { name }).await?;
         self.after(Kind::Claim)?;

@@ -16,6 +16,8 @@ use support::{Answer, Appliance, INITIALIZE, Options, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const WRONG: &str = "2222-2222-2222-2222";
+/// Somebody else's address, on the loopback network.
+const NEIGHBOUR: &str = "127.0.0.9";
 
 /// A person's own machine: a configuration folder, and the command line.
 struct Laptop(tempfile::TempDir);
@@ -261,70 +263,109 @@ fn a_log_is_followed_over_https_and_cut_with_its_token() {
     laptop.cli(&["status"]);
 }
 
-#[test]
-fn wrong_codes_end_in_a_new_one() {
-    let a = Appliance::start();
-    let first = text(&screen(&a), "claim_code");
-    for n in 1..=5 {
-        let answer = try_claim(&a, WRONG);
-        assert_eq!(answer.status, 401, "{}", answer.body);
-        assert_eq!(answer.body.contains("new one"), n == 5, "{n}: {}", answer.body);
-        assert!(!answer.body.contains(&first));
-    }
-    let second = text(&screen(&a), "claim_code");
-    assert_ne!(first, second);
-    // The old one counts as wrong, and is told so by the command line.
-    let laptop = Laptop::new();
-    let (at, print) = (url(&a), text(&screen(&a), "ca_fingerprint"));
-    let login = ["login", &at, "--fingerprint", &print, "--code", "-"];
-    let said = laptop.fails(1, &login, &first);
-    assert!(said.contains("claim code is wrong"), "{said}");
-    assert!(!laptop.contexts().exists(), "nothing is kept");
-    laptop.piped(&login, &second);
-    let late = try_claim(&a, &second);
-    assert_eq!(late.status, 409, "a code works once: {}", late.body);
-    assert!(late.body.contains("claimed already"));
-    let said = Laptop::new().fails(1, &login, &second);
-    assert!(said.contains("claimed already"), "{said}");
-    for code in [&first, &second] {
-        assert!(!a.log().contains(code.as_str()), "a code is in the log");
-    }
+/// A claim by code, from an address of the loopback network; it prints its status.
+fn claim_from(a: &Appliance, address: &str, code: &str) -> std::process::Child {
+    let body = json!({ "by": "code", "code": code }).to_string();
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--max-time", "60", "--output", "/dev/null"]);
+    curl.args(["--write-out", "%{http_code}", "--interface", address, "--cacert"])
+        .arg(a.ca());
+    curl.args(["-d", &body, &format!("{}/api/claim", url(a))]);
+    curl.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// A neighbour's wrong codes, all at once since each answer comes late; how they were answered.
+fn guesses(a: &Appliance, count: usize) -> Vec<String> {
+    let all: Vec<_> = (0..count).map(|_| claim_from(a, NEIGHBOUR, WRONG)).collect();
+    let read = |g: std::process::Child| String::from_utf8(g.wait_with_output().unwrap().stdout).unwrap();
+    all.into_iter().map(read).collect()
 }
 
 #[test]
-fn an_address_that_keeps_guessing_is_not_even_heard() {
+fn a_neighbours_wrong_codes_do_not_change_the_code() {
     let a = Appliance::start();
-    let body = json!({ "by": "code", "code": WRONG }).to_string();
-    let claim = format!("{}/api/claim", url(&a));
-    // All at once, since each answer comes late.
-    let guesses: Vec<_> = (0..14)
-        .map(|_| {
-            let mut curl = Command::new("curl");
-            curl.args(["--silent", "--max-time", "60", "--output", "/dev/null"]);
-            curl.args(["--write-out", "%{http_code}", "--cacert"]).arg(a.ca());
-            curl.args(["-d", &body, &claim]).stdout(Stdio::piped());
-            curl.spawn().unwrap()
-        })
-        .collect();
-    let answers: Vec<String> = guesses
-        .into_iter()
-        .map(|g| String::from_utf8(g.wait_with_output().unwrap().stdout).unwrap())
-        .collect();
-    assert!(answers.iter().filter(|s| *s == "401").count() >= 10, "{answers:?}");
+    let first = text(&screen(&a), "claim_code");
+    let said = try_claim(&a, WRONG);
+    assert_eq!(said.status, 401, "{}", said.body);
+    assert!(!said.body.contains(&first));
+    let answers = guesses(&a, 40);
+    assert!(answers.iter().all(|s| s == "401" || s == "429"), "{answers:?}");
+    assert!(answers.iter().any(|s| s == "429"), "slowed down: {answers:?}");
+    assert_eq!(text(&screen(&a), "claim_code"), first, "the one on the screen stays");
+    // A wrong one is told so by the command line, and the right one that was read before all of this works.
+    let laptop = Laptop::new();
+    let (at, print) = (url(&a), text(&screen(&a), "ca_fingerprint"));
+    let login = ["login", &at, "--fingerprint", &print, "--code", "-"];
+    let said = laptop.fails(1, &login, WRONG);
+    assert!(said.contains("claim code is wrong"), "{said}");
+    assert!(!laptop.contexts().exists(), "nothing is kept");
+    laptop.piped(&login, &first);
+    let late = try_claim(&a, &first);
+    assert_eq!(late.status, 409, "a code works once: {}", late.body);
+    assert!(late.body.contains("claimed already"));
+    let said = Laptop::new().fails(1, &login, &first);
+    assert!(said.contains("claimed already"), "{said}");
+    assert!(!a.log().contains(first.as_str()), "a code is in the log");
+}
+
+#[test]
+fn a_right_code_is_taken_from_an_address_that_is_slowed_down() {
+    let a = Appliance::start();
     let code = text(&screen(&a), "claim_code");
+    // From then on every wrong code of it is refused with 429 for some seconds; a right one never is.
     wait_for("the address is put on hold", MINUTE, || {
-        try_claim(&a, WRONG).status == 429
+        guesses(&a, 14).iter().filter(|s| *s == "429").count() >= 3
     });
-    let held = try_claim(&a, &code);
-    // The hold of a first offence is a second: it may be over by now.
-    if held.status == 429 {
-        assert!(held.header("retry-after").is_some());
-        assert_eq!(screen(&a)["claimed"], false, "a code from there is not looked at");
-    }
-    wait_for("it is heard again", MINUTE, || {
-        matches!(try_claim(&a, &text_or(&screen(&a), "claim_code")).status, 200 | 409)
-    });
+    let right = claim_from(&a, NEIGHBOUR, &code).wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(right.stdout).unwrap(), "200");
     assert_eq!(screen(&a)["claimed"], true);
+}
+
+#[test]
+fn a_claim_by_key_goes_on_while_a_neighbour_guesses() {
+    use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let mut blob = Vec::new();
+    for part in [&b"ssh-ed25519"[..], pair.public_key().as_ref()] {
+        blob.extend((part.len() as u32).to_be_bytes());
+        blob.extend(part);
+    }
+    let a = Appliance::with(Options {
+        extra: format!("[claim]\npublic_key = \"ssh-ed25519 {}\"\n", BASE64.encode(blob)),
+        ..Options::default()
+    });
+    let claim = format!("{}/api/claim", url(&a));
+    let nonce = text(&a.curl(&[&claim]).json(), "nonce");
+    let print = text(&screen(&a), "ca_fingerprint");
+    let anchor: Vec<u8> = print.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
+    // In flight: the nonce is given out, the signature is not there yet.
+    guesses(&a, 15);
+    let message = berth::claim::message(anchor.as_slice().try_into().unwrap(), &BASE64.decode(&nonce).unwrap());
+    let signature = BASE64.encode(pair.sign(&message));
+    let body = json!({ "by": "key", "nonce": nonce, "signature": signature }).to_string();
+    let answer = a.curl(&["-d", &body, &claim]);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(screen(&a)["claimed"], true);
+}
+
+#[test]
+fn a_stranger_is_not_told_the_version() {
+    let a = Appliance::start();
+    let version = env!("CARGO_PKG_VERSION");
+    for path in [
+        "/",
+        "/api/claim",
+        "/api/v1/status",
+        "/vnc/abcdefghij/",
+        "/mcp/abcdefghij",
+    ] {
+        let answer = a.curl(&["--include", &format!("{}{path}", url(&a))]);
+        assert!(!answer.body.contains(version), "{path}: {}", answer.body);
+    }
+    assert_eq!(a.curl(&[&format!("{}/api/claim", url(&a))]).json().get("version"), None);
+    // A member is.
+    assert_eq!(claimed(&a).json(&["status"])["version"], version);
 }
 
 fn text_or(v: &Value, key: &str) -> String {
@@ -579,11 +620,7 @@ fn the_page_says_what_this_is_and_never_the_code() {
     let at = format!("{}/", url(&a));
     let page = a.curl(&[&at]);
     assert_eq!(page.status, 200);
-    for part in [
-        "waiting to be claimed",
-        &format!("berth login {}", url(&a)),
-        env!("CARGO_PKG_VERSION"),
-    ] {
+    for part in ["waiting to be claimed", &format!("berth login {}", url(&a))] {
         assert!(page.body.contains(part), "{part} not in {}", page.body);
     }
     let print = text(&shown, "ca_fingerprint");
