@@ -470,19 +470,19 @@ impl Machine {
         serde_json::from_str(&done.text).unwrap_or_else(|e| panic!("berth {args} printed no JSON ({e}): {}", done.text))
     }
 
-    /// Starts a script that never ends, and gives what it said until then. The machine is to be cut then: its lever is
-    /// taken.
-    pub fn listen(&mut self, script: &str, mut until: impl FnMut() -> bool) -> String {
+    /// Starts a script that never ends, and gives what it said until then: `until` sees all of it after each reading. The
+    /// machine is to be cut then: its lever is taken.
+    pub fn listen(&mut self, script: &str, mut until: impl FnMut(&str) -> bool) -> String {
         let nonce = self.running().lever.send(script, patience(3600));
         let mut text = Vec::new();
-        while !until() {
-            let ended = self
-                .running()
-                .lever
-                .collect(&nonce, &mut text, Duration::from_millis(200));
-            assert!(ended.is_none(), "it ended: {}", String::from_utf8_lossy(&text));
+        loop {
+            let goes_on = self.running().lever.hear(&nonce, &mut text);
+            let said = String::from_utf8_lossy(&text).replace('\r', "");
+            assert!(goes_on, "it ended: {said}");
+            if until(&said) {
+                return said;
+            }
         }
-        String::from_utf8_lossy(&text).replace('\r', "")
     }
 
     /// Waits until the lever answers.

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
 
 pub mod claimed;
+pub mod journal;
 pub mod laptop;
 pub mod lever;
 pub mod log;

@@ -1,7 +1,7 @@
 //! A disk that forgets: an NBD server (the protocol's fixed newstyle handshake, simple replies) above a raw file that it
 //! never changes. What the guest writes is volatile until the guest flushes or asks for FUA, as in a drive's cache; at a
 //! power cut each volatile sector is kept or lost by the roll of a die, since a drive writes its cache out in no order.
-//! The cut comes when something is volatile: in place of a flush.
+//! The cut comes when something is volatile: in place of a flush. All of it can be recorded, for cuts without a machine.
 
 use std::{
     collections::HashMap,
@@ -18,9 +18,10 @@ use std::{
     time::Instant,
 };
 
-use super::Dice;
+use super::{Dice, journal::Journal};
 
-const SECTOR: usize = 512;
+/// What a drive writes whole or not at all.
+pub const SECTOR: usize = 512;
 /// The socket's name in the machine's folder.
 pub const SOCKET: &str = "disk.sock";
 type Sector = Box<[u8; SECTOR]>;
@@ -37,6 +38,7 @@ struct Layers {
     /// From then on the next flush that has something to flush is never done.
     falls_at: Option<Instant>,
     fell: bool,
+    journal: Option<Journal>,
 }
 
 impl Layers {
@@ -55,7 +57,10 @@ impl Layers {
         Ok(())
     }
 
-    fn write(&mut self, offset: u64, data: &[u8], through: bool) {
+    fn write(&mut self, offset: u64, data: &[u8], through: bool) -> std::io::Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.write(offset, data, through)?;
+        }
         let first = offset / SECTOR as u64;
         for (n, piece) in data.chunks_exact(SECTOR).enumerate() {
             let at = first + n as u64;
@@ -67,6 +72,7 @@ impl Layers {
                 self.volatile.insert(at, sector);
             }
         }
+        Ok(())
     }
 
     /// Whether the power goes now: before a flush of what was written, from the moment on that the test chose.
@@ -77,6 +83,9 @@ impl Layers {
 
     fn flush(&mut self) {
         self.flushes += 1;
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
+        }
         let written = std::mem::take(&mut self.volatile);
         self.durable.extend(written);
     }
@@ -111,6 +120,7 @@ impl Drive {
                 flushes: 0,
                 falls_at: None,
                 fell: false,
+                journal: None,
             })),
         }
     }
@@ -128,6 +138,21 @@ impl Drive {
     /// Whether the power went.
     pub fn fell(&self) -> bool {
         self.layers().fell
+    }
+
+    /// From now on everything that is written and flushed goes into a journal, with its bytes in this file.
+    pub fn record(&self, bytes: &Path) {
+        self.layers().journal = Some(Journal::new(bytes));
+    }
+
+    /// How much stands in the journal.
+    pub fn recorded(&self) -> usize {
+        self.layers().journal.as_ref().map_or(0, |j| j.entries.len())
+    }
+
+    /// The journal, which ends here.
+    pub fn journal(&self) -> Journal {
+        self.layers().journal.take().expect("it was recorded")
     }
 
     /// Serves one machine's life on `disk.sock` in this folder.
@@ -195,15 +220,18 @@ impl Drive {
                     }
                 }
                 1 => {
-                    s.read_exact(&mut data)?;
-                    self.layers().write(offset, &data, through);
+                    // QEMU may be killed in the middle of a request.
+                    if s.read_exact(&mut data).is_err() {
+                        return Ok(());
+                    }
+                    self.layers().write(offset, &data, through)?;
                 }
                 2 => return Ok(()),
                 3 => self.layers().flush(),
                 // Write zeroes.
                 6 => {
                     data.fill(0);
-                    self.layers().write(offset, &data, through);
+                    self.layers().write(offset, &data, through)?;
                 }
                 _ => error = 22,
             }

@@ -8,3 +8,4 @@ mod power;
 mod probe;
 mod supervisor;
 mod verity;
+pub(crate) mod work;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::work::{self, Event, WORK};
 use crate::harness::{
     Dice,
     claimed::claimed,
@@ -21,26 +22,6 @@ use crate::harness::{
 const CUTS: u64 = 10;
 /// How long the power stays after the chosen moment when nothing is written that it could catch unflushed.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// Makes and removes without an end, and says what was asked and what was acknowledged.
-const WORK: &str = r#"
-field() { sed -n "s/^ *\"$1\": \"\(.*\)\".*/\1/p" | head -n 1; }
-n=0 last=
-while :; do
-    n=$((n + 1))
-    type=everything
-    [ $((n % 2)) = 0 ] || type=memory
-    if made=$(berth run $type --name cut-ROUND-$n --no-wait --json); then
-        id=$(echo "$made" | field id)
-        echo "made $id $(echo "$made" | field token)"
-    fi
-    if [ -n "$last" ]; then
-        echo "asks $last"
-        berth rm "$last" --no-wait --json >/dev/null && echo "gone $last"
-    fi
-    last=$id
-done
-"#;
 
 /// Everything of the box's that Docker has, by the instance that it belongs to.
 const OWNED: &str = r#"
@@ -62,15 +43,11 @@ struct Ledger {
 
 impl Ledger {
     fn read(&mut self, said: &str) {
-        // A last line without its end may be cut short.
-        let whole = said.rfind('\n').map_or("", |at| &said[..at]);
-        for line in whole.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words.as_slice() {
-                ["made", id, token] => drop(self.made.insert((*id).to_owned(), (*token).to_owned())),
-                ["asks", id] => drop(self.asked.insert((*id).to_owned())),
-                ["gone", id] => drop(self.gone.insert((*id).to_owned())),
-                _ => {}
+        for event in work::events(said) {
+            match event {
+                Event::Made { id, token } => drop(self.made.insert(id, token)),
+                Event::Asks { id } => drop(self.asked.insert(id)),
+                Event::Gone { id } => drop(self.gone.insert(id)),
             }
         }
     }
@@ -170,7 +147,7 @@ fn power_cuts_lose_nothing_acknowledged() {
         let after = Duration::from_millis(dice.between(2_000, 15_000));
         let at = Instant::now() + after;
         drive.falls_at(at);
-        let over = || drive.fell() || Instant::now() > at + GRACE;
+        let over = |_: &str| drive.fell() || Instant::now() > at + GRACE;
         let said = m.listen(&WORK.replace("ROUND", &round.to_string()), over);
         m.cut();
         server.join().unwrap().unwrap();
