@@ -1,6 +1,6 @@
 //! A disk that forgets: an NBD server (the protocol's fixed newstyle handshake, simple replies) above a raw file that it
 //! never changes. What the guest writes is volatile until the guest flushes or asks for FUA, as in a drive's cache; at a
-//! power cut each volatile sector is kept or lost by the roll of a die, since a drive writes its cache out in no order.
+//! power cut each volatile physical sector is kept or lost by the roll of a die, since a drive writes its cache out in no order.
 //! The cut comes when something is volatile: in place of a flush. All of it can be recorded, for cuts without a machine.
 
 use std::{
@@ -20,8 +20,12 @@ use std::{
 
 use super::{Dice, journal::Journal};
 
-/// What a drive writes whole or not at all.
+/// What a disk is addressed by.
 pub const SECTOR: usize = 512;
+/// So many sectors, aligned, a drive writes whole or not at all: drives have physical sectors of 4096 bytes. XFS counts on
+/// it. Of a block of a directory that was torn, with the new head and an old rest, its recovery believes the head, leaves
+/// the block as it is, and the file system does not mount.
+pub const PHYSICAL: u64 = 8;
 /// The socket's name in the machine's folder.
 pub const SOCKET: &str = "disk.sock";
 type Sector = Box<[u8; SECTOR]>;
@@ -168,7 +172,7 @@ impl Drive {
         })
     }
 
-    /// Power is lost: of what was not flushed, each sector stays by chance.
+    /// Power is lost: of what was not flushed, each physical sector stays by chance.
     pub fn cut(&self, dice: &mut Dice) -> Cut {
         let mut l = self.layers();
         (l.falls_at, l.fell) = (None, false);
@@ -180,8 +184,14 @@ impl Drive {
             lost: 0,
             flushes: l.flushes,
         };
+        let mut last = None;
         for (at, sector) in pending {
-            if dice.roll() >> 63 == 1 {
+            let stays = match last {
+                Some((physical, stays)) if physical == at / PHYSICAL => stays,
+                _ => dice.roll() >> 63 == 1,
+            };
+            last = Some((at / PHYSICAL, stays));
+            if stays {
                 cut.kept += 1;
                 l.durable.insert(at, sector);
             } else {
