@@ -6,6 +6,7 @@ mod hardening;
 mod isolation;
 mod power;
 mod probe;
+mod replay;
 mod supervisor;
 mod verity;
 pub(crate) mod work;

@@ -61,7 +61,7 @@ fn places(path: &Path, wanted: &[u8], until: u64) -> Vec<u64> {
 }
 
 /// The first partition of a type in the GPT: start and length in bytes.
-fn partition(path: &Path, label: &str) -> (u64, u64) {
+pub(super) fn partition(path: &Path, label: &str) -> (u64, u64) {
     let mut table = vec![0; 34 * 512];
     fs::File::open(path).unwrap().read_exact_at(&mut table, 0).unwrap();
     let number = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap());
