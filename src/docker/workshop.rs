@@ -23,7 +23,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    Engine, EngineError,
+    Engine, EngineError, EngineInfo,
     adapter::{Docker, QUICK, SLOW},
     inherit, tar,
     translate::map,
@@ -47,6 +47,29 @@ const ASSEMBLE: Duration = Duration::from_secs(300);
 const SCRATCH: &str = "rw,exec,nosuid,nodev,mode=1777,size=256m,nr_inodes=16384";
 /// The user of every container.
 const USER: u32 = 10001;
+
+/// Whose a volume in memory is, as options of its mount: the kernel takes the host's numbers, which are others than the
+/// container's where the engine maps users (`userns-remap`). Its folder is then called by where they begin.
+fn volume_owner(info: &EngineInfo) -> String {
+    let mapped = info.security.iter().any(|s| s.split(',').any(|w| w == "name=userns"));
+    let begin = || {
+        let (uid, gid) = info
+            .root_dir
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()?
+            .split_once('.')?;
+        Some((
+            uid.parse::<u32>().ok()?.checked_add(USER)?,
+            gid.parse::<u32>().ok()?.checked_add(USER)?,
+        ))
+    };
+    match (mapped, begin()) {
+        (false, _) => format!("uid={USER},gid={USER},mode=755"),
+        (true, Some((uid, gid))) => format!("uid={uid},gid={gid},mode=755"),
+        (true, None) => "mode=1777".to_owned(),
+    }
+}
 
 /// A container that installs something.
 #[derive(Debug, Clone)]
@@ -113,7 +136,8 @@ impl Docker {
         bytes: u64,
         files: u64,
     ) -> Result<(), EngineError> {
-        let options = format!("size={bytes},nr_inodes={files},uid={USER},gid={USER},mode=755,nosuid,nodev");
+        let owner = volume_owner(&self.info().await?);
+        let options = format!("size={bytes},nr_inodes={files},{owner},nosuid,nodev");
         let pairs = [("type", "tmpfs"), ("device", "tmpfs"), ("o", options.as_str())];
         let request = VolumeCreateRequest {
             name: Some(name.to_owned()),
@@ -407,5 +431,27 @@ impl Docker {
             self.remove_volume(&name).await?;
         }
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_belongs_to_the_user_as_the_host_numbers_it() {
+        let of = |security: &str, root_dir: &str| {
+            volume_owner(&EngineInfo {
+                security: vec!["name=seccomp,profile=default".to_owned(), security.to_owned()],
+                root_dir: root_dir.to_owned(),
+                ..EngineInfo::default()
+            })
+        };
+        assert_eq!(of("name=cgroupns", "/var/lib/docker"), "uid=10001,gid=10001,mode=755");
+        assert_eq!(
+            of("name=userns", "/var/lib/docker/100000.200000"),
+            "uid=110001,gid=210001,mode=755"
+        );
+        assert_eq!(of("name=userns", "/var/lib/docker"), "mode=1777");
     }
 }
