@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admin::TypeView,
+    escape,
     import::{self, Answers, Deploy, Format, Import, Known, Planned, Target, Text},
     model::{
         Action, HttpPlace, ImageSource, InstanceName, InstanceView, Outcome, PackageSource, RemoteAuth, RemoteSource,
@@ -230,8 +231,9 @@ fn shown(plan: &[Planned], import: &Import) -> String {
             Some(d) => describe(d, import),
             None => "cannot be brought over".into(),
         };
-        out += &format!("{:<24} {what}\n", p.source);
-        let mut line = |text: String| out += &format!("{:<24}   {text}\n", "");
+        // A name or a value that holds a newline must not look like a row of the plan.
+        out += &format!("{:<24} {}\n", escape::line(&p.source), escape::line(&what));
+        let mut line = |text: String| out += &format!("{:<24}   {}\n", "", escape::line(&text));
         if let Some(d) = &p.deploy {
             for (key, value) in &d.env {
                 if import::is_secret(key, value, &import.questions) {

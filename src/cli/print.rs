@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{model::InstanceView, output};
+use crate::{escape, model::InstanceView, output};
 
 pub(super) fn out(s: &str) -> Result<()> {
     Ok(output::out(s)?)
@@ -20,6 +20,11 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 
 /// Aligned columns below their headings.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
+    // A cell that holds a newline must not look like a row.
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| r.iter().map(|c| escape::line(c).into_owned()).collect())
+        .collect();
     let width = |i: usize| {
         rows.iter()
             .map(|r| r[i].chars().count())
@@ -33,7 +38,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
         cells.join("  ").trim_end().to_owned() + "\n"
     };
     let mut text = line(&mut head.iter().copied());
-    for row in rows {
+    for row in &rows {
         text += &line(&mut row.iter().map(String::as_str));
     }
     out(&text)

@@ -124,6 +124,12 @@ fn a_files_words_are_shown_and_not_obeyed() {
         let said = both(&a, args);
         assert!(said.contains("2J"), "{args:?}: {said}");
     }
+    // A name that holds a newline makes no row of its own.
+    let forged = serde_json::json!({ "mcpServers": { "a\nmemory                   type memory": { "command": "npx", "args": ["left-pad"] } } });
+    let forging = a.dir().join("forging.json");
+    std::fs::write(&forging, forged.to_string()).unwrap();
+    let plan = both(&a, &["import", forging.to_str().unwrap()]);
+    assert!(!plan.lines().any(|l| l.starts_with("memory")), "{plan}");
     // A JSON answer is still the same to a parser.
     let plan: Value = serde_json::from_slice(&a.try_cli(&["import", path, "--json"]).stdout).unwrap();
     assert!(plan.to_string().contains("\u{202e}"), "{plan:#}");
