@@ -9,7 +9,7 @@ use hyper::body::{Body, Frame};
 use serde::Serialize;
 
 use super::{Backend, LogQuery, MAX_BODY, ScreenRequest};
-use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State};
+use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State, unknown_field};
 
 /// An answer of the admin API.
 pub type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -56,6 +56,9 @@ where
     } = asked;
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let get = method == Method::GET;
+    if let Err(wrong) = check_query(&parts, &query) {
+        return error(StatusCode::BAD_REQUEST, &format!("{path}: {wrong}"));
+    }
     match parts.as_slice() {
         ["v1", "actions"] if method == Method::POST => act(backend, via, &who, body).await,
         ["v1", "status"] if get => {
@@ -127,6 +130,10 @@ where
             );
         }
     };
+    let value = serde_json::from_slice::<serde_json::Value>(&body);
+    if let Some(unknown) = value.ok().as_ref().and_then(unknown_field) {
+        return error(StatusCode::BAD_REQUEST, &unknown);
+    }
     // serde_json's own words may quote a value, and values may be secrets: only the place is told.
     let action: Action = match serde_json::from_slice(&body) {
         Ok(a) => a,
@@ -313,6 +320,37 @@ fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
         "text/plain; charset=utf-8",
         StreamBody::new(frames).boxed(),
     )
+}
+
+/// The parameters of a path; what is none of them would silently be the default.
+fn check_query(parts: &[&str], query: &str) -> Result<(), String> {
+    const FLAG: fn(&str) -> bool = |v| matches!(v, "0" | "1");
+    const NUMBER: fn(&str) -> bool = |v| v.parse::<u32>().is_ok();
+    const WORD: fn(&str) -> bool = |_| true;
+    type Known = &'static [(&'static str, fn(&str) -> bool)];
+    let known: Known = match parts {
+        ["v1", "doctor"] => &[("json", FLAG), ("hardening", FLAG)],
+        ["v1", "instances", _, "wait"] => &[("for", WORD), ("ms", NUMBER)],
+        ["v1", "instances", _, "logs"] => &[("follow", FLAG), ("tail", NUMBER)],
+        ["v1", "instances", _, "deploy"] => &[("follow", FLAG)],
+        _ => &[],
+    };
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some((_, fits)) = known.iter().find(|(n, _)| *n == name) else {
+            let all: Vec<&str> = known.iter().map(|(n, _)| *n).collect();
+            let all = if all.is_empty() {
+                "none".to_owned()
+            } else {
+                all.join(", ")
+            };
+            return Err(format!("there is no parameter {name:?}; its parameters are: {all}"));
+        };
+        if !fits(value) {
+            return Err(format!("the parameter {name} cannot be {value:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn pairs(query: &str) -> BTreeMap<&str, &str> {

@@ -408,7 +408,7 @@ pub(super) enum TokenVerb {
         /// What it is for
         #[arg(long)]
         name: Option<String>,
-        /// When it ends, such as 30d, 12h or 45m from now
+        /// When it ends: 30d, 12h or 45m from now, or never. Default: 90d for a member's token, never for an instance's
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
     },

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     admin::{Claiming, Hello, Status},
     claim,
-    model::{Outcome, Secret},
+    model::{Outcome, Secret, TokenCreated},
     output,
     tls::colons,
 };
@@ -47,9 +47,12 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
         .with_context(|| format!("cannot ask {address} which box it is"))?;
     let seen = identity(&args, &address, &hello).await?;
     confirm(&args, &address, &seen)?;
-    let token = match hello.claimed {
-        true => known(&args)?,
-        false => claim(&args, &address, &name, &seen).await?,
+    let (token, ends) = match hello.claimed {
+        true => (known(&args)?, None),
+        false => {
+            let created = claim(&args, &address, &name, &seen).await?;
+            (created.token, created.view.expires_at)
+        }
     };
     let Trust::Pinned { ca, name: tls_name } = &seen.trust else {
         bail!("nobody is to be trusted");
@@ -85,14 +88,21 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
     if json {
         return print::json(&serde_json::json!({
             "context": name, "url": address.to_string(), "box_id": status.box_id, "ca_fingerprint": colons(&seen.anchor),
-            "claimed_now": !hello.claimed,
+            "claimed_now": !hello.claimed, "expires_at": ends,
         }));
     }
     let how = if hello.claimed { "Logged in to" } else { "Claimed" };
     print::out(&format!(
         "{how} {address}. The context {name} is in use: every verb speaks to that box now.\nTry `berth status`, `berth types`, \
          `berth run everything`; `berth context` lists and switches boxes.\n"
-    ))
+    ))?;
+    match ends {
+        None => Ok(()),
+        Some(ends) => print::out(&format!(
+            "Your token ends at {}. Before then, make another: `berth token create --member admin`, then `berth login` with it.\n",
+            print::short(ends)
+        )),
+    }
 }
 
 /// Who the box says it is.
@@ -195,7 +205,7 @@ fn known(args: &Login) -> Result<Secret> {
     prompt::unseen("Token:").map(Secret::new)
 }
 
-async fn claim(args: &Login, address: &Address, name: &str, seen: &Seen) -> Result<Secret> {
+async fn claim(args: &Login, address: &Address, name: &str, seen: &Seen) -> Result<TokenCreated> {
     if args.token.is_some() {
         bail!("this box is not claimed yet, so no token opens it: claim it with the code on its screen");
     }
@@ -226,7 +236,7 @@ async fn claim(args: &Login, address: &Address, name: &str, seen: &Seen) -> Resu
         },
     };
     match pinned.claim(&claiming).await? {
-        Outcome::Token(created) => Ok(created.token),
+        Outcome::Token(created) => Ok(created),
         _ => bail!("the box's answer is not understood; is it of another version?"),
     }
 }

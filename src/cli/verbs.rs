@@ -401,7 +401,7 @@ impl Verbs {
                 self.create_token(
                     Subject::Instance(view.id.clone()),
                     Some(format!("connect {client:?}").to_lowercase()),
-                    None,
+                    Expiry::Default,
                 )
                 .await?
                 .token
@@ -432,18 +432,19 @@ impl Verbs {
         })
     }
 
-    async fn create_token(
-        &self,
-        subject: Subject,
-        name: Option<String>,
-        expires_at: Option<jiff::Timestamp>,
-    ) -> Result<TokenCreated> {
+    async fn create_token(&self, subject: Subject, name: Option<String>, expires: Expiry) -> Result<TokenCreated> {
+        let (expires_at, never) = match expires {
+            Expiry::Default => (None, false),
+            Expiry::At(at) => (Some(at), false),
+            Expiry::Never => (None, true),
+        };
         match self
             .supervisor
             .act(&Action::CreateToken {
                 subject,
                 name,
                 expires_at,
+                never,
             })
             .await?
         {
@@ -495,7 +496,7 @@ impl Verbs {
                 name,
                 expires,
             } => {
-                let expires = expires.map(|e| expiry(&e)).transpose()?;
+                let expires = expires.map_or(Ok(Expiry::Default), |e| expiry(&e))?;
                 let subject = match (instance, member) {
                     (_, Some(member)) => Subject::Member(member),
                     (Some(instance), None) => Subject::Instance(self.view(&instance).await?.id),
@@ -561,8 +562,20 @@ pub(super) fn segment(id: &str) -> Result<&str> {
     }
 }
 
-fn expiry(text: &str) -> Result<jiff::Timestamp> {
-    let bad = || anyhow!("--expires {text:?}: write a number with its unit, such as 30d, 12h or 45m");
+/// When a token ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    /// As the supervisor has it.
+    Default,
+    At(jiff::Timestamp),
+    Never,
+}
+
+fn expiry(text: &str) -> Result<Expiry> {
+    if text == "never" {
+        return Ok(Expiry::Never);
+    }
+    let bad = || anyhow!("--expires {text:?}: write a number with its unit, such as 30d, 12h or 45m, or never");
     let (n, seconds) = [("m", 60), ("h", 3600), ("d", 86_400)]
         .into_iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
@@ -572,7 +585,9 @@ fn expiry(text: &str) -> Result<jiff::Timestamp> {
         .checked_mul(seconds)
         .filter(|s| *s <= 3_650 * 86_400)
         .ok_or_else(bad)?;
-    Ok(jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?)
+    Ok(Expiry::At(
+        jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?,
+    ))
 }
 
 #[cfg(test)]
@@ -581,7 +596,8 @@ mod tests {
 
     #[test]
     fn expiries() {
-        assert!(expiry("30d").is_ok());
+        assert!(matches!(expiry("30d"), Ok(Expiry::At(_))));
+        assert!(matches!(expiry("never"), Ok(Expiry::Never)));
         for bad in ["", "d", "0d", "-1d", "5", "5w", "99999999999d", "é"] {
             assert!(expiry(bad).is_err(), "{bad}");
         }

@@ -10,6 +10,9 @@ use super::{
     TokenId, TypeName, WorkspaceName,
 };
 
+/// A member's token ends so many days after it was made, where nothing else is said.
+pub const MEMBER_TOKEN_DAYS: i64 = 90;
+
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
@@ -31,7 +34,11 @@ pub enum Action {
         #[serde(flatten)]
         subject: Subject,
         name: Option<String>,
+        /// Default: after [`MEMBER_TOKEN_DAYS`] for a member's token, never for an instance's.
         expires_at: Option<jiff::Timestamp>,
+        /// It never expires.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        never: bool,
     },
     RevokeToken {
         id: TokenId,
@@ -74,6 +81,64 @@ pub enum Action {
         id: InstanceId,
         key: String,
     },
+}
+
+/// The fields of each action, beside `action`.
+const FIELDS: [(&str, &[&str]); 14] = [
+    (
+        "run",
+        &[
+            "type",
+            "name",
+            "workspace",
+            "size",
+            "env",
+            "source",
+            "remote_secret",
+            "network",
+            "volume",
+            "processes",
+        ],
+    ),
+    ("stop", &["id"]),
+    ("start", &["id"]),
+    ("recreate", &["id"]),
+    ("remove", &["id"]),
+    ("create_token", &["instance", "member", "name", "expires_at", "never"]),
+    ("revoke_token", &["id"]),
+    ("claim", &["name"]),
+    ("reset_admin", &[]),
+    ("pin", &["id", "pinned"]),
+    ("try", &["id", "version"]),
+    ("upgrade", &["id", "trial"]),
+    ("set_credential", &["id", "key", "value"]),
+    ("unset_credential", &["id", "key"]),
+];
+/// The fields of what a generic type is to run, beside `kind`.
+const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
+    ("npx", &["package", "version", "bin", "args"]),
+    ("uvx", &["package", "version", "bin", "args"]),
+    ("image", &["image", "command", "args", "http"]),
+    ("remote", &["url", "auth"]),
+];
+
+/// A field that a request has and its action has not: a misspelt one would silently be the default. In words, with the
+/// fields that there are; never a value.
+pub fn unknown_field(request: &serde_json::Value) -> Option<String> {
+    unknown(request, "action", &FIELDS).or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
+}
+
+fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &[&str])]) -> Option<String> {
+    let name = object.get(tag)?.as_str()?;
+    let (_, fields) = known.iter().find(|(n, _)| *n == name)?;
+    let is_known = |f: &&String| *f == tag || fields.contains(&f.as_str());
+    let field = object.as_object()?.keys().find(|f| !is_known(f))?;
+    let all = if fields.is_empty() {
+        "none".to_owned()
+    } else {
+        fields.join(", ")
+    };
+    Some(format!("{name} has no field {field:?}; its fields are: {all}"))
 }
 
 impl Action {
@@ -258,6 +323,104 @@ fn told(of: &Option<InstanceId>, missing: &[Credential], wrong: &[Credential]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_that_an_action_has_not_is_named() {
+        let check = |text: &str| unknown_field(&serde_json::from_str(text).unwrap());
+        assert_eq!(
+            check(r#"{"action":"create_token","member":"admin","expiry":60}"#).unwrap(),
+            r#"create_token has no field "expiry"; its fields are: instance, member, name, expires_at, never"#
+        );
+        assert!(check(r#"{"action":"reset_admin","x":1}"#).unwrap().contains("none"));
+        let source = r#"{"action":"run","type":"npx","source":{"kind":"npx","package":"a","pin":true}}"#;
+        assert!(check(source).unwrap().starts_with(r#"npx has no field "pin""#));
+        assert_eq!(check(r#"{"action":"no_such_action","x":1}"#), None);
+        assert_eq!(check("[]"), None);
+    }
+
+    /// The table knows every field that the types have: what they write is taken.
+    #[test]
+    fn every_action_is_taken_as_it_is_written() {
+        let id = InstanceId::from_random([1; 10]);
+        let name = || Some("n".to_owned());
+        let package = crate::model::PackageSource {
+            package: "a".into(),
+            version: name(),
+            bin: name(),
+            args: vec!["x".into()],
+        };
+        let image = crate::model::ImageSource {
+            image: "a".into(),
+            command: vec!["x".into()],
+            args: vec!["x".into()],
+            http: Some(crate::model::HttpPlace {
+                port: 1,
+                path: "/".into(),
+            }),
+        };
+        let remote = crate::model::RemoteSource {
+            url: "https://a/".into(),
+            auth: crate::model::RemoteAuth::Bearer,
+        };
+        let run = |source| {
+            Action::Run(RunRequest {
+                name: InstanceName::parse("a").ok(),
+                workspace: WorkspaceName::parse("a").ok(),
+                size: Some(Size::Small),
+                source: Some(source),
+                remote_secret: Some(Secret::new("x")),
+                network: Some(Network::None),
+                volume: Some("/x".into()),
+                processes: Some(Processes::Shared),
+                ..RunRequest::of(TypeName::parse("a").unwrap())
+            })
+        };
+        let subjects = [Subject::Instance(id.clone()), Subject::Member(MemberName::admin())];
+        let mut all: Vec<Action> = subjects
+            .map(|subject| Action::CreateToken {
+                subject,
+                name: name(),
+                expires_at: Some(jiff::Timestamp::UNIX_EPOCH),
+                never: true,
+            })
+            .into();
+        all.extend([
+            run(Source::Npx(package.clone())),
+            run(Source::Uvx(package)),
+            run(Source::Image(image)),
+            run(Source::Remote(remote)),
+            Action::Stop { id: id.clone() },
+            Action::Start { id: id.clone() },
+            Action::Recreate { id: id.clone() },
+            Action::Remove { id: id.clone() },
+            Action::Claim { name: name() },
+            Action::ResetAdmin,
+            Action::Pin {
+                id: id.clone(),
+                pinned: true,
+            },
+            Action::Try {
+                id: id.clone(),
+                version: name(),
+            },
+            Action::Upgrade {
+                id: id.clone(),
+                trial: id.clone(),
+            },
+            Action::SetCredential {
+                id: id.clone(),
+                key: "k".into(),
+                value: Secret::new("x"),
+                by: String::new(),
+            },
+            Action::UnsetCredential { id, key: "k".into() },
+        ]);
+        for action in all {
+            let value = serde_json::to_value(&action).unwrap();
+            assert_eq!(unknown_field(&value), None);
+            assert_eq!(serde_json::from_value::<Action>(value).unwrap(), action);
+        }
+    }
 
     #[test]
     fn a_subject_is_one_field_of_its_action() {

@@ -9,7 +9,9 @@ mod order;
 mod secret;
 mod source;
 
-pub use action::{Action, Outcome, Refusal, RunRequest, TokenCreated, TokenView};
+pub use action::{
+    Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field,
+};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use id::{BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
 pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, Size, SizeLimits, State};

@@ -70,7 +70,7 @@ pub struct RemoteSource {
 
 /// How Berth proves itself to a remote server. The secret itself travels apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "auth")]
+#[serde(rename_all = "snake_case", tag = "auth", deny_unknown_fields)]
 pub enum RemoteAuth {
     #[default]
     None,

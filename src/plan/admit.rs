@@ -8,8 +8,8 @@ use crate::{
     catalog::{Catalog, InstanceType, Kind},
     config::Allow,
     model::{
-        Action, Desired, InstanceId, InstanceName, MemberName, REMOTE_SECRET, Refusal, Role, RunRequest, Secret,
-        Source, Subject, TokenId, TypeName, WorkspaceName,
+        Action, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, REMOTE_SECRET, Refusal, Role,
+        RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
     },
     record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord},
 };
@@ -62,6 +62,7 @@ pub enum Decision {
     Claim {
         member: MemberRecord,
         token_name: String,
+        expires_at: Option<jiff::Timestamp>,
     },
     /// No member stays, and no token of one.
     ResetAdmin,
@@ -119,7 +120,8 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
             subject,
             name,
             expires_at,
-        } => create_token(book, subject, name, expires_at),
+            never,
+        } => create_token(book, subject, name, expires_at, never),
         Action::Claim { name } => {
             if !book.members.is_empty() {
                 return Err(Refusal::Claimed);
@@ -131,6 +133,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
                     created_at: book.now,
                 },
                 token_name: token_name(name, "claim")?,
+                expires_at: member_token_end(book.now),
             })
         }
         Action::ResetAdmin => Ok(Decision::ResetAdmin),
@@ -345,6 +348,7 @@ fn create_token(
     subject: Subject,
     name: Option<String>,
     expires_at: Option<jiff::Timestamp>,
+    never: bool,
 ) -> Result<Decision, Refusal> {
     let what = match &subject {
         Subject::Instance(id) => live(book, id).map(|_| "tokens of one instance")?,
@@ -365,11 +369,26 @@ fn create_token(
             "the token would have expired already; give a later time".to_owned(),
         ));
     }
+    if expires_at.is_some() && never {
+        return Err(Refusal::Invalid(
+            "a token either expires at a time or never: give one of expires_at and never".to_owned(),
+        ));
+    }
+    let expires_at = match subject {
+        Subject::Member(_) if !never => expires_at.or_else(|| member_token_end(book.now)),
+        _ => expires_at,
+    };
     Ok(Decision::CreateToken {
         subject,
         name: token_name(name, "token")?,
         expires_at,
     })
+}
+
+/// When a member's token ends that is made now, where nothing else is said.
+fn member_token_end(now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    now.checked_add(jiff::SignedDuration::from_hours(24 * MEMBER_TOKEN_DAYS))
+        .ok()
 }
 
 fn token_name(name: Option<String>, default: &str) -> Result<String, Refusal> {

@@ -199,6 +199,7 @@ fn action(what: &Try) -> Option<Action> {
             subject: Subject::Instance(id(*n)),
             name: None,
             expires_at: None,
+            never: false,
         },
         Try::RevokeToken(n) => Action::RevokeToken { id: token_id(*n) },
         Try::Forget(_) => return None,
@@ -359,22 +360,45 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         subject: Subject::Member(MemberName::parse(name).unwrap()),
         name: None,
         expires_at: None,
+        never: false,
     };
     let claim = || Action::Claim {
         name: Some("laptop".into()),
     };
     let nobody = BTreeMap::new();
     assert_eq!(admit(&book(&nobody), create("admin"), id(0)), Err(Refusal::Unclaimed));
-    let Ok(Decision::Claim { member, token_name }) = admit(&book(&nobody), claim(), id(0)) else {
+    let Ok(Decision::Claim {
+        member,
+        token_name,
+        expires_at,
+    }) = admit(&book(&nobody), claim(), id(0))
+    else {
         panic!("refused")
     };
+    let in_90_days = jiff::Timestamp::from_second(90 * 86_400).ok();
+    assert_eq!(expires_at, in_90_days, "nobody said when it ends");
     assert_eq!((member.name.as_str(), token_name.as_str()), ("admin", "laptop"));
     let members = BTreeMap::from([(member.name.clone(), member)]);
     assert_eq!(admit(&book(&members), claim(), id(0)), Err(Refusal::Claimed));
-    assert!(matches!(
-        admit(&book(&members), create("admin"), id(0)),
-        Ok(Decision::CreateToken { .. })
-    ));
+    let end = |action| match admit(&book(&members), action, id(0)) {
+        Ok(Decision::CreateToken { expires_at, .. }) => Ok(expires_at),
+        Ok(_) => panic!("no token"),
+        Err(e) => Err(e),
+    };
+    assert_eq!(end(create("admin")), Ok(in_90_days));
+    let said = |at, forever| match create("admin") {
+        Action::CreateToken { subject, name, .. } => Action::CreateToken {
+            subject,
+            name,
+            expires_at: at,
+            never: forever,
+        },
+        other => other,
+    };
+    assert_eq!(end(said(None, true)), Ok(None));
+    let hour = jiff::Timestamp::from_second(3600).ok();
+    assert_eq!(end(said(hour, false)), Ok(hour));
+    assert!(matches!(end(said(hour, true)), Err(Refusal::Invalid(_))));
     assert!(matches!(
         admit(&book(&members), create("other"), id(0)),
         Err(Refusal::NoMember(_))

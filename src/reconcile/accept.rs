@@ -54,8 +54,12 @@ impl Task {
                 self.tokens.remove(&id);
                 Ok(Outcome::Done)
             }
-            Decision::Claim { member, token_name } => {
-                let (token, secret) = self.new_token(Subject::Member(member.name.clone()), token_name, None)?;
+            Decision::Claim {
+                member,
+                token_name,
+                expires_at,
+            } => {
+                let (token, secret) = self.new_token(Subject::Member(member.name.clone()), token_name, expires_at)?;
                 self.keep(vec![Change::PutMember(member.clone()), Change::PutToken(token.clone())])
                     .await?;
                 log::info!(member = member.name.as_str(); "the box is claimed");

@@ -14,6 +14,7 @@ mod rig;
 mod support;
 mod workbench;
 
+mod admin_requests;
 mod agent;
 mod bridge;
 mod canary;
