@@ -5,6 +5,7 @@
 
 mod generic;
 mod migrate;
+mod revoked;
 mod stored;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
     model::{BoxId, InstanceId, MemberName, TokenId},
     record::{InstanceRecord, MemberRecord, TokenRecord},
 };
+use revoked::Revoked;
 
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 const INSTANCES: TableDefinition<&str, &[u8]> = TableDefinition::new("instances");
@@ -100,6 +102,8 @@ pub struct Store {
     db: Option<Database>,
     opener: Opener,
     box_id: BoxId,
+    /// None where the store is in memory.
+    revoked: Option<Revoked>,
     _lock: Option<fs::File>,
 }
 
@@ -145,6 +149,7 @@ impl Store {
         let opener: Opener = Box::new(move || Database::builder().set_cache_size(CACHE).create(&opened));
         let mut store = Self::open_with(opener, fresh_box).map_err(|e| damaged(e, &path))?;
         store._lock = Some(lock);
+        store.revoked = Some(Revoked::open(dir).map_err(file_error("open", &dir.join("revoked-tokens")))?);
         // The file's name must be as durable as its content.
         fs::File::open(dir)
             .and_then(|d| d.sync_all())
@@ -168,6 +173,7 @@ impl Store {
             db: Some(db),
             opener,
             box_id,
+            revoked: None,
             _lock: None,
         })
     }
@@ -208,7 +214,27 @@ impl Store {
             let record = stored.into_record(key.value()).map_err(broken)?;
             loaded.members.insert(record.name.clone(), record);
         }
+        self.without_revoked(&mut loaded)?;
         Ok(loaded)
+    }
+
+    /// Takes out tokens that were revoked after this copy of the store was made.
+    fn without_revoked(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let Some(revoked) = &self.revoked else { return Ok(()) };
+        let ids = revoked.ids().map_err(|source| StoreError::File {
+            what: "read",
+            path: revoked.path().to_owned(),
+            source,
+        })?;
+        let before = loaded.tokens.len();
+        loaded.tokens.retain(|id, _| !ids.contains(id.as_str()));
+        let n = before - loaded.tokens.len();
+        if n > 0 {
+            log::warn!(
+                "{n} tokens in the store were revoked since it was written: an older copy was put back. They stay revoked"
+            );
+        }
+        Ok(())
     }
 
     /// Makes all of the changes, durably, or none.
@@ -216,7 +242,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`], after which the next call opens the file anew: a disk that was full may have room again.
     pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let result = self.db().and_then(|db| write(db, changes));
+        let revoked = self.revoked.take();
+        let result = self.db().and_then(|db| write(db, changes, revoked.as_ref()));
+        self.revoked = revoked;
         if result.is_err() {
             self.db = None;
         }
@@ -232,7 +260,8 @@ impl Store {
     }
 }
 
-fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
+fn write(db: &Database, changes: &[Change], revoked: Option<&Revoked>) -> Result<(), StoreError> {
+    let mut gone = Vec::new();
     let mut txn = db.begin_write().map_err(failed("begin a commit"))?;
     txn.set_durability(Durability::Immediate)
         .map_err(failed("begin a commit"))?;
@@ -264,6 +293,7 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
                     }
                     for token in owned {
                         tokens.remove(token.as_str()).map_err(failed("remove a token"))?;
+                        gone.push(token.to_string());
                     }
                 }
                 Change::PutToken(r) => {
@@ -274,6 +304,7 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
                 }
                 Change::RemoveToken(id) => {
                     tokens.remove(id.as_str()).map_err(failed("remove a token"))?;
+                    gone.push(id.to_string());
                 }
                 Change::PutMember(r) => {
                     let value = json(&stored::Member::from_record(r), "members", r.name.as_str())?;
@@ -286,6 +317,13 @@ fn write(db: &Database, changes: &[Change]) -> Result<(), StoreError> {
                 }
             }
         }
+    }
+    if let Some(revoked) = revoked {
+        revoked.add(&gone).map_err(|source| StoreError::File {
+            what: "write",
+            path: revoked.path().to_owned(),
+            source,
+        })?;
     }
     txn.commit().map_err(failed("commit"))
 }

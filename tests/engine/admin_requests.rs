@@ -2,10 +2,12 @@
 
 use crate::support;
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use serde_json::{Value, json};
-use support::Appliance;
+use support::{Appliance, INITIALIZE};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Asks the admin socket: status and answer.
 fn ask(a: &Appliance, path: &str, body: Option<&Value>) -> (u16, Value) {
@@ -100,4 +102,40 @@ fn a_members_token_ends_unless_somebody_says_that_it_does_not() {
     let i = a.run("memory", &[]);
     assert_eq!(days(&made(&["--instance", &i.id])), None);
     a.cli(&["rm", &i.id]);
+}
+
+#[test]
+fn an_older_copy_of_the_store_revives_no_revoked_token() {
+    let mut a = Appliance::start();
+    let (kept, gone) = (a.run("memory", &[]), a.run("memory", &[]));
+    let made = a.json(&["token", "create", "--instance", &kept.id]);
+    let secret = made["token"].as_str().unwrap().to_owned();
+    let status = |a: &Appliance, token: &str| a.post(&kept.path_url, token, INITIALIZE, &[]).status;
+    assert_eq!(status(&a, &secret), 200);
+    let store = a.dir().join("state/berth.redb");
+    let copy = a.dir().join("copy.redb");
+    a.terminate();
+    std::fs::copy(&store, &copy).unwrap();
+    a.launch();
+    a.wait_state(&kept.id, "running", MINUTE);
+    a.cli(&["token", "revoke", made["id"].as_str().unwrap()]);
+    a.cli(&["rm", &gone.id]);
+    assert_eq!(status(&a, &secret), 401);
+
+    a.kill();
+    std::fs::copy(&copy, &store).unwrap();
+    a.launch();
+    a.wait_state(&kept.id, "running", MINUTE);
+    assert_eq!(status(&a, &secret), 401, "revoked, whatever the store says");
+    assert_eq!(status(&a, &kept.token), 200);
+    let tokens = a.json(&["token", "list"]).to_string();
+    assert!(!tokens.contains(made["id"].as_str().unwrap()), "{tokens}");
+    assert!(
+        !tokens.contains(&gone.id),
+        "nor those of an instance that was removed: {tokens}"
+    );
+    assert!(a.log().contains("an older copy was put back"));
+    for view in a.json(&["list"]).as_array().unwrap() {
+        a.cli(&["rm", view["id"].as_str().unwrap()]);
+    }
 }
