@@ -84,11 +84,12 @@ pub enum RestartPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpOrder {
     pub transport: McpTransport,
-    /// Live legacy sessions at most; past it 503 with `Retry-After`.
+    /// Live legacy sessions, and processes for modern clients, at most; past it 503 with `Retry-After`.
     pub max_sessions: u32,
     /// A session without traffic or an open stream for this long ends, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// A session whose streams have all closed and that sends nothing for this long counts as vanished, in ms.
+    /// A session whose streams have all closed and that sends nothing for this long counts as vanished, in ms; so does one
+    /// that was never used, and one whose client left while a call was in flight.
     pub vanish_timeout_ms: u64,
     /// One call may take this long at most, in milliseconds.
     pub call_timeout_ms: u64,

@@ -49,7 +49,7 @@ impl Bridge {
             let calls: Vec<CallId> = p.calls.iter().copied().filter(of_client).collect();
             return self.ask_session(now, proc, no, &calls, m);
         }
-        self.asks_seen = true;
+        self.note_asker(proc, &m.method);
         let session = match self.whose(proc, true) {
             Whose::Call(call) => return self.ask_call(now, proc, call, m),
             Whose::Session(no) => Some(no).filter(|no| self.sessions.contains_key(no)),

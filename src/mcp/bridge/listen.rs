@@ -92,7 +92,7 @@ impl Bridge {
             return self.refuse(wire, 503, r.m.id, codes::BUSY, "too many subscriptions", None);
         }
         let capabilities = r.meta.capabilities.map_or("{}", RawValue::get);
-        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, false) else {
+        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, None) else {
             return self.refuse(wire, 503, r.m.id, codes::BUSY, super::TOO_MUCH, None);
         };
         if !self.room(wire, proc, r.m.id) {

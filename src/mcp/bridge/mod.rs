@@ -368,8 +368,8 @@ pub struct Bridge {
     sessions: HashMap<SessionNo, Session>,
     keys: HashMap<String, SessionNo>,
     principals: HashSet<Rc<str>>,
-    /// The server was seen to ask a client that shares its process with others.
-    asks_seen: bool,
+    /// What the server was seen to ask about.
+    askers: pool::Askers,
     calls: HashMap<CallId, Call>,
     lanes: HashMap<LaneId, Lane>,
     /// Wires that carry another lane than the one that bears their number.
@@ -412,7 +412,7 @@ impl Bridge {
             sessions: HashMap::new(),
             keys: HashMap::new(),
             principals: HashSet::new(),
-            asks_seen: false,
+            askers: pool::Askers::default(),
             calls: HashMap::new(),
             lanes: HashMap::new(),
             moved: HashMap::new(),

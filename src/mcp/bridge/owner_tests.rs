@@ -374,7 +374,31 @@ fn before_anything_is_asked_calls_share_a_few_processes() {
         let wire = p.tool("a", asking());
         assert!(p.answer(wire).is_none(), "none is refused");
     }
-    assert!(p.bridge.procs.len() <= 3);
+    assert!(
+        p.bridge.procs.len() <= 5,
+        "what is not known yet may have all that there may be"
+    );
+    let mut p = Play::new(Processes::Session);
+    p.tool("a", asking());
+    let (proc, id) = p.last_call();
+    p.says(proc, &json!({"jsonrpc": "2.0", "id": id, "result": {}}));
+    for _ in 0..20 {
+        let wire = p.tool("a", asking());
+        assert!(p.answer(wire).is_none(), "none is refused");
+    }
+    assert!(p.bridge.procs.len() <= 3, "what answers without asking shares two");
+    // Which tool asks is found out by its asking: the others go on sharing, but not with that one.
+    let mut p = Play::new(Processes::Session);
+    let wire = p.tool("a", asking());
+    let (asker, _) = p.last_call();
+    p.asks(asker, "?");
+    p.state_of(wire);
+    for _ in 0..20 {
+        let wire = p.modern("a", asking(), "tools/call", json!({"name": "plain"}));
+        assert!(p.answer(wire).is_none(), "none is refused");
+        assert_ne!(p.last_call().0, asker);
+    }
+    assert!(p.bridge.procs.len() <= 5);
 }
 
 #[test]

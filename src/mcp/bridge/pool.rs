@@ -4,10 +4,12 @@
 //! standing process goes to the first principal that comes and declares nothing that it could be asked; every other
 //! principal, and every other set of capabilities, has processes of its own, which end when they are idle.
 //!
-//! A server that asks its client questions does not say about which call it asks. So a call that may be asked about has
-//! a process for itself once the server was seen to ask, up to the number of sessions that the type allows; before that,
-//! calls of one principal share a few ([`FEW`]).
+//! A server that asks its client questions does not say about which call it asks. So a call of a tool (a prompt, a
+//! resource) about which it was seen to ask has a process for itself, up to the number of sessions that the type allows.
+//! Calls of tools that have answered without asking share a few ([`FEW`]), and what was never called before gets a process
+//! as long as there are not many ([`SEVERAL`]); neither shares one with a call that waits for its client.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,27 +17,71 @@ use super::{Bridge, Call, Phase, ProcId, Role, UNDELIVERED, What};
 use crate::mcp::meta;
 use crate::mcp::version::Era;
 
-/// Processes that are started for calls at the same time before any of them has asked something: of one kind, and in all.
+/// Processes that are started for calls at the same time about which nothing was ever asked: of one kind, and in all.
 const FEW: (usize, usize) = (2, 4);
+/// The same for calls of which nothing is known.
+const SEVERAL: (usize, usize) = (8, 16);
+/// Names that are remembered of either kind. Past it every call counts as one that is asked about.
+const MAX_NAMES: usize = 64;
 
-/// One process as a candidate: calls that it has, and whether it can take one that may be asked about.
+/// The tools, prompts and resources (raw) about which a server was seen to ask.
+#[derive(Debug, Default)]
+pub(super) struct Askers {
+    names: HashSet<Box<str>>,
+    all: bool,
+    /// Those that have answered without.
+    plain: HashSet<Box<str>>,
+}
+
+impl Askers {
+    fn note(&mut self, name: &str) {
+        if self.names.contains(name) {
+            return;
+        }
+        self.all |= self.names.len() >= MAX_NAMES;
+        self.plain.remove(name);
+        if !self.all {
+            self.names.insert(name.into());
+        }
+    }
+
+    /// A call has been answered.
+    pub(super) fn note_plain(&mut self, name: &str) {
+        if !self.has(name) && !self.plain.contains(name) && self.plain.len() < MAX_NAMES {
+            self.plain.insert(name.into());
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// One process as a candidate.
 struct Candidate {
     id: ProcId,
+    /// Calls that it has.
     load: usize,
+    /// Whether it has none that may be asked about.
     free: bool,
+    /// Whether it has none that waits for its client, or is known to be asked about.
     shareable: bool,
 }
 
 impl Bridge {
-    /// The process for a client of a legacy server with these capabilities; `asking`: for a call about which the server
-    /// may ask. `None` when there is no room.
+    /// The process for a client of a legacy server with these capabilities; `about`: the name of what is called, if the
+    /// server may ask about it. `None` when there is no room.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         standing: ProcId,
         principal: &Rc<str>,
         capabilities: &str,
-        asking: bool,
+        about: Option<&str>,
     ) -> Option<ProcId> {
         if !self.per_session() {
             return Some(standing);
@@ -44,7 +90,7 @@ impl Bridge {
         let key = serde_json::from_str::<serde_json::Value>(capabilities)
             .ok()?
             .to_string();
-        let asking = asking && key != "{}";
+        let about = about.filter(|_| key != "{}");
         if key == "{}" && self.claim(principal) {
             return Some(standing);
         }
@@ -56,11 +102,14 @@ impl Bridge {
                 .min_by_key(|c| (c.load, c.id))
                 .map(|c| c.id)
         };
-        let chosen = match least(&|c| c.free || !asking) {
+        let alone = about.is_some_and(|name| self.askers.has(name));
+        let chosen = match least(&|c| c.free || about.is_none()) {
             Some(id) => id,
             None => {
-                let shared = least(&|c| c.shareable && !self.asks_seen);
-                let few = group.len() < FEW.0 && all < FEW.1;
+                let shared = least(&|c| c.shareable && !alone);
+                let plain = about.is_some_and(|name| self.askers.plain.contains(name));
+                let enough = if plain { FEW } else { SEVERAL };
+                let few = group.len() < enough.0 && all < enough.1;
                 match shared {
                     Some(id) if !few || !self.has_place(now) => id,
                     None if !self.has_place(now) => return None,
@@ -72,6 +121,24 @@ impl Bridge {
             p.used = now;
         }
         Some(chosen)
+    }
+
+    /// The server of a process asks its client: about every call that could be meant it may ask again. What roots a client
+    /// has is asked of it, not about a call.
+    pub(super) fn note_asker(&mut self, proc: ProcId, method: &str) {
+        let Some(p) = self.procs.get(&proc).filter(|_| method != "roots/list") else {
+            return;
+        };
+        let calls = p
+            .calls
+            .iter()
+            .filter_map(|id| self.calls.get(id))
+            .filter(|c| c.may_ask());
+        for call in calls {
+            if let What::Translated(origin) = &call.what {
+                self.askers.note(&origin.name);
+            }
+        }
     }
 
     /// The process for a client of a modern server.
@@ -118,13 +185,14 @@ impl Bridge {
                 continue;
             }
             let calls = || p.calls.iter().filter_map(|c| self.calls.get(c));
-            let unsure = p.is_unsure() && self.asks_seen;
-            let suspended = calls().any(|c| c.lane.is_none() && c.owner().is_some());
+            let unsure = p.is_unsure() && !self.askers.is_empty();
+            let waits = |c: &Call| c.lane.is_none() && c.owner().is_some();
+            let asks = |c: &Call| matches!(&c.what, What::Translated(o) if self.askers.has(&o.name));
             group.push(Candidate {
                 id: *id,
                 load: p.calls.len(),
                 free: !unsure && !calls().any(Call::may_ask),
-                shareable: !unsure && !suspended,
+                shareable: !unsure && !calls().any(|c| waits(c) || asks(c)),
             });
         }
         group.sort_unstable_by_key(|c| c.id);
@@ -164,7 +232,7 @@ impl Bridge {
     /// a call that was given up.
     pub(super) fn over_in_pool(&self, now: Instant) -> Vec<ProcId> {
         let over = |id: ProcId, p: &super::Proc| {
-            let useless = p.is_unsure() && self.asks_seen && now >= p.used + UNDELIVERED;
+            let useless = p.is_unsure() && !self.askers.is_empty() && now >= p.used + UNDELIVERED;
             let idle = now >= p.used + self.config.idle && !self.is_listened_to(id);
             matches!(p.role, Role::Pool(..)) && p.calls.is_empty() && (useless || idle)
         };

@@ -79,8 +79,9 @@ impl Bridge {
             return self.resume(now, wire, r);
         }
         let capabilities = r.meta.capabilities.map_or("{}", RawValue::get);
-        let asking = may_ask(&r.m.method);
-        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, asking) else {
+        let name = r.params.name.or(r.params.uri).map_or("", RawValue::get);
+        let about = may_ask(&r.m.method).then_some(name);
+        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, about) else {
             let text = "all processes of this server are taken, try again later";
             return self.refuse(wire, 503, r.m.id, codes::BUSY, text, None);
         };
@@ -89,7 +90,6 @@ impl Bridge {
         }
         self.set_level(now, proc, r);
         let token = r.meta.token.map(RawValue::get).filter(|t| message::is_id(t));
-        let name = r.params.name.or(r.params.uri).map_or("", RawValue::get);
         self.lane(now, wire, None, r.accepts, 1);
         let id = self.register(Call {
             proc,
@@ -175,8 +175,10 @@ impl Bridge {
         }
         let body = match (m.result, m.error) {
             (Some(result), _) => {
-                if &*origin.method == "tools/list" {
-                    self.tools.learn(result);
+                match &*origin.method {
+                    "tools/list" => self.tools.learn(result),
+                    method if may_ask(method) => self.askers.note_plain(&origin.name),
+                    _ => {}
                 }
                 let hello = self
                     .procs
