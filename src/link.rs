@@ -186,6 +186,15 @@ impl Registry {
         }
     }
 
+    /// Gives all links up to another supervisor: their sockets, and connections that are idle, are closed, so that agents
+    /// dial anew. Requests under way go on. Folders and sockets' names stay.
+    pub fn release(&self) {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        for link in self.0.links.load().values() {
+            link.end();
+        }
+    }
+
     /// The link of an instance. Takes no lock.
     pub fn get(&self, id: &str) -> Option<Arc<Link>> {
         self.0.links.load().get(id).cloned()

@@ -48,6 +48,9 @@ pub const DEFAULT_CONFIG: &str = "/etc/berth/berth.toml";
 
 /// Link events that wait for the reconciler; past it the links wait.
 const LINK_EVENTS: usize = 1024;
+/// Calls in flight that have not ended this long after the supervisor was told to stop keep it no longer from giving up
+/// what the next one needs.
+const RELEASE_AFTER: Duration = Duration::from_millis(500);
 /// Requests on the admin socket get this long to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 
@@ -374,16 +377,31 @@ impl Running {
         }
     }
 
-    /// Takes nothing new, lets calls in flight end within the bound, keeps what is only in memory. Instances run on.
+    /// Takes nothing new, ends what clients take up again elsewhere, and lets calls in flight end within the bound. These
+    /// keep nobody else waiting: store, sockets and links are given up before, so that another supervisor can serve
+    /// meanwhile. Instances run on.
     async fn drain(mut self) {
         systemd::stopping();
         log::info!("draining");
-        let clean = self.parts.edge.drain(self.drain_timeout).await;
+        let parts = Arc::clone(&self.parts);
+        let mut draining = std::pin::pin!(parts.edge.drain(self.drain_timeout));
+        let soon = tokio::time::timeout(RELEASE_AFTER, draining.as_mut()).await;
+        self.release().await;
+        let clean = match soon {
+            Ok(clean) => clean,
+            Err(_) => draining.await,
+        };
         if !clean {
             log::warn!("calls were cut: they took longer than {:?}", self.drain_timeout);
         }
+        log::info!("stopped");
+    }
+
+    /// Keeps what is only in memory, and gives up what only one supervisor can have.
+    async fn release(&mut self) {
         let _ = self.stop.send(true);
         self.parts.reconcile.shutdown().await;
+        self.parts.links.release();
         let ended = async {
             let mut left = 3;
             while left > 0 && self.tasks.join_next().await.is_some() {
@@ -393,6 +411,5 @@ impl Running {
         // reconcile, admin and watchdog end by themselves; certificates never do.
         let _ = tokio::time::timeout(ADMIN_DRAIN * 2, ended).await;
         self.tasks.abort_all();
-        log::info!("stopped");
     }
 }

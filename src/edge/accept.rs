@@ -138,6 +138,11 @@ async fn connection(accepted: Accepted) {
         return redirect::serve(stream, permit).await;
     }
     let handshake = timeout(edge.config.limits.client_timeout, edge.tls.accept(stream));
+    // Who has not finished it has asked for nothing: a drain does not wait for it.
+    let drain = edge.drain.fired();
+    if edge.drain.is_cut() {
+        return;
+    }
     let stream = tokio::select! {
         biased;
         h = handshake => match h {
@@ -147,7 +152,7 @@ async fn connection(accepted: Accepted) {
                 return;
             }
         },
-        () = edge.kill.fired() => return,
+        () = drain => return,
     };
     let client = Client::new(permit);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{conn::Busy, front::FrontBody, respond::BodyError};
+use crate::authz::Cut;
 use crate::link::{BodySource, Payload, ReplyBody, stats, wire::WireError};
 
 /// A body that comes slower than this on the whole, in bytes a second, is not waited for.
@@ -123,8 +124,53 @@ pub(super) struct Ends {
     pub(super) cut: Pin<Box<OwnedNotified>>,
     /// The token expires.
     pub(super) expiry: Option<Pin<Box<Sleep>>>,
-    /// The edge drains, and the client will resume elsewhere: ends cleanly.
-    pub(super) drain: Option<Pin<Box<OwnedNotified>>>,
+    /// The edge drains: ends cleanly, if the client can go on elsewhere.
+    pub(super) drain: Option<Drain>,
+}
+
+/// The end of a stream by the edge's drain: at once when its client can take it up again, and that it can from the first
+/// whole event with an id on (MCP 2025-11-25, basic/transports, "Resumability and Redelivery").
+pub(super) struct Drain {
+    signal: Cut,
+    fired: Pin<Box<OwnedNotified>>,
+    /// Whatever came on it.
+    always: bool,
+    /// An event's id has passed.
+    id: bool,
+    /// The last piece ended an event, and a line.
+    event: bool,
+    line: bool,
+}
+
+impl Drain {
+    /// `always`: whether the client can take it up again whatever came on it.
+    pub(super) fn new(signal: &Cut, always: bool) -> Drain {
+        Drain {
+            fired: Box::pin(signal.fired()),
+            signal: signal.clone(),
+            always,
+            id: false,
+            event: false,
+            line: true,
+        }
+    }
+
+    /// Whether the stream ends now.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        // Also asks to be woken when it is not yet.
+        let fired = self.signal.is_cut() || self.fired.as_mut().poll(cx).is_ready();
+        fired && (self.always || self.id && self.event)
+    }
+
+    /// Looks at a piece that passes. A name that is cut in two is not seen: then the next one is.
+    fn passes(&mut self, piece: &[u8]) {
+        if self.always {
+            return;
+        }
+        self.id = self.id || self.line && piece.starts_with(b"id:") || memchr::memmem::find(piece, b"\nid:").is_some();
+        self.event = piece.ends_with(b"\n\n") || self.line && piece == b"\n";
+        self.line = piece.ends_with(b"\n");
+    }
 }
 
 impl EdgeBody {
@@ -201,10 +247,13 @@ impl Stream {
         if self.ends.expiry.as_mut().is_some_and(expired) || self.ends.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(StreamError::Cut)));
         }
-        if self.ends.drain.as_mut().is_some_and(|d| d.as_mut().poll(cx).is_ready()) {
+        if self.ends.drain.as_mut().is_some_and(|d| d.is_over(cx)) {
             return Poll::Ready(None);
         }
         let next = self.reply.poll_next(cx);
+        if let (Some(drain), Poll::Ready(Some(Ok(piece)))) = (&mut self.ends.drain, &next) {
+            drain.passes(piece);
+        }
         let handed_out = matches!(next, Poll::Ready(Some(_)));
         let now = if handed_out {
             self.clock.elapsed().as_millis() as u64 + 1

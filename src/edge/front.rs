@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     Edge,
-    body::{self, EdgeBody, Ends},
+    body::{self, Drain, EdgeBody, Ends},
     conn::Client,
     request,
     respond::Refusal,
@@ -118,7 +118,7 @@ pub(super) async fn serve(
         expiry: token
             .expires_at()
             .map(|at| Box::pin(tokio::time::sleep(request::until(at)))),
-        drain: resumable.then(|| Box::pin(edge.drain.fired())),
+        drain: (resumable && !edge.drain.is_cut()).then(|| Drain::new(&edge.drain, true)),
     };
     let (mut parts, body) = answer.into_parts();
     protect(&mut parts.headers);

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 
 use super::{
     Edge,
-    body::{self, EdgeBody, Ends, Held},
+    body::{self, Drain, EdgeBody, Ends, Held},
     conn::Client,
     front::{self, Door},
     respond::{Refusal, or_slowed},
@@ -245,9 +245,12 @@ async fn proxy(
     let exchange = async {
         let sends = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         let payload = body::payload(incoming, sends, limits.body_bytes, limits.client_timeout).await?;
-        link.call(&outgoing, payload, limits.first_byte_timeout)
-            .await
-            .map_err(Refusal::from)
+        let reply = link.call(&outgoing, payload, limits.first_byte_timeout).await;
+        reply.map_err(|e| match e {
+            // The links are the next supervisor's by now.
+            link::CallError::Closed if edge.drain.is_cut() => Refusal::Busy,
+            e => Refusal::from(e),
+        })
     };
     let reply = tokio::select! {
         biased;
@@ -256,7 +259,7 @@ async fn proxy(
     };
     let resumable = parts.method == Method::GET || names(&parts.headers, "mcp-method", b"subscriptions/listen");
     let expiry = token.expires_at().map(|at| Box::pin(tokio::time::sleep(until(at))));
-    let drain = resumable.then(|| Box::pin(edge.drain.fired()));
+    let drain = (resumable || is_event_stream(&reply.headers)).then(|| Drain::new(&edge.drain, resumable));
     let ends = Ends { cut, expiry, drain };
     if let (Some(switched), Some(upgraded)) = (reply.switched, switching) {
         let response = switching_response(reply.status, reply.headers);
@@ -330,6 +333,14 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names
         .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE && *n != PRINCIPAL)
         .collect()
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    kind.get(..17)
+        .is_some_and(|k| k.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 fn names(headers: &HeaderMap, field: &str, value: &[u8]) -> bool {

@@ -34,6 +34,7 @@ mod installs;
 mod lifecycle;
 mod load;
 mod modern;
+mod ownership;
 mod promises;
 mod reconcile;
 mod remote;

@@ -232,15 +232,8 @@ fn metrics_count_what_happened() {
 fn a_call_in_flight_ends_before_the_supervisor_does() {
     let mut a = Appliance::start();
     let i = a.run("everything", &["--size", "large"]);
-    let opened = a.post(&i.url, &i.token, INITIALIZE, &[]);
-    let session = format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap());
-    a.post(
-        &i.url,
-        &i.token,
-        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-        &["-H", &session],
-    );
-    let body = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"trigger-long-running-operation","arguments":{"duration":3,"steps":1}}}"#;
+    // In the modern era: what runs in a session can be resumed, and is not waited for.
+    let body = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"trigger-long-running-operation","arguments":{"duration":3,"steps":1},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
     let call = Command::new("curl")
         .args(["--silent", "--max-time", "30", "--cacert"])
         .arg(a.ca())
@@ -250,7 +243,11 @@ fn a_call_in_flight_ends_before_the_supervisor_does() {
             "-H",
             "Accept: application/json, text/event-stream",
             "-H",
-            &session,
+            "MCP-Protocol-Version: 2026-07-28",
+            "-H",
+            "Mcp-Method: tools/call",
+            "-H",
+            "Mcp-Name: trigger-long-running-operation",
         ])
         .args(["-H", &format!("Authorization: Bearer {}", i.token), "-d", body, &i.url])
         .stdout(Stdio::piped())

@@ -168,7 +168,8 @@ async fn the_clients_secrets_and_hop_by_hop_fields_stay_here() {
     let mut request = rig.post(&host, "/mcp?x=1", "b");
     for (name, value) in [
         ("cookie", "session=1"),
-        ("connection", "keep-alive, x-hop"),
+        ("connection", "keep-alive, x-hop, berth-principal"),
+        ("berth-principal", "somebody else"),
         ("x-hop", "1"),
         ("keep-alive", "timeout=5"),
         ("te", "trailers"),
@@ -192,7 +193,13 @@ async fn the_clients_secrets_and_hop_by_hop_fields_stay_here() {
         .keys()
         .map(String::as_str)
         .collect();
-    assert_eq!(names, ["content-length", "host", "mcp-session-id", "x-stays", "x-test"]);
+    assert_eq!(
+        names,
+        ["berth-principal", "content-length", "host", "mcp-session-id", "x-stays", "x-test"]
+    );
+    // Who asks is what the edge says: the token's public id.
+    let principal = seen["headers"]["berth-principal"].as_str().unwrap();
+    assert!(principal != "somebody else" && !rig.token.contains(principal), "{principal}");
     assert_eq!(seen["headers"]["host"], "localhost");
     assert_eq!(seen["query"], "x=1");
 }
@@ -431,6 +438,46 @@ async fn drain_lets_calls_finish_and_ends_streams() {
     assert_eq!(call.await.unwrap().unwrap(), 200);
     drop((stream, streaming));
     assert!(drained.await.unwrap(), "all ended by themselves");
+}
+
+#[tokio::test]
+async fn drain_ends_answers_that_clients_can_resume() {
+    for http2 in [false, true] {
+        let rig = Rig::start().await;
+        let host = rig.host();
+        let mut client = rig.client(&host, http2).await;
+        let mut stream = client.send(rig.with(&host, "ids", &rig.token)).await.unwrap();
+        assert_eq!(next_chunk(&mut stream).await.unwrap(), "id: 1\ndata: one\n\n");
+        let edge = rig.edge;
+        let drained = tokio::spawn(async move { edge.drain(Duration::from_secs(600)).await });
+        let rest = (&mut stream).collect().await.expect("it ends cleanly");
+        assert!(rest.to_bytes().is_empty());
+        drop((stream, client));
+        let clean = tokio::time::timeout(Duration::from_secs(60), drained).await;
+        assert!(clean.expect("long before its bound").unwrap(), "all ended by themselves");
+    }
+}
+
+#[tokio::test]
+async fn drain_waits_for_an_answer_that_nobody_can_resume() {
+    let rig = Rig::start().await;
+    let host = rig.host();
+    let mut client = rig.client(&host, false).await;
+    let mut stream = client.send(rig.with(&host, "sse", &rig.token)).await.unwrap();
+    assert_eq!(next_chunk(&mut stream).await.unwrap(), "data: one\n\n");
+    let silent = tokio::net::TcpStream::connect(rig.https).await.unwrap();
+    let edge = rig.edge;
+    let drained = tokio::spawn(async move { edge.drain(Duration::from_secs(600)).await });
+    // Who has not even said hello is not waited for.
+    let mut silent = silent;
+    let mut nothing = [0; 1];
+    let end = tokio::io::AsyncReadExt::read(&mut silent, &mut nothing);
+    let end = tokio::time::timeout(Duration::from_secs(60), end).await.expect("it is closed");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    rig.agent.go.notify_one();
+    assert_eq!(next_chunk(&mut stream).await.unwrap(), "data: two\n\n");
+    drop((stream, client));
+    assert!(drained.await.unwrap());
 }
 
 #[tokio::test]

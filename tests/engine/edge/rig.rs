@@ -143,6 +143,14 @@ async fn answer(mut request: Request<Incoming>, signals: Arc<Signals>) -> Result
             });
             Response::new(StreamBody::new(flood).boxed())
         }
+        (_, "ids") => {
+            let first = stream::iter([Ok(Frame::data(Bytes::from("id: 1\ndata: one\n\n")))]);
+            let events = futures_util::StreamExt::chain(first, stream::pending());
+            let mut r = Response::new(StreamBody::new(events).boxed());
+            r.headers_mut()
+                .insert("content-type", "text/event-stream".parse().unwrap());
+            r
+        }
         (_, "hang") => {
             signals.hung.notify_one();
             std::future::pending().await

@@ -204,6 +204,27 @@ impl Appliance {
         child.wait().unwrap()
     }
 
+    /// SIGTERM, and another supervisor as soon as it can run, while the old one still ends: that one, for the caller to wait
+    /// for.
+    pub fn supersede(&mut self) -> Child {
+        let before = self.json(&["status"])["started_at"].clone();
+        let other = |out: &Output| serde_json::from_slice::<Value>(&out.stdout).is_ok_and(|s| s["started_at"] != before);
+        let old = self.child.take().expect("running");
+        signal(old.id(), nix::sys::signal::Signal::SIGTERM);
+        wait_for("another supervisor answers", Duration::from_secs(60), || {
+            if self.child.is_none() {
+                self.spawn();
+            }
+            let exited = self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_some());
+            if exited {
+                // The old one has the store still.
+                self.child = None;
+            }
+            self.child.is_some() && other(&self.try_cli(&["status", "--json"]))
+        });
+        old
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
