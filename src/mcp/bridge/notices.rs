@@ -165,8 +165,8 @@ impl Bridge {
                 }
                 session
             }
-            Whose::Session(no) => Some(no),
-            Whose::Nobody => self.only_session(proc),
+            Whose::Session(no) if self.sessions.contains_key(&no) => Some(no),
+            Whose::Session(_) | Whose::Nobody => self.only_session(proc),
             Whose::Anybody => return self.drop_ownerless(proc, &m.method),
         };
         if let Some(no) = session {

@@ -44,6 +44,7 @@ pub(super) enum Owner {
 #[derive(Debug)]
 pub(super) struct Abandoned {
     owner: Owner,
+    principal: Rc<str>,
     may_ask: bool,
 }
 
@@ -143,6 +144,7 @@ impl Bridge {
     pub(super) fn bury(&mut self, id: CallId, call: &Call) {
         let Some(owner) = call.owner() else { return };
         let may_ask = call.may_ask();
+        let Some(principal) = self.behind(&owner) else { return };
         let Some(p) = self.procs.get_mut(&call.proc) else {
             return;
         };
@@ -150,7 +152,12 @@ impl Bridge {
             return;
         }
         if p.abandoned.len() < MAX_ABANDONED {
-            p.abandoned.insert(id, Abandoned { owner, may_ask });
+            let abandoned = Abandoned {
+                owner,
+                principal,
+                may_ask,
+            };
+            p.abandoned.insert(id, abandoned);
             return;
         }
         p.lost_track = true;
@@ -161,7 +168,17 @@ impl Bridge {
         ));
     }
 
-    /// Whose a message of a process is that names no call. A `question` can only be about calls that may be asked about.
+    /// The principal behind an owner.
+    fn behind(&self, owner: &Owner) -> Option<Rc<str>> {
+        match owner {
+            Owner::Session(no) => self.sessions.get(no).map(|s| Rc::clone(&s.principal)),
+            Owner::Client(principal) => Some(Rc::clone(principal)),
+        }
+    }
+
+    /// Whose a message of a process is that names no call. A `question` can only be about calls that may be asked about,
+    /// and never goes to another run than its own. Anything else may go to the principal whose it is, though it be about
+    /// a call that this principal has given up: a server need not answer these (2025-11-25, basic/utilities/cancellation).
     pub(super) fn whose(&self, proc: ProcId, question: bool) -> Whose {
         let Some(p) = self.procs.get(&proc) else {
             return Whose::Nobody;
@@ -174,15 +191,19 @@ impl Bridge {
             .iter()
             .filter_map(|id| self.calls.get(id).and_then(|c| Some((*id, c.owner()?, c.may_ask()))))
             .collect();
-        let mut owners = live
-            .iter()
-            .map(|(_, o, _)| o)
-            .chain(p.abandoned.values().map(|a| &a.owner));
+        let principal = live.first().and_then(|(_, o, _)| self.behind(o));
+        let counts = |a: &&Abandoned| question || principal.as_ref().is_none_or(|p| *p != a.principal);
+        let abandoned = p.abandoned.values().filter(counts).map(|a| &a.owner);
+        let mut owners = live.iter().map(|(_, o, _)| o).chain(abandoned);
         let Some(first) = owners.next() else {
             return Whose::Nobody;
         };
         if owners.any(|o| o != first) {
-            return Whose::Anybody;
+            return match (question, live.is_empty()) {
+                // All of them are gone: see `only_session`.
+                (false, true) => Whose::Nobody,
+                _ => Whose::Anybody,
+            };
         }
         let meant: Vec<CallId> = live
             .iter()

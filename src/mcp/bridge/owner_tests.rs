@@ -234,6 +234,27 @@ fn a_log_message_is_its_owners_even_if_he_does_not_listen() {
     p.says(proc, &json!({"jsonrpc": "2.0", "id": of_b, "result": {}}));
     p.logs(proc, "info", "a's own");
     assert!(p.sent(a).contains("a's own"), "{}", p.sent(a));
+    // What a itself has given up, and the server need not answer, keeps nothing from it.
+    let other = p.tool("a", json!({}));
+    p.hang_up(other);
+    p.logs(proc, "info", "still a's own");
+    assert!(p.sent(a).contains("still a's own"), "{}", p.sent(a));
+}
+
+#[test]
+fn a_session_that_went_takes_no_log_messages_from_the_next_of_its_principal() {
+    let mut p = Play::new(Processes::Shared);
+    let first = p.open_session("a").expect("a session");
+    p.legacy("a", &first, &request(7, "tools/call"));
+    let (proc, _) = p.last_call();
+    p.wire += 1;
+    let headers = Play::headers("a", &[("mcp-session-id", first.as_str())]);
+    p.bridge.delete(p.now, p.wire, &headers);
+    p.settle();
+    let second = p.open_session("a").expect("a session");
+    let wire = p.legacy("a", &second, &request(8, "tools/call"));
+    p.logs(proc, "info", "hello");
+    assert!(p.sent(wire).contains("hello"), "{}", p.sent(wire));
 }
 
 #[test]
