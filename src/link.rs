@@ -11,6 +11,7 @@
 mod agent;
 mod body;
 mod exchange;
+pub mod pace;
 mod pool;
 pub mod stats;
 pub mod wire;
@@ -96,6 +97,7 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     runtime_dir: PathBuf,
     events: mpsc::Sender<LinkReport>,
+    descriptors: Arc<pool::Descriptors>,
     generations: AtomicU64,
     links: ArcSwap<HashMap<InstanceId, Arc<Link>>>,
     /// Held by who changes `links`; never across an await.
@@ -105,9 +107,15 @@ struct Inner {
 impl Registry {
     /// No links yet. `events` is bounded by its receiver; a full channel holds up only the link that reports.
     pub fn new(runtime_dir: PathBuf, events: mpsc::Sender<LinkReport>) -> Registry {
+        Registry::within(runtime_dir, events, usize::MAX)
+    }
+
+    /// The same, with so many descriptors for all connections of all agents.
+    pub fn within(runtime_dir: PathBuf, events: mpsc::Sender<LinkReport>, descriptors: usize) -> Registry {
         Registry(Arc::new(Inner {
             runtime_dir,
             events,
+            descriptors: pool::Descriptors::new(descriptors),
             generations: AtomicU64::new(0),
             links: ArcSwap::default(),
             writing: Mutex::new(()),
@@ -135,7 +143,7 @@ impl Registry {
         let link = Arc::new(Link {
             id: id.clone(),
             dir,
-            pool: Arc::default(),
+            pool: Arc::new(pool::Pool::new(Arc::clone(&self.0.descriptors))),
             counters: Arc::default(),
             generation: AtomicU64::new(self.next_generation()),
             state: AtomicU64::new(pack(State::Pending, None)),

@@ -1,7 +1,7 @@
 //! Routing and the agent's answers: no host, path or answer makes the edge panic, and only well-formed ids are reached.
 
 use berth::{
-    link::wire::{Decoded, Decoder, take_head},
+    link::wire::{Decoded, Decoder, Heads},
     route::{Router, Target},
 };
 use bytes::BytesMut;
@@ -19,7 +19,7 @@ pub(crate) fn check(input: &[u8]) {
         assert!(authority.to_ascii_lowercase().contains(id.as_str()) || path.contains(id.as_str()));
     }
     let mut buf = BytesMut::from(answer);
-    if let Ok(Some(head)) = take_head(&mut buf, &http::Method::POST, false) {
+    if let Ok(Some(head)) = Heads::default().take(&mut buf, &http::Method::POST, false) {
         let mut decoder = Decoder::new(head.framing);
         let mut left = buf.len() + 16;
         while let Ok(Decoded::Data(_)) = decoder.decode(&mut buf) {

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Request, Switched};
+use super::{CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Request, Switched, pace::Pace};
 use crate::model::{AgentEvent, AgentStatus, StartOrder};
 
 /// The agent speaks at least every 5 s.
@@ -26,6 +26,9 @@ const SILENCE: Duration = Duration::from_secs(16);
 const CONTROL: Duration = Duration::from_secs(15);
 /// A line of events, or the reason of a refusal, at most.
 const MAX_LINE: usize = 256 * 1024;
+/// Pieces of an agent's events: one in so long, and what falls into the second at once. What comes faster gathers in the
+/// socket, and of several statuses that came together the last counts.
+const EVENTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
 
 /// Puts the agent's connections into the pool.
 pub(super) async fn accept(link: Arc<Link>, listener: UnixListener) {
@@ -119,6 +122,7 @@ async fn follow(reporter: &Reporter<'_>) -> Result<(), LinkError> {
         return Err(bad(format!("status {}", reply.status)));
     }
     let mut line = BytesMut::new();
+    let pace = Pace::new(EVENTS.0, EVENTS.1);
     loop {
         let next = std::future::poll_fn(|cx| reply.body.poll_next(cx));
         let piece = timeout(SILENCE, next).await.map_err(|_| LinkError::Timeout {
@@ -128,22 +132,27 @@ async fn follow(reporter: &Reporter<'_>) -> Result<(), LinkError> {
         })?;
         let Some(piece) = piece else { return Ok(()) };
         line.extend_from_slice(&piece.map_err(|e| bad(e.to_string()))?);
+        let mut latest = None;
         while let Some(end) = memchr::memchr(b'\n', &line) {
             let text = line.split_to(end + 1);
             match serde_json::from_slice(text.trim_ascii()).map_err(|e| bad(e.to_string()))? {
                 AgentEvent::Alive => {}
-                AgentEvent::Status(status) => {
-                    // A question that waited for a connection may have got one of the next container.
-                    if reporter.is_past() {
-                        return Ok(());
-                    }
-                    let told = reporter.send(LinkEvent::Status(status)).await;
-                    told.map_err(|()| bad("nobody listens".into()))?;
-                }
+                AgentEvent::Status(status) => latest = Some(status),
             }
         }
         if line.len() > MAX_LINE {
             return Err(bad(format!("an event of more than {MAX_LINE} bytes")));
+        }
+        if let Some(status) = latest {
+            // A question that waited for a connection may have got one of the next container.
+            if reporter.is_past() {
+                return Ok(());
+            }
+            let told = reporter.send(LinkEvent::Status(status)).await;
+            told.map_err(|()| bad("nobody listens".into()))?;
+        }
+        if let Some(time) = pace.count() {
+            sleep(time).await;
         }
     }
 }

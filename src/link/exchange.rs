@@ -9,19 +9,25 @@ use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     Link,
     body::ReplyBody,
+    pace::{FREE, Pace, SMALL},
     pool::{Conn, TakeError},
-    wire::{self, Outgoing, ReplyHead, WireError},
+    wire::{self, Heads, Outgoing, ReplyHead, WireError},
 };
 
 /// How long a request waits for a connection.
 const WAIT: Duration = Duration::from_secs(5);
 /// Connections that one request may find dead: the whole pool of an agent that died, and no more.
 const MAX_DEAD: usize = 600;
+/// How long a head may take from its first byte to its last.
+const HEAD: Duration = Duration::from_secs(10);
 /// See the module's text.
 const UNREAD: usize = 4096;
 
@@ -82,6 +88,8 @@ pub struct Switched {
     pub stream: UnixStream,
     /// Bytes of the new protocol that came with the head.
     pub early: Bytes,
+    /// For whoever reads it on.
+    pub pace: Arc<Pace>,
 }
 
 /// Why there is no answer.
@@ -138,7 +146,7 @@ impl Link {
                 TakeError::Busy => CallError::Busy,
                 TakeError::Closed => CallError::Closed,
             })?;
-            match attempt(&mut conn, request, &out, &mut payload, first_byte).await {
+            match attempt(&mut conn, request, &out, &mut payload, first_byte, &self.pool.pace).await {
                 Ok((head, early)) => return Ok(self.reply(conn, head, early)),
                 Err(Failed::For(e)) => return Err(e),
                 Err(Failed::Unseen(e)) => {
@@ -159,6 +167,7 @@ impl Link {
             let switched = Some(Switched {
                 stream,
                 early: buf.freeze(),
+                pace: Arc::clone(&self.pool.pace),
             });
             let body = ReplyBody::empty();
             return Reply {
@@ -207,6 +216,7 @@ async fn attempt<S: BodySource>(
     out: &[u8],
     payload: &mut Payload<S>,
     first_byte: Duration,
+    pace: &Pace,
 ) -> Result<(ReplyHead, bool), Failed<S::Error>> {
     match timeout_send(conn, out, first_byte).await {
         Ok(()) => {}
@@ -217,11 +227,11 @@ async fn attempt<S: BodySource>(
     let mut replayable = out.len() <= UNREAD;
     if let Payload::Stream { source, length } = payload {
         replayable = false;
-        if let Some(head) = pump(conn, request, source, length.is_none(), first_byte).await? {
+        if let Some(head) = pump(conn, request, source, length.is_none(), first_byte, pace).await? {
             return Ok((head, true));
         }
     }
-    let head = timeout(first_byte, read_head(conn, request, replayable)).await;
+    let head = timeout(first_byte, read_head(conn, request, replayable, pace)).await;
     head.unwrap_or(Err(Failed::For(CallError::Timeout)))
         .map(|head| (head, false))
 }
@@ -251,19 +261,46 @@ fn send_failed<E>(e: io::Error) -> Failed<E> {
     })
 }
 
-async fn read_head<E>(conn: &mut Conn, request: &Request<'_>, replayable: bool) -> Result<ReplyHead, Failed<E>> {
+async fn read_head<E>(
+    conn: &mut Conn,
+    request: &Request<'_>,
+    replayable: bool,
+    pace: &Pace,
+) -> Result<ReplyHead, Failed<E>> {
+    let mut heads = Heads::default();
+    // Almost always the first read brings all of it: no timer then.
+    let mut until = None;
+    let mut reads = 0;
     loop {
-        match conn.fill().await {
+        let filled = match until {
+            None => conn.fill().await,
+            Some(until) => timeout_at(until, conn.fill())
+                .await
+                .map_err(|_| Failed::For(CallError::Timeout))?,
+        };
+        let n = match filled {
             Ok(0) => return Err(Failed::For(CallError::Lost(io::ErrorKind::UnexpectedEof.into()))),
-            Ok(_) => {}
+            Ok(n) => n,
             Err(e) if replayable && conn.buf.is_empty() && e.kind() == io::ErrorKind::ConnectionReset => {
                 return Err(Failed::Unseen(e));
             }
             Err(e) => return Err(Failed::For(CallError::Lost(e))),
-        }
-        if let Some(head) = wire::take_head(&mut conn.buf, request.method, request.upgrade.is_some())? {
+        };
+        if let Some(head) = heads.take(&mut conn.buf, request.method, request.upgrade.is_some())? {
             return Ok(head);
         }
+        // After an interim response the final one may take its time.
+        until = (!conn.buf.is_empty()).then(|| until.unwrap_or_else(|| Instant::now() + HEAD));
+        reads += 1;
+        if n < SMALL && reads > FREE {
+            wait(pace).await;
+        }
+    }
+}
+
+async fn wait(pace: &Pace) {
+    if let Some(time) = pace.count() {
+        tokio::time::sleep(time).await;
     }
 }
 
@@ -274,8 +311,10 @@ async fn pump<S: BodySource>(
     source: &mut S,
     chunked: bool,
     limit: Duration,
+    pace: &Pace,
 ) -> Result<Option<ReplyHead>, Failed<S::Error>> {
     let mut framed = BytesMut::new();
+    let mut heads = Heads::default();
     loop {
         let piece = {
             let mut next = pin!(source.next());
@@ -286,7 +325,7 @@ async fn pump<S: BodySource>(
                     n = conn.fill() => match n {
                         Ok(0) => return Err(Failed::For(CallError::Lost(io::ErrorKind::UnexpectedEof.into()))),
                         Ok(_) => {
-                            if let Some(head) = wire::take_head(&mut conn.buf, request.method, false)? {
+                            if let Some(head) = heads.take(&mut conn.buf, request.method, false)? {
                                 return Ok(Some(head));
                             }
                         }
@@ -312,7 +351,11 @@ async fn pump<S: BodySource>(
             Ok(()) => {}
             Err((_, e)) => {
                 // It closed its reading side: perhaps after an answer.
-                let head = timeout(Duration::from_secs(1), read_head::<S::Error>(conn, request, false)).await;
+                let head = timeout(
+                    Duration::from_secs(1),
+                    read_head::<S::Error>(conn, request, false, pace),
+                )
+                .await;
                 return match head {
                     Ok(Ok(head)) => Ok(Some(head)),
                     _ => Err(send_failed(e)),

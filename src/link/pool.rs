@@ -27,6 +27,8 @@ use tokio::{
     sync::Notify,
 };
 
+use super::pace::Pace;
+
 /// Idle connections kept.
 const MAX_IDLE: usize = 512;
 /// Connections of one agent, busy ones included.
@@ -58,8 +60,34 @@ pub(super) enum TakeError {
     Closed,
 }
 
-#[derive(Debug, Default)]
+/// Connections that an agent may always have, however many others have.
+const OWN: usize = 16;
+
+/// Descriptors for the connections of all agents together. Each has [`OWN`]; of what is left when others have taken theirs
+/// one agent gets no more than half, so that there is always some for the next.
+#[derive(Debug)]
+pub(super) struct Descriptors {
+    most: usize,
+    open: AtomicUsize,
+}
+
+impl Descriptors {
+    pub(super) fn new(most: usize) -> Arc<Descriptors> {
+        Arc::new(Descriptors {
+            most,
+            open: AtomicUsize::new(0),
+        })
+    }
+
+    fn allows(&self, own: usize) -> bool {
+        own < OWN || own < self.most.saturating_sub(self.open.load(Ordering::Relaxed)) / 2
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Pool {
+    pub(super) pace: Arc<Pace>,
+    descriptors: Arc<Descriptors>,
     idle: Mutex<Vec<Conn>>,
     waiters: AtomicUsize,
     returned: Notify,
@@ -69,11 +97,12 @@ pub(super) struct Pool {
 
 /// Counts a connection as open until dropped.
 #[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
+struct Open(Arc<AtomicUsize>, Arc<Descriptors>);
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+        self.1.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -95,21 +124,35 @@ pub(super) struct Conn {
 }
 
 impl Pool {
+    pub(super) fn new(descriptors: Arc<Descriptors>) -> Pool {
+        Pool {
+            pace: Arc::default(),
+            descriptors,
+            idle: Mutex::default(),
+            waiters: AtomicUsize::new(0),
+            returned: Notify::new(),
+            open: Arc::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Conn>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new connection from the agent; `false`: there are too many, it is closed.
     pub(super) fn add(&self, stream: UnixStream) -> bool {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        let own = self.open.fetch_add(1, Ordering::Relaxed);
+        self.descriptors.open.fetch_add(1, Ordering::Relaxed);
+        let open = Open(Arc::clone(&self.open), Arc::clone(&self.descriptors));
+        if own >= MAX_OPEN || !self.descriptors.allows(own) {
             return false;
         }
         self.put(Conn {
             stream,
             buf: BytesMut::new(),
             reactor: REACTOR.get(),
-            _open: Open(Arc::clone(&self.open)),
+            _open: open,
         });
         true
     }

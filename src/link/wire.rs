@@ -9,6 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub const MAX_HEAD: usize = 64 * 1024;
 /// Header lines of a response at most.
 pub const MAX_HEADERS: usize = 100;
+/// Interim responses (1xx) before a final one at most.
+pub const MAX_INTERIM: u32 = 16;
+/// Reads that brought a line end and did not make the head whole, at most: one for each line, and some more.
+const MAX_TRIES: u32 = 2 * MAX_HEADERS as u32;
 /// A chunk-size line with its extensions at most, and the trailer section, in bytes.
 const MAX_LINE: usize = 4096;
 
@@ -19,6 +23,8 @@ pub enum WireError {
     Head,
     #[error("the response head is larger than {MAX_HEAD} bytes or has more than {MAX_HEADERS} lines")]
     HeadTooLarge,
+    #[error("more than {MAX_INTERIM} interim responses came before the final one")]
+    Interim,
     #[error("the response's length is ambiguous")]
     Length,
     #[error("the chunked body is malformed")]
@@ -61,12 +67,49 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
-/// Takes a final response head off the front of `buf`, once it is whole; interim responses (1xx but 101) are dropped.
-/// 101 is passed on only when `upgrade` was asked for.
-///
-/// # Errors
-/// [`WireError`]; the connection is of no further use.
-pub fn take_head(buf: &mut BytesMut, method: &Method, upgrade: bool) -> Result<Option<ReplyHead>, WireError> {
+/// Finds the head of one response in what is read bit by bit, with bounded work however it is cut up.
+#[derive(Debug, Default)]
+pub struct Heads {
+    interim: u32,
+    tries: u32,
+    /// Bytes at the front of the buffer that were looked at and are no whole head.
+    seen: usize,
+}
+
+impl Heads {
+    /// Takes a final response head off the front of `buf`, once it is whole; interim responses (1xx but 101) are
+    /// dropped. 101 is passed on only when `upgrade` was asked for.
+    ///
+    /// # Errors
+    /// [`WireError`]; the connection is of no further use.
+    pub fn take(&mut self, buf: &mut BytesMut, method: &Method, upgrade: bool) -> Result<Option<ReplyHead>, WireError> {
+        // A head ends with a line: without a new one there is nothing new to find.
+        if memchr::memchr(b'\n', &buf[self.seen.min(buf.len())..]).is_none() {
+            self.seen = buf.len();
+            return if buf.len() > MAX_HEAD {
+                Err(WireError::HeadTooLarge)
+            } else {
+                Ok(None)
+            };
+        }
+        let found = take_head(buf, method, upgrade, &mut self.interim)?;
+        if found.is_none() {
+            self.seen = buf.len();
+            self.tries += 1;
+            if self.tries > MAX_TRIES {
+                return Err(WireError::HeadTooLarge);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn take_head(
+    buf: &mut BytesMut,
+    method: &Method,
+    upgrade: bool,
+    interim: &mut u32,
+) -> Result<Option<ReplyHead>, WireError> {
     loop {
         let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut lines);
@@ -80,6 +123,10 @@ pub fn take_head(buf: &mut BytesMut, method: &Method, upgrade: bool) -> Result<O
         let status = StatusCode::from_u16(code).map_err(|_| WireError::Head)?;
         if status.is_informational() && code != 101 {
             buf.advance(len);
+            *interim += 1;
+            if *interim > MAX_INTERIM {
+                return Err(WireError::Interim);
+            }
             continue;
         }
         if code == 101 && !upgrade {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn head(text: &str) -> Result<Option<ReplyHead>, WireError> {
-    take_head(&mut BytesMut::from(text), &Method::POST, false)
+    Heads::default().take(&mut BytesMut::from(text), &Method::POST, false)
 }
 
 fn body(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, bool), WireError> {
@@ -153,13 +153,59 @@ fn requests() {
     );
 }
 
+#[test]
+fn interim_responses_have_an_end() {
+    let interim = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n";
+    let last = "HTTP/1.1 204 No Content\r\n\r\n";
+    let most = MAX_INTERIM as usize;
+    assert!(head(&(interim.repeat(most) + last)).unwrap().is_some());
+    assert_eq!(
+        head(&(interim.repeat(most + 1) + last)).unwrap_err(),
+        WireError::Interim
+    );
+    // However they are cut up.
+    let mut heads = Heads::default();
+    let mut buf = BytesMut::new();
+    let ended = (0..=most).try_for_each(|_| {
+        buf.extend_from_slice(interim.as_bytes());
+        heads.take(&mut buf, &Method::GET, false).map(|h| assert!(h.is_none()))
+    });
+    assert_eq!(ended, Err(WireError::Interim));
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_parsed_once_a_line() {
+    let text = format!(
+        "HTTP/1.1 200 OK\r\nx-long: {}\r\ncontent-length: 0\r\n\r\n",
+        "x".repeat(50_000)
+    );
+    let (mut heads, mut buf) = (Heads::default(), BytesMut::new());
+    let mut found = None;
+    for byte in text.bytes() {
+        buf.extend_from_slice(&[byte]);
+        found = heads.take(&mut buf, &Method::GET, false).unwrap();
+    }
+    assert!(found.is_some() && buf.is_empty());
+    assert_eq!(heads.tries, 3);
+    // Lines without end, and a line without end.
+    for byte in [b'\n', b'x'] {
+        let (mut heads, mut buf) = (Heads::default(), BytesMut::new());
+        let given_up = (0..=MAX_HEAD).find(|_| {
+            buf.extend_from_slice(&[byte]);
+            heads.take(&mut buf, &Method::GET, false).is_err()
+        });
+        assert!(given_up.is_some());
+        assert!(heads.tries <= MAX_TRIES + 1);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), prefix: bool) {
         let mut buf = BytesMut::new();
         if prefix { buf.extend_from_slice(b"HTTP/1.1 200 OK\r\n"); }
         buf.extend_from_slice(&bytes);
-        let _ = take_head(&mut buf, &Method::GET, true);
+        let _ = Heads::default().take(&mut buf, &Method::GET, true);
         for framing in [Framing::Chunked, Framing::Length(50), Framing::Close] {
             let _ = body(framing, &[&bytes]);
         }
@@ -182,7 +228,7 @@ proptest! {
         let text = b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 3\r\n\r\nabc";
         let end = text.len() - 3;
         let mut buf = BytesMut::from(&text[..cut.min(text.len())]);
-        let got = take_head(&mut buf, &Method::GET, false).unwrap();
+        let got = Heads::default().take(&mut buf, &Method::GET, false).unwrap();
         prop_assert_eq!(got.is_some(), cut >= end);
     }
 }
