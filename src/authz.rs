@@ -6,6 +6,7 @@
 //! streams that hold it end at once.
 
 mod limiter;
+mod places;
 
 use std::{
     collections::HashMap,
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, futures::OwnedNotified};
 use crate::model::{InstanceId, Secret, Subject, TokenId};
 
 pub use limiter::{FailureLimiter, Slowed, address_group};
+pub use places::{NoPlace, Party, Places, Pulse, Room, Standing};
 
 /// What an instance's token starts with, so that scanners for leaked secrets can tell it.
 pub const INSTANCE_PREFIX: &str = "brt_i_";
@@ -142,6 +144,16 @@ impl Token {
     /// Its end.
     pub fn cut(&self) -> &Cut {
         &self.cut
+    }
+
+    /// Whether it opens the admin API.
+    pub fn is_members(&self) -> bool {
+        self.subject.is_member()
+    }
+
+    /// Tells it from others in a table of counts; no secret.
+    pub fn number(&self) -> u64 {
+        self.hash.key()
     }
 
     /// Unix seconds from which it is refused.

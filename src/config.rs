@@ -192,8 +192,10 @@ pub struct Claim {
 /// Bounds of the edge and the box. All have defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the edge, all together.
+    /// Connections at the edge, all together. Full tables turn nobody away: the longest idle of whoever has most gives way.
     pub connections: usize,
+    /// Of these, those on which no right token has been shown yet.
+    pub connections_without_token: usize,
     /// Connections from one address.
     pub connections_per_address: usize,
     /// A request's header section, in bytes.
@@ -206,6 +208,8 @@ pub struct Limits {
     pub first_byte_timeout: Duration,
     /// A kept-alive connection without a request.
     pub idle_timeout: Duration,
+    /// A connection that was switched to another protocol (WebSocket), without a byte either way.
+    pub upgraded_idle_timeout: Duration,
     /// How long SIGTERM waits for calls in flight.
     pub drain_timeout: Duration,
     /// Instances on this box.
@@ -218,12 +222,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            connections_without_token: 1024,
             connections_per_address: 1024,
             header_bytes: 32 * 1024,
             body_bytes: 8 * 1024 * 1024,
             client_timeout: Duration::from_secs(15),
             first_byte_timeout: Duration::from_secs(330),
             idle_timeout: Duration::from_secs(120),
+            upgraded_idle_timeout: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(20),
             instances: 1000,
             tokens_per_instance: 64,

@@ -21,7 +21,9 @@
 mod accept;
 mod body;
 mod conn;
+mod frames;
 mod front;
+mod passed;
 mod redirect;
 mod request;
 mod respond;
@@ -30,26 +32,26 @@ mod stats;
 mod upgrade;
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, TcpListener},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{Backlog, listen};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    authz::{Cut, FailureLimiter, Slowed, TokenTable},
+    authz::{Cut, FailureLimiter, Places, Room, Slowed, TokenTable},
     config::Limits,
     link::Registry,
     model::{InstanceId, State},
     route::Router,
-    screen::access::{Full, Grant},
+    screen::access::{Grant, NoSecret},
     tls::{Certificates, TlsError},
 };
 
@@ -59,6 +61,8 @@ pub use stats::EdgeStats;
 
 /// Answers that may be held back at a time.
 const MAX_DELAYED: usize = 1024;
+/// Connections at the plain-HTTP listeners, which have places of their own. Each is there for one redirect.
+pub const PLAIN_CONNECTIONS: usize = 128;
 
 /// Why the edge could not start.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +136,11 @@ pub struct Edge {
     /// Answers that go out late on purpose.
     delayed: AtomicUsize,
     desk: Arc<screen::Desk>,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    places: Mutex<Places>,
+    /// Numbers connections.
+    next: AtomicU64,
+    /// Times of connections are counted from here.
+    clock: Instant,
     stats: Arc<stats::Shared>,
     /// Finish what is in flight and take nothing new.
     drain: Cut,
@@ -155,6 +163,12 @@ impl Edge {
         front: Option<Arc<dyn Front>>,
         certificates: &Certificates,
     ) -> Result<EdgeHandle, EdgeError> {
+        let places = Places::new(Room {
+            connections: config.limits.connections,
+            strangers: config.limits.connections_without_token,
+            per_address: config.limits.connections_per_address,
+            plain: PLAIN_CONNECTIONS,
+        });
         let edge = Arc::new(Edge {
             router: Arc::clone(&config.router),
             tls: tokio_rustls::TlsAcceptor::from(certificates.server_config()?),
@@ -166,7 +180,9 @@ impl Edge {
             limiter: Mutex::default(),
             delayed: AtomicUsize::new(0),
             desk: Arc::default(),
-            by_address: Mutex::default(),
+            places: Mutex::new(places),
+            next: AtomicU64::new(0),
+            clock: Instant::now(),
             stats: Arc::default(),
             drain: Cut::default(),
             kill: Cut::default(),
@@ -178,8 +194,8 @@ impl Edge {
         let all = listeners.https.into_iter().map(|l| (l, true));
         for (listener, tls) in all.chain(listeners.http.into_iter().map(|l| (l, false))) {
             let address = listener.local_addr().map_or_else(|_| "?".into(), |a| a.to_string());
-            let listener = listener
-                .set_nonblocking(true)
+            let listener = widen(&listener)
+                .and_then(|()| listener.set_nonblocking(true))
                 .and_then(|()| tokio::net::TcpListener::from_std(listener))
                 .map_err(|source| EdgeError::Listener { address, source })?;
             let beat = Arc::new(AtomicU64::new(0));
@@ -196,15 +212,13 @@ impl Edge {
         })
     }
 
-    fn release(&self, from: IpAddr) {
-        self.stats.connections.fetch_sub(1, Relaxed);
-        let mut map = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = map.get_mut(&from) {
-            *n -= 1;
-            if *n == 0 {
-                map.remove(&from);
-            }
-        }
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ms since the edge began.
+    fn now(&self) -> u64 {
+        self.clock.elapsed().as_millis() as u64
     }
 
     /// Notes a wrong token or claim, and what it costs.
@@ -227,6 +241,12 @@ impl Edge {
             tokio::time::sleep(by).await;
         }
     }
+}
+
+/// As long a queue of connections to accept as the kernel allows: in a full one a flood delays everybody else by the
+/// seconds of their retransmissions.
+fn widen(listener: &TcpListener) -> io::Result<()> {
+    Ok(listen(listener, Backlog::MAXALLOWABLE)?)
 }
 
 fn start_workers(edge: &Arc<Edge>) -> Result<(Vec<Worker>, Vec<thread::JoinHandle<()>>), EdgeError> {
@@ -287,8 +307,8 @@ impl EdgeHandle {
     /// A ticket for a link that opens a screen.
     ///
     /// # Errors
-    /// Too many wait to be used.
-    pub fn screen_ticket(&self, grant: Grant) -> Result<String, Full> {
+    /// There are no random bytes.
+    pub fn screen_ticket(&self, grant: Grant) -> Result<String, NoSecret> {
         self.edge.desk.ticket(grant)
     }
 

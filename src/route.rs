@@ -175,6 +175,22 @@ impl Router {
         split_port(authority).is_some_and(|(host, _)| self.is_front(host) || self.is_local(host))
     }
 
+    /// The host by which to answer, without a port, where that is the box's own: a name of its, or the address that
+    /// the connection came to. By any other address (a translated one, perhaps) it is the domain, where that is a
+    /// name that others can resolve.
+    pub fn own_host<'a>(&'a self, authority: &'a str, local: IpAddr) -> Option<&'a str> {
+        let (host, _) = split_port(authority)?;
+        if self.is_local(host) {
+            return Some(host);
+        }
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let address = bare.parse::<IpAddr>().ok()?;
+        if address.to_canonical() == local.to_canonical() {
+            return Some(host);
+        }
+        (!self.local).then_some(self.domain.as_str())
+    }
+
     /// The box itself, by name or by address.
     fn is_front(&self, host: &str) -> bool {
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -374,6 +390,31 @@ mod tests {
             r.endpoints(&InstanceId::parse(ID).unwrap()).mcp.path_url,
             "https://localhost/mcp/abcdefghij"
         );
+    }
+
+    #[test]
+    fn nobody_is_sent_to_an_address_that_is_not_ours() {
+        let local: IpAddr = "192.0.2.7".parse().unwrap();
+        let named = Router::new("example.org", 443);
+        let bare = Router::new("localhost", 443);
+        for (host, by_name, by_address) in [
+            ("example.org:80", Some("example.org"), None),
+            ("mcp-abcdefghij.example.org", Some("mcp-abcdefghij.example.org"), None),
+            ("192.0.2.7", Some("192.0.2.7"), Some("192.0.2.7")),
+            ("192.0.2.7:80", Some("192.0.2.7"), Some("192.0.2.7")),
+            (
+                "[::ffff:192.0.2.7]",
+                Some("[::ffff:192.0.2.7]"),
+                Some("[::ffff:192.0.2.7]"),
+            ),
+            ("203.0.113.66", Some("example.org"), None),
+            ("[2001:db8::66]", Some("example.org"), None),
+            ("evil.org", None, None),
+            ("localhost", None, Some("localhost")),
+        ] {
+            assert_eq!(named.own_host(host, local), by_name, "{host}");
+            assert_eq!(bare.own_host(host, local), by_address, "{host}");
+        }
     }
 
     #[test]

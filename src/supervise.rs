@@ -11,6 +11,7 @@
 mod adapt;
 mod addresses;
 mod backend;
+mod descriptors;
 mod doctor;
 mod engine;
 mod exposition;
@@ -208,10 +209,11 @@ struct Running {
 impl Built {
     /// Starts every task. Ready means: instances known, edge and admin socket open.
     fn run(self) -> Result<Running> {
-        let limits = self.config.limits.clone();
+        let mut limits = self.config.limits.clone();
+        let for_links = descriptors::share(descriptors::raise(), &mut limits);
         let sealing = self.key.kept().to_owned();
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
-        let links = link::Registry::new(self.config.runtime_dir.clone(), events);
+        let links = link::Registry::within(self.config.runtime_dir.clone(), events, for_links);
         let tokens = TokenTable::new();
         let doctor = doctor::Doctor {
             program: self.agent.clone(),

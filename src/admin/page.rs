@@ -152,7 +152,6 @@ mod tests {
         for part in [
             "berth login https://192.0.2.7:8443<",
             "AB:CD",
-            "1.2.3",
             "waiting to be claimed",
             "--key",
         ] {

@@ -172,6 +172,12 @@ fn claim(s: &mut Section<'_>, claim: &mut Claim) {
 fn limits(s: &mut Section<'_>, l: &mut Limits) {
     for (key, place, min, max) in [
         ("connections", &mut l.connections, 16, 1_000_000),
+        (
+            "connections_without_token",
+            &mut l.connections_without_token,
+            8,
+            1_000_000,
+        ),
         ("connections_per_address", &mut l.connections_per_address, 1, 1_000_000),
         ("header_bytes", &mut l.header_bytes, 8 * 1024, 1024 * 1024),
         ("body_bytes", &mut l.body_bytes, 1024, 1024 * 1024 * 1024),
@@ -187,6 +193,7 @@ fn limits(s: &mut Section<'_>, l: &mut Limits) {
         ("client_timeout", &mut l.client_timeout),
         ("first_byte_timeout", &mut l.first_byte_timeout),
         ("idle_timeout", &mut l.idle_timeout),
+        ("upgraded_idle_timeout", &mut l.upgraded_idle_timeout),
         ("drain_timeout", &mut l.drain_timeout),
     ] {
         if let Some(d) = s.duration(key, second, hour) {

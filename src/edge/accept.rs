@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, TcpStream},
     os::fd::AsFd,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -26,11 +26,10 @@ use tokio::{
 };
 
 use super::{
-    Accepted, Edge, Worker,
+    Accepted, Edge, PLAIN_CONNECTIONS, Worker,
     conn::{Client, Permit, Tracked, drive},
     redirect, request,
 };
-use crate::authz::address_group;
 
 /// Streams of one HTTP/2 connection at a time.
 const STREAMS: u32 = 128;
@@ -53,8 +52,10 @@ pub(super) async fn run(
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let crowded = crowded(&edge);
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            () = tokio::time::sleep(CLOSES), if crowded => {}
+            accepted = listener.accept(), if !crowded => match accepted {
                 Ok((stream, from)) => hand_over(&edge, stream, from.ip(), tls, &workers),
                 Err(e) => {
                     // Out of descriptors, as a rule: others must close first.
@@ -67,33 +68,26 @@ pub(super) async fn run(
     }
 }
 
-/// Past a cap the connection is closed at once: before the handshake, the cheapest answer there is.
+/// What is closing because it gave way still has its descriptor: one in so many of all places more.
+const CLOSING: usize = 4;
+/// How long to wait for some of them.
+const CLOSES: Duration = Duration::from_millis(1);
+
+/// Whether those that gave way cannot be closed as quickly as new ones come: who comes then waits in the kernel's queue.
+fn crowded(edge: &Edge) -> bool {
+    let most = edge.config.limits.connections + PLAIN_CONNECTIONS;
+    edge.stats.connections.load(Relaxed) >= most + most / CLOSING
+}
+
 fn hand_over(edge: &Arc<Edge>, stream: tokio::net::TcpStream, from: IpAddr, tls: bool, workers: &[Worker]) {
     let stats = &edge.stats;
     stats.accepted.fetch_add(1, Relaxed);
-    let from = address_group(from);
-    if stats.connections.load(Relaxed) >= edge.config.limits.connections {
+    let Some(worker) = workers.iter().min_by_key(|w| w.connections.load(Relaxed)) else {
+        return;
+    };
+    let Some(permit) = Permit::new(edge, &worker.connections, from, tls) else {
         stats.refused_full.fetch_add(1, Relaxed);
         return;
-    }
-    {
-        let mut map = edge.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let n = map.entry(from).or_insert(0);
-        if *n >= edge.config.limits.connections_per_address {
-            stats.refused_address.fetch_add(1, Relaxed);
-            return;
-        }
-        *n += 1;
-    }
-    stats.connections.fetch_add(1, Relaxed);
-    let Some(worker) = workers.iter().min_by_key(|w| w.connections.load(Relaxed)) else {
-        return edge.release(from);
-    };
-    worker.connections.fetch_add(1, Relaxed);
-    let permit = Permit {
-        edge: Arc::clone(edge),
-        worker: Arc::clone(&worker.connections),
-        from,
     };
     let Ok(stream) = stream.into_std() else { return };
     if worker.queue.try_send(Accepted { stream, permit, tls }).is_err() {
@@ -128,6 +122,11 @@ pub(super) async fn serve(edge: Arc<Edge>, mut incoming: mpsc::Receiver<Accepted
 async fn connection(accepted: Accepted) {
     let Accepted { stream, permit, tls } = accepted;
     let edge = Arc::clone(&permit.edge);
+    let pulse = Arc::clone(&permit.pulse);
+    let gives_way = pulse.end().fired();
+    if pulse.end().is_cut() {
+        return;
+    }
     if let Err(e) = set_options(&stream) {
         log::debug!("a socket option was refused: {e}");
     }
@@ -153,13 +152,14 @@ async fn connection(accepted: Accepted) {
             }
         },
         () = drain => return,
+        () = gives_way => return,
     };
     let client = Client::new(permit);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client)));
+        let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client), true));
         serve_http2(&edge, io, client).await;
     } else {
-        let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client)));
+        let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client), false));
         serve_http1(&edge, io, client).await;
     }
 }

@@ -216,17 +216,18 @@ impl Body for EdgeBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let this = self.get_mut();
-        match &mut this.kind {
-            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Kind::Stream(stream) => match stream.poll(cx) {
-                Poll::Ready(None) => {
-                    this.kind = Kind::Full(None);
-                    this.held = Held::default();
-                    Poll::Ready(None)
-                }
-                other => other.map(|o| o.map(|r| r.map(Frame::data))),
-            },
+        let next = match &mut this.kind {
+            Kind::Full(bytes) => bytes.take().map(Ok),
+            Kind::Stream(stream) => std::task::ready!(stream.poll(cx)),
+        };
+        if let (Some(Ok(piece)), Some(busy)) = (&next, &this.held.busy) {
+            busy.piece(piece.len());
         }
+        if next.is_none() && matches!(this.kind, Kind::Stream(_)) {
+            this.kind = Kind::Full(None);
+            this.held = Held::default();
+        }
+        Poll::Ready(next.map(|n| n.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -22,8 +22,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Edge, body::Progress};
-use crate::config::Limits;
+use super::{
+    Edge,
+    body::Progress,
+    frames::{self, Frames},
+};
+use crate::{
+    authz::{NoPlace, Party, Pulse, Standing, Token, address_group},
+    config::Limits,
+};
 
 /// What a client that was refused mid-body may still send before we hang up, in bytes.
 const LINGER_BYTES: usize = 1 << 20;
@@ -32,14 +39,89 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A place among the edge's connections; given back when dropped.
 pub(super) struct Permit {
     pub(super) edge: Arc<Edge>,
-    pub(super) worker: Arc<AtomicUsize>,
+    worker: Arc<AtomicUsize>,
+    /// Who is at the other end, IPv6 by its /64.
     pub(super) from: IpAddr,
+    address: IpAddr,
+    number: u64,
+    pub(super) pulse: Arc<Pulse>,
+    place: Mutex<(Standing, Party)>,
+    /// That of `place`, for who must not lock.
+    standing: AtomicU8,
+}
+
+impl Permit {
+    /// A place for a connection that has just been accepted. Who has to give way for it does.
+    pub(super) fn new(edge: &Arc<Edge>, worker: &Arc<AtomicUsize>, address: IpAddr, tls: bool) -> Option<Permit> {
+        let place = (
+            if tls { Standing::Stranger } else { Standing::Plain },
+            Party::of_address(address),
+        );
+        let (number, pulse) = (edge.next.fetch_add(1, Relaxed), Pulse::new(edge.now()));
+        let evicted = edge.places().enter(place, number, Arc::clone(&pulse)).ok()?;
+        edge.stats.evicted.fetch_add(evicted as u64, Relaxed);
+        edge.stats.connections.fetch_add(1, Relaxed);
+        worker.fetch_add(1, Relaxed);
+        Some(Permit {
+            edge: Arc::clone(edge),
+            worker: Arc::clone(worker),
+            from: address_group(address),
+            address,
+            number,
+            pulse,
+            place: Mutex::new(place),
+            standing: AtomicU8::new(place.0 as u8),
+        })
+    }
+
+    /// A right token was shown on this connection: it is no stranger's any more. False: whoever holds that token has
+    /// all places that they may have, and needs every one of them.
+    pub(super) fn shown(&self, token: &Token) -> bool {
+        let standing = if token.is_members() {
+            Standing::Member
+        } else {
+            Standing::Holder
+        };
+        self.rise(standing, token.number())
+    }
+
+    /// The same for a session of a screen.
+    pub(super) fn shown_session(&self, number: u64) -> bool {
+        // Apart from the tokens' numbers by chance alone, which is all that counting needs.
+        self.rise(Standing::Holder, number)
+    }
+
+    fn rise(&self, standing: Standing, shown: u64) -> bool {
+        self.standing.load(Relaxed) >= standing as u8
+            || self.change((standing, Party::of_holder(shown, self.address))).is_ok()
+    }
+
+    /// A wrong token was shown: what was right before counts no more.
+    pub(super) fn fall(&self) {
+        if self.standing.load(Relaxed) > Standing::Stranger as u8 {
+            let place = (Standing::Stranger, Party::of_address(self.address));
+            if self.change(place).is_err() {
+                self.pulse.end().fire();
+            }
+        }
+    }
+
+    fn change(&self, to: (Standing, Party)) -> Result<(), NoPlace> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let evicted = self.edge.places().change(*place, to, self.number)?;
+        self.edge.stats.evicted.fetch_add(evicted as u64, Relaxed);
+        *place = to;
+        self.standing.store(to.0 as u8, Relaxed);
+        Ok(())
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.worker.fetch_sub(1, Relaxed);
-        self.edge.release(self.from);
+        self.edge.stats.connections.fetch_sub(1, Relaxed);
+        let place = *self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.edge.places().leave(place, self.number);
     }
 }
 
@@ -53,6 +135,8 @@ pub(super) struct Client {
     head_since: AtomicU64,
     write_blocked_since: AtomicU64,
     linger: AtomicBool,
+    /// What answers have brought in since it was taken last; see [`frames`].
+    earned: AtomicU64,
     /// HTTP/2 streams with an answer under way.
     streams: Mutex<Vec<Weak<Progress>>>,
 }
@@ -60,25 +144,36 @@ pub(super) struct Client {
 /// A request in progress; ends with its answer.
 pub(super) struct Busy(Arc<Client>);
 
+impl Busy {
+    /// A piece of the answer is on its way.
+    pub(super) fn piece(&self, length: usize) {
+        self.0.earned.fetch_add(frames::per_piece(length), Relaxed);
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         if self.0.busy.fetch_sub(1, Relaxed) == 1 {
-            self.0.idle_since.store(self.0.now(), Relaxed);
+            let now = self.0.now();
+            self.0.idle_since.store(now, Relaxed);
+            self.0.permit.pulse.quiet(now);
         }
     }
 }
 
 impl Client {
     pub(super) fn new(permit: Permit) -> Arc<Client> {
+        let clock = permit.edge.clock;
         Arc::new(Client {
-            permit,
-            clock: Instant::now(),
+            clock,
             busy: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             // A client that says nothing at all is as slow as one that dribbles.
-            head_since: AtomicU64::new(1),
+            head_since: AtomicU64::new(permit.edge.now() + 1),
+            permit,
             write_blocked_since: AtomicU64::new(0),
             linger: AtomicBool::new(false),
+            earned: AtomicU64::new(0),
             streams: Mutex::default(),
         })
     }
@@ -92,7 +187,13 @@ impl Client {
         self.busy.fetch_add(1, Relaxed);
         self.idle_since.store(0, Relaxed);
         self.head_since.store(0, Relaxed);
+        self.permit.pulse.busy();
         Busy(Arc::clone(self))
+    }
+
+    /// A request has its answer.
+    pub(super) fn answered(&self) {
+        self.earned.fetch_add(frames::PER_ANSWER, Relaxed);
     }
 
     /// Reads on for a moment before closing, so that the client gets the answer and not a reset.
@@ -152,10 +253,12 @@ pub(super) async fn drive<C: Future>(client: &Client, conn: C, http2: bool, wind
     let mut conn = std::pin::pin!(conn);
     let mut drain = std::pin::pin!(edge.drain.fired());
     let mut kill = std::pin::pin!(edge.kill.fired());
+    let evicted = client.permit.pulse.end();
+    let mut gives_way = std::pin::pin!(evicted.fired());
     let mut draining = false;
     let period = tick(&edge.config.limits);
     let mut tick = std::pin::pin!(tokio::time::sleep(period));
-    if edge.kill.is_cut() {
+    if edge.kill.is_cut() || evicted.is_cut() {
         return;
     }
     if edge.drain.is_cut() {
@@ -167,6 +270,10 @@ pub(super) async fn drive<C: Future>(client: &Client, conn: C, http2: bool, wind
             biased;
             _ = conn.as_mut() => return,
             () = &mut kill => return,
+            () = &mut gives_way => {
+                log::debug!("closing a connection from {}: others need its place", client.permit.from);
+                return;
+            }
             () = &mut drain, if !draining => {
                 draining = true;
                 wind_down(conn.as_mut());
@@ -186,15 +293,18 @@ pub(super) async fn drive<C: Future>(client: &Client, conn: C, http2: bool, wind
 pub(super) struct Tracked<S> {
     inner: S,
     client: Arc<Client>,
+    /// On HTTP/2.
+    frames: Option<Frames>,
     /// What lingering may still read, once the shutdown is sent.
     linger: Option<(usize, Pin<Box<tokio::time::Sleep>>)>,
     shut: bool,
 }
 
 impl<S> Tracked<S> {
-    pub(super) fn new(inner: S, client: Arc<Client>) -> Tracked<S> {
+    pub(super) fn new(inner: S, client: Arc<Client>, http2: bool) -> Tracked<S> {
         Tracked {
             inner,
+            frames: http2.then(|| Frames::new(client.now())),
             client,
             linger: None,
             shut: false,
@@ -211,8 +321,16 @@ impl<S> Tracked<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        let client = &self.client;
+        let Tracked { client, frames, .. } = &mut *self;
+        if let Some(frames) = frames {
+            let earned = || client.earned.swap(0, Relaxed);
+            if let Err(flood) = frames.read(&buf.filled()[before..], earned, || client.now()) {
+                client.permit.edge.stats.flooded.fetch_add(1, Relaxed);
+                return Poll::Ready(Err(io::Error::other(flood)));
+            }
+        }
         if client.busy.load(Relaxed) == 0 && client.head_since.load(Relaxed) == 0 {
             client.head_since.store(client.now(), Relaxed);
         }

@@ -1,6 +1,7 @@
-//! The plain-HTTP listener: sends everybody to the same address by https, and serves nothing.
+//! The plain-HTTP listener: sends everybody to the same address by https, and serves nothing. Only to names of this box:
+//! an address in `Host` is one only where the connection came to that very address.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -16,13 +17,14 @@ use crate::route;
 
 pub(super) async fn serve(stream: tokio::net::TcpStream, permit: Permit) {
     let edge = Arc::clone(&permit.edge);
+    let Ok(local) = stream.local_addr() else { return };
     let client = Client::new(permit);
-    let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client)));
+    let io = TokioIo::new(Tracked::new(stream, Arc::clone(&client), false));
     let served = Arc::clone(&client);
     let service = service_fn(move |request: Request<Incoming>| {
         // Held only while the answer is made: it has no body to wait for.
         let _busy = served.begin();
-        let answer = redirect(&edge, &request);
+        let answer = redirect(&edge, &request, local.ip());
         std::future::ready(Ok::<_, Infallible>(answer))
     });
     let conn = http1::Builder::new()
@@ -35,7 +37,7 @@ pub(super) async fn serve(stream: tokio::net::TcpStream, permit: Permit) {
     drive(&client, conn, false, |c| c.graceful_shutdown()).await;
 }
 
-fn redirect(edge: &Edge, request: &Request<Incoming>) -> Response<EdgeBody> {
+fn redirect(edge: &Edge, request: &Request<Incoming>, local: IpAddr) -> Response<EdgeBody> {
     let lines = request
         .headers()
         .get_all(header::HOST)
@@ -45,12 +47,8 @@ fn redirect(edge: &Edge, request: &Request<Incoming>) -> Response<EdgeBody> {
         Ok(a) => a,
         Err(e) => return Refusal::Host(e).response(),
     };
-    if !edge.router.knows(authority) {
+    let Some(host) = edge.router.own_host(authority, local) else {
         return Refusal::UnknownHost.response();
-    }
-    let host = match authority.rfind(':') {
-        Some(at) if !authority.ends_with(']') => &authority[..at],
-        _ => authority,
     };
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
     let location = format!("https://{host}{}{path}", edge.router.port_suffix());

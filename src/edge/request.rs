@@ -5,7 +5,8 @@
 //! What does not reach the instance: `Authorization` and `Cookie` (the client's secrets), hop-by-hop fields and those
 //! that `Connection` names (RFC 9110 section 7.6.1), `Forwarded` and `X-Forwarded-*` (the client could lie in them),
 //! and `Origin` (validated here; the server inside knows no outside name). In place of `Authorization` goes the token's
-//! public id, as [`head::PRINCIPAL`]: the agent keeps clients apart by it. What a client says there is replaced.
+//! public id, as [`head::PRINCIPAL`]: the agent keeps clients apart by it. What a client says there is replaced. What of
+//! its answer reaches the client is in [`passed`].
 
 use std::{
     convert::Infallible,
@@ -21,6 +22,7 @@ use super::{
     body::{self, Drain, EdgeBody, Ends, Held},
     conn::Client,
     front::{self, Door},
+    passed,
     respond::{Refusal, or_slowed},
     screen, upgrade,
 };
@@ -43,7 +45,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         link: None,
     };
     let own = is_own_door(request.uri().path());
-    let answer = match admit(edge, &request) {
+    let answer = match admit(&client, &request) {
         Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
         Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
         Ok(Admitted::Instance(link, token)) => {
@@ -54,6 +56,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             answer
         }
         Err(refusal) => {
+            if refusal.is_failed_guess() {
+                client.permit.fall();
+            }
             let (refusal, delay) = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
             body::discard(request.into_body()).await;
             edge.delay(delay).await;
@@ -70,6 +75,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             refusal.response()
         }
     });
+    client.answered();
     count(edge, response.status(), began.elapsed());
     response.body_mut().hold(held);
     Ok(response)
@@ -98,7 +104,8 @@ fn is_own_door(path: &str) -> bool {
 }
 
 /// Everything that can be decided from the head.
-fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
+fn admit(client: &Client, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
+    let edge = &client.permit.edge;
     let headers = request.headers();
     if head_size(request) > edge.config.limits.header_bytes {
         return Err(Refusal::HeadTooLarge);
@@ -108,9 +115,9 @@ fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<Admitted, Refusal> 
     let authority = route::authority(named, lines).map_err(Refusal::Host)?;
     let id = match edge.router.route(authority, request.uri().path()) {
         Target::Mcp { id } => id,
-        Target::Front => return admit_own(edge, request, authority, Door::Page),
-        Target::Claim => return admit_own(edge, request, authority, Door::Claim),
-        Target::Api => return admit_own(edge, request, authority, Door::Api),
+        Target::Front => return admit_own(client, request, authority, Door::Page),
+        Target::Claim => return admit_own(client, request, authority, Door::Claim),
+        Target::Api => return admit_own(client, request, authority, Door::Api),
         Target::UnknownHost => return Err(Refusal::UnknownHost),
         Target::Screen { .. } if edge.front.as_ref().is_some_and(|f| f.locked()) => return Err(Refusal::Unclaimed),
         Target::Screen { id, at } => return Ok(Admitted::Screen(id, at)),
@@ -126,6 +133,9 @@ fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<Admitted, Refusal> 
         check_origin(edge, headers, authority)?;
     }
     let token = check_token(headers, |token, now| edge.tokens.check(token, &id, now))?;
+    if !client.permit.shown(&token) {
+        return Err(Refusal::Crowded);
+    }
     let link = edge.registry.get(id.as_str());
     let Some(link) = link else {
         return Err(match (edge.states)(&id) {
@@ -144,7 +154,8 @@ fn admit(edge: &Edge, request: &Request<Incoming>) -> Result<Admitted, Refusal> 
 }
 
 /// The same for one of the box's own doors.
-fn admit_own(edge: &Edge, request: &Request<Incoming>, authority: &str, door: Door) -> Result<Admitted, Refusal> {
+fn admit_own(client: &Client, request: &Request<Incoming>, authority: &str, door: Door) -> Result<Admitted, Refusal> {
+    let edge = &client.permit.edge;
     let Some(front) = &edge.front else {
         return Err(Refusal::UnknownPath);
     };
@@ -164,6 +175,9 @@ fn admit_own(edge: &Edge, request: &Request<Incoming>, authority: &str, door: Do
             edge.tokens.check_member(token, now)
         })?),
     };
+    if token.as_ref().is_some_and(|t| !client.permit.shown(t)) {
+        return Err(Refusal::Crowded);
+    }
     Ok(Admitted::Own(front::Entry {
         front: Arc::clone(front),
         door,
@@ -287,31 +301,19 @@ fn answer(client: &Client, mut reply: Reply, ends: Ends, http2: bool) -> Result<
     };
     let mut response = Response::new(body);
     *response.status_mut() = reply.status;
+    passed::clean(reply.status, &mut reply.headers);
     *response.headers_mut() = reply.headers;
-    for name in NOT_PASSED_BACK {
-        response.headers_mut().remove(name);
-    }
     Ok(response)
 }
 
 fn switching_response(status: StatusCode, mut headers: HeaderMap) -> Response<EdgeBody> {
     let mut response = Response::new(EdgeBody::full(bytes::Bytes::new()));
     *response.status_mut() = status;
-    for name in NOT_PASSED_BACK {
-        headers.remove(name);
-    }
+    passed::clean(status, &mut headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     *response.headers_mut() = headers;
     response
 }
-
-/// What an instance may not say to a browser in the name of the whole box.
-const NOT_PASSED_BACK: [HeaderName; 4] = [
-    header::SET_COOKIE,
-    header::ALT_SVC,
-    header::STRICT_TRANSPORT_SECURITY,
-    HeaderName::from_static("clear-site-data"),
-];
 
 const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
 

@@ -34,6 +34,8 @@ pub(super) enum Refusal {
     NotWebSocket,
     /// Too many wrong tokens, codes or links from this address, and this one is wrong too.
     TooManyFailures(Duration),
+    /// Whoever holds this token has all the connections that they may have, and each is in use.
+    Crowded,
     HeadTooLarge,
     BodyTooLarge,
     BodyTooSlow,
@@ -104,7 +106,7 @@ impl Refusal {
             Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, codes::LIMIT),
             Refusal::NotReady(State::Removing, _) => (StatusCode::GONE, codes::NOT_FOUND),
             Refusal::NotReady(..) | Refusal::Unclaimed => (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY),
-            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY),
+            Refusal::Busy | Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY),
             Refusal::Lost | Refusal::Garbled => (StatusCode::BAD_GATEWAY, codes::SERVER_GONE),
             Refusal::FirstByte => (StatusCode::GATEWAY_TIMEOUT, codes::CALL_TIMEOUT),
         }
@@ -137,6 +139,7 @@ impl Refusal {
             Refusal::TooManyFailures(_) => {
                 "Too many wrong tokens or codes came from this address; wait before trying again."
             }
+            Refusal::Crowded => "This token has too many connections in use; close some, or use HTTP/2.",
             Refusal::HeadTooLarge => "The request's header section is too large.",
             Refusal::BodyTooLarge => "The request's body is too large.",
             Refusal::BodyTooSlow => "The request's body did not arrive in time.",
@@ -160,7 +163,7 @@ impl Refusal {
         match self {
             Refusal::TooManyFailures(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
             Refusal::NotReady(_, after) => after.map(u64::from),
-            Refusal::Busy | Refusal::Lost => Some(1),
+            Refusal::Busy | Refusal::Lost | Refusal::Crowded => Some(1),
             _ => None,
         }
     }
@@ -262,6 +265,7 @@ mod tests {
             BadTicket,
             NotWebSocket,
             TooManyFailures(Duration::from_millis(1500)),
+            Crowded,
             HeadTooLarge,
             BodyTooLarge,
             BodyTooSlow,

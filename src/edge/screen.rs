@@ -125,6 +125,11 @@ pub(super) async fn serve(
         body::discard(incoming).await;
         return Err(Refusal::Method);
     }
+    if let Some(session) = asked.session()
+        && !client.permit.shown_session(session.number)
+    {
+        return Err(Refusal::Crowded);
+    }
     match own {
         "" => Ok(page::redirect(&format!("{path}/"))),
         "/open" => asked.open(client, query).await,

@@ -11,7 +11,8 @@ pub(super) struct Shared {
     pub(super) connections: AtomicUsize,
     pub(super) accepted: AtomicU64,
     pub(super) refused_full: AtomicU64,
-    pub(super) refused_address: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) flooded: AtomicU64,
     pub(super) handshakes_failed: AtomicU64,
     pub(super) unauthorized: AtomicU64,
     pub(super) slowed: AtomicU64,
@@ -32,10 +33,12 @@ pub struct EdgeStats {
     pub connections: usize,
     /// Connections accepted.
     pub accepted: u64,
-    /// Closed on accept: the edge was full.
+    /// Closed on accept: there was no place at all.
     pub refused_full: u64,
-    /// Closed on accept: too many from that address.
-    pub refused_address: u64,
+    /// Closed because others needed their places: the longest idle of whoever had most.
+    pub evicted: u64,
+    /// HTTP/2 connections closed because they sent frames that ask for nothing.
+    pub flooded: u64,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: u64,
     /// Answers 401 and 403.
@@ -51,7 +54,8 @@ impl Shared {
             connections: self.connections.load(Relaxed),
             accepted: self.accepted.load(Relaxed),
             refused_full: self.refused_full.load(Relaxed),
-            refused_address: self.refused_address.load(Relaxed),
+            evicted: self.evicted.load(Relaxed),
+            flooded: self.flooded.load(Relaxed),
             handshakes_failed: self.handshakes_failed.load(Relaxed),
             unauthorized: self.unauthorized.load(Relaxed),
             slowed: self.slowed.load(Relaxed),

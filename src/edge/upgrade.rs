@@ -1,7 +1,15 @@
 //! Protocol switches (RFC 9110 section 7.8), of which WebSocket is the one that matters: after the 101 the bytes are
-//! carried both ways as they come. HTTP/1.1 only. Ends with either side, with the token, and when the edge drains.
+//! carried both ways as they come. HTTP/1.1 only. Ends with either side, with the token, when nothing moves for long, and
+//! when the edge drains.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{Request, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
@@ -12,10 +20,15 @@ use tokio::{
 };
 
 use super::{body::Ends, conn::Client};
-use crate::link::Switched;
+use crate::link::{
+    Switched,
+    pace::{Pace, SMALL},
+};
 
 /// A side that takes nothing for this long ends it.
 const STALL: Duration = Duration::from_secs(60);
+/// How often within the idle limit it is looked whether anything moved.
+const IDLE_LOOKS: u32 = 4;
 
 /// Whether the request asks for another protocol than HTTP/2.
 pub(super) fn asked(request: &Request<Incoming>) -> bool {
@@ -35,9 +48,13 @@ pub(super) async fn relay(client: Arc<Client>, upgraded: OnUpgrade, switched: Sw
     let _busy = client.begin();
     let edge = &client.permit.edge;
     let drain = edge.drain.fired();
-    if edge.drain.is_cut() {
+    let evicted = client.permit.pulse.end();
+    let gives_way = evicted.fired();
+    if edge.drain.is_cut() || evicted.is_cut() {
         return;
     }
+    let idle_limit = edge.config.limits.upgraded_idle_timeout;
+    let moved = AtomicU64::new(0);
     let expiry = async {
         match ends.expiry.as_mut() {
             Some(sleep) => sleep.await,
@@ -45,14 +62,28 @@ pub(super) async fn relay(client: Arc<Client>, upgraded: OnUpgrade, switched: Sw
         }
     };
     tokio::select! {
-        () = carry(upgraded, switched) => {}
+        () = carry(upgraded, switched, &moved) => {}
+        () = idle(&moved, idle_limit) => {}
+        () = gives_way => {}
         () = &mut ends.cut => {}
         () = expiry => {}
         () = drain => {}
     }
 }
 
-async fn carry(upgraded: OnUpgrade, switched: Switched) {
+/// Ends when nothing has moved for this long, or a quarter more.
+async fn idle(moved: &AtomicU64, limit: Duration) {
+    let (mut before, mut quiet) = (u64::MAX, 0);
+    while quiet < IDLE_LOOKS {
+        tokio::time::sleep(limit / IDLE_LOOKS).await;
+        let now = moved.load(Relaxed);
+        quiet = if now == before { quiet + 1 } else { 0 };
+        before = now;
+    }
+}
+
+/// `moved` goes up with every piece, either way.
+async fn carry(upgraded: OnUpgrade, switched: Switched, moved: &AtomicU64) {
     let Ok(Ok(outside)) = timeout(STALL, upgraded).await else {
         return;
     };
@@ -61,18 +92,31 @@ async fn carry(upgraded: OnUpgrade, switched: Switched) {
     if write(&mut to_client, &switched.early).await.is_err() {
         return;
     }
-    let up = copy(&mut from_client, &mut to_agent);
-    let down = copy(&mut from_agent, &mut to_client);
+    let up = copy(&mut from_client, &mut to_agent, moved, None);
+    let down = copy(&mut from_agent, &mut to_client, moved, Some(&switched.pace));
     // Half-closed is not closed: the other direction goes on until it ends by itself.
     let _ = tokio::try_join!(up, down);
 }
 
-async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &AtomicU64,
+    pace: Option<&Pace>,
+) -> io::Result<()> {
     let mut buf = vec![0; 16 * 1024];
     loop {
         match from.read(&mut buf).await? {
             0 => return to.shutdown().await,
-            n => write(to, &buf[..n]).await?,
+            n => {
+                moved.fetch_add(1, Relaxed);
+                write(to, &buf[..n]).await?;
+                if n < SMALL
+                    && let Some(time) = pace.and_then(Pace::count)
+                {
+                    tokio::time::sleep(time).await;
+                }
+            }
         }
     }
 }

@@ -58,16 +58,27 @@ pub struct Room {
 }
 
 impl Room {
-    /// Somebody comes, under a number that is nobody else's.
+    /// Somebody comes, under a number higher than all before. In a full room the first viewer of the session with the
+    /// most gives way, where that has several: who that was.
     ///
     /// # Errors
-    /// [`RoomError::Full`].
-    pub fn join(&mut self, number: u64, viewer: Viewer) -> Result<(), RoomError> {
+    /// [`RoomError::Full`]: so many sessions watch.
+    pub fn join(&mut self, number: u64, viewer: Viewer) -> Result<Option<u64>, RoomError> {
+        let mut gone = None;
         if self.viewers.len() >= MAX_VIEWERS {
-            return Err(RoomError::Full);
+            let mut sessions: BTreeMap<u64, (usize, u64)> = BTreeMap::new();
+            for (n, v) in &self.viewers {
+                sessions.entry(v.session).or_insert((0, *n)).0 += 1;
+            }
+            let most = sessions
+                .into_values()
+                .max_by_key(|(count, first)| (*count, u64::MAX - first));
+            let (_, first) = most.filter(|(count, _)| *count > 1).ok_or(RoomError::Full)?;
+            self.leave(first);
+            gone = Some(first);
         }
         self.viewers.insert(number, viewer);
-        Ok(())
+        Ok(gone)
     }
 
     /// Somebody goes; the controls go back. Whether nobody is left.
@@ -170,10 +181,31 @@ mod tests {
     #[test]
     fn a_room_has_an_end() {
         let mut r = Room::default();
+        let of = |session| Viewer {
+            session,
+            ..viewer("x", false)
+        };
         for n in 0..MAX_VIEWERS as u64 {
-            r.join(n, viewer("x", false)).unwrap();
+            assert_eq!(r.join(n, of(n)), Ok(None));
         }
-        assert_eq!(r.join(99, viewer("x", false)), Err(RoomError::Full));
-        assert!(r.is(0, 1) && !r.is(0, 2) && !r.is(99, 1));
+        assert_eq!(r.join(99, of(99)), Err(RoomError::Full));
+        assert!(r.is(0, 0) && !r.is(0, 2) && !r.is(99, 99));
+    }
+
+    #[test]
+    fn a_session_that_fills_a_room_keeps_nobody_out() {
+        let mut r = Room::default();
+        for n in 0..MAX_VIEWERS as u64 {
+            r.join(n, viewer("eve", true)).unwrap();
+        }
+        r.take(0).unwrap();
+        let ada = Viewer {
+            session: 2,
+            ..viewer("ada", true)
+        };
+        assert_eq!(r.join(90, ada), Ok(Some(0)));
+        assert_eq!(r.holder(), None, "what it held goes back");
+        assert_eq!(r.join(91, viewer("eve", true)), Ok(Some(1)), "its own, not ada's");
+        assert!(r.has(90) && !r.has(0) && !r.has(1) && r.has(91));
     }
 }

@@ -176,7 +176,8 @@ fn edge(t: &mut Text, parts: &Parts) {
         t.family(name, Kind::Counter, help).sample(name, &[], value(n));
     }
     let name = "berth_edge_refused_total";
-    t.family(name, Kind::Counter, "Connections closed on accept, by why.");
+    t.family(name, Kind::Counter, "Connections closed by the edge, by why.");
     t.sample(name, &[("why", "full")], value(s.refused_full));
-    t.sample(name, &[("why", "address")], value(s.refused_address));
+    t.sample(name, &[("why", "gave_way")], value(s.evicted));
+    t.sample(name, &[("why", "flood")], value(s.flooded));
 }

@@ -702,6 +702,62 @@ fn certificates_of_ones_own_are_trusted_by_file() {
     assert_eq!(laptop.json(&["status"])["box_id"], a.box_id());
 }
 
+/// Silent connections, so many from each of four addresses, to this port.
+fn silent(port: u16, each: usize) -> Vec<std::os::fd::OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    use std::os::fd::AsRawFd;
+    let open = |last: u8| {
+        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, last, 0)).unwrap();
+        connect(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).unwrap();
+        fd
+    };
+    (0..each).flat_map(|_| (2..=5).map(open)).collect()
+}
+
+#[test]
+fn silent_connections_shut_nobody_out_and_leave_descriptors() {
+    let a = Appliance::with(Options {
+        files: Some("256:1024"),
+        ..Options::default()
+    });
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", a.pid())).unwrap();
+    let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    assert_eq!(
+        files.split_whitespace().nth(3),
+        Some("1024"),
+        "raised at the start: {files}"
+    );
+    assert!(
+        a.log().contains("files may be open at once"),
+        "and the edge is bounded by it"
+    );
+    let laptop = claimed(&a);
+    let i = a.run("fixture-echo", &[]);
+    let _https = silent(a.https, 1024);
+    let _http = silent(a.http, 256);
+    // The admin socket, the administrator over the network, a client with its token, the redirect, and a new instance.
+    a.cli(&["status"]);
+    laptop.cli(&["status"]);
+    assert_eq!(a.post(&i.url, &i.token, INITIALIZE, &[]).status, 200);
+    let answer = a.curl(&[&format!("http://localhost:{}/", a.http)]);
+    assert_eq!(answer.status, 308);
+    let j = a.run("fixture-echo", &[]);
+    assert_eq!(a.post(&j.url, &j.token, INITIALIZE, &[]).status, 200);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", a.pid())).unwrap().count();
+    assert!(open < 1024 - 64, "{open} descriptors are in use");
+}
+
+#[test]
+fn strangers_do_not_keep_a_box_from_being_claimed() {
+    let a = Appliance::with(Options {
+        extra: "[claim]\nrequired = true\n[limits]\nconnections = 64\n".into(),
+        ..Options::default()
+    });
+    let _silent = silent(a.https, 64);
+    claimed(&a).cli(&["status"]);
+}
+
 /// A store as the first berth left it, with an instance and a token.
 #[test]
 fn a_store_of_schema_1_serves_on() {

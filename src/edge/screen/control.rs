@@ -6,10 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
@@ -27,6 +28,8 @@ use crate::{
 const STALL: Duration = Duration::from_secs(60);
 /// Wishes of one page come at most this often; the next waits.
 const PACE: Duration = Duration::from_millis(50);
+/// How often a silent page is asked whether it is there, within the idle limit.
+const ASKS: u32 = 4;
 
 /// What a page is told.
 #[derive(Debug, PartialEq, Serialize)]
@@ -93,13 +96,16 @@ impl Page {
         };
         let edge = Arc::clone(&self.client.permit.edge);
         let drain = edge.drain.fired();
-        if edge.drain.is_cut() {
+        let evicted = self.client.permit.pulse.end();
+        let gives_way = evicted.fired();
+        if edge.drain.is_cut() || evicted.is_cut() {
             return;
         }
         let left = Duration::from_secs(self.session.ends_at.saturating_sub(unix_now()));
         tokio::select! {
             () = self.serve(&edge, socket) => {}
             () = drain => {}
+            () = gives_way => {}
             () = sleep(left) => {}
         }
     }
@@ -108,9 +114,15 @@ impl Page {
         let mut bell = self.seat.bell();
         let mut looks = edge.config.screens.changed.clone();
         let (mut told, mut refused) = (None, None);
+        let limit = edge.config.limits.upgraded_idle_timeout;
+        let mut heard = Instant::now();
+        let mut ask = interval_at(heard + limit / ASKS, limit / ASKS);
         loop {
             bell.mark_unchanged();
             looks.mark_unchanged();
+            if !self.seat.is_kept() {
+                return;
+            }
             let telling = self.telling(edge, refused.take());
             if told.as_ref() != Some(&telling) {
                 let Ok(text) = serde_json::to_string(&telling) else {
@@ -125,7 +137,16 @@ impl Page {
                 message = socket.next() => message,
                 rung = bell.changed() => if rung.is_ok() { continue } else { return },
                 rung = looks.changed() => if rung.is_ok() { continue } else { return },
+                // A page may have nothing to say for hours; its browser answers all the same, while it is there.
+                _ = ask.tick() => {
+                    let asked = timeout(STALL, socket.send(Message::Ping(Bytes::new()))).await;
+                    if heard.elapsed() > limit || !matches!(asked, Ok(Ok(()))) {
+                        return;
+                    }
+                    continue;
+                }
             };
+            heard = Instant::now();
             match message {
                 Some(Ok(Message::Text(text))) => {
                     let Ok(wish) = serde_json::from_str::<Wish>(&text) else {

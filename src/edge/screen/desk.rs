@@ -15,7 +15,7 @@ use super::unix_now;
 use crate::{
     model::InstanceId,
     screen::{
-        access::{Access, Full, Grant, Session},
+        access::{Access, Grant, NoSecret, Session},
         room::{Notice, Room, RoomError, Viewer},
     },
 };
@@ -48,22 +48,22 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn random() -> Result<[u8; 32], Full> {
+fn random() -> Result<[u8; 32], NoSecret> {
     let mut bytes = [0; 32];
     // Without randomness nobody gets in.
-    getrandom::fill(&mut bytes).map_err(|_| Full)?;
+    getrandom::fill(&mut bytes).map_err(|_| NoSecret)?;
     Ok(bytes)
 }
 
 impl Desk {
     /// A ticket for a link.
-    pub(in crate::edge) fn ticket(&self, grant: Grant) -> Result<String, Full> {
-        lock(&self.access).ticket(random()?, grant, unix_now())
+    pub(in crate::edge) fn ticket(&self, grant: Grant) -> Result<String, NoSecret> {
+        Ok(lock(&self.access).ticket(random()?, grant, unix_now()))
     }
 
     /// A session for a ticket; with the secret for its cookie.
-    pub(super) fn open(&self, ticket: &str, id: &InstanceId) -> Result<Option<(String, Session)>, Full> {
-        lock(&self.access).open(ticket, id, random()?, unix_now())
+    pub(super) fn open(&self, ticket: &str, id: &InstanceId) -> Result<Option<(String, Session)>, NoSecret> {
+        Ok(lock(&self.access).open(ticket, id, random()?, unix_now()))
     }
 
     pub(super) fn session(&self, secret: &str, id: &InstanceId) -> Option<Session> {
@@ -86,7 +86,9 @@ impl Desk {
             by: session.grant.by.clone(),
             may_control: session.grant.control,
         };
-        lock(&shared.room).join(number, viewer)?;
+        if let Some(gone) = lock(&shared.room).join(number, viewer)? {
+            log::info!(instance = id.as_str(), viewer = gone; "a viewer of a screen gave way to another");
+        }
         rooms.insert(id.clone(), Arc::clone(&shared));
         shared.ring();
         Ok(Seat {
@@ -133,6 +135,11 @@ impl Seat {
 
     pub(super) fn bell(&self) -> watch::Receiver<u64> {
         self.shared.bell()
+    }
+
+    /// Whether it was not taken away: a room is full, and others need places.
+    pub(super) fn is_kept(&self) -> bool {
+        self.shared.has(self.number)
     }
 
     /// Takes the controls; who held them.

@@ -24,7 +24,10 @@ use super::{
     unix_now,
 };
 use crate::{
-    link::{LinkError, Switched},
+    link::{
+        LinkError, Switched,
+        pace::{Pace, SMALL},
+    },
     model::InstanceId,
     screen::{access::Session, rfb::Filter},
 };
@@ -99,15 +102,20 @@ impl Viewing {
         let (from_display, to_display) = display.stream.into_split();
         let left = Duration::from_secs(self.session.ends_at.saturating_sub(unix_now()));
         let drain = edge.drain.fired();
-        let (code, why) = if edge.drain.is_cut() {
+        let evicted = self.client.permit.pulse.end();
+        let gives_way = evicted.fired();
+        let (code, why) = if evicted.is_cut() {
+            (CloseCode::Again, "others need its place")
+        } else if edge.drain.is_cut() {
             (CloseCode::Restart, "the supervisor stops")
         } else {
             tokio::select! {
                 why = self.up(stream, to_display) => (CloseCode::Policy, why),
                 why = self.seat_left() => (CloseCode::Normal, why),
                 // The sink is borrowed until one of these ends; what is half written then goes with the connection.
-                why = down(from_display, &mut sink, display.early) => (CloseCode::Away, why),
+                why = down(from_display, &mut sink, display.early, &display.pace) => (CloseCode::Away, why),
                 () = drain => (CloseCode::Restart, "the supervisor stops"),
+                () = gives_way => (CloseCode::Again, "others need its place"),
                 () = sleep(left) => (CloseCode::Policy, "the session has ended"),
             }
         };
@@ -192,7 +200,12 @@ async fn send(to: &mut OwnedWriteHalf, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// From the display to the viewer.
-async fn down(mut from: OwnedReadHalf, sink: &mut SplitSink<Socket, Message>, early: Bytes) -> &'static str {
+async fn down(
+    mut from: OwnedReadHalf,
+    sink: &mut SplitSink<Socket, Message>,
+    early: Bytes,
+    pace: &Pace,
+) -> &'static str {
     let mut buf = vec![0; PIECE];
     let mut piece = early;
     loop {
@@ -207,5 +220,10 @@ async fn down(mut from: OwnedReadHalf, sink: &mut SplitSink<Socket, Message>, ea
             Ok(0) | Err(_) => return "the display went",
             Ok(n) => Bytes::copy_from_slice(&buf[..n]),
         };
+        if piece.len() < SMALL
+            && let Some(time) = pace.count()
+        {
+            sleep(time).await;
+        }
     }
 }

@@ -161,6 +161,35 @@ async fn answer(mut request: Request<Incoming>, signals: Arc<Signals>) -> Result
             signals.go.notified().await;
             Response::new(full("done"))
         }
+        (_, "headers") => {
+            std::mem::forget(tell);
+            let mut r = Response::new(full("{}"));
+            *r.status_mut() = StatusCode::UNAUTHORIZED;
+            for name in [
+                "www-authenticate",
+                "location",
+                "refresh",
+                "report-to",
+                "nel",
+                "set-cookie",
+                "clear-site-data",
+                "strict-transport-security",
+                "alt-svc",
+                "link",
+                "service-worker-allowed",
+                "access-control-allow-origin",
+                "access-control-allow-credentials",
+                "content-security-policy",
+                "x-anything",
+                "content-type",
+                "mcp-session-id",
+                "cache-control",
+                "retry-after",
+            ] {
+                r.headers_mut().insert(name, "1".parse().unwrap());
+            }
+            r
+        }
         (_, "big") => Response::new(full(vec![b'x'; 3_000_000])),
         (_, "ws") => {
             let upgrade = hyper::upgrade::on(&mut request);
@@ -335,9 +364,12 @@ impl Rig {
         std::fs::write(self.files.as_ref().unwrap().join("cert.pem"), "half a certif").unwrap();
     }
 
-    pub async fn wait_for(&mut self, wanted: impl Fn(&LinkEvent) -> bool) {
+    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&LinkEvent) -> bool) {
         loop {
-            let report = self.events.recv().await.unwrap();
+            let report = tokio::time::timeout(Duration::from_secs(60), self.events.recv())
+                .await
+                .expect("a report")
+                .unwrap();
             if wanted(&report.event) {
                 return;
             }

@@ -51,6 +51,8 @@ pub struct Options {
     pub log: &'static str,
     /// Further variables of the supervisor's environment.
     pub env: Vec<(&'static str, String)>,
+    /// Files that it may open: `soft:hard`, as prlimit(1) takes them.
+    pub files: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -61,6 +63,7 @@ impl Default for Options {
             engine: engine_socket(),
             log: "debug",
             env: Vec::new(),
+            files: None,
         }
     }
 }
@@ -71,6 +74,7 @@ pub struct Appliance {
     engine: String,
     log_level: &'static str,
     env: Vec<(&'static str, String)>,
+    files: Option<&'static str>,
     pub https: u16,
     pub http: u16,
     child: Option<Child>,
@@ -111,6 +115,7 @@ impl Appliance {
             engine: options.engine,
             log_level: options.log,
             env: options.env,
+            files: options.files,
             https,
             http,
             child: None,
@@ -157,7 +162,15 @@ impl Appliance {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let child = Command::new(berth())
+        let mut command = match self.files {
+            Some(files) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={files}")).arg(berth());
+                limited
+            }
+            None => Command::new(berth()),
+        };
+        let child = command
             .args(["serve", "--config"])
             .arg(self.config())
             .env("BERTH_LOG", self.log_level)
