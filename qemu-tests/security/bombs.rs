@@ -65,7 +65,7 @@ fn bombs_stay_inside_their_quota() {
     let limit = number(&mut m, &format!("cat {max}"));
     assert!(limit <= 1024, "{limit}");
     m.sh(&format!(
-        "docker exec -d {inside} sh -c 'b() {{ b | b & }}; b; sleep 600'"
+        "docker exec --user 10001:10001 -d {inside} sh -c 'b() {{ b | b & }}; b; sleep 600'"
     ));
     let full = format!("[ $(cat {current}) -ge $(($(cat {max}) - 8)) ]");
     m.until("the fork bomb at its limit", &full, patience(120));
@@ -79,7 +79,7 @@ fn bombs_stay_inside_their_quota() {
     let before = m.sh(host);
     let events = group(&bomb, "memory.events");
     m.sh(&format!(
-        "docker exec -d {inside} node -e 'const a = []; for (;;) a.push(Buffer.alloc(1 << 20, 1))'"
+        "docker exec --user 10001:10001 -d {inside} node -e 'const a = []; for (;;) a.push(Buffer.alloc(1 << 20, 1))'"
     ));
     let killed = "journalctl --boot --dmesg --no-pager --output=cat | grep -c 'Memory cgroup out of memory'";
     m.until(
@@ -101,7 +101,7 @@ fn bombs_stay_inside_their_quota() {
     let before = number(&mut m, free);
     assert!(before > 9000, "{before} MB are free");
     let write = format!(
-        "docker exec {inside} sh -c 'fallocate -l 8G /data/bomb; dd if=/dev/zero of=/tmp/bomb bs=1M; dd if=/dev/zero of=/usr/bomb bs=1M count=1; df -B1M --output=used /data | tail -n 1'"
+        "docker exec --user 10001:10001 {inside} sh -c 'fallocate -l 8G /data/bomb; dd if=/dev/zero of=/tmp/bomb bs=1M; dd if=/dev/zero of=/usr/bomb bs=1M count=1; df -B1M --output=used /data | tail -n 1'"
     );
     let said = m.try_sh_within(&write, patience(240)).text;
     let left = number(&mut m, free);

@@ -107,7 +107,10 @@ fn an_instance_reaches_the_internet_and_nothing_else() {
         "docker logs host-probe | grep -q listening",
         patience(60),
     );
-    m.sh(&format!("docker exec -d {} {listen}", probe::container(&two)));
+    m.sh(&format!(
+        "docker exec --user 10001:10001 -d {} {listen}",
+        probe::container(&two)
+    ));
     let lan4 = m
         .sh("ip -4 -o address show scope global | sed -n 's/.*inet \\(10\\.0\\.2\\.[0-9]*\\).*/\\1/p' | head -n 1")
         .trim()
@@ -135,7 +138,7 @@ fn an_instance_reaches_the_internet_and_nothing_else() {
         // The other instance reaches itself at that address: it listens. No packet of a container's gets in to the host, not
         // even an answer.
         let listens = format!(
-            "docker exec {} node -e \"require('net').connect(9999,'{other}').on('connect',()=>process.exit(0)).on('error',()=>process.exit(1))\"",
+            "docker exec --user 10001:10001 {} node -e \"require('net').connect(9999,'{other}').on('connect',()=>process.exit(0)).on('error',()=>process.exit(1))\"",
             probe::container(&two)
         );
         m.until("the other instance's listener", &listens, patience(60));

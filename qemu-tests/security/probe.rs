@@ -62,6 +62,6 @@ pub(crate) fn container(i: &Instance) -> String {
 pub(crate) fn node(m: &mut Machine, container: &str, script: &str, arguments: &str) -> String {
     let script = base64(script);
     m.sh(&format!(
-        "docker exec {container} node -e \"eval(Buffer.from('{script}', 'base64').toString())\" {arguments}"
+        "docker exec --user 10001:10001 {container} node -e \"eval(Buffer.from('{script}', 'base64').toString())\" {arguments}"
     ))
 }

@@ -171,10 +171,28 @@ fn an_npm_package_is_installed_once_and_runs_without_a_registry_from_then_on() {
     );
     let container = a.container_of(&second.id);
     let find = a.docker(&[
-        "exec", &container, "find", "/opt/mcp", "/srv", "-name", "*npmrc", "-o", "-name", "ca.pem",
+        "exec",
+        "--user",
+        "10001:10001",
+        &container,
+        "find",
+        "/opt/mcp",
+        "/srv",
+        "-name",
+        "*npmrc",
+        "-o",
+        "-name",
+        "ca.pem",
     ]);
     assert_eq!(String::from_utf8_lossy(&find.stdout).trim(), "");
-    let lock = a.docker(&["exec", &container, "cat", "/opt/mcp/package-lock.json"]);
+    let lock = a.docker(&[
+        "exec",
+        "--user",
+        "10001:10001",
+        &container,
+        "cat",
+        "/opt/mcp/package-lock.json",
+    ]);
     assert!(
         !String::from_utf8_lossy(&lock.stdout).contains("\"resolved\": \"http"),
         "no registry's address"

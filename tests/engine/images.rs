@@ -157,7 +157,7 @@ fn a_strangers_image_keeps_no_power_of_its_own_settings() {
     );
 
     // Bounded, and nothing runs from there.
-    let inside = |script: &str| a.docker(&["exec", &a.container_of(id), "sh", "-c", script]);
+    let inside = |script: &str| a.docker(&["exec", "--user", "10001:10001", &a.container_of(id), "sh", "-c", script]);
     let full = inside(
         "head -c 70000000 /dev/zero > /var/cache/x/f; s=$?; wc -c < /var/cache/x/f; rm -f /var/cache/x/f; exit $s",
     );

@@ -290,7 +290,19 @@ fn nothing_of_the_site_stays(a: &Appliance, id: &str) {
     ];
     assert!(!told.concat().concat().contains(SECRET), "what the engine tells");
     let found = a.docker(&[
-        "exec", &container, "grep", "-rlF", SECRET, "/opt", "/srv", "/etc", "/tmp", "/home", "/root",
+        "exec",
+        "--user",
+        "10001:10001",
+        &container,
+        "grep",
+        "-rlF",
+        SECRET,
+        "/opt",
+        "/srv",
+        "/etc",
+        "/tmp",
+        "/home",
+        "/root",
     ]);
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the image");
 }
@@ -319,6 +331,8 @@ fn an_install_script_has_no_network_and_finds_nothing_of_the_site() {
     let container = a.container_of(id);
     let loot = a.docker(&[
         "exec",
+        "--user",
+        "10001:10001",
         &container,
         "cat",
         "/opt/mcp/node_modules/@strangers/thief/loot.json",
@@ -352,7 +366,14 @@ fn an_install_script_has_no_network_and_finds_nothing_of_the_site() {
         package["lock"].clone()
     };
     let lock = true_words(id);
-    let forged = a.docker(&["exec", &container, "cat", "/opt/mcp/package-lock.json"]);
+    let forged = a.docker(&[
+        "exec",
+        "--user",
+        "10001:10001",
+        &container,
+        "cat",
+        "/opt/mcp/package-lock.json",
+    ]);
     let forged = String::from_utf8_lossy(&forged.stdout).into_owned();
     assert!(forged.contains("9.9.9-forged"), "it did forge what it found: {forged}");
     let second = run(&a, &["npx", "--package", "@strangers/thief", "--network", "none"]);
@@ -416,9 +437,19 @@ fn no_code_of_a_wheel_runs_while_it_is_installed() {
     let id = v["id"].as_str().unwrap();
     assert_eq!(r.stolen(), Vec::<String>::new());
     let container = a.container_of(id);
-    let marks = a.docker(&["exec", &container, "find", "/opt/mcp", "/srv", "-name", "ran"]);
+    let marks = a.docker(&[
+        "exec",
+        "--user",
+        "10001:10001",
+        &container,
+        "find",
+        "/opt/mcp",
+        "/srv",
+        "-name",
+        "ran",
+    ]);
     assert_eq!(String::from_utf8_lossy(&marks.stdout), "", "nothing of it ran");
-    let find = ["exec", &container, "find", "/opt/mcp", "-name"];
+    let find = ["exec", "--user", "10001:10001", &container, "find", "/opt/mcp", "-name"];
     assert_eq!(
         a.docker_lines(&[&find[..], &["strangers_attack.pth"]].concat()).len(),
         1,
