@@ -21,7 +21,7 @@ pub struct Config {
     pub domain: String,
     /// Store, CA, keys and kept logs; root only.
     pub state_dir: PathBuf,
-    /// Sockets: `admin.sock`, and `i/{id}/agent.sock` for each instance.
+    /// Sockets: `admin.sock`, and for each instance `i/{id}/agent.sock`, beside it who its agent is.
     pub runtime_dir: PathBuf,
     /// One TOML file per instance type.
     pub types_dir: PathBuf,

@@ -7,9 +7,9 @@
 //! | --- | --- | --- |
 //! | F0 | [`model`] | plain types: no I/O, no async |
 //! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`], [`escape`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each |
+//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
-//! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`] and [`coredump`] only |
+//! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`] and [`rights`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
 //! | F4 | [`supervise`], [`cli`] | assembly |
 
@@ -41,6 +41,7 @@ pub mod reconcile;
 pub mod record;
 pub mod remote;
 pub mod resolve;
+pub mod rights;
 pub mod route;
 pub mod sched;
 pub mod screen;

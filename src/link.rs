@@ -1,6 +1,7 @@
 //! F2: the supervisor's side of the instances' sockets. One [`Link`] an instance: a Unix socket that its agent dials,
 //! a pool of the connections so made, and HTTP/1.1 as a client on each. The container behind them is not trusted:
-//! everything it sends is bounded, and it can only ever answer what it was asked.
+//! everything it sends is bounded, and it can only ever answer what it was asked. And only its process 1 is heard at all:
+//! the socket opens for the agent's group alone, and who dialled is proven before a byte is read ([`gate`]).
 //!
 //! Tasks, two a link, ended by [`Registry::close`]: `accept` puts connections into the pool; `watch` keeps
 //! `GET /.berth/events` open and forwards what the agent says. Requests run in their caller's task: there is no task a
@@ -11,6 +12,7 @@
 mod agent;
 mod body;
 mod exchange;
+mod gate;
 pub mod pace;
 mod pool;
 pub mod stats;
@@ -19,7 +21,7 @@ pub mod wire;
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -30,10 +32,11 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 
-use crate::model::{AgentStatus, InstanceId, State};
+use crate::model::{AgentStatus, InstanceId, State, User};
 
 pub use body::ReplyBody;
 pub use exchange::{BodySource, CallError, NoBody, Payload, Reply, Request, Switched};
+pub use gate::Peer;
 pub use pool::set_reactor;
 pub use stats::LinkStats;
 
@@ -81,6 +84,8 @@ pub struct LinkReport {
 /// What happened on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
+    /// Somebody connected who is not known to be the agent: [`Registry::prove`] decides. Told once, until it was called.
+    Unproven(Peer),
     /// An agent connected, the first of its life.
     Up,
     /// What it says of itself.
@@ -99,6 +104,9 @@ struct Inner {
     events: mpsc::Sender<LinkReport>,
     descriptors: Arc<pool::Descriptors>,
     generations: AtomicU64,
+    /// Agents as the host sees them, once that is known.
+    agents: Mutex<Option<User>>,
+    boot: String,
     links: ArcSwap<HashMap<InstanceId, Arc<Link>>>,
     /// Held by who changes `links`; never across an await.
     writing: Mutex<()>,
@@ -117,13 +125,16 @@ impl Registry {
             events,
             descriptors: pool::Descriptors::new(descriptors),
             generations: AtomicU64::new(0),
+            agents: Mutex::default(),
+            boot: gate::boot(),
             links: ArcSwap::default(),
             writing: Mutex::new(()),
         }))
     }
 
     /// Makes the instance's folder and socket and starts its tasks; what is open already stays. A folder that is there
-    /// (a running container has it mounted) is kept, a stale socket in it replaced.
+    /// (a running container has it mounted) is kept, a stale socket in it replaced. The socket is for the agent's group;
+    /// before that is known ([`Registry::set_agents`]), for the one that an earlier supervisor gave the folder.
     ///
     /// # Errors
     /// [`LinkError::Socket`] with the path.
@@ -138,19 +149,22 @@ impl Registry {
         let dir = parent.join(id.as_str());
         // No user of the host gets past this one: an agent is told secrets.
         make_dir(&parent, 0o700)?;
-        make_dir(&dir, 0o711)?;
+        make_dir(&dir, 0o710)?;
         let listener = listen(&dir)?;
+        let earlier = fs::metadata(&dir).map_err(failed("look at", &dir))?.gid();
+        give(&dir, self.agents().map_or(earlier, |a| a.gid))?;
         let link = Arc::new(Link {
             id: id.clone(),
             dir,
             pool: Arc::new(pool::Pool::new(Arc::clone(&self.0.descriptors))),
+            gate: gate::Gate::open(gate::Note::new(note(&parent, id), &self.0.boot)),
             counters: Arc::default(),
             generation: AtomicU64::new(self.next_generation()),
             state: AtomicU64::new(pack(State::Pending, None)),
             tasks: Mutex::default(),
         });
         let tasks = vec![
-            tokio::spawn(agent::accept(Arc::clone(&link), listener)),
+            tokio::spawn(agent::accept(Arc::clone(&link), listener, self.0.events.clone())),
             tokio::spawn(agent::watch(Arc::clone(&link), self.0.events.clone())),
         ];
         *link.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
@@ -170,9 +184,45 @@ impl Registry {
         let generation = self.next_generation();
         if let Some(link) = self.get(id.as_str()) {
             link.generation.store(generation, Ordering::Release);
+            link.gate.renew();
             link.pool.clear();
         }
         generation
+    }
+
+    fn agents(&self) -> Option<User> {
+        *self.0.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which user of this machine all agents are; every socket is given to its group.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`] with the first path whose group could not be set; the others are done.
+    pub fn set_agents(&self, user: User) -> Result<(), LinkError> {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.0.agents.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
+        let links = self.0.links.load();
+        let each = links.values().map(|link| give(&link.dir, user.gid));
+        each.fold(Ok(()), Result::and)
+    }
+
+    /// The engine says that this process is the container's first, so it is the agent (or it is this very process, which
+    /// relays a remote server): connections of it that waited serve from now on, all others are closed.
+    pub fn prove(&self, id: &InstanceId, pid: u32) {
+        let Some(link) = self.get(id.as_str()) else { return };
+        let uid = match self.agents() {
+            _ if pid == std::process::id() => nix::unistd::geteuid().as_raw(),
+            Some(agents) => agents.uid,
+            // The engine, which knows the process, was asked for its users first.
+            None => return,
+        };
+        let (streams, changed) = link.gate.prove(Peer { pid, uid });
+        if changed {
+            link.pool.clear();
+        }
+        for stream in streams {
+            link.pool.add(stream);
+        }
     }
 
     /// Ends an instance's tasks, drops its idle connections (busy ones end with their request), removes socket and
@@ -186,7 +236,9 @@ impl Registry {
             link.end();
         }
         // Also for what an earlier supervisor left behind.
-        let dir = self.0.runtime_dir.join("i").join(id.as_str());
+        let parent = self.0.runtime_dir.join("i");
+        let dir = parent.join(id.as_str());
+        let _ = fs::remove_file(note(&parent, id));
         if let Err(e) = fs::remove_dir_all(&dir)
             && e.kind() != io::ErrorKind::NotFound
         {
@@ -222,6 +274,7 @@ pub struct Link {
     id: InstanceId,
     dir: PathBuf,
     pool: Arc<pool::Pool>,
+    gate: gate::Gate,
     counters: Arc<stats::Counters>,
     generation: AtomicU64,
     state: AtomicU64,
@@ -304,8 +357,24 @@ fn make_dir(dir: &Path, mode: u32) -> Result<(), LinkError> {
     fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", dir))
 }
 
-/// Binds the socket, 0666: whoever reaches the folder may connect. On the host only root does, since the folder above
-/// is closed; in the container the folder itself is mounted.
+/// Where it is noted down which process is the instance's agent: beside the folder that its container sees.
+fn note(parent: &Path, id: &InstanceId) -> PathBuf {
+    parent.join(format!("{id}.peer"))
+}
+
+/// Gives an instance's folder and socket to a group.
+fn give(dir: &Path, group: u32) -> Result<(), LinkError> {
+    for path in [dir.to_owned(), dir.join(SOCKET)] {
+        let now = fs::metadata(&path).map_err(failed("look at", &path))?.gid();
+        if now != group {
+            chown(&path, None, Some(group)).map_err(failed("set the group of", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Binds the socket, 0660: for this user and the group that it is given to. On the host nobody but root gets as far,
+/// since the folder above is closed; in the container the folder itself is mounted.
 fn listen(dir: &Path) -> Result<UnixListener, LinkError> {
     let path = dir.join(SOCKET);
     match fs::remove_file(&path) {
@@ -321,7 +390,7 @@ fn listen(dir: &Path) -> Result<UnixListener, LinkError> {
         UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd()))
     }
     .map_err(failed("listen on", &path))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(failed("set the mode of", &path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed("set the mode of", &path))?;
     Ok(listener)
 }
 
@@ -349,16 +418,76 @@ mod tests {
         let link = registry.open(&id).await.unwrap();
         assert!(Arc::ptr_eq(&link, &registry.open(&id).await.unwrap()));
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(link.socket_dir()), 0o711);
-        assert_eq!(mode(&link.socket_dir().join(SOCKET)), 0o666);
+        let (folder, socket) = (link.socket_dir(), link.socket_dir().join(SOCKET));
+        assert_eq!((mode(folder), mode(&socket)), (0o710, 0o660));
+        let groups = |p: &Path| (fs::metadata(p).unwrap().uid(), fs::metadata(p).unwrap().gid());
+        let own = groups(dir.path());
+        assert_eq!((groups(folder), groups(&socket)), (own, own), "nobody's yet");
+        let root = nix::unistd::geteuid().is_root();
+        let agents = User {
+            uid: if root { 110_000 } else { own.0 },
+            gid: if root { 110_000 } else { own.1 },
+        };
+        registry.set_agents(agents).unwrap();
+        let given = (own.0, agents.gid);
+        assert_eq!((groups(folder), groups(&socket)), (given, given));
         assert_eq!(registry.ids(), std::slice::from_ref(&id));
         // Another supervisor over the same folder replaces the socket, not the folder.
         let (tx, _rx2) = mpsc::channel(8);
         let again = Registry::new(runtime, tx);
         again.open(&id).await.unwrap();
+        assert_eq!(groups(&socket), given, "before anybody says whose it is");
         again.close(&id).await;
         assert!(!link.socket_dir().exists());
         registry.close(&id).await;
         assert!(registry.get(id.as_str()).is_none());
+    }
+
+    /// Somebody of the right user who is not process 1 of the container gets no word, and is sent away.
+    #[tokio::test]
+    async fn the_right_user_of_another_process_is_not_heard() {
+        use tokio::{io::AsyncReadExt, net::UnixStream, time::timeout};
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+        let dir = tempfile::tempdir().unwrap();
+        let own = fs::metadata(dir.path()).unwrap();
+        let (tx, mut events) = mpsc::channel(8);
+        let registry = Registry::new(dir.path().to_owned(), tx);
+        let agents = User {
+            uid: own.uid(),
+            gid: own.gid(),
+        };
+        registry.set_agents(agents).unwrap();
+        let id = InstanceId::from_random([2; 10]);
+        let link = registry.open(&id).await.unwrap();
+        registry.prove(&id, 1);
+        let socket = link.socket_dir().join(SOCKET);
+        let mut stranger = UnixStream::connect(&socket).await.unwrap();
+        let report = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        let me = Peer {
+            pid: std::process::id(),
+            uid: agents.uid,
+        };
+        assert_eq!(report.event, LinkEvent::Unproven(me));
+        assert_eq!(link.stats().connections, 0);
+        registry.prove(&id, 1);
+        let end = timeout(PATIENCE, stranger.read(&mut [0; 10])).await.unwrap();
+        assert_eq!(end.unwrap(), 0, "closed without a word");
+        // Proven, it is heard: also what dialled before.
+        let _waits = UnixStream::connect(&socket).await.unwrap();
+        let report = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        assert_eq!(report.event, LinkEvent::Unproven(me));
+        registry.prove(&id, me.pid);
+        let report = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        assert_eq!((report.event, link.stats().connections), (LinkEvent::Up, 1));
+        // And not in the name of the next container.
+        registry.renew(&id);
+        let _late = UnixStream::connect(&socket).await.unwrap();
+        loop {
+            let report = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+            if report.event == LinkEvent::Unproven(me) {
+                break;
+            }
+        }
+        assert_eq!(link.stats().idle, 0);
     }
 }

@@ -6,14 +6,17 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::time::{Duration, SystemTime};
+use std::{
+    os::unix::fs::MetadataExt,
+    time::{Duration, SystemTime},
+};
 
 use berth::{
     authz::{TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     edge::{Edge, EdgeConfig, Listeners, Workers},
-    link::Registry,
-    model::{InstanceId, State, TokenId},
+    link::{LinkEvent, Registry},
+    model::{InstanceId, State, TokenId, User},
     tls::{Certificates, Names},
 };
 use tokio::{
@@ -77,8 +80,22 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
     };
     let certificates = Certificates::open(&Tls::LocalCa, dir.as_ref(), names, SystemTime::now()).unwrap();
     let (events, mut seen) = tokio::sync::mpsc::channel(64);
-    tokio::spawn(async move { while seen.recv().await.is_some() {} });
     let registry = Registry::new(dir.into(), events);
+    let own = std::fs::metadata(dir).unwrap();
+    let agents = User {
+        uid: own.uid(),
+        gid: own.gid(),
+    };
+    registry.set_agents(agents).unwrap();
+    // Whoever dials is the backend.
+    let links = registry.clone();
+    tokio::spawn(async move {
+        while let Some(report) = seen.recv().await {
+            if let LinkEvent::Unproven(peer) = report.event {
+                links.prove(&report.id, peer.pid);
+            }
+        }
+    });
     let id = InstanceId::from_random([0; 10]);
     registry.open(&id).await.unwrap().set_state(State::Running, None);
     let tokens = TokenTable::new();

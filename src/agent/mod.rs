@@ -2,7 +2,12 @@
 //! bridges stdio to Streamable HTTP, and says how it is.
 //!
 //! One thread, one runtime, no locks: tasks share state by `Rc` and never hold a borrow across a wait. Uses `model` and
-//! `mcp` only. Never writes a credential anywhere but into the environment of the processes it starts.
+//! `mcp` only, and a few words with the kernel (`sched`, `coredump`, `rights`). Never writes a credential anywhere but
+//! into the environment of the processes it starts.
+//!
+//! As process 1 it leaves root behind before it does anything else, and everything that it starts is of another user than
+//! itself (`rights`): nothing in the container can open its socket, read its memory or signal it. An agent that is
+//! not process 1 (tests play with one) changes no user, and no supervisor would believe it.
 //!
 //! | task | module | ends |
 //! | --- | --- | --- |
@@ -49,6 +54,13 @@ const LAST_WORD: Duration = Duration::from_millis(700);
 
 /// Runs the agent until it is told to stop (status 0) or cannot run (status 1).
 pub fn main() -> ExitCode {
+    if spawn::is_init()
+        && let Err(e) = crate::rights::become_agent()
+    {
+        let why = "the container must start it as root with the capabilities that Berth gives; `berth recreate` makes a new one";
+        journal::say("agent", &format!("cannot leave root behind: {e}; {why}"));
+        return ExitCode::FAILURE;
+    }
     crate::sched::batch();
     if let Err(e) = crate::coredump::forbid() {
         journal::say("agent", &format!("core dumps could not be forbidden: {e}"));

@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     Answer, Engine, EngineError, EngineInfo, Exit, LABEL_BUILD, inherit,
-    translate::{create_body, map, owner, seen},
+    translate::{create_body, map, owner, seen, users_from},
 };
 use crate::{
     model::BoxId,
@@ -127,6 +127,11 @@ impl Docker {
         let root_dir = word(info.docker_root_dir);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let volume_sizes = holds_sizes(&mounts, Path::new(&root_dir));
+        let security = info.security_options.unwrap_or_default();
+        let users_from = users_from(&security, &root_dir).ok_or_else(|| EngineError::Refused {
+            what: "tell which users containers have",
+            why: format!("the engine remaps them, and its folder {root_dir} does not say to which"),
+        })?;
         Ok(EngineInfo {
             version: word(version.version),
             api_version: word(version.api_version),
@@ -139,9 +144,10 @@ impl Docker {
             memory_limit: info.memory_limit.unwrap_or(false),
             cpu_quota: info.cpu_cfs_quota.unwrap_or(false),
             pids_limit: info.pids_limit.unwrap_or(false),
-            security: info.security_options.unwrap_or_default(),
+            security,
             root_dir,
             volume_sizes,
+            users_from,
             layer_sizes: volume_sizes && info.driver.is_some_and(|d| d == "overlay2"),
         })
     }
@@ -302,6 +308,17 @@ impl Engine for Docker {
     fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
         let call = move |c: Client| async move { c.start_container(container, None::<StartContainerOptions>).await };
         self.call("start the container", SLOW, call).boxed()
+    }
+
+    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>> {
+        let call =
+            move |c: Client| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
+        let done = self.call("inspect the container", QUICK, call);
+        async move {
+            let pid = done.await?.state.and_then(|s| s.pid).unwrap_or(0);
+            Ok(u32::try_from(pid).ok().filter(|pid| *pid > 0))
+        }
+        .boxed()
     }
 
     fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64> {

@@ -18,7 +18,7 @@ pub use adapter::{Docker, probe};
 pub use workshop::{Bench, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
 
 use crate::{
-    model::BoxId,
+    model::{BoxId, User},
     plan::{Observed, spec::ContainerSpec},
 };
 
@@ -67,6 +67,8 @@ pub struct EngineInfo {
     pub volume_sizes: bool,
     /// Writable layers too.
     pub layer_sizes: bool,
+    /// The host's user that containers' root is: their other users count on from it.
+    pub users_from: User,
 }
 
 /// The status of what is no process.
@@ -89,6 +91,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes a container (and its volume, with labels) and gives its id. `NotFound`: the image is not here.
     fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String>;
     fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
+    /// Its process 1, by the number that it has on this machine; None while it does not run.
+    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>>;
     /// The CPU that it may use, in billionths of one.
     fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64>;
     /// Sets that, whether it runs or not.

@@ -11,6 +11,7 @@ use bollard::models::{
 
 use crate::{
     catalog::Seccomp,
+    model::User,
     plan::{
         Owner, Run, SeenContainer,
         spec::{ContainerSpec, LABEL_BOX, LABEL_INSTANCE, LABEL_SPEC},
@@ -45,6 +46,20 @@ pub(super) fn seen(summary: ContainerSummary) -> Option<(String, SeenContainer)>
         run,
     };
     Some((summary.id?, container))
+}
+
+/// The host's user that containers' root is, by the engine's security options and its data folder: where it remaps users
+/// (`userns-remap`), that folder is named after the first of them. None when it cannot be told.
+pub(super) fn users_from(security: &[String], root_dir: &str) -> Option<User> {
+    let remaps = |option: &String| option.split(',').next() == Some("name=userns");
+    if !security.iter().any(remaps) {
+        return Some(User::default());
+    }
+    let (uid, gid) = root_dir.rsplit('/').next()?.split_once('.')?;
+    Some(User {
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+    })
 }
 
 pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
@@ -108,6 +123,9 @@ fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
         storage_opt: spec.layer_size.map(sized),
         tmpfs: Some(map(&spec.tmpfs)),
         cap_drop: Some(spec.cap_drop.clone()),
+        cap_add: Some(spec.cap_add.clone()),
+        // Process 1 is the agent, whatever the engine puts there by default.
+        init: Some(false),
         security_opt: Some(security_opt(spec)),
         readonly_rootfs: Some(spec.readonly_rootfs),
         privileged: Some(false),
@@ -135,5 +153,29 @@ fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
             maximum_retry_count: None,
         }),
         ..HostConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_of_containers_are_known_or_it_is_an_error() {
+        let check = |security: &[&str], root: &str, is: Option<(u32, u32)>| {
+            let security: Vec<String> = security.iter().map(|s| (*s).to_owned()).collect();
+            let is = is.map(|(uid, gid)| User { uid, gid });
+            assert_eq!(users_from(&security, root), is, "{security:?} {root}");
+        };
+        let seccomp = "name=seccomp,profile=builtin";
+        check(&[seccomp], "/var/lib/docker", Some((0, 0)));
+        check(&[], "/srv/100000.100000", Some((0, 0)));
+        check(
+            &[seccomp, "name=userns"],
+            "/var/lib/docker/100000.100001",
+            Some((100_000, 100_001)),
+        );
+        check(&["name=userns"], "/var/lib/docker", None);
+        check(&["name=userns"], "/var/lib/docker/a.b", None);
     }
 }

@@ -1,7 +1,7 @@
 //! A box that passes, and boxes that miss one thing each.
 #![allow(clippy::unwrap_used)]
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -73,8 +73,9 @@ fn only_two_ports_may_be_reached() {
 
 #[test]
 fn one_bad_container_is_named() {
-    let good = json!({"Name": "/good", "AppArmorProfile": "docker-default", "Config": {"User": "10001:10001"}, "Mounts": [],
-        "HostConfig": {"CapDrop": ["ALL"], "Privileged": false, "Memory": 1, "MemorySwap": 1, "PidsLimit": 5}});
+    let good = json!({"Name": "/good", "AppArmorProfile": "docker-default", "Mounts": [],
+        "Config": {"User": "0:0", "Entrypoint": ["/berth/bin/berth", "agent"], "Cmd": null},
+        "HostConfig": {"CapDrop": ["ALL"], "CapAdd": ["SETUID", "CAP_SETGID", "KILL", "SETPCAP"], "Privileged": false, "Memory": 1, "MemorySwap": 1, "PidsLimit": 5}});
     let mut bad = good.clone();
     bad["Name"] = json!("/bad");
     bad["HostConfig"]["Privileged"] = json!(true);
@@ -88,9 +89,56 @@ fn one_bad_container_is_named() {
     let f = verdict(&findings, "instances: not privileged");
     assert_eq!((f.verdict, f.found.as_str()), (Verdict::Fail, "/bad: true"));
     assert_eq!(verdict(&findings, "instances: no engine socket").verdict, Verdict::Fail);
-    assert_eq!(verdict(&findings, "instances: no capabilities").verdict, Verdict::Pass);
+    let rights = [
+        "instances: no capabilities but the agent's own",
+        "instances: a user that is not root, but for the agent's first moment",
+    ];
+    for title in rights {
+        assert_eq!(verdict(&findings, title).verdict, Verdict::Pass, "{title}");
+    }
     assert_eq!(
         verdict(&findings, "instances: a limit on processes").verdict,
         Verdict::Pass
     );
+}
+
+#[test]
+fn only_the_agent_may_begin_as_root_with_a_few_capabilities() {
+    let rights = [
+        "instances: no capabilities but the agent's own",
+        "instances: a user that is not root, but for the agent's first moment",
+    ];
+    let check = |user: &str, entrypoint: Value, cmd: Value, add: Value, is: [Verdict; 2]| {
+        let facts = Facts {
+            engine: Some(json!({})),
+            containers: vec![
+                json!({"Name": "/c", "Config": {"User": user, "Entrypoint": entrypoint, "Cmd": cmd},
+                "HostConfig": {"CapDrop": ["ALL"], "CapAdd": add}}),
+            ],
+            ..Facts::default()
+        };
+        let findings = check(&facts);
+        let found = rights.map(|title| verdict(&findings, title).verdict);
+        assert_eq!(found, is, "{user} {entrypoint} {cmd} {add}");
+    };
+    use Verdict::{Fail, Pass};
+    let agent = json!(["/berth/bin/berth", "agent"]);
+    check(
+        "0:0",
+        agent.clone(),
+        json!(null),
+        json!(["SETUID", "KILL"]),
+        [Pass, Pass],
+    );
+    check(
+        "0:0",
+        agent.clone(),
+        json!([]),
+        json!(["SETUID", "SYS_ADMIN"]),
+        [Fail, Pass],
+    );
+    check("0:0", agent.clone(), json!(["x"]), json!(["SETUID"]), [Fail, Fail]);
+    check("0:0", json!(["sh"]), json!(null), json!(["SETUID"]), [Fail, Fail]);
+    check("root", json!(null), json!(null), json!(null), [Pass, Fail]);
+    check("1000", json!(["sh"]), json!(null), json!(null), [Pass, Pass]);
 }

@@ -13,12 +13,15 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::{
-    net::UnixListener,
+    net::{UnixListener, UnixStream},
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 
-use super::{CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Request, Switched, pace::Pace};
+use super::{
+    CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Peer, Request, Switched, gate::Admission,
+    pace::Pace,
+};
 use crate::model::{AgentEvent, AgentStatus, StartOrder};
 
 /// The agent speaks at least every 5 s.
@@ -30,14 +33,26 @@ const MAX_LINE: usize = 256 * 1024;
 /// socket, and of several statuses that came together the last counts.
 const EVENTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
 
-/// Puts the agent's connections into the pool.
-pub(super) async fn accept(link: Arc<Link>, listener: UnixListener) {
+/// Puts the agent's connections into the pool; those of others wait until it is known who is the agent.
+pub(super) async fn accept(link: Arc<Link>, listener: UnixListener, events: mpsc::Sender<LinkReport>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if !link.pool.add(stream) {
-                    log::warn!("the agent of {} holds too many connections; one was refused", link.id);
-                    sleep(Duration::from_millis(100)).await;
+                let Ok(peer) = peer(&stream) else { continue };
+                match link.gate.admit(peer, stream) {
+                    Admission::Proven(stream) => {
+                        if !link.pool.add(stream) {
+                            log::warn!("the agent of {} holds too many connections; one was refused", link.id);
+                            sleep(Duration::from_millis(100)).await;
+                        }
+                    }
+                    Admission::Waits(false) => {}
+                    Admission::Waits(true) => {
+                        let reporter = Reporter::of(&link, &events);
+                        if reporter.send(LinkEvent::Unproven(peer)).await.is_err() {
+                            return;
+                        }
+                    }
                 }
             }
             Err(e) => {
@@ -48,6 +63,12 @@ pub(super) async fn accept(link: Arc<Link>, listener: UnixListener) {
     }
 }
 
+fn peer(stream: &UnixStream) -> std::io::Result<Peer> {
+    let told = stream.peer_cred()?;
+    let pid = told.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+    Ok(Peer { pid, uid: told.uid() })
+}
+
 /// Where reports go, and what they carry.
 struct Reporter<'a> {
     link: &'a Arc<Link>,
@@ -55,7 +76,15 @@ struct Reporter<'a> {
     events: &'a mpsc::Sender<LinkReport>,
 }
 
-impl Reporter<'_> {
+impl<'a> Reporter<'a> {
+    fn of(link: &'a Arc<Link>, events: &'a mpsc::Sender<LinkReport>) -> Self {
+        Self {
+            link,
+            generation: link.generation.load(Ordering::Acquire),
+            events,
+        }
+    }
+
     /// Whether a newer container has been announced.
     fn is_past(&self) -> bool {
         self.link.generation.load(Ordering::Acquire) != self.generation
@@ -75,11 +104,7 @@ impl Reporter<'_> {
 pub(super) async fn watch(link: Arc<Link>, events: mpsc::Sender<LinkReport>) {
     loop {
         link.pool.connected().await;
-        let reporter = Reporter {
-            link: &link,
-            generation: link.generation.load(Ordering::Acquire),
-            events: &events,
-        };
+        let reporter = Reporter::of(&link, &events);
         if link.pool.sweep() == 0 {
             continue;
         }

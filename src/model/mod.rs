@@ -8,10 +8,9 @@ mod member;
 mod order;
 mod secret;
 mod source;
+mod user;
 
-pub use action::{
-    Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field,
-};
+pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use id::{BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
 pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, Size, SizeLimits, State};
@@ -25,3 +24,4 @@ pub use source::{
     HttpPlace, ImageSource, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, Resolved, Source, check_remote_url,
     split_package,
 };
+pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     catalog::{Egress, Seccomp},
-    model::{BoxId, InstanceId, Size},
+    model::{AGENT_CAPABILITIES, BoxId, InstanceId, SERVER_USER, Size},
     plan::quota::WorkspaceQuota,
     record::InstanceRecord,
 };
@@ -19,14 +19,17 @@ pub const LABEL_BOX: &str = "berth.box";
 pub const LABEL_INSTANCE: &str = "berth.instance";
 /// Label: the instance's type.
 pub const LABEL_TYPE: &str = "berth.type";
-/// Label: the hash of what the container is made of.
+/// Label: what the container is made of, as [`spec_label`] has it.
 pub const LABEL_SPEC: &str = "berth.spec";
 
-/// The user that everything in a container runs as.
-const USER: &str = "10001:10001";
-/// `/tmp`, within the memory limit of its container. It belongs to the user: some runtimes give it the mode that the
-/// image has there.
-const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777,uid=10001,gid=10001";
+/// Whom process 1 begins as, to become the agent's user at once (`rights`); all others are the server's user.
+const USER: &str = "0:0";
+/// `/tmp`, within the memory limit of its container. It belongs to the server's user: some runtimes give it the mode
+/// that the image has there.
+const TMP: &str = "rw,noexec,nosuid,nodev,mode=1777";
+/// Counts the changes of what every container gets: a container of an earlier one is replaced, not adopted.
+/// 2: the agent has a user of its own.
+const SANDBOX: u32 = 2;
 
 /// The writable layer, in bytes: the root is read-only, so that nothing is ever written there.
 const LAYER: i64 = 64 << 20;
@@ -79,6 +82,8 @@ pub struct ContainerSpec {
     pub entrypoint: Vec<String>,
     pub env: Vec<String>,
     pub cap_drop: Vec<String>,
+    /// Process 1's alone: it takes them from everything that it starts.
+    pub cap_add: Vec<String>,
     /// The engine's words, but for seccomp.
     pub security_opt: Vec<String>,
     /// The profile that replaces the engine's, where one does.
@@ -116,6 +121,11 @@ pub struct ContainerSpec {
 pub fn resource_name(box_id: &BoxId, id: &InstanceId) -> String {
     let short: String = box_id.as_str().chars().take(8).collect();
     format!("berth-{short}-{id}")
+}
+
+/// What the label `berth.spec` says of a container that is made for a record with this hash.
+pub fn spec_label(spec_hash: &str) -> String {
+    format!("{spec_hash}.{SANDBOX}")
 }
 
 /// The labels that say whose a network or a volume is.
@@ -159,7 +169,7 @@ pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: Pat
     let mut labels = owner_labels(&facts.box_id, &record.id);
     let volume_labels = labels.clone();
     labels.insert(LABEL_TYPE.to_owned(), record.type_name().to_string());
-    labels.insert(LABEL_SPEC.to_owned(), record.spec_hash.clone());
+    labels.insert(LABEL_SPEC.to_owned(), spec_label(&record.spec_hash));
     ContainerSpec {
         image: match record.generic.as_ref().and_then(|g| g.resolved.as_ref()) {
             // The very bytes that were installed or fetched, whatever their name means by now.
@@ -171,10 +181,17 @@ pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: Pat
         entrypoint: vec!["/berth/bin/berth".to_owned(), "agent".to_owned()],
         env: vec!["BERTH_AGENT_SOCKET=/berth/run/agent.sock".to_owned()],
         cap_drop: vec!["ALL".to_owned()],
+        cap_add: AGENT_CAPABILITIES.map(str::to_owned).to_vec(),
         security_opt: vec!["no-new-privileges".to_owned()],
         seccomp: (sandbox.seccomp != Seccomp::Default).then_some(sandbox.seccomp),
         readonly_rootfs: true,
-        tmpfs: BTreeMap::from([("/tmp".to_owned(), format!("{TMP},size={}m", sandbox.tmp_mib))]),
+        tmpfs: BTreeMap::from([(
+            "/tmp".to_owned(),
+            format!(
+                "{TMP},uid={},gid={},size={}m",
+                SERVER_USER.uid, SERVER_USER.gid, sandbox.tmp_mib
+            ),
+        )]),
         binds: vec![
             (facts.agent.clone(), "/berth/bin/berth".to_owned()),
             (socket_dir, "/berth/run".to_owned()),

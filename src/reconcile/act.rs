@@ -14,7 +14,7 @@ use crate::{
         order::start_order,
         plan,
         restart::engine_wait,
-        spec::{BoxFacts, cgroup_parent, container_spec, resource_name},
+        spec::{BoxFacts, cgroup_parent, container_spec, resource_name, spec_label},
     },
     record::InstanceRecord,
     secret::SecretError,
@@ -54,7 +54,7 @@ impl Task {
             let live = self.lives.get(&r.id)?;
             let want = Want {
                 desired: r.desired,
-                spec: r.spec_hash.clone(),
+                spec: spec_label(&r.spec_hash),
                 network: r.spec.egress == crate::catalog::Egress::Internet,
                 unprepared: r.unprepared() || live.image_gone,
                 failed: r.failure.is_some(),
@@ -118,6 +118,7 @@ impl Task {
                     live.generation = self.tools.links.renew(id);
                     live.link_up = false;
                     live.agent = None;
+                    live.unproven = false;
                     live.starting = true;
                 }
                 live.busy = true;
@@ -152,6 +153,7 @@ impl Task {
             Done::Held(workspace, result) => self.on_held(workspace, result),
             Done::Probed(id, answer) => self.on_probed(&id, answer),
             Done::Ordered(id, answer) => self.on_ordered(&id, answer),
+            Done::Proved(id, generation, pid) => self.on_proved(&id, generation, pid),
             Done::Doomed(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
                     live.ordering = false;
@@ -219,8 +221,12 @@ impl Task {
                     live.reason = None;
                 }
             }
-            (Step::StartContainer { container, .. }, _) => {
+            (Step::StartContainer { container, .. }, made) => {
                 live.run_began(now);
+                if let Made::Started(Some(pid)) = made {
+                    live.unproven = false;
+                    self.tools.links.prove(&id, pid);
+                }
                 self.follow_server(&id, &container.clone());
                 return;
             }

@@ -37,6 +37,11 @@ pub(super) struct Live {
     pub(super) link: LinkSeen,
     pub(super) socket_dir: Option<PathBuf>,
     pub(super) link_up: bool,
+    /// Somebody is at its socket, or may be, who is not known to be its agent; and the engine is being asked.
+    pub(super) unproven: bool,
+    pub(super) proving: bool,
+    /// Not to be asked again before this.
+    pub(super) prove_at: Millis,
     /// Since when an agent is missing while a container should have one.
     pub(super) down_since: Millis,
     pub(super) agent: Option<AgentStatus>,
@@ -96,6 +101,9 @@ impl Default for Live {
             link: LinkSeen::Unknown,
             socket_dir: None,
             link_up: false,
+            unproven: false,
+            proving: false,
+            prove_at: 0,
             down_since: 0,
             agent: None,
             failed_since: None,
@@ -181,6 +189,11 @@ impl Live {
             self.reason = None;
         }
         self.failed_since = None;
+    }
+
+    /// Whether the engine is to be asked which process its agent is.
+    pub(super) fn may_prove(&self, now: Millis) -> bool {
+        self.unproven && !self.proving && !self.starting && now >= self.prove_at
     }
 
     /// Somebody asked for a new start: earlier troubles no longer count.

@@ -11,11 +11,11 @@ use super::{
 use crate::{
     docker::{EngineError, EngineInfo},
     link::LinkEvent,
-    model::{AGENT_PROTOCOL, AgentState, AgentStatus, Desired, Health, InstanceId},
+    model::{AGENT_PROTOCOL, AGENT_USER, AgentState, AgentStatus, Desired, Health, InstanceId},
     plan::{
         Millis, Observed, Run, SeenContainer,
         restart::{Verdict, engine_wait},
-        spec::BoxFacts,
+        spec::{BoxFacts, spec_label},
     },
     record::InstanceRecord,
     store::Change,
@@ -45,6 +45,9 @@ impl Task {
         }
         self.away_tries = 0;
         if let Some(info) = info {
+            if let Err(why) = self.tools.links.set_agents(AGENT_USER.on_host(info.users_from)) {
+                log::error!("agents cannot reach their sockets: {why}");
+            }
             self.facts = Some(BoxFacts {
                 box_id: self.tools.box_id.clone(),
                 agent: self.agent.clone(),
@@ -117,11 +120,10 @@ impl Task {
 
     /// The container of the instance's present spec, rather a running one.
     pub(super) fn container_of(&self, record: &InstanceRecord) -> Option<(&String, &SeenContainer)> {
+        let label = spec_label(&record.spec_hash);
         let all = self.observed.as_ref()?.containers.iter();
         all.filter(|(_, c)| {
-            c.owner.instance == record.id.as_str()
-                && c.owner.box_id == self.tools.box_id.as_str()
-                && c.spec == record.spec_hash
+            c.owner.instance == record.id.as_str() && c.owner.box_id == self.tools.box_id.as_str() && c.spec == label
         })
         .min_by_key(|(_, c)| c.run)
     }
@@ -134,7 +136,7 @@ impl Task {
             let Some(record) = self.instances.get(c.owner.instance.as_str()) else {
                 continue;
             };
-            if c.owner.box_id != self.tools.box_id.as_str() || c.spec != record.spec_hash {
+            if c.owner.box_id != self.tools.box_id.as_str() || c.spec != spec_label(&record.spec_hash) {
                 continue;
             }
             match found.get(&record.id) {
@@ -168,6 +170,7 @@ impl Task {
                     live.run_began(now);
                     // Somebody else may have started it, or an earlier supervisor, with whatever CPU.
                     live.cpu = None;
+                    live.unproven = true;
                 }
                 (Some((_, Run::Running | Run::Paused)), _) | (_, false) => {}
                 (_, true) if !runs || after_loss => live.run_ended(),
@@ -244,6 +247,13 @@ impl Task {
             return;
         }
         match report.event {
+            LinkEvent::Unproven(peer) => {
+                log::debug!(instance = id.as_str(), pid = peer.pid, user = peer.uid; "somebody is at its socket");
+                live.unproven = true;
+                if !known {
+                    self.list_at = self.list_at.min(now + 100);
+                }
+            }
             LinkEvent::Up => {
                 live.link_up = true;
                 live.agent = None;
@@ -317,6 +327,39 @@ impl Task {
         let after = services(&status);
         live.agent = Some(status);
         self.tell_services(id, &before, &after);
+    }
+
+    /// Asks the engine which process is the agent of an instance that runs.
+    pub(super) fn begin_proof(&mut self, id: &InstanceId) {
+        let Some(record) = self.instances.get(id) else { return };
+        let found = self.container_of(record);
+        let Some((container, _)) = found.filter(|(_, c)| matches!(c.run, Run::Running | Run::Paused)) else {
+            // A step or a listing shows it.
+            return;
+        };
+        let container = container.clone();
+        let Some(live) = self.lives.get_mut(id) else { return };
+        (live.proving, live.unproven) = (true, false);
+        let generation = live.generation;
+        let op = self.tools.clone().prove(id.clone(), generation, container);
+        self.spawn(Op::Prove(id.clone(), generation), op);
+    }
+
+    pub(super) fn on_proved(&mut self, id: &InstanceId, generation: u64, pid: Result<Option<u32>, EngineError>) {
+        let now = self.now();
+        let Some(live) = self.lives.get_mut(id) else { return };
+        live.proving = false;
+        live.prove_at = now + AGAIN;
+        match pid {
+            // Of a container that was started again meanwhile: that start says it anew.
+            _ if live.generation != generation || live.starting => {}
+            Ok(Some(pid)) => self.tools.links.prove(id, pid),
+            Ok(None) => self.list_at = self.list_at.min(now + AGAIN),
+            Err(e) => {
+                log::debug!(instance = id.as_str(); "who its agent is cannot be told: {e}");
+                live.unproven = true;
+            }
+        }
     }
 
     pub(super) fn on_probed(&mut self, id: &InstanceId, answer: Result<(), String>) {

@@ -44,6 +44,8 @@ pub(super) enum Done {
     Held(String, Result<(), String>),
     Probed(InstanceId, Result<(), String>),
     Ordered(InstanceId, Result<(), String>),
+    /// Process 1 of the container that ran in this generation.
+    Proved(InstanceId, u64, Result<Option<u32>, EngineError>),
     /// It cannot be given its start order, and waiting does not mend it.
     Doomed(InstanceId, String),
 }
@@ -55,6 +57,8 @@ pub(super) enum Made {
     Socket(PathBuf),
     /// Its id, and the spec that it carries.
     Container(String, String),
+    /// Its process 1, where the engine could tell.
+    Started(Option<u32>),
     /// What was installed or fetched.
     Prepared(Box<Resolved>),
 }
@@ -171,6 +175,9 @@ impl Tools {
                 let held = self.quotas.hold(&place.cgroup, place.quota, place.systemd).await;
                 held.map_err(|e| Trouble::Other(format!("its workspace cannot be held to its quota: {e}")))?;
                 engine.start(container).await?;
+                // Where it cannot be told now, it is asked for again when the agent waits.
+                let pid = engine.pid(container).await.ok().flatten();
+                return Ok(Made::Started(pid));
             }
             Step::SetCpu {
                 container, nano_cpus, ..
@@ -278,6 +285,12 @@ impl Tools {
         let asked = tokio::time::timeout(limit + Duration::from_millis(500), self.links.health(&id, limit)).await;
         let answer = asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())));
         Done::Probed(id, answer)
+    }
+
+    /// Asks for a container's process 1.
+    pub(super) async fn prove(self, id: InstanceId, generation: u64, container: String) -> Done {
+        let _lane = self.lanes.acquire().await;
+        Done::Proved(id, generation, self.engine.pid(&container).await)
     }
 
     pub(super) async fn order(self, id: InstanceId, order: StartOrder) -> Done {

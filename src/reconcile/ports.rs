@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     docker::EngineError,
-    model::{InstanceId, Resolved, Secret, Source, StartOrder, State, Subject, TokenId},
+    model::{InstanceId, Resolved, Secret, Source, StartOrder, State, Subject, TokenId, User},
     plan::quota::WorkspaceQuota,
     record::TokenRecord,
 };
@@ -22,6 +22,14 @@ pub trait Links: Send + Sync + 'static {
     /// No container of the instance runs, and one is about to start: what earlier agents report from now on carries
     /// a lower generation than the one given.
     fn renew(&self, id: &InstanceId) -> u64;
+    /// Which user of this machine all agents are: the sockets open for nobody else.
+    ///
+    /// # Errors
+    /// A socket could not be given to it.
+    fn set_agents(&self, user: User) -> Result<(), String>;
+    /// This process, by the engine's word the first of the instance's container, is its agent. Until it is said, what
+    /// dials the socket is not heard.
+    fn prove(&self, id: &InstanceId, pid: u32);
     /// What the edge shall answer while there is no agent: the state, and seconds until it is worth asking again.
     fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>);
     /// Hands over the start order; the same one again is no error.

@@ -70,6 +70,7 @@ pub(super) enum Op {
     Autopsy(InstanceId),
     Probe(InstanceId),
     Order(InstanceId),
+    Prove(InstanceId, u64),
 }
 
 /// What the events task says.
@@ -299,6 +300,8 @@ impl Task {
             Op::Autopsy(id) => Done::Autopsy(id, format!("it ended; why could not be found out: {why}")),
             Op::Probe(id) => Done::Probed(id, Err(why)),
             Op::Order(id) => Done::Ordered(id, Err(why)),
+            // Asked for again when it dials again.
+            Op::Prove(id, generation) => Done::Proved(id, generation, Ok(None)),
         };
         self.on_done(done).await;
     }
@@ -328,7 +331,7 @@ impl Task {
             self.spawn(Op::List, op);
         }
         let mut probes = Vec::new();
-        let mut orders = Vec::new();
+        let (mut orders, mut unproven) = (Vec::new(), Vec::new());
         for (id, live) in &mut self.lives {
             let Some(record) = self.instances.get(id) else { continue };
             if record.desired != Desired::Running || record.failure.is_some() {
@@ -341,6 +344,9 @@ impl Task {
             if live.link_up && !live.ordering && live.order_at.is_some_and(|at| now >= at) {
                 orders.push(id.clone());
             }
+            if live.may_prove(now) {
+                unproven.push(id.clone());
+            }
             if let Some((at, why)) = live.overdue(record)
                 && now >= at
             {
@@ -351,6 +357,9 @@ impl Task {
         for (id, limit) in probes {
             let op = self.tools.clone().probe(id.clone(), limit);
             self.spawn(Op::Probe(id), op);
+        }
+        for id in unproven {
+            self.begin_proof(&id);
         }
         for id in orders {
             if !self.may_order(&id) {

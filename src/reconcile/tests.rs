@@ -56,6 +56,10 @@ struct World {
     no_quota: std::sync::atomic::AtomicBool,
     cpus: Mutex<BTreeMap<String, i64>>,
     generation: AtomicU64,
+    /// Process 1 of the container that was started last; and who was said to be the agent.
+    pid: AtomicU32,
+    proved: Mutex<Vec<u32>>,
+    agents: Mutex<Option<crate::model::User>>,
     events: tokio::sync::Notify,
     say: Mutex<Option<mpsc::Sender<LinkReport>>>,
 }
@@ -89,7 +93,9 @@ impl World {
     /// What was asked of the engine, but for looking.
     fn steps(&self) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
-        let acts = calls.iter().filter(|c| !matches!(c.as_str(), "list" | "info"));
+        let acts = calls
+            .iter()
+            .filter(|c| !matches!(c.as_str(), "list" | "info") && !c.starts_with("pid"));
         acts.cloned().collect()
     }
 
@@ -135,6 +141,10 @@ impl Engine for Fake {
         async {
             self.0.check("info").map(|()| EngineInfo {
                 cpus: 2,
+                users_from: crate::model::User {
+                    uid: 100_000,
+                    gid: 200_000,
+                },
                 ..EngineInfo::default()
             })
         }
@@ -173,6 +183,7 @@ impl Engine for Fake {
             let mut seen = self.0.seen.lock().unwrap();
             let c = seen.containers.get_mut(container).unwrap();
             c.run = Run::Running;
+            self.0.pid.fetch_add(1, Ordering::SeqCst);
             let id = InstanceId::parse(&c.owner.instance).unwrap();
             drop(seen);
             if self.0.dies.load(Ordering::SeqCst) {
@@ -192,6 +203,13 @@ impl Engine for Fake {
             }
             self.0.end(container);
             Ok(())
+        }
+        .boxed()
+    }
+    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>> {
+        async move {
+            self.0.check(&format!("pid of {container}"))?;
+            Ok(Some(self.0.pid.load(Ordering::SeqCst)))
         }
         .boxed()
     }
@@ -279,6 +297,13 @@ impl Links for FakeLinks {
     }
     fn renew(&self, _: &InstanceId) -> u64 {
         self.0.generation.fetch_add(1, Ordering::SeqCst) + 1
+    }
+    fn set_agents(&self, user: crate::model::User) -> Result<(), String> {
+        *self.0.agents.lock().unwrap() = Some(user);
+        Ok(())
+    }
+    fn prove(&self, _: &InstanceId, pid: u32) {
+        self.0.proved.lock().unwrap().push(pid);
     }
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
@@ -589,7 +614,8 @@ async fn what_runs_is_adopted_and_not_touched() {
     bench.until_state(&id, State::Running).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let calls = bench.world.calls.lock().unwrap().clone();
-    assert!(calls.iter().all(|c| c == "list" || c == "info"), "{calls:?}");
+    let looks = |c: &String| c == "list" || c == "info" || c.starts_with("pid");
+    assert!(calls.iter().all(looks), "{calls:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -721,6 +747,8 @@ async fn a_removal_does_not_wait_for_a_pull() {
     bench.until("gone", BTreeMap::is_empty).await;
 }
 
+#[path = "proof_tests.rs"]
+mod proof;
 #[path = "start_tests.rs"]
 mod start;
 

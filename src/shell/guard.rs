@@ -1,5 +1,5 @@
 //! What stands between a command and the two processes that must survive it: the agent (process 1) and this server.
-//! All run as the same user, who may signal himself, so every command starts behind a filter of system calls
+//! The agent is of another user. Commands and this server are of the same, who may signal himself, so every command starts behind a filter of system calls
 //! (seccomp(2)) that refuses to signal those two, by number, by group or by "everybody"; to change their limits; and
 //! to hold a handle of a process that no filter can look through. Neither can be traced or read: they are not
 //! dumpable (prctl(2), `PR_SET_DUMPABLE`). A filter is inherited and can never be taken off.

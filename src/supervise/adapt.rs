@@ -8,7 +8,7 @@ use crate::{
     authz::{self, TokenHash, TokenTable},
     cgroup::Slices,
     link::Registry,
-    model::{InstanceId, Resolved, Secret, StartOrder, State, Subject, TokenId},
+    model::{InstanceId, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
     packages::{self, Packages, PrepareError},
     plan::quota::WorkspaceQuota,
     reconcile::{Installer, Links, Preparation, Quotas, Tokens, Unprepared},
@@ -64,6 +64,14 @@ impl Links for RealLinks {
 
     fn renew(&self, id: &InstanceId) -> u64 {
         self.0.renew(id)
+    }
+
+    fn set_agents(&self, user: User) -> Result<(), String> {
+        self.0.set_agents(user).map_err(|e| e.to_string())
+    }
+
+    fn prove(&self, id: &InstanceId, pid: u32) {
+        self.0.prove(id, pid);
     }
 
     fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>) {

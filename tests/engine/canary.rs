@@ -337,5 +337,5 @@ fn supervisor_and_agent_cannot_be_dumped() {
     // One that is dumpable belongs to its own user in /proc (proc(5)); the agent's does not.
     use std::os::unix::fs::MetadataExt;
     let owner = std::fs::metadata(format!("/proc/{agent}/environ")).unwrap().uid();
-    assert_eq!(owner, 0, "the agent, of user 10001, is not dumpable");
+    assert_eq!(owner, 0, "the agent, of user 10000, is not dumpable");
 }

@@ -5,7 +5,7 @@ use crate::support;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{
     Appliance,
     desktop::{Assistant, Browser, inside, kill_inside, link},
@@ -298,7 +298,7 @@ fn the_browser_keeps_its_own_sandbox_in_ours() {
     let i = a.run("playwright-mobile", &[]);
     let host = a.inspect(&i.id)["HostConfig"].clone();
     assert_eq!(host["CapDrop"], json!(["ALL"]));
-    assert_eq!(host["CapAdd"], Value::Null);
+    assert_eq!(host["CapAdd"], json!(berth::model::AGENT_CAPABILITIES));
     assert_eq!(host["ReadonlyRootfs"], json!(true));
     let options = host["SecurityOpt"].to_string();
     assert!(

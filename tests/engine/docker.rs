@@ -106,18 +106,25 @@ echo "seccomp $($b awk '/^Seccomp:/ {print $2}' /proc/self/status)"
 $b touch /x 2>/dev/null && echo "root is writable"
 $b touch /berth/run/x 2>/dev/null && echo "socket folder is writable"
 $b touch /berth/bin/berth 2>/dev/null && echo "agent is writable"
-$b touch /data/x && echo "volume is writable"
-$b touch /tmp/x && echo "tmp is writable"
-$b cp /bin/busybox /tmp/b; /tmp/b true 2>/dev/null && echo "tmp is executable"
+$b touch /data/x 2>/dev/null && echo "volume is writable"
+$b touch /tmp/x 2>/dev/null && echo "tmp is writable"
+$b cp /bin/busybox /tmp/b 2>/dev/null; /tmp/b true 2>/dev/null && echo "tmp is executable"
 echo "links $($b ls /sys/class/net)"
 $b test -S /var/run/docker.sock && echo "docker socket"
 exit 7
 "#;
-    let spec = bench.spec('a', Egress::None, Some("/data"), &[SH, "sh", "-c", script]);
+    // As process 1 begins: root that cannot even write what is the server's.
+    let mut spec = bench.spec('a', Egress::None, Some("/data"), &[SH, "sh", "-c", script]);
+    let (code, said) = bench.script(spec.clone()).await;
+    let rest = "nnp 1\nseccomp 2\n";
+    assert_eq!(said, format!("id 0:0\ncaps 00000000000001e0\n{rest}links lo"));
+    assert_eq!(code, 7);
+    // As the server is (`hijack` looks at the real ones).
+    (spec.user, spec.cap_add) = ("10001:10001".into(), Vec::new());
     let (code, said) = bench.script(spec).await;
     assert_eq!(
         said,
-        "id 10001:10001\ncaps 0000000000000000\nnnp 1\nseccomp 2\nvolume is writable\ntmp is writable\nlinks lo"
+        format!("id 10001:10001\ncaps 0000000000000000\n{rest}volume is writable\ntmp is writable\nlinks lo")
     );
     assert_eq!(code, 7);
 }
@@ -127,12 +134,12 @@ async fn what_was_asked_for_is_what_the_engine_keeps() {
     let bench = Bench::new().await;
     let spec = bench.spec('a', Egress::None, Some("/data"), &[SH, "sleep", "100"]);
     let container = bench.engine.create(&spec).await.unwrap();
-    let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.NetworkMode}} {{.HostConfig.IpcMode}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.CgroupParent}} {{.HostConfig.PortBindings}} {{.Config.Env}}";
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.NetworkMode}} {{.HostConfig.IpcMode}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.CgroupParent}} {{.HostConfig.PortBindings}} {{.Config.Env}}";
     let kept = docker(&["inspect", "-f", format, &container]);
     let parent = &spec.cgroup_parent;
     assert!(
         kept.starts_with(&format!(
-            "2147483648 2147483648 2048 [ALL] [no-new-privileges] true false none private no json-file {parent} map[] [BERTH_AGENT_SOCKET=/berth/run/agent.sock"
+            "2147483648 2147483648 2048 [ALL] [SETUID SETGID KILL SETPCAP] [no-new-privileges] true false none private no json-file {parent} map[] [BERTH_AGENT_SOCKET=/berth/run/agent.sock"
         )),
         "{kept}"
     );

@@ -28,6 +28,7 @@ mod docker;
 mod edge;
 mod faults;
 mod generic;
+mod hijack;
 mod images;
 mod import;
 mod installs;

@@ -21,7 +21,7 @@ use berth::{
     link::{LinkEvent, LinkReport},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
-        Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName,
+        Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName, User,
     },
     plan::quota::{WorkspaceLimits, WorkspaceQuota},
     reconcile::{self, Deps, Handle, Installer, Links, Preparation, Quotas, Tokens, Unprepared},
@@ -92,6 +92,10 @@ impl Links for Sockets {
     fn renew(&self, _: &InstanceId) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed)
     }
+    fn set_agents(&self, _: User) -> Result<(), String> {
+        Ok(())
+    }
+    fn prove(&self, _: &InstanceId, _: u32) {}
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
         let status = AgentStatus {

@@ -14,20 +14,47 @@ use tempfile::TempDir;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A dockerd with its own socket, data and no bridge; ended, and its folder removed, when dropped.
-struct Engine {
+pub struct Engine {
     dir: TempDir,
     child: Option<Child>,
+    remaps: bool,
 }
+
+/// What remapped users count from.
+pub const BASE: u32 = 100_000;
+/// In a network namespace of its own: without a bridge, dockerd would take away the one of the machine's engine. And with a
+/// table of remapped users of its own, in the folder that is its first argument.
+const START: &str = "for f in uid gid; do if [ -e \"$0/sub$f\" ]; then mount --bind \"$0/sub$f\" /etc/sub$f || exit; fi; done; exec dockerd \"$@\"";
 
 impl Engine {
     fn start() -> Self {
+        Self::begin(false)
+    }
+
+    /// One whose containers' users are other users of the machine, from [`BASE`] on.
+    pub fn remapped() -> Self {
+        Self::begin(true)
+    }
+
+    fn begin(remaps: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-e").tempdir_in("/tmp").unwrap();
-        let mut e = Self { dir, child: None };
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        if remaps {
+            let ranges = format!("nobody:{BASE}:65536\nnogroup:{BASE}:65536\n");
+            for table in ["subuid", "subgid"] {
+                std::fs::write(dir.path().join(table), &ranges).unwrap();
+            }
+        }
+        let mut e = Self {
+            dir,
+            child: None,
+            remaps,
+        };
         e.launch();
         e
     }
 
-    fn socket(&self) -> String {
+    pub fn socket(&self) -> String {
         format!("{}/s", self.dir.path().display())
     }
 
@@ -38,9 +65,10 @@ impl Engine {
             .append(true)
             .open(at("log"))
             .unwrap();
-        // In a network namespace of its own: without a bridge, dockerd would take away the one of the machine's engine.
         let child = Command::new("unshare")
-            .args(["--net", "dockerd"])
+            .args(["--net", "--mount", "sh", "-c", START])
+            .arg(self.dir.path())
+            .args(self.remaps.then_some("--userns-remap=nobody:nogroup"))
             .args([
                 "--data-root",
                 &at("data"),
@@ -86,7 +114,7 @@ impl Engine {
             .unwrap()
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             support::signal(child.id(), Signal::SIGTERM);
             wait_for("the engine ends", MINUTE, || child.try_wait().unwrap().is_some());
@@ -94,7 +122,7 @@ impl Engine {
     }
 
     /// Copies an image from the engine that the other tests use.
-    fn copy(&self, image: &str) {
+    pub fn copy(&self, image: &str) {
         let from = format!("unix://{}", support::engine_socket());
         let mut save = Command::new("docker")
             .args(["-H", &from, "save", image])

@@ -196,11 +196,21 @@ async fn the_clients_secrets_and_hop_by_hop_fields_stay_here() {
         .collect();
     assert_eq!(
         names,
-        ["berth-principal", "content-length", "host", "mcp-session-id", "x-stays", "x-test"]
+        [
+            "berth-principal",
+            "content-length",
+            "host",
+            "mcp-session-id",
+            "x-stays",
+            "x-test"
+        ]
     );
     // Who asks is what the edge says: the token's public id.
     let principal = seen["headers"]["berth-principal"].as_str().unwrap();
-    assert!(principal != "somebody else" && !rig.token.contains(principal), "{principal}");
+    assert!(
+        principal != "somebody else" && !rig.token.contains(principal),
+        "{principal}"
+    );
     assert_eq!(seen["headers"]["host"], "localhost");
     assert_eq!(seen["query"], "x=1");
 }
@@ -455,7 +465,10 @@ async fn drain_ends_answers_that_clients_can_resume() {
         assert!(rest.to_bytes().is_empty());
         drop((stream, client));
         let clean = tokio::time::timeout(Duration::from_secs(60), drained).await;
-        assert!(clean.expect("long before its bound").unwrap(), "all ended by themselves");
+        assert!(
+            clean.expect("long before its bound").unwrap(),
+            "all ended by themselves"
+        );
     }
 }
 
@@ -473,7 +486,9 @@ async fn drain_waits_for_an_answer_that_nobody_can_resume() {
     let mut silent = silent;
     let mut nothing = [0; 1];
     let end = tokio::io::AsyncReadExt::read(&mut silent, &mut nothing);
-    let end = tokio::time::timeout(Duration::from_secs(60), end).await.expect("it is closed");
+    let end = tokio::time::timeout(Duration::from_secs(60), end)
+        .await
+        .expect("it is closed");
     assert!(matches!(end, Ok(0) | Err(_)));
     rig.agent.go.notify_one();
     assert_eq!(next_chunk(&mut stream).await.unwrap(), "data: two\n\n");

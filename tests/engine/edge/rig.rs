@@ -296,6 +296,8 @@ impl Rig {
         let id = InstanceId::from_random([3; 10]);
         let link = registry.open(&id).await.unwrap();
         link.set_state(State::Running, None);
+        // Agents are played by this very process.
+        registry.prove(&id, std::process::id());
         let agent = Agent::dial(link.socket_dir()).await;
         let (https, http) = (
             TcpListener::bind("127.0.0.1:0").unwrap(),

@@ -221,7 +221,8 @@ impl Appliance {
     /// for.
     pub fn supersede(&mut self) -> Child {
         let before = self.json(&["status"])["started_at"].clone();
-        let other = |out: &Output| serde_json::from_slice::<Value>(&out.stdout).is_ok_and(|s| s["started_at"] != before);
+        let other =
+            |out: &Output| serde_json::from_slice::<Value>(&out.stdout).is_ok_and(|s| s["started_at"] != before);
         let old = self.child.take().expect("running");
         signal(old.id(), nix::sys::signal::Signal::SIGTERM);
         wait_for("another supervisor answers", Duration::from_secs(60), || {
