@@ -280,7 +280,7 @@ fn a_restart_ends_what_can_be_resumed_at_once_and_loses_nothing() {
     assert!(a.terminate().success());
     assert!(call.wait().unwrap().success(), "its stream ended in an orderly way");
     let text = support::read_all(&mut call.stdout.take().unwrap());
-    let last = text.lines().filter_map(|l| l.strip_prefix("id: ")).last();
+    let last = text.lines().filter_map(|l| l.strip_prefix("id: ")).next_back();
     let last = format!("Last-Event-ID: {}", last.unwrap_or_else(|| panic!("no id in {text:?}")));
     a.launch();
     let mut rest = stream(&a, &i, &["-H", &session, "-H", &last]);
