@@ -283,6 +283,7 @@ fn a_restart_ends_what_can_be_resumed_at_once_and_loses_nothing() {
     let last = text.lines().filter_map(|l| l.strip_prefix("id: ")).next_back();
     let last = format!("Last-Event-ID: {}", last.unwrap_or_else(|| panic!("no id in {text:?}")));
     a.launch();
+    a.wait_state(&i.id, "running", MINUTE);
     let mut rest = stream(&a, &i, &["-H", &session, "-H", &last]);
     wait_for("the stream is taken up", MINUTE, || in_flight(&a));
     let bearer = format!("Authorization: Bearer {}", i.token);
@@ -314,6 +315,7 @@ fn a_call_that_cannot_be_resumed_keeps_nobody_else_waiting() {
     let mut call = stream(&a, &i, &more);
     wait_for("the call is under way", MINUTE, || in_flight(&a));
     let mut old = a.supersede();
+    a.wait_state(&i.id, "running", MINUTE);
     let session = a.open(&i);
     assert!(a.call(&i, &session, "echo", &json!({"message": "hi"})).contains("hi"));
     assert!(

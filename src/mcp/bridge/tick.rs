@@ -76,11 +76,13 @@ impl Bridge {
                 s.last = now;
                 continue;
             }
-            // Who never used it may not even know of it: the answer to `initialize` was lost.
-            let limit = if s.had_stream || !s.used || !s.ids.is_empty() {
+            let limit = if s.had_stream || !s.ids.is_empty() {
                 self.config.vanish
-            } else {
+            } else if s.used {
                 self.config.idle
+            } else {
+                // Its client may not even know of it: the answer to `initialize` was lost.
+                shortest
             };
             if now >= s.last + limit {
                 self.end_session(now, no, "the session was idle for too long");
