@@ -68,9 +68,10 @@ pub(super) fn unseen(question: &str) -> Result<String> {
     quiet
         .local_flags
         .remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
-    output::error(&format!("{question} "));
+    // Muted before it asks: what is typed from then on is neither shown nor lost.
     let _restore = Restore(&terminal, before);
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet).context("the terminal cannot be muted")?;
+    output::error(&format!("{question} "));
     let mut typed = Vec::new();
     for byte in io::BufReader::new(&terminal).bytes() {
         match byte.context("the terminal is gone")? {

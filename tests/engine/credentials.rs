@@ -222,7 +222,9 @@ fn services_get_the_new_values_too() {
 fn a_terminal_is_asked_and_shows_nothing() {
     let a = Appliance::start();
     let line = format!("{} run fixture-secret", berth().display());
-    let mut child = Command::new("script")
+    // What never answers ends, and fails the test.
+    let mut child = Command::new("timeout")
+        .args(["--foreground", "120", "script"])
         .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
         .env("BERTH_SOCKET", a.socket())
         .stdin(Stdio::piped())
