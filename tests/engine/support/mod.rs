@@ -419,6 +419,25 @@ impl Appliance {
     }
 }
 
+impl Appliance {
+    /// What the engine was asked for and had not made yet when the supervisor was killed is made all the same: waits for
+    /// such a container, or as long as the engine may take for it.
+    fn await_unfinished(&self) {
+        let log = self.log();
+        let mut last = std::collections::BTreeMap::new();
+        for step in log.lines().filter_map(|l| l.split_once("] step: ")?.1.split_once(": ")) {
+            last.insert(step.0, step.1);
+        }
+        let unfinished: Vec<_> = last.iter().filter(|(_, step)| **step == "create container").collect();
+        for (id, _) in unfinished {
+            let filter = format!("label=berth.instance={id}");
+            let _ = wait_for_or(Duration::from_secs(10), || {
+                !self.docker(&["ps", "-aq", "--filter", &filter]).stdout.is_empty()
+            });
+        }
+    }
+}
+
 impl Drop for Appliance {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -428,6 +447,7 @@ impl Drop for Appliance {
         if self.box_id.is_empty() {
             return;
         }
+        self.await_unfinished();
         let filter = format!("label=berth.box={}", self.box_id);
         for (list, remove) in [
             (vec!["ps", "-aq"], vec!["rm", "-f", "-v"]),
