@@ -4,7 +4,7 @@
 use crate::support;
 
 use std::{
-    io::Read,
+    io::{ErrorKind, Read},
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     process::{Command, Stdio},
     time::Duration,
@@ -14,6 +14,19 @@ use nix::sys::signal::Signal;
 use support::{Appliance, INITIALIZE, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// What the supervisor tells the service manager next. A signal of another test's child interrupts a wait that has a
+/// deadline.
+fn told(notify: &UnixDatagram) -> String {
+    let mut buffer = [0; 4096];
+    loop {
+        match notify.recv(&mut buffer) {
+            Ok(n) => return String::from_utf8_lossy(&buffer[..n]).into_owned(),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => panic!("no notification: {e}"),
+        }
+    }
+}
 
 /// SIGHUP, as `systemctl reload` sends it: good files are used from then on, bad ones change nothing and are said.
 #[test]
@@ -25,11 +38,9 @@ fn types_are_read_again() {
     notify.set_read_timeout(Some(MINUTE)).unwrap();
     a.launch_with(&[("NOTIFY_SOCKET", at.to_str().unwrap())]);
     let until = |what: &str| loop {
-        let mut buffer = [0; 4096];
-        let n = notify.recv(&mut buffer).unwrap_or_else(|e| panic!("{what}: {e}"));
-        let told = String::from_utf8_lossy(&buffer[..n]).into_owned();
-        if told.contains(what) {
-            return told;
+        let said = told(&notify);
+        if said.contains(what) {
+            return said;
         }
     };
     until("READY=1");
@@ -90,11 +101,7 @@ fn the_service_manager_is_told_and_its_sockets_are_used() {
     let dir = a.dir().to_owned();
     let notify = UnixDatagram::bind(dir.join("notify")).unwrap();
     notify.set_read_timeout(Some(MINUTE)).unwrap();
-    let next = || {
-        let mut buffer = [0; 4096];
-        let n = notify.recv(&mut buffer).expect("a notification");
-        String::from_utf8_lossy(&buffer[..n]).into_owned()
-    };
+    let next = || told(&notify);
     // As systemd does it: descriptors from 3 on, named, for this very process id. The listener exists before the
     // supervisor, so a connection made now waits in its queue.
     let script = "
