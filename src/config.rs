@@ -35,6 +35,25 @@ pub struct Config {
     pub allow: Allow,
     pub install: Install,
     pub remote: Remote,
+    pub network: Network,
+}
+
+/// What containers reach, on a machine whose firewall is not the host image's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The supervisor keeps containers from this machine and from networks that are not public, where it may.
+    pub firewall: bool,
+    /// What they may reach all the same, as `address/bits`; this machine's own addresses too.
+    pub private_networks: Vec<Cidr>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            firewall: true,
+            private_networks: Vec::new(),
+        }
+    }
 }
 
 /// Which types may be run, and what generic types may run. Patterns are shell-style, with `*`.
@@ -259,6 +278,7 @@ impl Default for Config {
             allow: Allow::default(),
             install: Install::default(),
             remote: Remote::default(),
+            network: Network::default(),
         }
     }
 }

@@ -35,6 +35,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 use crate::{
     config::Install,
     docker::{Docker, EngineError},
+    firewall::Firewall,
     model::{BoxId, ImageSource, PackageSource, Resolved, Source},
     plan::image,
 };
@@ -81,6 +82,8 @@ pub struct Packages(Arc<Inner>);
 
 struct Inner {
     docker: Docker,
+    /// Opens the way to what the site names.
+    firewall: Arc<Firewall>,
     box_id: BoxId,
     dir: PathBuf,
     install: Install,
@@ -109,9 +112,17 @@ struct Wanted {
 
 impl Packages {
     /// An installer that keeps locks in `dir`. Nothing is done until [`Packages::tend`] runs or something is prepared.
-    pub fn new(docker: Docker, box_id: BoxId, dir: PathBuf, install: Install, images: Vec<String>) -> Packages {
+    pub fn new(
+        docker: Docker,
+        firewall: Arc<Firewall>,
+        box_id: BoxId,
+        dir: PathBuf,
+        install: Install,
+        images: Vec<String>,
+    ) -> Packages {
         Packages(Arc::new(Inner {
             docker,
+            firewall,
             box_id,
             dir,
             lanes: Semaphore::new(install.at_once),

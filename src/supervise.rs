@@ -130,7 +130,15 @@ async fn serve(config: Config, file: Option<&Path>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut running = build(config, file)?.run()?;
+    let built = build(config, file)?;
+    let firewall = firewall::Firewall::set(firewall::Facts {
+        box_id: built.store.box_id().clone(),
+        engine: built.config.docker.socket.clone(),
+        network: built.config.network.clone(),
+        runtime_dir: built.config.runtime_dir.clone(),
+    });
+    let firewall = Arc::new(firewall.await);
+    let mut running = built.run(firewall)?;
     let why = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
@@ -208,7 +216,7 @@ struct Running {
 
 impl Built {
     /// Starts every task. Ready means: instances known, edge and admin socket open.
-    fn run(self) -> Result<Running> {
+    fn run(self, firewall: Arc<firewall::Firewall>) -> Result<Running> {
         let mut limits = self.config.limits.clone();
         let for_links = descriptors::share(descriptors::raise(), &mut limits);
         let sealing = self.key.kept().to_owned();
@@ -224,6 +232,7 @@ impl Built {
         let deploys = deploy::Deploys::new(self.config.state_dir.join("deploys"));
         let installer = packages::Packages::new(
             docker.clone(),
+            firewall.clone(),
             self.store.box_id().clone(),
             self.config.state_dir.join("packages"),
             self.config.install.clone(),
@@ -288,11 +297,8 @@ impl Built {
             started_at: jiff::Timestamp::now(),
             state_dir: self.config.state_dir.clone(),
             sealing,
-            closed: firewall::in_force(),
+            firewall,
         });
-        if !parts.closed {
-            log::warn!("{}", firewall::OPEN);
-        }
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = spawn_tasks(&parts, task, self.admin, self.config.admin_socket(), stopped);
@@ -334,6 +340,11 @@ fn spawn_tasks(
     tasks.spawn(async move {
         certificates.keep().await;
         "certificates"
+    });
+    let firewall = parts.firewall.clone();
+    tasks.spawn(async move {
+        firewall.keep().await;
+        "firewall"
     });
     let watched = parts.clone();
     tasks.spawn(async move {
@@ -410,7 +421,7 @@ impl Running {
                 left -= 1;
             }
         };
-        // reconcile, admin and watchdog end by themselves; certificates never do.
+        // reconcile, admin and watchdog end by themselves; certificates and firewall never do.
         let _ = tokio::time::timeout(ADMIN_DRAIN * 2, ended).await;
         self.tasks.abort_all();
     }

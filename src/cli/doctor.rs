@@ -74,10 +74,10 @@ pub(super) async fn run(file: Option<&Path>, hardening: bool, as_json: bool) -> 
     let notes = supervisor
         .iter()
         .flat_map(|s| &s.notes)
-        .filter(|n| *n != firewall::OPEN);
+        .filter(|n| !n.starts_with(firewall::OPEN));
     checks.extend(notes.map(|n| check("supervisor says", Verdict::Warn, n, MEND_NOTE)));
     engine(&config, supervisor.is_none(), &mut checks).await;
-    checks.push(networks());
+    checks.push(networks(&config.runtime_dir).await);
     cgroups(&mut checks);
     disk("state folder's disk", &config.state_dir, &mut checks);
     clock(&mut checks);
@@ -206,12 +206,17 @@ async fn engine(config: &Config, alone: bool, checks: &mut Vec<Check>) {
     disk("engine's disk", Path::new(&found.root_dir), checks);
 }
 
-fn networks() -> Check {
-    if firewall::in_force() {
-        let found = "containers reach neither this machine nor its networks";
-        return check("container networks", Verdict::Ok, found, "");
+async fn networks(runtime_dir: &Path) -> Check {
+    let name = "container networks";
+    match firewall::seen(runtime_dir).await.note() {
+        None => check(
+            name,
+            Verdict::Ok,
+            "containers reach neither this machine nor its networks",
+            "",
+        ),
+        Some(open) => check(name, Verdict::Warn, open, firewall::MEND),
     }
-    check("container networks", Verdict::Warn, firewall::OPEN, firewall::MEND)
 }
 
 fn cgroups(checks: &mut Vec<Check>) {

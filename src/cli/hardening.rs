@@ -22,6 +22,7 @@ use crate::{
 /// Reads, checks and prints. Status 1 when a check failed that nothing waives.
 pub(super) async fn run(engine: &Path, as_json: bool) -> Result<ExitCode> {
     let mut facts = read();
+    facts.firewall = crate::firewall::images_table().await;
     if let Ok((info, containers)) = docker::inspect::everything(engine, Duration::from_secs(30)).await {
         facts.engine = Some(info);
         facts.containers = containers;
@@ -67,7 +68,6 @@ fn read() -> Facts {
         profiles: text("/sys/kernel/security/apparmor/profiles"),
         daemon: serde_json::from_str(&text("/etc/docker/daemon.json")).ok(),
         listening: listening(),
-        firewall: crate::firewall::table(),
         ..Facts::default()
     };
     for name in hardening::sysctls() {

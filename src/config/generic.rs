@@ -1,4 +1,4 @@
-//! The sections on generic types: `[allow]`, `[install]` and `[remote]`.
+//! The sections on generic types and on what instances reach: `[allow]`, `[install]`, `[remote]` and `[network]`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -43,20 +43,34 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
         s.finish();
     }
     if let Some(mut s) = root.section("remote") {
-        if let Some(networks) = s.strings("private_networks") {
-            for text in &networks.value {
-                match text.parse::<Cidr>() {
-                    Ok(network) => config.remote.private_networks.push(network),
-                    Err(e) => s.wrong(
-                        &networks,
-                        format!("remote.private_networks: write networks such as \"10.1.0.0/16\"; {e}"),
-                    ),
-                }
-            }
-        }
+        config.remote.private_networks = networks(&mut s, "remote");
         config.remote.ca_file = file(&mut s, "ca_file");
         s.finish();
     }
+    if let Some(mut s) = root.section("network") {
+        if let Some(on) = s.boolean("firewall") {
+            config.network.firewall = on.value;
+        }
+        config.network.private_networks = networks(&mut s, "network");
+        s.finish();
+    }
+}
+
+fn networks(s: &mut Section<'_>, section: &str) -> Vec<Cidr> {
+    let Some(given) = s.strings("private_networks") else {
+        return Vec::new();
+    };
+    let mut read = Vec::new();
+    for text in &given.value {
+        match text.parse::<Cidr>() {
+            Ok(network) => read.push(network),
+            Err(e) => s.wrong(
+                &given,
+                format!("{section}.private_networks: write networks such as \"10.1.0.0/16\"; {e}"),
+            ),
+        }
+    }
+    read
 }
 
 fn file(s: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
@@ -108,7 +122,8 @@ mod tests {
     #[test]
     fn a_whole_file() {
         let text = "[allow]\ntypes = [\"time\", \"npx\"]\npackages = [\"@a/*\"]\nimage = false\n[install]\n\
-                    npm_registry = \"https://npm.example/\"\ntimeout = \"2m\"\n[remote]\nprivate_networks = [\"10.1.0.0/16\", \"::1\"]\n";
+                    npm_registry = \"https://npm.example/\"\ntimeout = \"2m\"\n[remote]\nprivate_networks = [\"10.1.0.0/16\", \"::1\"]\n\
+                    [network]\nfirewall = false\nprivate_networks = [\"10.2.0.0/16\"]\n";
         let c = parse("b.toml", text).expect("valid");
         assert_eq!(
             c.allow.types.as_deref(),
@@ -116,15 +131,23 @@ mod tests {
         );
         assert!(!c.allow.image && c.allow.npx);
         let holds = |ip: &str| c.remote.private_networks.iter().any(|n| n.holds(ip.parse().expect(ip)));
+        assert!(!c.network.firewall && c.network.private_networks == ["10.2.0.0/16".parse().expect("a network")]);
         assert!(holds("10.1.2.3") && holds("::1"));
         assert!(!holds("10.2.0.0") && !holds("::2") && !holds("127.0.0.1"));
     }
 
     #[test]
     fn mistakes() {
-        let text = "[allow]\nnpx = \"no\"\npackages = [\"\"]\n[install]\nproxy = \"x:1\"\nca_file = \"rel\"\n[remote]\nprivate_networks = [\"10.0.0.0/33\"]\n";
+        let text = "[allow]\nnpx = \"no\"\npackages = [\"\"]\n[install]\nproxy = \"x:1\"\nca_file = \"rel\"\n[remote]\nprivate_networks = [\"10.0.0.0/33\"]\n[network]\nprivate_networks = [\"x\"]\n";
         let said = parse("b.toml", text).expect_err("problems").to_string();
-        for line in ["b.toml:2:", "b.toml:3:", "b.toml:5:", "b.toml:6:", "b.toml:8:"] {
+        for line in [
+            "b.toml:2:",
+            "b.toml:3:",
+            "b.toml:5:",
+            "b.toml:6:",
+            "b.toml:8:",
+            "b.toml:10:",
+        ] {
             assert!(said.contains(line), "{line} not in:\n{said}");
         }
     }

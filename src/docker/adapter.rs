@@ -373,16 +373,21 @@ impl Engine for Docker {
         .boxed()
     }
 
-    fn create_network<'a>(&'a self, name: &'a str, labels: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
+    fn create_network<'a>(
+        &'a self,
+        name: &'a str,
+        bridge: &'a str,
+        labels: &'a BTreeMap<String, String>,
+    ) -> Answer<'a, ()> {
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
             attachable: Some(false),
             enable_ipv6: Some(false),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
+            options: Some(HashMap::from([
+                ("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned()),
+                ("com.docker.network.bridge.name".to_owned(), bridge.to_owned()),
+            ])),
             labels: Some(map(labels)),
             ..NetworkCreateRequest::default()
         };

@@ -102,8 +102,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Kills and removes it. One that is gone is no error.
     fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
     fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit>;
-    /// A bridge network of its own, without inter-container traffic. One that is there is no error.
-    fn create_network<'a>(&'a self, name: &'a str, labels: &'a BTreeMap<String, String>) -> Answer<'a, ()>;
+    /// A network of its own, without inter-container traffic, on a bridge of that name. One that is there is no error.
+    fn create_network<'a>(
+        &'a self,
+        name: &'a str,
+        bridge: &'a str,
+        labels: &'a BTreeMap<String, String>,
+    ) -> Answer<'a, ()>;
     fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Fetches an image. The caller has checked that it may be fetched.

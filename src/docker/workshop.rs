@@ -80,6 +80,8 @@ pub struct Bench {
     pub command: Vec<String>,
     /// A network, or `none`.
     pub network: String,
+    /// The bridge that the network is on.
+    pub bridge: String,
     /// A volume, and where it is seen.
     pub volume: (String, String),
     /// Nothing can be written but to the volume and `/tmp`.

@@ -117,7 +117,8 @@ id!(
     |s| slug(s, 1, 40)
 );
 
-const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+/// The digits of ids.
+pub const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 impl InstanceId {
     /// An id from 10 random bytes; the first maps to a letter.

@@ -20,7 +20,7 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use super::{Inner, PrepareError, Wanted, Words, missing, site};
 use crate::{
     docker::{Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive},
-    plan::spec::LABEL_BOX,
+    plan::spec::{LABEL_BOX, Traffic, bridge_name},
 };
 
 /// What a report may have, in bytes.
@@ -125,7 +125,7 @@ fn memory(asked: usize, whole: i64) -> i64 {
 /// The container, and before the first one its network and volume. One of before that is still being removed gives way.
 async fn make(docker: &Docker, bench: &Bench, bounds: Option<(u64, u64)>) -> Result<(), PrepareError> {
     if let Some((bytes, files)) = bounds {
-        docker.create_network(&bench.name, &bench.labels).await?;
+        docker.create_network(&bench.name, &bench.bridge, &bench.labels).await?;
         docker.bounded_volume(&bench.name, &bench.labels, bytes, files).await?;
     }
     match docker.bench(bench).await {
@@ -191,6 +191,7 @@ impl Place {
             image: self.wanted.builder.clone(),
             labels: self.labels.clone(),
             command,
+            bridge: bridge_name(&self.inner.box_id, Traffic::Installation, &self.name),
             network: if first { self.name.clone() } else { "none".to_owned() },
             volume: (self.name.clone(), self.folder().to_owned()),
             // The files that the first one begins with are put into it by the engine, for root.
@@ -223,6 +224,7 @@ impl Place {
         lock: Option<&str>,
         words: &Words,
     ) -> Result<Vec<u8>, PrepareError> {
+        self.inner.firewall.open_sources(&self.site.sources()).await;
         let verb = if stage == Stage::Ask { "resolve" } else { "install" };
         let hold = (self.inner.install.timeout + LINGER).as_secs().to_string();
         let command = ["sh", "/srv/build/fetch.sh", verb, asked, &hold].map(str::to_owned);

@@ -2,7 +2,7 @@
 //! their environment and files. Reads; never writes them anywhere but into a container that installs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -201,6 +201,27 @@ fn python(install: &Install, machine: &impl Machine, site: &mut Site) {
     }
 }
 
+/// Every `http://` and `https://` address in a text: its host and its port.
+fn hosts(text: &str) -> Vec<(String, u16)> {
+    let mut found = Vec::new();
+    for (scheme, port) in [("http://", 80), ("https://", 443)] {
+        for (at, _) in text.match_indices(scheme) {
+            let rest = &text[at + scheme.len()..];
+            let authority = rest.split(['/', ' ', ',', '?', '#']).next().unwrap_or_default();
+            let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            // A colon inside brackets is an IPv6 address's.
+            let (host, named) = match authority.rsplit_once(':') {
+                Some((host, digits)) if !digits.contains(']') => (host, digits.parse().ok()),
+                _ => (authority, Some(port)),
+            };
+            if let (false, Some(port)) = (host.is_empty(), named) {
+                found.push((host.to_ascii_lowercase(), port));
+            }
+        }
+    }
+    found
+}
+
 /// What stands between `//` and `@` in the addresses of a line, with and without the user's name: tools show either.
 fn passwords(line: &str) -> Vec<String> {
     let authorities = line.split("//").skip(1).filter_map(|a| a.split(['/', ' ', ',']).next());
@@ -213,6 +234,13 @@ fn passwords(line: &str) -> Vec<String> {
 }
 
 impl Site {
+    /// The hosts that the site's addresses name, with their ports: registries, indexes and proxies.
+    pub(super) fn sources(&self) -> BTreeSet<(String, u16)> {
+        let lines = self.npmrc.lines().map(str::to_owned);
+        let texts: Vec<String> = lines.chain(self.env.values().cloned()).collect();
+        texts.iter().flat_map(|text| hosts(text)).collect()
+    }
+
     /// The variables as a shell reads them.
     pub(super) fn script(&self) -> String {
         let quoted = |v: &str| format!("'{}'", v.replace('\'', r"'\''"));
@@ -280,6 +308,9 @@ mod tests {
             "proxy p said no to u with ***"
         );
 
+        let sources: Vec<String> = site.sources().iter().map(|(h, p)| format!("{h} {p}")).collect();
+        assert_eq!(sources, ["a.example 443", "i.example 443", "p 1", "r.example 443"]);
+
         let ours = Install {
             npm_registry: Some("https://ours.example/".into()),
             python_index: Some("https://py.example/".into()),
@@ -300,6 +331,22 @@ mod tests {
         );
         assert_eq!(site.env["UV_DEFAULT_INDEX"], "https://py.example/");
         assert_eq!(site.env["http_proxy"], "http://q:2");
+    }
+
+    #[test]
+    fn hosts_of_addresses() {
+        let of = |text: &str| {
+            hosts(text)
+                .iter()
+                .map(|(h, p)| format!("{h} {p}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        assert_eq!(
+            of("a=https://u:p@A.example/x b=http://[fd00::1]:81 https://c.example?q"),
+            "[fd00::1] 81, a.example 443, c.example 443"
+        );
+        assert_eq!(of("//x/:_authToken=t registry=https:// http://h:99999/"), "");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     catalog::{Egress, Seccomp},
-    model::{AGENT_CAPABILITIES, BoxId, InstanceId, SERVER_USER, Size},
+    model::{AGENT_CAPABILITIES, BASE32, BoxId, InstanceId, SERVER_USER, Size},
     plan::quota::WorkspaceQuota,
     record::InstanceRecord,
 };
@@ -121,6 +121,32 @@ pub struct ContainerSpec {
 pub fn resource_name(box_id: &BoxId, id: &InstanceId) -> String {
     let short: String = box_id.as_str().chars().take(8).collect();
     format!("berth-{short}-{id}")
+}
+
+/// What a network of this box is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    Instance,
+    Installation,
+}
+
+/// How the names of this box's bridges begin, of all or of those for some traffic: the firewall knows them by it. Bridges
+/// of another box on this machine may begin the same, which is one chance in 65536.
+pub fn bridge_prefix(box_id: &BoxId, traffic: Option<Traffic>) -> String {
+    let kind = match traffic {
+        None => "",
+        Some(Traffic::Instance) => "i",
+        Some(Traffic::Installation) => "p",
+    };
+    format!("br-{}{kind}", &box_id.as_str()[..4])
+}
+
+/// The bridge of a network, by the network's name: as long as the kernel lets an interface's name be (15 bytes).
+pub fn bridge_name(box_id: &BoxId, traffic: Traffic, network: &str) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(network.as_bytes());
+    let short = digest.iter().take(7).map(|b| char::from(BASE32[usize::from(b % 32)]));
+    bridge_prefix(box_id, Some(traffic)).chars().chain(short).collect()
 }
 
 /// What the label `berth.spec` says of a container that is made for a record with this hash.

@@ -19,7 +19,7 @@ use crate::{
     plan::{
         Observed, Orphan, Step, image,
         quota::WorkspaceQuota,
-        spec::{ContainerSpec, LABEL_SPEC, owner_labels, resource_name},
+        spec::{ContainerSpec, LABEL_SPEC, Traffic, bridge_name, owner_labels, resource_name},
     },
 };
 
@@ -162,7 +162,9 @@ impl Tools {
             }
             Step::CreateNetwork { id } => {
                 let name = resource_name(&self.box_id, id);
-                engine.create_network(&name, &owner_labels(&self.box_id, id)).await?;
+                let bridge = bridge_name(&self.box_id, Traffic::Instance, &name);
+                let labels = owner_labels(&self.box_id, id);
+                engine.create_network(&name, &bridge, &labels).await?;
             }
             Step::CreateContainer { .. } => {
                 let new = needs.new.ok_or_else(|| Trouble::Other("no specification".to_owned()))?;

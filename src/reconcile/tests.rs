@@ -244,7 +244,7 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn create_network<'a>(&'a self, _: &'a str, _: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
+    fn create_network<'a>(&'a self, _: &'a str, _: &'a str, _: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
         async { self.0.check("create network") }.boxed()
     }
     fn remove_network<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {

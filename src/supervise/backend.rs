@@ -23,7 +23,7 @@ use crate::{
     config::Allow,
     deploy::Deploys,
     edge::EdgeHandle,
-    firewall,
+    firewall::Firewall,
     link::Registry,
     machine,
     model::{Action, CredentialView, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
@@ -54,8 +54,8 @@ pub(super) struct Parts {
     pub(super) state_dir: std::path::PathBuf,
     /// What the key that seals values is kept with.
     pub(super) sealing: String,
-    /// Containers are kept from this machine and its networks.
-    pub(super) closed: bool,
+    /// Keeps containers from this machine and its networks.
+    pub(super) firewall: Arc<Firewall>,
 }
 
 impl Parts {
@@ -65,9 +65,7 @@ impl Parts {
         if let Some(why) = &*self.catalog_trouble.load() {
             notes.push(format!("the type files are not in use as they are now: {why}"));
         }
-        if !self.closed {
-            notes.push(firewall::OPEN.to_owned());
-        }
+        notes.extend(self.firewall.standing().note());
         notes
     }
 }

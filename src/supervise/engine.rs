@@ -123,8 +123,13 @@ impl Engine for Both {
         self.docker.exit(container)
     }
 
-    fn create_network<'a>(&'a self, name: &'a str, labels: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
-        self.docker.create_network(name, labels)
+    fn create_network<'a>(
+        &'a self,
+        name: &'a str,
+        bridge: &'a str,
+        labels: &'a BTreeMap<String, String>,
+    ) -> Answer<'a, ()> {
+        self.docker.create_network(name, bridge, labels)
     }
 
     fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {

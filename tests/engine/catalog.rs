@@ -244,7 +244,7 @@ fn databases_of_the_instance_last() {
 
 #[test]
 fn a_real_postgresql() {
-    let a = Appliance::start();
+    let a = Appliance::beside_services();
     let wrong = "DSN=postgres://berth:harbour-secret@127.0.0.1:1/berth\n";
     let i = run_without_service(&a, "postgresql", wrong, "ECONNREFUSED");
     let at = address(&a, &i.id);
@@ -272,7 +272,7 @@ fn a_real_postgresql() {
 
 #[test]
 fn a_real_mariadb() {
-    let a = Appliance::start();
+    let a = Appliance::beside_services();
     let wrong = "DSN=mariadb://berth:harbour-secret@127.0.0.1:1/berth\n";
     // Its driver tries for ten seconds: it gets the right address while it still starts.
     let out = a.piped(&["run", "mariadb", "--no-wait", "--env-file", "-", "--json"], wrong);
@@ -300,7 +300,7 @@ fn a_real_mariadb() {
 
 #[test]
 fn git_starts_empty_or_with_a_clone() {
-    let a = Appliance::start();
+    let a = Appliance::beside_services();
     let i = a.run("git", &[]);
     let here = json!({ "repo_path": "/data/repository" });
     let said = called(&a, &i, &json!([["git_status", here.clone()]]));
@@ -349,7 +349,7 @@ fn fetch_reads_a_page() {
     std::fs::write(types.path().join("fetch-private.toml"), private).unwrap();
     let a = Appliance::with(Options {
         types: vec![root().join("instance-types"), types.path().into()],
-        ..Options::default()
+        ..Options::beside_services()
     });
     let i = a.run("fetch", &[]);
     let private_page = format!("http://{}/harbour", address(&a, &i.id));

@@ -12,7 +12,7 @@ use berth::{
     plan::{
         Run,
         quota::{WorkspaceLimits, WorkspaceQuota},
-        spec::{BoxFacts, ContainerSpec, container_spec, owner_labels, resource_name},
+        spec::{BoxFacts, ContainerSpec, Traffic, bridge_name, container_spec, owner_labels, resource_name},
     },
     record::InstanceRecord,
 };
@@ -178,7 +178,12 @@ async fn networks_are_each_instances_own() {
     let id = InstanceId::parse("aaaaaaaaaa").unwrap();
     let name = resource_name(&bench.box_id, &id);
     let labels = owner_labels(&bench.box_id, &id);
-    bench.engine.create_network(&name, &labels).await.unwrap();
+    let bridge = bridge_name(&bench.box_id, Traffic::Instance, &name);
+    bench.engine.create_network(&name, &bridge, &labels).await.unwrap();
+    assert!(
+        std::path::Path::new("/sys/class/net").join(&bridge).exists(),
+        "the bridge's name"
+    );
     let (code, said) = bench.script(spec).await;
     assert_eq!((code, said.as_str()), (0, "eth0\nlo"));
     let seen = bench.engine.list(&bench.box_id).await.unwrap();

@@ -307,6 +307,44 @@ fn nothing_of_the_site_stays(a: &Appliance, id: &str) {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the image");
 }
 
+/// What fetches a package reaches the registry that the site names, and no other port of the machine that it is on.
+#[test]
+fn an_installation_reaches_the_registry_and_no_service_beside_it() {
+    let r = Registry::start();
+    let machine = r.host.parse::<std::net::SocketAddr>().unwrap().ip();
+    let [registry, service] = [0; 2].map(|port| TcpListener::bind((machine, port)).unwrap());
+    let ports = [&registry, &service].map(|l| l.local_addr().unwrap().port());
+    let a = Appliance::with(Options {
+        extra: format!("[install]\nnpm_registry = \"http://{machine}:{}/\"\n", ports[0]),
+        ..Options::default()
+    });
+    // It is asked for the package, and has not answered yet.
+    let (tell, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let held: Vec<_> = registry
+            .incoming()
+            .take(1)
+            .inspect(|_| tell.send(()).unwrap())
+            .collect();
+        let _ = service.accept();
+        drop(held);
+    });
+    let v = run(
+        &a,
+        &["npx", "--package", "strangers-prober", "--network", "none", "--no-wait"],
+    );
+    asked.recv_timeout(MINUTE).expect("the registry is asked");
+    let installing = a.docker_lines(&["ps", "-q", "--filter", &format!("label=berth.box={}", a.box_id())]);
+    let connects = |port: u16| {
+        let script = format!(
+            "require('net').connect({port}, '{machine}').on('connect', () => process.exit(0)).on('error', () => process.exit(7))"
+        );
+        a.docker(&["exec", &installing[0], "node", "-e", &script]).status.code()
+    };
+    assert_eq!(ports.map(connects), [Some(0), Some(7)]);
+    a.cli(&["rm", v["id"].as_str().unwrap()]);
+}
+
 #[test]
 fn an_install_script_has_no_network_and_finds_nothing_of_the_site() {
     let r = Registry::start();

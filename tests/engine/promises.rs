@@ -1,41 +1,235 @@
-//! What Berth says of itself where something does not hold on this machine.
+//! What Berth promises of the networks that containers are on, and what it says where that does not hold.
 
-use crate::support;
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
 
-use support::Appliance;
+use crate::support::{self, Instance};
 
-/// An instance with a network is asked to reach a port of the machine; what the box says of itself must fit what it can.
-#[test]
-fn a_machine_without_the_firewall_says_that_containers_reach_it() {
-    let a = Appliance::start();
-    let i = a.run("fetch", &[]);
-    let container = a.inspect(&i.id);
-    let networks = container["NetworkSettings"]["Networks"].as_object().unwrap();
-    let gateway = networks.values().next().unwrap()["Gateway"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    // A service of the machine's, on the address that the container knows it by.
-    let service = std::net::TcpListener::bind((gateway.as_str(), 0)).unwrap();
-    let port = service.local_addr().unwrap().port();
-    let script = format!(
-        "import socket,sys\ntry: socket.create_connection(('{gateway}', {port}), 5)\nexcept OSError: sys.exit(7)"
+use support::{Appliance, Options, wait_for};
+
+/// A machine next to this one: a network namespace on a wire of its own, where a port is open. Gone with the value.
+struct Neighbour {
+    name: String,
+    /// This machine's address on the wire.
+    ours: Ipv4Addr,
+    /// The neighbour's: a public one, closed only because it is next to this machine.
+    theirs: Ipv4Addr,
+    /// One of a private network, behind the neighbour.
+    private: Ipv4Addr,
+    server: std::process::Child,
+}
+
+const PORT: u16 = 8099;
+
+fn ip(words: &[&str]) {
+    let out = Command::new("ip")
+        .args(words)
+        .output()
+        .expect("ip, of the package iproute2");
+    assert!(
+        out.status.success(),
+        "ip {words:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
     );
-    let asked = a.docker(&["exec", &a.container_of(&i.id), "python3", "-c", &script]);
-    let open = match asked.status.code() {
-        Some(0) => true,
-        Some(7) => false,
-        _ => panic!("{}", String::from_utf8_lossy(&asked.stderr)),
-    };
+}
 
-    let notes = a.json(&["status"])["notes"].to_string();
-    let said = "no firewall of Berth's is in force";
-    assert_eq!(notes.contains(said), open, "open: {open}; status says: {notes}");
+impl Neighbour {
+    fn new() -> Self {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).unwrap();
+        let name = format!("bt{:08x}", u32::from_le_bytes(random));
+        // Four addresses each, of a public range that nobody's machine has (RFC 7535).
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let [ours, theirs] = [1, 2].map(|last| Ipv4Addr::new(192, 31, 196, 4 * n + last));
+        let private = Ipv4Addr::new(10, 231, n, 1);
+        let (near, far) = (format!("{name}a"), format!("{name}b"));
+        ip(&["netns", "add", &name]);
+        ip(&[
+            "link", "add", &near, "type", "veth", "peer", "name", &far, "netns", &name,
+        ]);
+        ip(&["address", "add", &format!("{ours}/30"), "dev", &near]);
+        ip(&["link", "set", &near, "up"]);
+        ip(&["-n", &name, "address", "add", &format!("{theirs}/30"), "dev", &far]);
+        ip(&["-n", &name, "link", "set", &far, "up"]);
+        ip(&["-n", &name, "route", "add", "default", "via", &ours.to_string()]);
+        ip(&["-n", &name, "address", "add", &format!("{private}/32"), "dev", &far]);
+        ip(&["route", "add", &format!("{private}/32"), "via", &theirs.to_string()]);
+        let server = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &name,
+                "python3",
+                "-m",
+                "http.server",
+                &PORT.to_string(),
+            ])
+            .args(["--directory", "/var/empty"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let neighbour = Self {
+            name,
+            ours,
+            theirs,
+            private,
+            server,
+        };
+        wait_for("the neighbour's port", Duration::from_secs(20), || {
+            let open = |ip: Ipv4Addr| {
+                let patience = Duration::from_secs(1);
+                std::net::TcpStream::connect_timeout(&(ip, PORT).into(), patience).is_ok()
+            };
+            open(theirs) && open(private)
+        });
+        neighbour
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        // The wire goes with one of its ends, the other with its namespace.
+        let _ = Command::new("ip")
+            .args(["link", "delete", &format!("{}a", self.name)])
+            .status();
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
+    }
+}
+
+/// What the container of an instance can connect to.
+struct Inside<'a> {
+    a: &'a Appliance,
+    container: String,
+    gateway: Ipv4Addr,
+}
+
+impl<'a> Inside<'a> {
+    fn of(a: &'a Appliance, i: &Instance) -> Self {
+        let seen = a.inspect(&i.id);
+        let networks = seen["NetworkSettings"]["Networks"].as_object().unwrap();
+        let gateway = networks.values().next().unwrap()["Gateway"].as_str().unwrap();
+        Self {
+            a,
+            container: a.container_of(&i.id),
+            gateway: gateway.parse().unwrap(),
+        }
+    }
+
+    fn python(&self, script: &str) -> Option<i32> {
+        let out = self.a.docker(&["exec", &self.container, "python3", "-c", script]);
+        out.status.code()
+    }
+
+    fn reaches(&self, ip: Ipv4Addr, port: u16) -> bool {
+        let script = format!(
+            "import socket,sys\ntry: socket.create_connection(('{ip}', {port}), 3)\nexcept OSError: sys.exit(7)"
+        );
+        match self.python(&script) {
+            Some(0) => true,
+            Some(7) => false,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The verdict of `berth doctor` on what containers reach, and what it found.
+fn doctors_word(a: &Appliance) -> (String, String) {
     let config = a.config();
     let doctor = a.json(&["doctor", "--config", config.to_str().unwrap()]);
     let checks = doctor.as_array().unwrap();
     let about = checks.iter().find(|c| c["name"] == "container networks").unwrap();
-    assert_eq!(about["verdict"], if open { "warn" } else { "ok" }, "{about:#}");
-    assert_eq!(about["found"].as_str().unwrap().contains(said), open, "{about:#}");
+    let text = |key: &str| about[key].as_str().unwrap().to_owned();
+    (text("verdict"), text("found"))
+}
+
+const SAID: &str = "no firewall of Berth's is in force";
+
+fn status_says(a: &Appliance) -> bool {
+    a.json(&["status"])["notes"].to_string().contains(SAID)
+}
+
+#[test]
+fn containers_reach_neither_the_machine_nor_its_networks() {
+    let neighbour = Neighbour::new();
+    let a = Appliance::start();
+    let i = a.run("fetch", &[]);
+    let inside = Inside::of(&a, &i);
+    // A service of the machine's on the bridge, which is the nearest, and one on its address elsewhere.
+    let on_bridge = TcpListener::bind((inside.gateway, 0)).unwrap();
+    let elsewhere = TcpListener::bind((neighbour.ours, 0)).unwrap();
+    let closed = || {
+        let machine = [&on_bridge, &elsewhere].map(|l| match l.local_addr().unwrap() {
+            std::net::SocketAddr::V4(at) => inside.reaches(*at.ip(), at.port()),
+            std::net::SocketAddr::V6(_) => panic!("IPv4 was asked for"),
+        });
+        let next = [neighbour.theirs, neighbour.private].map(|ip| inside.reaches(ip, PORT));
+        [machine, next] == [[false; 2]; 2]
+    };
+    assert!(closed());
+    assert!(!status_says(&a), "{}", a.cli(&["status"]));
+    let (verdict, found) = doctors_word(&a);
+    assert_eq!((verdict.as_str(), found.contains(SAID)), ("ok", false), "{found}");
+
+    // Names are found all the same: the machine's name servers are asked, wherever they are.
+    let registry = Command::new("npm")
+        .args(["config", "get", "registry"])
+        .output()
+        .unwrap();
+    let registry = String::from_utf8(registry.stdout).unwrap();
+    let host = registry.trim().split("//").nth(1).unwrap().trim_end_matches('/');
+    let script = format!("import socket; socket.getaddrinfo('{host}', 443)");
+    assert_eq!(inside.python(&script), Some(0), "{host} has no address");
+
+    // Somebody flushes what nftables has: it is set again, and said meanwhile.
+    let gone = Command::new("nft")
+        .args(["delete", "table", "inet", &a.table()])
+        .status();
+    assert!(gone.unwrap().success());
+    wait_for("the table to be set again", Duration::from_secs(60), &closed);
+    let (verdict, found) = doctors_word(&a);
+    assert_eq!(verdict, "ok", "{found}");
+    a.cli(&["rm", &i.id]);
+}
+
+#[test]
+fn what_the_administrator_opens_is_open_and_nothing_else() {
+    let neighbour = Neighbour::new();
+    let a = Appliance::with(Options {
+        extra: format!("[network]\nprivate_networks = [\"{}/32\"]\n", neighbour.theirs),
+        ..Options::default()
+    });
+    let i = a.run("fetch", &[]);
+    let inside = Inside::of(&a, &i);
+    let on_bridge = TcpListener::bind((inside.gateway, 0)).unwrap();
+    assert!(inside.reaches(neighbour.theirs, PORT));
+    assert!(!inside.reaches(neighbour.private, PORT));
+    assert!(!inside.reaches(inside.gateway, on_bridge.local_addr().unwrap().port()));
+    assert!(!status_says(&a));
+    a.cli(&["rm", &i.id]);
+}
+
+#[test]
+fn a_machine_without_the_firewall_says_that_containers_reach_it() {
+    let neighbour = Neighbour::new();
+    let a = Appliance::with(Options {
+        extra: "[network]\nfirewall = false\n".into(),
+        ..Options::default()
+    });
+    let i = a.run("fetch", &[]);
+    let inside = Inside::of(&a, &i);
+    let on_bridge = TcpListener::bind((inside.gateway, 0)).unwrap();
+    assert!(inside.reaches(inside.gateway, on_bridge.local_addr().unwrap().port()));
+    assert!(inside.reaches(neighbour.theirs, PORT) && inside.reaches(neighbour.private, PORT));
+    assert!(status_says(&a));
+    let (verdict, found) = doctors_word(&a);
+    assert_eq!((verdict.as_str(), found.contains(SAID)), ("warn", true), "{found}");
     a.cli(&["rm", &i.id]);
 }

@@ -4,11 +4,13 @@
 pub mod desktop;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     io::Read,
-    net::TcpListener,
+    net::{IpAddr, TcpListener, ToSocketAddrs},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -37,6 +39,31 @@ fn free_ports() -> (u16, u16) {
     let a = TcpListener::bind("127.0.0.1:0").unwrap();
     let b = TcpListener::bind("127.0.0.1:0").unwrap();
     (a.local_addr().unwrap().port(), b.local_addr().unwrap().port())
+}
+
+/// Where this machine's npm and pip fetch from, where that is not on the internet: a company's mirror, say. Berth knows of
+/// what their configuration names; what they use without one, the administrator opens.
+pub fn registries() -> &'static BTreeSet<IpAddr> {
+    static FOUND: OnceLock<BTreeSet<IpAddr>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let index =
+            "from pip._internal.models.index import PyPI as p\nprint(p.url)\nprint('https://' + p.file_storage_domain)";
+        let npm = Command::new("npm")
+            .args(["config", "get", "registry"])
+            .output()
+            .unwrap();
+        let pip = Command::new("python3").args(["-c", index]).output().unwrap();
+        assert!(npm.status.success() && pip.status.success(), "{npm:?} {pip:?}");
+        let addresses = [npm.stdout, pip.stdout].concat();
+        let addresses = String::from_utf8(addresses).unwrap();
+        let hosts = addresses
+            .lines()
+            .filter_map(|l| l.split("//").nth(1)?.split(['/', ':']).next());
+        hosts
+            .flat_map(|host| (host, 443).to_socket_addrs().unwrap())
+            .map(|a| a.ip())
+            .collect()
+    })
 }
 
 /// What to start a supervisor with.
@@ -81,9 +108,23 @@ pub struct Appliance {
     box_id: String,
 }
 
+impl Options {
+    /// Instances may reach services of this machine on the bridges that Docker makes.
+    pub fn beside_services() -> Self {
+        Self {
+            extra: "[network]\nprivate_networks = [\"172.16.0.0/12\", \"192.168.0.0/16\"]\n".into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Appliance {
     pub fn start() -> Self {
         Self::with(Options::default())
+    }
+
+    pub fn beside_services() -> Self {
+        Self::with(Options::beside_services())
     }
 
     pub fn with(options: Options) -> Self {
@@ -100,9 +141,15 @@ impl Appliance {
             }
         }
         let (https, http) = free_ports();
+        let network = if options.extra.contains("[network]") {
+            String::new()
+        } else {
+            let open: Vec<String> = registries().iter().map(|a| format!("\"{a}\"")).collect();
+            format!("\n[network]\nprivate_networks = [{}]\n", open.join(", "))
+        };
         let config = format!(
             "domain = \"localhost\"\nstate_dir = \"{d}/state\"\nruntime_dir = \"{d}/run\"\ntypes_dir = \"{d}/types\"\n\
-             [listen]\nhttps = \"127.0.0.1:{https}\"\nhttp = \"127.0.0.1:{http}\"\n[docker]\nsocket = \"{}\"\n{}",
+             [listen]\nhttps = \"127.0.0.1:{https}\"\nhttp = \"127.0.0.1:{http}\"\n[docker]\nsocket = \"{}\"\n{}{network}",
             options.engine,
             options.extra,
             d = dir.path().display(),
@@ -132,6 +179,11 @@ impl Appliance {
 
     pub fn box_id(&self) -> &str {
         &self.box_id
+    }
+
+    /// The box's table in nftables.
+    pub fn table(&self) -> String {
+        format!("berth_{}", &self.box_id[..8])
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -468,6 +520,11 @@ impl Drop for Appliance {
             }
         }
         remove_cgroups(&self.box_id);
+        // There is none where the test wanted none.
+        let _ = Command::new("nft")
+            .args(["delete", "table", "inet", &self.table()])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
