@@ -45,7 +45,8 @@ pub use routes::{Answer, Via};
 use http::Request;
 
 use crate::model::{
-    Action, Credential, CredentialView, InstanceId, InstanceView, MemberName, Outcome, Refusal, Secret, TokenView,
+    Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, MemberName, Outcome, Refusal, Secret,
+    TokenView,
 };
 
 /// A request's body may be this long, in bytes.
@@ -56,7 +57,9 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub struct Status {
     pub version: String,
     pub box_id: String,
-    pub domain: String,
+    /// None where the box is known by its addresses.
+    pub domain: Option<String>,
+    /// The box's own address, as whoever asks can use it.
     pub https: String,
     pub started_at: jiff::Timestamp,
     /// `ok`, or why the engine cannot be used.
@@ -192,7 +195,11 @@ pub trait Backend: Send + Sync + 'static {
     fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
     /// All types.
     fn types(&self) -> Vec<TypeView>;
-    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// The addresses of an instance for somebody who asked at this `host[:port]`; none where everybody has the same, which
+    /// its view has.
+    fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints>;
+    /// For somebody who asked at this `host[:port]`.
+    fn status(&self, at: Option<&str>) -> impl Future<Output = Status> + Send;
     /// The CA certificate, when Berth has one of its own.
     fn ca_pem(&self) -> Option<String>;
     /// Prometheus text format 0.0.4.
@@ -208,9 +215,10 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Answers a member's request that came over the network; `path` as on the admin socket.
-pub async fn network<B: Backend>(backend: &B, request: Request<Bytes>, path: &str) -> Answer {
+pub async fn network<B: Backend>(backend: &B, request: Request<Bytes>, authority: &str, path: &str) -> Answer {
     let (parts, body) = request.into_parts();
     let asked = routes::Asked {
+        at: Some(authority.to_owned()),
         method: parts.method,
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),

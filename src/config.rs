@@ -17,8 +17,9 @@ use crate::{claim::PublicKey, plan::quota::WorkspaceLimits};
 /// The checked configuration of one supervisor. Every key has a default that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The name below which every address stands, lower case, without a trailing dot. Default `localhost`.
-    pub domain: String,
+    /// The name below which every address stands, lower case, without a trailing dot. Without one, the box is known by
+    /// its addresses.
+    pub domain: Option<String>,
     /// Store, CA, keys and kept logs; root only.
     pub state_dir: PathBuf,
     /// Sockets: `admin.sock`, and for each instance `i/{id}/agent.sock`, beside it who its agent is.
@@ -259,7 +260,7 @@ impl Default for Limits {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            domain: "localhost".into(),
+            domain: None,
             state_dir: "/var/lib/berth".into(),
             runtime_dir: "/run/berth".into(),
             types_dir: "/usr/share/berth/instance-types".into(),

@@ -11,9 +11,11 @@
 //! | the same | `/api/claim`, `/api/…` | claiming, the admin API |
 //!
 //! An address in the host's place stands for the domain: that is how a box without DNS is reached, and no page of
-//! another site can claim that host. `/` and `/api` answer under any other name too, since a box cannot know what its
-//! network calls it; they trust no name. Where the domain is `localhost`, `127.0.0.1` and `[::1]` are its own names. Hosts compare without regard to case, port
-//! and one trailing dot (RFC 9110 section 4.2.3, RFC 1034 section 3.1); paths compare byte for byte.
+//! another site can claim that host. So does a name that only a network of one's own can have: below `local` (RFC 6762)
+//! or `home.arpa` (RFC 8375). `/` and `/api` answer under any other name too, since a box cannot know what its network
+//! calls it; they trust no name. Where the domain is `localhost`, `127.0.0.1` and `[::1]` are its own names. A box without
+//! a domain gives out paths at the host that it was asked at. Hosts compare without regard to case, port and one trailing
+//! dot (RFC 9110 section 4.2.3, RFC 1034 section 3.1); paths compare byte for byte.
 
 use std::net::IpAddr;
 
@@ -67,24 +69,24 @@ pub enum HostError {
 /// The names that this box answers to, and the addresses that it gives out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Router {
-    domain: String,
+    domain: Option<String>,
     https_port: u16,
     local: bool,
 }
 
 impl Router {
     /// `domain` in lower case without a trailing dot, as [`crate::config::Config`] holds it.
-    pub fn new(domain: &str, https_port: u16) -> Router {
+    pub fn new(domain: Option<&str>, https_port: u16) -> Router {
         Router {
-            domain: domain.to_owned(),
+            domain: domain.map(str::to_owned),
             https_port,
-            local: domain == "localhost",
+            local: domain == Some("localhost"),
         }
     }
 
-    /// The domain.
-    pub fn domain(&self) -> &str {
-        &self.domain
+    /// The domain; none where the box is known by its addresses.
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
     }
 
     /// The port that outside addresses name.
@@ -146,9 +148,20 @@ impl Router {
         scheme == "https" && port.unwrap_or(443) == self.https_port && (same_host || self.is_own(host))
     }
 
-    /// The addresses of an instance, with that of the screen that it may have; port 443 is not written.
-    pub fn endpoints(&self, id: &InstanceId) -> Endpoints {
-        let (domain, port) = (&self.domain, self.port_suffix());
+    /// The addresses of an instance, with that of the screen that it may have; port 443 is not written. `at` is the
+    /// `host[:port]` that a box without a domain is asked at; one with a domain has that.
+    pub fn endpoints(&self, id: &InstanceId, at: &str) -> Endpoints {
+        let Some(domain) = &self.domain else {
+            let by_path = |path: String| Endpoint {
+                url: path.clone(),
+                path_url: path,
+            };
+            return Endpoints {
+                mcp: by_path(format!("https://{at}/mcp/{id}")),
+                screen: Some(by_path(format!("https://{at}/vnc/{id}/"))),
+            };
+        };
+        let port = self.port_suffix();
         Endpoints {
             mcp: Endpoint {
                 url: format!("https://mcp-{id}.{domain}{port}/mcp"),
@@ -180,7 +193,7 @@ impl Router {
     /// name that others can resolve.
     pub fn own_host<'a>(&'a self, authority: &'a str, local: IpAddr) -> Option<&'a str> {
         let (host, _) = split_port(authority)?;
-        if self.is_local(host) {
+        if self.is_local(host) || is_private(host) {
             return Some(host);
         }
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -188,18 +201,21 @@ impl Router {
         if address.to_canonical() == local.to_canonical() {
             return Some(host);
         }
-        (!self.local).then_some(self.domain.as_str())
+        self.domain.as_deref().filter(|_| !self.local)
     }
 
     /// The box itself, by name or by address.
     fn is_front(&self, host: &str) -> bool {
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        self.is_own(host) || bare.parse::<IpAddr>().is_ok()
+        self.is_own(host)
+            || bare.parse::<IpAddr>().is_ok()
+            || is_private(host)
+            || (self.domain.is_none() && host.eq_ignore_ascii_case("localhost"))
     }
 
     /// The box itself, by a name that nobody else can have.
     fn is_own(&self, host: &str) -> bool {
-        host.eq_ignore_ascii_case(&self.domain)
+        self.domain.as_deref().is_some_and(|d| host.eq_ignore_ascii_case(d))
             || self.prefix_of(host).is_some_and(|p| p.eq_ignore_ascii_case("app"))
             || (self.local && (host == "127.0.0.1" || host == "[::1]"))
     }
@@ -210,10 +226,11 @@ impl Router {
 
     /// What stands before `.{domain}`.
     fn prefix_of<'a>(&self, host: &'a str) -> Option<&'a str> {
-        let cut = host.len().checked_sub(self.domain.len())?;
+        let domain = self.domain.as_deref()?;
+        let cut = host.len().checked_sub(domain.len())?;
         let (head, tail) = (host.get(..cut)?, host.get(cut..)?);
         let head = head.strip_suffix('.')?;
-        tail.eq_ignore_ascii_case(&self.domain).then_some(head)
+        tail.eq_ignore_ascii_case(domain).then_some(head)
     }
 
     fn instance_of(&self, host: &str, kind: &str) -> Option<InstanceId> {
@@ -224,6 +241,15 @@ impl Router {
         }
         InstanceId::parse(id).ok()
     }
+}
+
+/// Whether a host is a name that has no owner on the internet: below `local` or `home.arpa`, one label or more.
+pub fn is_private(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    ["local", "home.arpa"].iter().any(|zone| {
+        let name = host.strip_suffix(zone).and_then(|h| h.strip_suffix('.'));
+        name.is_some_and(|n| n.split('.').all(|label| !label.is_empty()))
+    })
 }
 
 /// `/vnc/{id}` and what follows.
@@ -316,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_screen_hears_its_own_pages_alone() {
-        let r = Router::new("localhost", 8443);
+        let r = Router::new(Some("localhost"), 8443);
         let h = "vnc-abcdefghij.localhost:8443";
         assert!(r.origin_is_the_hosts("https://vnc-abcdefghij.localhost:8443", h));
         assert!(r.origin_is_the_hosts("https://localhost:8443", "localhost:8443"));
@@ -334,7 +360,7 @@ mod tests {
 
     #[test]
     fn table() {
-        let r = Router::new("example.org", 8443);
+        let r = Router::new(Some("example.org"), 8443);
         for (host, path, want) in [
             ("mcp-abcdefghij.example.org", "/mcp", mcp()),
             ("mcp-abcdefghij.example.org:8443", "/mcp", mcp()),
@@ -383,20 +409,51 @@ mod tests {
         ] {
             assert_eq!(r.route(host, path), want, "{host} {path}");
         }
-        let r = Router::new("localhost", 443);
+        let r = Router::new(Some("localhost"), 443);
         assert_eq!(r.route("127.0.0.1:8443", "/mcp/abcdefghij"), mcp());
         assert_eq!(r.route("[::1]:8443", "/mcp/abcdefghij"), mcp());
         assert_eq!(
-            r.endpoints(&InstanceId::parse(ID).unwrap()).mcp.path_url,
+            r.endpoints(&InstanceId::parse(ID).unwrap(), "").mcp.path_url,
             "https://localhost/mcp/abcdefghij"
         );
     }
 
     #[test]
+    fn a_box_without_a_domain_is_known_by_where_it_is_asked() {
+        let r = Router::new(None, 443);
+        for (host, path, want) in [
+            ("192.0.2.7", "/mcp/abcdefghij", mcp()),
+            ("192.168.1.9:8443", "/mcp/abcdefghij", mcp()),
+            ("[fd00::9]", "/vnc/abcdefghij/", screen(ScreenAt::Path(15))),
+            ("box.local", "/mcp/abcdefghij", mcp()),
+            ("Mcp.Box.Home.Arpa.", "/mcp/abcdefghij", mcp()),
+            ("localhost:8443", "/mcp/abcdefghij", mcp()),
+            ("local", "/mcp/abcdefghij", Target::UnknownHost),
+            (".local", "/mcp/abcdefghij", Target::UnknownHost),
+            ("boxlocal", "/mcp/abcdefghij", Target::UnknownHost),
+            ("box.lan", "/mcp/abcdefghij", Target::UnknownHost),
+            ("mcp-abcdefghij.box.local", "/mcp", Target::UnknownPath),
+            ("box.lan", "/", Target::Front),
+        ] {
+            assert_eq!(r.route(host, path), want, "{host} {path}");
+        }
+        let id = InstanceId::parse(ID).unwrap();
+        for at in ["192.168.1.9", "box.local:8443", "[fd00::9]:444"] {
+            let e = r.endpoints(&id, at);
+            assert_eq!(e.mcp.url, format!("https://{at}/mcp/abcdefghij"));
+            assert_eq!(e.mcp.path_url, e.mcp.url);
+            assert_eq!(e.screen.unwrap().url, format!("https://{at}/vnc/abcdefghij/"));
+        }
+        assert!(r.origin_is_ours("https://box.local", "box.local"));
+        assert!(!r.origin_is_ours("https://printer.local", "box.local"));
+        assert!(!r.origin_is_ours("http://localhost:3000", "localhost"));
+    }
+
+    #[test]
     fn nobody_is_sent_to_an_address_that_is_not_ours() {
         let local: IpAddr = "192.0.2.7".parse().unwrap();
-        let named = Router::new("example.org", 443);
-        let bare = Router::new("localhost", 443);
+        let named = Router::new(Some("example.org"), 443);
+        let bare = Router::new(Some("localhost"), 443);
         for (host, by_name, by_address) in [
             ("example.org:80", Some("example.org"), None),
             ("mcp-abcdefghij.example.org", Some("mcp-abcdefghij.example.org"), None),
@@ -415,6 +472,10 @@ mod tests {
             assert_eq!(named.own_host(host, local), by_name, "{host}");
             assert_eq!(bare.own_host(host, local), by_address, "{host}");
         }
+        let nameless = Router::new(None, 443);
+        assert_eq!(nameless.own_host("192.0.2.7", local), Some("192.0.2.7"));
+        assert_eq!(nameless.own_host("box.local", local), Some("box.local"));
+        assert_eq!(nameless.own_host("203.0.113.66", local), None);
     }
 
     #[test]
@@ -431,7 +492,7 @@ mod tests {
 
     #[test]
     fn origins() {
-        let r = Router::new("example.org", 443);
+        let r = Router::new(Some("example.org"), 443);
         let h = "mcp-abcdefghij.example.org";
         assert!(r.origin_is_ours("https://mcp-abcdefghij.example.org", h));
         assert!(r.origin_is_ours("https://app.example.org", h));
@@ -453,7 +514,7 @@ mod tests {
             !r.origin_is_ours("https://evil.org", "evil.org"),
             "pointed here by evil.org's own DNS"
         );
-        let r = Router::new("localhost", 8443);
+        let r = Router::new(Some("localhost"), 8443);
         assert!(r.origin_is_ours("http://localhost:3000", "localhost:8443"));
         assert!(!r.origin_is_ours("http://evil.org", "localhost:8443"));
         assert!(!r.origin_is_ours("null", "localhost:8443"));
@@ -462,7 +523,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(host in ".*", path in ".*", domain in "[a-z.]{0,20}") {
-            let r = Router::new(&domain, 1);
+            let r = Router::new(Some(&domain), 1);
             r.route(&host, &path);
             r.origin_is_ours(&host, &path);
             let _ = authority(Some(&host), std::iter::once(path.as_bytes()));
@@ -470,9 +531,9 @@ mod tests {
 
         #[test]
         fn every_address_given_out_routes_back(bytes: [u8; 10], port: u16, domain in "[a-z]{1,9}(\\.[a-z]{2,5}){0,2}") {
-            let r = Router::new(&domain, port);
+            let r = Router::new(Some(&domain), port);
             let id = InstanceId::from_random(bytes);
-            let e = r.endpoints(&id);
+            let e = r.endpoints(&id, "");
             let route = |url: &str| {
                 let rest = url.strip_prefix("https://").unwrap();
                 let slash = rest.find('/').unwrap();
@@ -488,10 +549,11 @@ mod tests {
 
         #[test]
         fn only_our_hosts_are_known(host in "[a-z0-9.-]{1,40}") {
-            let r = Router::new("example.org", 443);
+            let r = Router::new(Some("example.org"), 443);
             prop_assert_eq!(r.route(&host, "/mcp") == Target::UnknownHost, !r.knows(&host));
             let address = host.trim_end_matches('.').parse::<IpAddr>().is_ok();
-            if r.knows(&host) { prop_assert!(address || host.trim_end_matches('.').ends_with("example.org")); }
+            let private = host.trim_end_matches('.').ends_with(".local") || host.trim_end_matches('.').ends_with(".home.arpa");
+            if r.knows(&host) { prop_assert!(address || private || host.trim_end_matches('.').ends_with("example.org")); }
         }
     }
 }

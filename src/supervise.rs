@@ -168,10 +168,12 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     let https = listener(passed.https, config.listen.https)?;
     let http = listener(passed.http, config.listen.http)?;
     let port = https.local_addr()?.port();
-    let router = Arc::new(route::Router::new(&config.domain, port));
+    let router = Arc::new(route::Router::new(config.domain.as_deref(), port));
     let names = tls::Names {
         domain: config.domain.clone(),
-        loopback: config.domain == "localhost",
+        loopback: config.domain.as_deref() == Some("localhost"),
+        title: format!("box {}", &store.box_id().as_str()[..8]),
+        addresses: addresses::of_this_box,
     };
     let certificates = tls::Certificates::open(&config.tls, &config.state_dir, names, std::time::SystemTime::now())?;
     let admin = admin::bind(&config.admin_socket())?;
@@ -259,7 +261,7 @@ impl Built {
             max_message: limits.body_bytes,
             quotas: Arc::new(adapt::RealQuotas::default()),
             workspace: self.config.workspace,
-            endpoints: Box::new(move |id| routes.endpoints(id)),
+            endpoints: Box::new(move |id| routes.endpoints(id, &addresses::host(&routes))),
         })?;
         let known = reconcile.clone();
         let doors = front::Doors::new(self.config.claim.required, reconcile.clone());
@@ -306,8 +308,9 @@ impl Built {
             installer.tend().await;
             "packages"
         });
-        log::info!(box_id = parts.reconcile.box_id().as_str(), domain = parts.router.domain(); "serving");
-        systemd::ready(&format!("serving {}", parts.router.domain()));
+        let host = addresses::host(&parts.router);
+        log::info!(box_id = parts.reconcile.box_id().as_str(), host = host.as_str(); "serving");
+        systemd::ready(&format!("serving {host}"));
         Ok(Running {
             tasks,
             parts,
@@ -364,7 +367,7 @@ impl Running {
             Ok(false) => log::info!("certificates are the same"),
             Err(e) => log::error!("certificates were not read again; the old ones stay: {e}"),
         }
-        systemd::ready(&format!("serving {}", self.parts.router.domain()));
+        systemd::ready(&format!("serving {}", addresses::host(&self.parts.router)));
     }
 
     /// Instances keep the type that they were made of until they are recreated.

@@ -48,12 +48,16 @@ pub enum TlsError {
 }
 
 /// What certificates are for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Names {
-    /// The domain; `*.{domain}` comes with it.
-    pub domain: String,
+    /// The domain; `*.{domain}` comes with it. Without one, the certificate is for `localhost` and the addresses.
+    pub domain: Option<String>,
     /// Also `localhost`, `127.0.0.1` and `::1`: the domain is `localhost`, or the edge listens on loopback.
     pub loopback: bool,
+    /// What the CA is called where there is no domain.
+    pub title: String,
+    /// The addresses of the box, as they are now. A certificate can be for those of private networks.
+    pub addresses: fn() -> Vec<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -193,12 +197,14 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if let (Source::Local(ca), Some(name)) = (&self.0.source, hello.server_name())
-            && let Some(key) = ca.for_name(name)
-        {
-            return Some(key);
-        }
-        Some(self.0.current.load_full())
+        let Source::Local(ca) = &self.0.source else {
+            return Some(self.0.current.load_full());
+        };
+        // Who connects to an address names no server (RFC 6066 section 3).
+        let key = hello
+            .server_name()
+            .map_or_else(|| ca.for_addresses(), |name| ca.for_name(name));
+        Some(key.unwrap_or_else(|| self.0.current.load_full()))
     }
 }
 
@@ -206,9 +212,4 @@ impl ResolvesServerCert for Certificates {
 pub fn colons(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02X}")).collect();
     hex.join(":")
-}
-
-/// The domain as an address, where a box has no name.
-fn as_ip(domain: &str) -> Option<IpAddr> {
-    domain.parse().ok()
 }

@@ -75,8 +75,10 @@ fn main() {
 
 async fn edge(dir: &str, port: u16, workers: Workers) {
     let names = Names {
-        domain: "localhost".into(),
+        domain: Some("localhost".into()),
         loopback: true,
+        title: String::new(),
+        addresses: Vec::new,
     };
     let certificates = Certificates::open(&Tls::LocalCa, dir.as_ref(), names, SystemTime::now()).unwrap();
     let (events, mut seen) = tokio::sync::mpsc::channel(64);
@@ -118,7 +120,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         }
     }
     let config = EdgeConfig {
-        router: std::sync::Arc::new(berth::route::Router::new("localhost", port)),
+        router: std::sync::Arc::new(berth::route::Router::new(Some("localhost"), port)),
         limits: Limits::default(),
         allowed_origins: vec![],
         workers,

@@ -12,11 +12,13 @@ pub(crate) fn check(input: &[u8]) {
     let mut text = || std::str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
     let (authority, path) = (text(), text());
     let answer = parts.next().unwrap_or_default();
-    let router = Router::new("example.org", 443);
-    if let Target::Mcp { id } = router.route(authority, path) {
-        let own = router.endpoints(&id);
-        assert!(own.mcp.url.contains(id.as_str()) && own.mcp.path_url.ends_with(id.as_str()));
-        assert!(authority.to_ascii_lowercase().contains(id.as_str()) || path.contains(id.as_str()));
+    for domain in [Some("example.org"), None] {
+        let router = Router::new(domain, 443);
+        if let Target::Mcp { id } = router.route(authority, path) {
+            let own = router.endpoints(&id, authority);
+            assert!(own.mcp.url.contains(id.as_str()) && own.mcp.path_url.ends_with(id.as_str()));
+            assert!(authority.to_ascii_lowercase().contains(id.as_str()) || path.contains(id.as_str()));
+        }
     }
     let mut buf = BytesMut::from(answer);
     if let Ok(Some(head)) = Heads::default().take(&mut buf, &http::Method::POST, false) {

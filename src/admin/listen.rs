@@ -117,6 +117,7 @@ async fn one<B: Backend>(stream: UnixStream, via: Via, who: String, backend: Arc
         let (backend, who) = (backend.clone(), who.clone());
         async move {
             let asked = routes::Asked {
+                at: None,
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
                 query: request.uri().query().unwrap_or_default().to_owned(),

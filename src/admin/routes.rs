@@ -9,7 +9,7 @@ use hyper::body::{Body, Frame};
 use serde::Serialize;
 
 use super::{Backend, LogQuery, MAX_BODY, ScreenRequest};
-use crate::model::{Action, Health, InstanceId, InstanceView, Refusal, State, unknown_field};
+use crate::model::{Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Refusal, State, unknown_field};
 
 /// An answer of the admin API.
 pub type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -29,6 +29,8 @@ pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: String,
+    /// The `host[:port]` that was asked, where it was over the network.
+    pub(super) at: Option<String>,
     pub(super) via: Via,
     /// Who asks, as the connection vouches for it.
     pub(super) who: String,
@@ -51,18 +53,20 @@ where
         method,
         path,
         query,
+        at,
         via,
         who,
     } = asked;
+    let at = at.as_deref();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let get = method == Method::GET;
     if let Err(wrong) = check_query(&parts, &query) {
         return error(StatusCode::BAD_REQUEST, &format!("{path}: {wrong}"));
     }
     match parts.as_slice() {
-        ["v1", "actions"] if method == Method::POST => act(backend, via, &who, body).await,
+        ["v1", "actions"] if method == Method::POST => act(backend, (via, at), &who, body).await,
         ["v1", "status"] if get => {
-            let mut status = backend.status().await;
+            let mut status = backend.status(at).await;
             if via == Via::Network {
                 status.own.claim_code = None;
             }
@@ -90,19 +94,22 @@ where
         }
         ["v1", "instances"] if get => {
             let views = backend.views();
-            json(StatusCode::OK, &views.values().map(listed).collect::<Vec<_>>())
+            let seen = views.values().map(|v| seen(backend, at, listed(v)));
+            json(StatusCode::OK, &seen.collect::<Vec<_>>())
         }
-        ["v1", "instances", one] if get => match find(backend, one) {
+        ["v1", "instances", one] if get => match find(backend, at, one) {
             Some(view) => json(StatusCode::OK, &view),
             None => refused(&Refusal::NoInstance((*one).into())),
         },
-        ["v1", "instances", one, "wait"] if get => wait(backend, one, &query).await,
-        ["v1", "instances", one, "credentials"] if get => credentials(backend, one).await,
-        ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
-        ["v1", "instances", one, "screen"] if method == Method::POST => screen_link(backend, via, one, body).await,
-        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
-        ["v1", "instances", one, "deploy"] if get => deploy(backend, one, &query),
-        ["v1", "instances", one, "tools"] if get => match find(backend, one) {
+        ["v1", "instances", one, "wait"] if get => wait(backend, at, one, &query).await,
+        ["v1", "instances", one, "credentials"] if get => credentials(backend, at, one).await,
+        ["v1", "instances", one, "logs"] if get => logs(backend, at, one, &query).await,
+        ["v1", "instances", one, "screen"] if method == Method::POST => {
+            screen_link(backend, (via, at), one, body).await
+        }
+        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, at, one).await,
+        ["v1", "instances", one, "deploy"] if get => deploy(backend, at, one, &query),
+        ["v1", "instances", one, "tools"] if get => match find(backend, at, one) {
             Some(view) => match backend.tools(view.id).await {
                 Ok(tools) => json(StatusCode::OK, &tools),
                 Err(why) => error(StatusCode::BAD_GATEWAY, &why),
@@ -117,7 +124,12 @@ where
     }
 }
 
-async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, who: &str, body: R) -> Answer
+async fn act<B: Backend, R: Body<Data = Bytes>>(
+    backend: &B,
+    (via, at): (Via, Option<&str>),
+    who: &str,
+    body: R,
+) -> Answer
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -146,16 +158,25 @@ where
         return refused(&Refusal::OnTheBoxOnly);
     }
     match backend.submit(action.signed(who)).await {
+        Ok(Outcome::Instance(view)) => {
+            let view = seen(backend, at, *view);
+            json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
+        }
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(r) => refused(&r),
     }
 }
 
-async fn screen_link<B: Backend, R: Body<Data = Bytes>>(backend: &B, via: Via, one: &str, body: R) -> Answer
+async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
+    backend: &B,
+    (via, at): (Via, Option<&str>),
+    one: &str,
+    body: R,
+) -> Answer
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Some(view) = find(backend, one) else {
+    let Some(view) = find(backend, at, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
@@ -177,8 +198,8 @@ where
     }
 }
 
-async fn screenshot<B: Backend>(backend: &B, one: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
+async fn screenshot<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> Answer {
+    let Some(view) = find(backend, at, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     match backend.screenshot(&view).await {
@@ -197,16 +218,26 @@ fn listed(view: &InstanceView) -> InstanceView {
 }
 
 /// An instance by id, or by a name that only one instance has.
-fn find<B: Backend>(backend: &B, one: &str) -> Option<InstanceView> {
+fn find<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> Option<InstanceView> {
     let views = backend.views();
     if let Some(v) = InstanceId::parse(one).ok().and_then(|id| views.get(&id)) {
-        return Some(v.clone());
+        return Some(seen(backend, at, v.clone()));
     }
     let mut named = views.values().filter(|v| v.name.as_str() == one);
-    named.next().filter(|_| named.next().is_none()).cloned()
+    let one = named.next().filter(|_| named.next().is_none())?;
+    Some(seen(backend, at, one.clone()))
 }
 
-async fn wait<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+/// As it is for somebody who asked at this `host[:port]`.
+fn seen<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) -> InstanceView {
+    if let Some(endpoints) = backend.endpoints(&view.id, at) {
+        let screen = endpoints.screen.filter(|_| view.endpoints.screen.is_some());
+        view.endpoints = Endpoints { screen, ..endpoints };
+    }
+    view
+}
+
+async fn wait<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str) -> Answer {
     let query = pairs(query);
     let until = match query.get("for").copied().unwrap_or("settled") {
         "settled" => Until::Settled,
@@ -225,7 +256,7 @@ async fn wait<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
         .unwrap_or(60_000u64)
         .min(3_600_000);
     let mut changed = backend.changed();
-    let Some(first) = find(backend, one) else {
+    let Some(first) = find(backend, at, one) else {
         return if until == Until::Gone {
             empty()
         } else {
@@ -247,7 +278,7 @@ async fn wait<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
         }
     };
     match tokio::time::timeout(Duration::from_millis(ms), reached).await {
-        Ok(Some(view)) => json(StatusCode::OK, &view),
+        Ok(Some(view)) => json(StatusCode::OK, &seen(backend, at, view)),
         Ok(None) => empty(),
         Err(_) => error(
             StatusCode::REQUEST_TIMEOUT,
@@ -268,8 +299,8 @@ fn done(until: Until, v: &InstanceView) -> bool {
     }
 }
 
-async fn credentials<B: Backend>(backend: &B, one: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
+async fn credentials<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> Answer {
+    let Some(view) = find(backend, at, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     match backend.credentials(view.id).await {
@@ -278,8 +309,8 @@ async fn credentials<B: Backend>(backend: &B, one: &str) -> Answer {
     }
 }
 
-async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
+async fn logs<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, at, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     let query = pairs(query);
@@ -306,8 +337,8 @@ async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
     }
 }
 
-fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
+fn deploy<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, at, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");

@@ -258,8 +258,8 @@ fn told(facts: &mut Facts, status: &Value) {
         .saturating_sub(facts.running + facts.failed);
     let first = facts.addresses.first().and_then(|a| a.split('/').next());
     facts.url = match (status["domain"].as_str(), first) {
-        (Some("localhost"), Some(address)) if address.contains(':') => Some(format!("https://[{address}]/")),
-        (Some("localhost"), Some(address)) => Some(format!("https://{address}/")),
+        (None, Some(address)) if address.contains(':') => Some(format!("https://[{address}]/")),
+        (None, Some(address)) => Some(format!("https://{address}/")),
         _ => status["https"].as_str().map(str::to_owned),
     };
     let claim = &status["box"];

@@ -157,7 +157,11 @@ impl Verbs {
         let mut pairs = vec![
             ("version", s.version),
             ("box", s.box_id),
-            ("domain", s.domain),
+            (
+                "domain",
+                s.domain
+                    .unwrap_or_else(|| "none: it is known by its addresses".to_owned()),
+            ),
             ("https", s.https),
             ("since", print::short(s.started_at)),
             ("engine", s.engine),

@@ -39,7 +39,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
     let root = doc.root();
     if let Some(d) = root.string("domain") {
         match domain(&d.value) {
-            Some(ok) => config.domain = ok,
+            Some(ok) => config.domain = Some(ok),
             None => root.wrong(
                 &d,
                 format!(
@@ -299,7 +299,7 @@ mod tests {
         let text = "domain = \"MCP.Example.org.\"\nstate_dir = \"/s\"\n[listen]\nhttps = \"127.0.0.1:8443\"\n\
                     [tls]\nmode = \"files\"\ncert = \"/c.pem\"\nkey = \"/k.pem\"\n[limits]\ndrain_timeout = \"5s\"\n";
         let c = parse("berth.toml", text).expect("valid");
-        assert_eq!(c.domain, "mcp.example.org");
+        assert_eq!(c.domain.as_deref(), Some("mcp.example.org"));
         assert_eq!(
             c.tls,
             Tls::Files {

@@ -4,8 +4,10 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
+
+use crate::route::Router;
 
 /// Bridges and pairs that a container engine makes, and loopback.
 const INNER: [&str; 5] = ["lo", "docker", "br-", "veth", "virbr"];
@@ -16,6 +18,34 @@ pub(super) fn of_this_box() -> Vec<IpAddr> {
     let mut found: BTreeSet<IpAddr> = v6(&read("if_inet6")).map(IpAddr::from).collect();
     found.extend(v4(&read("fib_trie"), &read("route")).into_iter().map(IpAddr::from));
     found.into_iter().collect()
+}
+
+/// The `host[:port]` to give to somebody who has not come by one: the domain, else the address by which this box goes
+/// out, else one that it has.
+pub(super) fn host(router: &Router) -> String {
+    let host = match router.domain() {
+        Some(domain) => domain.to_owned(),
+        None => match outward().or_else(|| of_this_box().into_iter().next()) {
+            Some(IpAddr::V6(six)) => format!("[{six}]"),
+            Some(four) => four.to_string(),
+            // Nobody else can ask this box.
+            None => Ipv4Addr::LOCALHOST.to_string(),
+        },
+    };
+    format!("{host}{}", router.port_suffix())
+}
+
+/// Where packets for elsewhere come from. Nothing is sent: the kernel chooses a route for a socket.
+fn outward() -> Option<IpAddr> {
+    // TEST-NET-1 and the IPv6 range for documentation (RFC 5737, RFC 3849).
+    for (from, to) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
+        let chosen = UdpSocket::bind(from).and_then(|s| s.connect(to).and_then(|()| s.local_addr()));
+        match chosen.map(|a| a.ip()) {
+            Ok(ip) if !ip.is_loopback() && !ip.is_unspecified() => return Some(ip),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn inner(name: &str) -> bool {

@@ -26,7 +26,7 @@ use crate::{
     firewall::Firewall,
     link::Registry,
     machine,
-    model::{Action, CredentialView, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
+    model::{Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
     plan::generic,
     reconcile,
     route::Router,
@@ -59,6 +59,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// The `host[:port]` to give to whoever asked at `at`: that very one where it is the box's.
+    fn host(&self, at: Option<&str>) -> String {
+        match (self.router.domain(), at.filter(|a| self.router.knows(a))) {
+            (None, Some(at)) => at.to_ascii_lowercase(),
+            _ => addresses::host(&self.router),
+        }
+    }
+
     /// What does not hold on this box although it should, in words.
     fn notes(&self) -> Vec<String> {
         let mut notes = self.reconcile.snapshot().notes.clone();
@@ -154,7 +162,12 @@ impl Backend for Parts {
         types.map(|t| type_view(t, refused(t).map(|r| r.to_string()))).collect()
     }
 
-    async fn status(&self) -> Status {
+    fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints> {
+        let none = self.router.domain().is_none();
+        none.then(|| self.router.endpoints(id, &self.host(at)))
+    }
+
+    async fn status(&self, at: Option<&str>) -> Status {
         let snapshot = self.reconcile.snapshot();
         let mut instances: BTreeMap<String, usize> = BTreeMap::new();
         for view in snapshot.views.values() {
@@ -163,8 +176,8 @@ impl Backend for Parts {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             box_id: self.reconcile.box_id().to_string(),
-            domain: self.router.domain().into(),
-            https: format!("https://{}{}/", self.router.domain(), self.router.port_suffix()),
+            domain: self.router.domain().map(str::to_owned),
+            https: format!("https://{}/", self.host(at)),
             started_at: self.started_at,
             engine: snapshot.engine.clone().unwrap_or_else(|| "ok".into()),
             instances,

@@ -72,7 +72,7 @@ async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
         Door::Api => {
             let path = asked.request.uri().path().to_owned();
             let path = path.strip_prefix("/api").unwrap_or_default();
-            admin::network(&*parts, asked.request, path).await
+            admin::network(&*parts, asked.request, &asked.authority, path).await
         }
     }
 }
@@ -137,7 +137,8 @@ impl Claims {
     pub(super) fn hello(&self, parts: &Parts) -> Result<Hello, Refusal> {
         let nonce = self.desk().nonce(self.now(), random()?);
         Ok(Hello {
-            domain: parts.router.domain().into(),
+            // Its certificate is for this name, too, where it has no domain.
+            domain: parts.router.domain().unwrap_or("localhost").to_owned(),
             claimed: parts.reconcile.snapshot().claimed,
             ca: parts.certificates.ca_pem().map(str::to_owned),
             key: self.config.public_key.is_some(),

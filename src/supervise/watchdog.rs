@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::backend::Parts;
+use super::{addresses, backend::Parts};
 use crate::{model::State, systemd};
 
 /// How often signs of life are looked for, where systemd asks for none more often. Both hearts beat once a second.
@@ -49,7 +49,7 @@ fn summary(parts: &Parts) -> String {
     };
     format!(
         "serving {}: {running} of {} instances running{engine}",
-        parts.router.domain(),
+        addresses::host(&parts.router),
         snapshot.views.len()
     )
 }

@@ -1,6 +1,7 @@
 //! A CA of our own: made once, kept in `{state_dir}/tls` as `ca.key` (0600) and `ca.pem`, name-constrained (RFC 5280
-//! section 4.2.1.10) to this box's domain, so that trusting it says nothing about any other site. Leaves live in
-//! memory only and are renewed at two thirds of their life.
+//! section 4.2.1.10) to this box's domain and to names and addresses that nobody owns on the internet, so that trusting
+//! it says nothing about any other site. Leaves live in memory only, are renewed at two thirds of their life, and follow
+//! the box's addresses.
 //!
 //! A box may start with its clock at 1970. Therefore the CA's `not_before` is a fixed date in the past, and while the
 //! clock is not plausible leaves last as long as the CA; they are made anew when the clock is set.
@@ -12,7 +13,7 @@ use std::{
     collections::HashMap,
     fs,
     io::Write,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -26,7 +27,8 @@ use rcgen::{
 use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::{Names, TlsError, as_ip};
+use super::{Names, TlsError};
+use crate::{config::Cidr, route::is_private};
 
 const DAY: u64 = 86_400;
 /// 2026-01-01T00:00:00Z: a clock before this is not set.
@@ -38,10 +40,13 @@ const LEAF_LIFE: u64 = 90 * DAY;
 /// Leaves by host name kept at most; hosts past it get the plain leaf.
 const NAMED: usize = 2048;
 
+#[derive(Default)]
 struct Leaf {
     /// Unix seconds.
     made_at: u64,
     until: u64,
+    /// What the box had then.
+    addresses: Vec<IpAddr>,
 }
 
 pub(super) struct LocalCa {
@@ -52,6 +57,7 @@ pub(super) struct LocalCa {
     names: Names,
     leaf_key: KeyPair,
     leaf: Mutex<Leaf>,
+    /// By host name; the one for the addresses by the empty one.
     named: Mutex<HashMap<String, Arc<CertifiedKey>>>,
 }
 
@@ -71,10 +77,10 @@ impl LocalCa {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(file("set the mode of", dir))?;
         let (key_file, pem_file) = (dir.join("ca.key"), dir.join("ca.pem"));
         let key = load_key(&key_file)?;
-        let subject = subject(&names.domain);
+        let subject = subject(&names);
         let kept = key
             .as_ref()
-            .and_then(|key| load_cert(&pem_file, key, &subject, unix(now)));
+            .and_then(|key| load_cert(&pem_file, key, &names, unix(now)));
         let (key, pem, ca_until) = match (key, kept) {
             (Some(key), Some((pem, until))) => (key, pem, until),
             (key, _) => {
@@ -88,7 +94,7 @@ impl LocalCa {
                 };
                 let (pem, until) = new_ca(&key, &names, now)?;
                 write_atomic(&pem_file, pem.as_bytes(), 0o644)?;
-                log::info!("made a new CA for {}: {}", names.domain, pem_file.display());
+                log::info!("made a new {subject}: {}", pem_file.display());
                 (key, pem, until)
             }
         };
@@ -100,7 +106,7 @@ impl LocalCa {
             ca_until,
             names,
             leaf_key: KeyPair::generate().map_err(make("a key"))?,
-            leaf: Mutex::new(Leaf { made_at: 0, until: 0 }),
+            leaf: Mutex::default(),
             named: Mutex::new(HashMap::new()),
         })
     }
@@ -121,21 +127,45 @@ impl LocalCa {
         } else {
             (made_at + LEAF_LIFE).min(self.ca_until)
         };
-        *self.leaf.lock().unwrap_or_else(PoisonError::into_inner) = Leaf { made_at, until };
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let mut sans = match as_ip(&self.names.domain) {
-            Some(ip) => vec![SanType::IpAddress(ip)],
-            // With a single label below it a wildcard is not only useless: webpki rejects the whole certificate.
-            None if single_label(&self.names.domain) => vec![dns(&self.names.domain)?],
-            None => vec![dns(&self.names.domain)?, dns(&format!("*.{}", self.names.domain))?],
+        *self.leaf.lock().unwrap_or_else(PoisonError::into_inner) = Leaf {
+            made_at,
+            until,
+            addresses: self.addresses(),
         };
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let Some(domain) = &self.names.domain else {
+            return self.sign(self.address_names()?);
+        };
+        // With a single label below it a wildcard is not only useless: webpki rejects the whole certificate.
+        let mut sans = vec![dns(domain)?];
+        if !single_label(domain) {
+            sans.push(dns(&format!("*.{domain}"))?);
+        }
         if self.names.loopback {
-            if self.names.domain != "localhost" {
+            if domain != "localhost" {
                 sans.push(dns("localhost")?);
             }
             sans.extend(loopback().map(SanType::IpAddress));
         }
         self.sign(sans)
+    }
+
+    /// The box's addresses that the CA may speak for.
+    fn addresses(&self) -> Vec<IpAddr> {
+        let mut found = (self.names.addresses)();
+        found.retain(|a| private(*a));
+        found
+    }
+
+    fn address_names(&self) -> Result<Vec<SanType>, TlsError> {
+        let addresses = self
+            .leaf
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .addresses
+            .clone();
+        let all = loopback().chain(addresses).map(SanType::IpAddress);
+        Ok(std::iter::once(dns("localhost")?).chain(all).collect())
     }
 
     /// A new leaf, if the one in use is past two thirds of its life or was made under another clock.
@@ -146,21 +176,37 @@ impl LocalCa {
             let clock_was_set = (leaf.made_at < PLAUSIBLE) != (now_s < PLAUSIBLE);
             let third = leaf.until.saturating_sub(leaf.made_at) / 3;
             // A clock that was set back by more than a day leaves a leaf from the future.
-            clock_was_set || now_s + third >= leaf.until || now_s + DAY < leaf.made_at
+            let moved = self.addresses() != leaf.addresses;
+            clock_was_set || moved || now_s + third >= leaf.until || now_s + DAY < leaf.made_at
         };
         if due { self.leaf(now).map(Some) } else { Ok(None) }
     }
 
-    /// A leaf for one host name below a single-label domain; none where the wildcard serves.
+    /// A leaf for one host name below a single-label domain or of a private network; none where the plain leaf serves.
     pub(super) fn for_name(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        if !single_label(&self.names.domain) {
-            return None;
-        }
         let name = name.to_ascii_lowercase();
-        let label = name.strip_suffix(&self.names.domain)?.strip_suffix('.')?;
-        if label.is_empty() || label.contains('.') || label.contains('*') {
+        let below = |domain: &str| {
+            let label = name.strip_suffix(domain).and_then(|n| n.strip_suffix('.'));
+            single_label(domain) && label.is_some_and(|l| !l.is_empty() && !l.contains('.'))
+        };
+        let ours = self.names.domain.as_deref().is_some_and(|d| {
+            // The plain leaf is for these.
+            name == d || (name.strip_suffix(d).is_some_and(|n| n.ends_with('.')) && !single_label(d))
+        });
+        let named = self.names.domain.as_deref().is_some_and(below) || is_private(&name);
+        if ours || !named || name.contains('*') {
             return None;
         }
+        let sans = vec![dns(&name).ok()?];
+        self.kept(name, sans)
+    }
+
+    /// A leaf for the box's addresses.
+    pub(super) fn for_addresses(&self) -> Option<Arc<CertifiedKey>> {
+        self.kept(String::new(), self.address_names().ok()?)
+    }
+
+    fn kept(&self, name: String, sans: Vec<SanType>) -> Option<Arc<CertifiedKey>> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = named.get(&name) {
             return Some(Arc::clone(key));
@@ -168,7 +214,7 @@ impl LocalCa {
         if named.len() >= NAMED {
             named.clear();
         }
-        let key = self.sign(vec![dns(&name).ok()?]).ok()?;
+        let key = self.sign(sans).ok()?;
         named.insert(name, Arc::clone(&key));
         Some(key)
     }
@@ -205,47 +251,66 @@ impl LocalCa {
 }
 
 fn single_label(domain: &str) -> bool {
-    !domain.contains('.') && as_ip(domain).is_none()
+    !domain.contains('.')
 }
 
-fn subject(domain: &str) -> String {
-    format!("Berth CA of {domain}")
+fn subject(names: &Names) -> String {
+    format!("Berth CA of {}", names.domain.as_deref().unwrap_or(&names.title))
+}
+
+/// Networks whose addresses nobody owns on the internet: RFC 1918, RFC 6598, link-local, RFC 4193.
+const PRIVATE: [(IpAddr, u8); 7] = [
+    (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(172, 16, 0, 0)), 12),
+    (IpAddr::V4(Ipv4Addr::new(192, 168, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10),
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), 7),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+];
+
+fn private(address: IpAddr) -> bool {
+    let within = |(address, bits): (IpAddr, u8)| Cidr { address, bits };
+    PRIVATE.into_iter().any(|n| within(n).holds(address))
+}
+
+/// What the CA may speak for.
+fn permitted(names: &Names) -> Vec<GeneralSubtree> {
+    let mut permitted: Vec<GeneralSubtree> = ["localhost", "local", "home.arpa"]
+        .map(|n| GeneralSubtree::DnsName(n.into()))
+        .into();
+    permitted.extend(
+        names
+            .domain
+            .clone()
+            .filter(|d| d != "localhost")
+            .map(GeneralSubtree::DnsName),
+    );
+    let loopback = loopback().map(|ip| (ip, if ip.is_ipv4() { 32 } else { 128 }));
+    let networks = loopback.chain(PRIVATE);
+    permitted.extend(networks.map(|(ip, bits)| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(ip, bits))));
+    permitted
 }
 
 fn new_ca(key: &KeyPair, names: &Names, now: SystemTime) -> Result<(String, u64), TlsError> {
     let until = unix(now).max(PLAUSIBLE) + CA_LIFE;
-    let mut permitted: Vec<GeneralSubtree> = vec![GeneralSubtree::DnsName("localhost".into())];
-    permitted.extend(loopback().map(whole));
-    match as_ip(&names.domain) {
-        Some(ip) => permitted.push(whole(ip)),
-        None if names.domain != "localhost" => permitted.push(GeneralSubtree::DnsName(names.domain.clone())),
-        None => {}
-    }
     let mut params = CertificateParams::default();
     params.not_before = time_at(CA_FROM);
     params.not_after = time_at(until);
     params.serial_number = Some(serial()?);
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, subject(&names.domain));
+    params.distinguished_name.push(DnType::CommonName, subject(names));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.name_constraints = Some(NameConstraints {
-        permitted_subtrees: permitted,
+        permitted_subtrees: permitted(names),
         excluded_subtrees: vec![],
     });
     let cert = params.self_signed(key).map_err(make("a CA certificate"))?;
     Ok((cert.pem(), until))
 }
 
-fn whole(ip: IpAddr) -> GeneralSubtree {
-    let bits = if ip.is_ipv4() { 32 } else { 128 };
-    GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(ip, bits))
-}
-
 fn loopback() -> impl Iterator<Item = IpAddr> {
-    use std::net::{Ipv4Addr, Ipv6Addr};
     [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].into_iter()
 }
 
@@ -283,12 +348,24 @@ fn load_key(path: &Path) -> Result<Option<KeyPair>, TlsError> {
     }
 }
 
-/// The CA certificate and its end, if it is good: of this key and subject, and valid for another month.
-fn load_cert(path: &Path, key: &KeyPair, subject: &str, now: u64) -> Option<(String, u64)> {
+/// The CA certificate and its end, if it is good: of this key, subject and constraints, and valid for another month.
+fn load_cert(path: &Path, key: &KeyPair, names: &Names, now: u64) -> Option<(String, u64)> {
     let pem = fs::read_to_string(path).ok()?;
     let (cn, public, until) = read_cert(&pem)?;
     let fresh = until > now.max(PLAUSIBLE) + 30 * DAY;
-    (cn == subject && public == key.public_key_raw() && fresh).then_some((pem, until))
+    let (wanted, _) = new_ca(key, names, SystemTime::UNIX_EPOCH).ok()?;
+    let same = constraints(&pem)? == constraints(&wanted)?;
+    (cn == subject(names) && public == key.public_key_raw() && fresh && same).then_some((pem, until))
+}
+
+/// The name constraints (RFC 5280 section 4.2.1.10), as they are encoded.
+fn constraints(pem: &str) -> Option<Vec<u8>> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    let cert = pem.parse_x509().ok()?;
+    let found = cert
+        .get_extension_unique(&x509_parser::oid_registry::OID_X509_EXT_NAME_CONSTRAINTS)
+        .ok()??;
+    Some(found.value.to_vec())
 }
 
 fn domain_of_old(path: &Path) -> Option<String> {
@@ -356,8 +433,10 @@ mod tests {
 
     fn names() -> Names {
         Names {
-            domain: "box.test".into(),
+            domain: Some("box.test".into()),
             loopback: true,
+            title: "box 0a1b2c3d".into(),
+            addresses: || vec![],
         }
     }
 
@@ -386,8 +465,9 @@ mod tests {
         let new = LocalCa::open(dir.path(), names(), at(NOW)).unwrap();
         assert_ne!(read_cert(new.pem()).unwrap().1, read_cert(first.pem()).unwrap().1);
         let moved = Names {
-            domain: "other.test".into(),
+            domain: Some("other.test".into()),
             loopback: false,
+            ..names()
         };
         let moved = LocalCa::open(dir.path(), moved, at(NOW)).unwrap();
         assert_ne!(
@@ -421,12 +501,113 @@ mod tests {
         assert!(ca.renewal(at(NOW)).unwrap().is_some(), "the clock was set");
     }
 
+    /// Whether a client that trusts the CA takes the certificate for a name or an address.
+    fn taken(ca: &LocalCa, key: &CertifiedKey, name: &str) -> bool {
+        use rustls::client::{WebPkiServerVerifier, danger::ServerCertVerifier};
+        use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+        verifier.verify_server_cert(&key.cert[0], &[], &name, &[], now).is_ok()
+    }
+
+    #[test]
+    fn without_a_domain_it_speaks_for_addresses_and_names_of_private_networks() {
+        let addresses = || {
+            let all = ["192.168.1.9", "fd00::9", "203.0.113.9"];
+            all.map(|a| a.parse().unwrap()).into()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let names = Names {
+            domain: None,
+            loopback: false,
+            addresses,
+            ..names()
+        };
+        let ca = LocalCa::open(dir.path(), names.clone(), at(NOW)).unwrap();
+        let leaf = ca.leaf(at(NOW)).unwrap();
+        for key in [&leaf, &ca.for_addresses().unwrap()] {
+            for name in ["192.168.1.9", "fd00::9", "127.0.0.1", "localhost"] {
+                assert!(taken(&ca, key, name), "{name}");
+            }
+            for name in ["203.0.113.9", "192.168.1.10", "box.local"] {
+                assert!(!taken(&ca, key, name), "{name}");
+            }
+        }
+        for name in ["box.local", "a.box.home.arpa"] {
+            assert!(taken(&ca, &ca.for_name(name).unwrap(), name), "{name}");
+        }
+        for none in ["box.test", "local", ".local", "a..local", "*.local", "box.localx"] {
+            assert!(ca.for_name(none).is_none(), "{none}");
+        }
+        // It got another address: a new certificate is due, once.
+        assert!(ca.renewal(at(NOW)).unwrap().is_none());
+        let moved = Names {
+            addresses: || vec!["10.0.0.4".parse().unwrap()],
+            ..names
+        };
+        let mut ca = ca;
+        ca.names = moved;
+        assert!(taken(&ca, &ca.renewal(at(NOW)).unwrap().unwrap(), "10.0.0.4"));
+        assert!(ca.renewal(at(NOW)).unwrap().is_none());
+    }
+
+    #[test]
+    fn with_a_domain_its_certificate_is_for_nothing_else_and_addresses_have_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = Names {
+            loopback: false,
+            addresses: || vec!["10.0.0.4".parse().unwrap()],
+            ..names()
+        };
+        let ca = LocalCa::open(dir.path(), names, at(NOW)).unwrap();
+        let leaf = ca.leaf(at(NOW)).unwrap();
+        assert!(taken(&ca, &leaf, "box.test") && taken(&ca, &leaf, "mcp-a.box.test") && !taken(&ca, &leaf, "10.0.0.4"));
+        assert!(
+            ca.for_name("box.test").is_none() && ca.for_name("mcp-a.box.test").is_none(),
+            "the plain one serves"
+        );
+        assert!(taken(&ca, &ca.for_addresses().unwrap(), "10.0.0.4"));
+    }
+
+    #[test]
+    fn a_ca_of_other_constraints_is_signed_anew_with_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = LocalCa::open(dir.path(), names(), at(NOW)).unwrap();
+        let key = KeyPair::from_pem(&fs::read_to_string(dir.path().join("ca.key")).unwrap()).unwrap();
+        // As an earlier version made it: for the domain alone.
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Berth CA of box.test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.not_after = time_at(NOW + CA_LIFE);
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName("box.test".into())],
+            excluded_subtrees: vec![],
+        });
+        let old = params.self_signed(&key).unwrap().pem();
+        fs::write(dir.path().join("ca.pem"), &old).unwrap();
+        let again = LocalCa::open(dir.path(), names(), at(NOW)).unwrap();
+        assert_ne!(again.pem(), old);
+        assert_eq!(read_cert(again.pem()).unwrap().1, read_cert(first.pem()).unwrap().1);
+        assert_eq!(constraints(again.pem()), constraints(first.pem()));
+    }
+
     #[test]
     fn single_label_domains_get_a_leaf_per_host() {
         let dir = tempfile::tempdir().unwrap();
         let local = Names {
-            domain: "localhost".into(),
-            loopback: true,
+            domain: Some("localhost".into()),
+            ..names()
         };
         let ca = LocalCa::open(dir.path(), local, at(NOW)).unwrap();
         ca.leaf(at(NOW)).unwrap();

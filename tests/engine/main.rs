@@ -35,6 +35,7 @@ mod installs;
 mod lifecycle;
 mod load;
 mod modern;
+mod nameless;
 mod ownership;
 mod promises;
 mod reconcile;

@@ -2,91 +2,46 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
 use crate::support::{self, Instance};
 
-use support::{Appliance, Options, wait_for};
+use support::{Appliance, Options, netns::Host, wait_for};
 
-/// A machine next to this one: a network namespace on a wire of its own, where a port is open. Gone with the value.
+/// A machine next to this one, where a port is open.
 struct Neighbour {
-    name: String,
-    /// This machine's address on the wire.
-    ours: Ipv4Addr,
-    /// The neighbour's: a public one, closed only because it is next to this machine.
-    theirs: Ipv4Addr,
-    /// One of a private network, behind the neighbour.
+    /// It has a public address, which is closed only because it is next to this machine.
+    host: Host,
+    /// One of a private network, behind it.
     private: Ipv4Addr,
     server: std::process::Child,
 }
 
 const PORT: u16 = 8099;
 
-fn ip(words: &[&str]) {
-    let out = Command::new("ip")
-        .args(words)
-        .output()
-        .expect("ip, of the package iproute2");
-    assert!(
-        out.status.success(),
-        "ip {words:?}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-}
-
 impl Neighbour {
     fn new() -> Self {
-        let mut random = [0; 4];
-        getrandom::fill(&mut random).unwrap();
-        let name = format!("bt{:08x}", u32::from_le_bytes(random));
-        // Four addresses each, of a public range that nobody's machine has (RFC 7535).
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let [ours, theirs] = [1, 2].map(|last| Ipv4Addr::new(192, 31, 196, 4 * n + last));
-        let private = Ipv4Addr::new(10, 231, n, 1);
-        let (near, far) = (format!("{name}a"), format!("{name}b"));
-        ip(&["netns", "add", &name]);
-        ip(&[
-            "link", "add", &near, "type", "veth", "peer", "name", &far, "netns", &name,
-        ]);
-        ip(&["address", "add", &format!("{ours}/30"), "dev", &near]);
-        ip(&["link", "set", &near, "up"]);
-        ip(&["-n", &name, "address", "add", &format!("{theirs}/30"), "dev", &far]);
-        ip(&["-n", &name, "link", "set", &far, "up"]);
-        ip(&["-n", &name, "route", "add", "default", "via", &ours.to_string()]);
-        ip(&["-n", &name, "address", "add", &format!("{private}/32"), "dev", &far]);
-        ip(&["route", "add", &format!("{private}/32"), "via", &theirs.to_string()]);
-        let server = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &name,
-                "python3",
-                "-m",
-                "http.server",
-                &PORT.to_string(),
-            ])
-            .args(["--directory", "/var/empty"])
+        // A public range that nobody's machine has (RFC 7535).
+        let host = Host::new([192, 31, 196]);
+        let private = Ipv4Addr::new(10, 231, host.theirs.octets()[3], 1);
+        host.also(private);
+        let server = host
+            .command(Path::new("python3"))
+            .args(["-m", "http.server", &PORT.to_string(), "--directory", "/var/empty"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let neighbour = Self {
-            name,
-            ours,
-            theirs,
-            private,
-            server,
-        };
+        let neighbour = Self { host, private, server };
         wait_for("the neighbour's port", Duration::from_secs(20), || {
             let open = |ip: Ipv4Addr| {
                 let patience = Duration::from_secs(1);
                 std::net::TcpStream::connect_timeout(&(ip, PORT).into(), patience).is_ok()
             };
-            open(theirs) && open(private)
+            open(neighbour.host.theirs) && open(private)
         });
         neighbour
     }
@@ -96,11 +51,6 @@ impl Drop for Neighbour {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        // The wire goes with one of its ends, the other with its namespace.
-        let _ = Command::new("ip")
-            .args(["link", "delete", &format!("{}a", self.name)])
-            .status();
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
     }
 }
 
@@ -164,13 +114,13 @@ fn containers_reach_neither_the_machine_nor_its_networks() {
     let inside = Inside::of(&a, &i);
     // A service of the machine's on the bridge, which is the nearest, and one on its address elsewhere.
     let on_bridge = TcpListener::bind((inside.gateway, 0)).unwrap();
-    let elsewhere = TcpListener::bind((neighbour.ours, 0)).unwrap();
+    let elsewhere = TcpListener::bind((neighbour.host.ours, 0)).unwrap();
     let closed = || {
         let machine = [&on_bridge, &elsewhere].map(|l| match l.local_addr().unwrap() {
             std::net::SocketAddr::V4(at) => inside.reaches(*at.ip(), at.port()),
             std::net::SocketAddr::V6(_) => panic!("IPv4 was asked for"),
         });
-        let next = [neighbour.theirs, neighbour.private].map(|ip| inside.reaches(ip, PORT));
+        let next = [neighbour.host.theirs, neighbour.private].map(|ip| inside.reaches(ip, PORT));
         [machine, next] == [[false; 2]; 2]
     };
     assert!(closed());
@@ -203,13 +153,13 @@ fn containers_reach_neither_the_machine_nor_its_networks() {
 fn what_the_administrator_opens_is_open_and_nothing_else() {
     let neighbour = Neighbour::new();
     let a = Appliance::with(Options {
-        extra: format!("[network]\nprivate_networks = [\"{}/32\"]\n", neighbour.theirs),
+        extra: format!("[network]\nprivate_networks = [\"{}/32\"]\n", neighbour.host.theirs),
         ..Options::default()
     });
     let i = a.run("fetch", &[]);
     let inside = Inside::of(&a, &i);
     let on_bridge = TcpListener::bind((inside.gateway, 0)).unwrap();
-    assert!(inside.reaches(neighbour.theirs, PORT));
+    assert!(inside.reaches(neighbour.host.theirs, PORT));
     assert!(!inside.reaches(neighbour.private, PORT));
     assert!(!inside.reaches(inside.gateway, on_bridge.local_addr().unwrap().port()));
     assert!(!status_says(&a));
@@ -227,7 +177,7 @@ fn a_machine_without_the_firewall_says_that_containers_reach_it() {
     let inside = Inside::of(&a, &i);
     let on_bridge = TcpListener::bind((inside.gateway, 0)).unwrap();
     assert!(inside.reaches(inside.gateway, on_bridge.local_addr().unwrap().port()));
-    assert!(inside.reaches(neighbour.theirs, PORT) && inside.reaches(neighbour.private, PORT));
+    assert!(inside.reaches(neighbour.host.theirs, PORT) && inside.reaches(neighbour.private, PORT));
     assert!(status_says(&a));
     let (verdict, found) = doctors_word(&a);
     assert_eq!((verdict.as_str(), found.contains(SAID)), ("warn", true), "{found}");

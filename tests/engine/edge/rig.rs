@@ -283,8 +283,10 @@ impl Rig {
             }
         };
         let names = Names {
-            domain: "localhost".into(),
+            domain: Some("localhost".into()),
             loopback: true,
+            title: String::new(),
+            addresses: Vec::new,
         };
         let certificates = Certificates::open(&tls, dir.path(), names, SystemTime::now()).unwrap();
         let ca = match certificates.ca_pem() {
@@ -310,7 +312,7 @@ impl Rig {
         };
         change(&mut limits);
         let config = EdgeConfig {
-            router: Arc::new(Router::new("localhost", https_at.port())),
+            router: Arc::new(Router::new(Some("localhost"), https_at.port())),
             limits,
             allowed_origins: vec!["https://inspector.test".into()],
             workers: Workers::Own(2),

@@ -2,6 +2,7 @@
 //! is removed when it is dropped, also when the test panics; nothing else is touched.
 
 pub mod desktop;
+pub mod netns;
 
 use std::{
     collections::BTreeSet,
@@ -70,6 +71,10 @@ pub fn registries() -> &'static BTreeSet<IpAddr> {
 pub struct Options {
     /// Folders of type files, merged.
     pub types: Vec<PathBuf>,
+    /// Its domain, where it has one.
+    pub domain: Option<&'static str>,
+    /// The address that its ports are on.
+    pub listen: &'static str,
     /// Further lines of configuration.
     pub extra: String,
     /// The engine's socket.
@@ -86,6 +91,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             types: vec![root().join("instance-types"), root().join("tests/fixtures/types")],
+            domain: Some("localhost"),
+            listen: "127.0.0.1",
             extra: String::new(),
             engine: engine_socket(),
             log: "debug",
@@ -147,9 +154,11 @@ impl Appliance {
             let open: Vec<String> = registries().iter().map(|a| format!("\"{a}\"")).collect();
             format!("\n[network]\nprivate_networks = [{}]\n", open.join(", "))
         };
+        let (listen, domain) = (options.listen, options.domain);
+        let domain = domain.map(|d| format!("domain = \"{d}\"\n")).unwrap_or_default();
         let config = format!(
-            "domain = \"localhost\"\nstate_dir = \"{d}/state\"\nruntime_dir = \"{d}/run\"\ntypes_dir = \"{d}/types\"\n\
-             [listen]\nhttps = \"127.0.0.1:{https}\"\nhttp = \"127.0.0.1:{http}\"\n[docker]\nsocket = \"{}\"\n{}{network}",
+            "{domain}state_dir = \"{d}/state\"\nruntime_dir = \"{d}/run\"\ntypes_dir = \"{d}/types\"\n\
+             [listen]\nhttps = \"{listen}:{https}\"\nhttp = \"{listen}:{http}\"\n[docker]\nsocket = \"{}\"\n{}{network}",
             options.engine,
             options.extra,
             d = dir.path().display(),
