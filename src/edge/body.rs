@@ -306,9 +306,9 @@ impl BodySource for ClientBody {
 
 /// Reads the body of a request that is refused and forgets it, as far as it is small and comes at once: many clients,
 /// over HTTP/2 above all, take an answer before the end of what they send for a broken stream.
-pub(super) async fn discard(body: Incoming) {
+pub(super) async fn discard(body: Incoming) -> Bytes {
     if body.is_end_stream() || body.size_hint().lower() > SMALL as u64 {
-        return;
+        return Bytes::new();
     }
     let mut source = ClientBody {
         body,
@@ -317,8 +317,14 @@ pub(super) async fn discard(body: Incoming) {
         pause: DISCARD,
         deadline: Instant::now() + DISCARD,
     };
-    let all = async { while let Some(Ok(_)) = source.next().await {} };
-    let _ = tokio::time::timeout(DISCARD, all).await;
+    let mut all = BytesMut::new();
+    let taken = async {
+        while let Some(Ok(piece)) = source.next().await {
+            all.extend_from_slice(&piece);
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD, taken).await;
+    all.freeze()
 }
 
 /// A whole body of at most `limit` bytes, for what the box answers itself.

@@ -45,12 +45,12 @@ fn redirect(edge: &Edge, request: &Request<Incoming>, local: IpAddr) -> Response
         .map(HeaderValue::as_bytes);
     let authority = match route::authority(request.uri().authority().map(|a| a.as_str()), lines) {
         Ok(a) => a,
-        Err(e) => return Refusal::Host(e).response(),
+        Err(e) => return Refusal::Host(e).response(b""),
     };
     let Some(host) = edge.router.own_host(authority, local) else {
-        return Refusal::UnknownHost.response();
+        return Refusal::UnknownHost.response(b"");
     };
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
     let location = format!("https://{host}{}{path}", edge.router.port_suffix());
-    HeaderValue::from_str(&location).map_or_else(|_| Refusal::UnknownPath.response(), respond::moved)
+    HeaderValue::from_str(&location).map_or_else(|_| Refusal::UnknownPath.response(b""), respond::moved)
 }

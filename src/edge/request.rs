@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     authz::{Decision, Token, bearer},
-    link::{self, Link, Reply, stats::InFlight},
+    link::{self, Link, Payload, Reply, stats::InFlight},
     mcp::head,
     model::{InstanceId, State},
     route::{self, ScreenAt, Target},
@@ -45,12 +46,14 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         link: None,
     };
     let own = is_own_door(request.uri().path());
+    // What the client sent, as far as an error needs it to name the call.
+    let mut sent = Bytes::new();
     let answer = match admit(&client, &request) {
         Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
         Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
         Ok(Admitted::Instance(link, token)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
-            let answer = proxy(&client, &link, &token, request).await;
+            let answer = proxy(&client, &link, &token, request, &mut sent).await;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
@@ -60,7 +63,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
                 client.permit.fall();
             }
             let (refusal, delay) = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
-            body::discard(request.into_body()).await;
+            sent = body::discard(request.into_body()).await;
             edge.delay(delay).await;
             Err(refusal)
         }
@@ -72,7 +75,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         if own {
             refusal.plain_response()
         } else {
-            refusal.response()
+            refusal.response(&sent)
         }
     });
     client.answered();
@@ -233,6 +236,7 @@ async fn proxy(
     link: &Arc<Link>,
     token: &Arc<Token>,
     mut request: Request<Incoming>,
+    sent: &mut Bytes,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
     let mut cut = Box::pin(token.cut().fired());
@@ -259,6 +263,9 @@ async fn proxy(
     let exchange = async {
         let sends = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         let payload = body::payload(incoming, sends, limits.body_bytes, limits.client_timeout).await?;
+        if let Payload::Whole(bytes) = &payload {
+            *sent = bytes.clone();
+        }
         let reply = link.call(&outgoing, payload, limits.first_byte_timeout).await;
         reply.map_err(|e| match e {
             // The links are the next supervisor's by now.

@@ -8,7 +8,16 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::EdgeBody;
-use crate::{authz::Slowed, link::CallError, mcp::codes, model::State, route::HostError};
+use crate::{
+    authz::Slowed,
+    link::CallError,
+    mcp::{
+        codes,
+        message::{self, Kind},
+    },
+    model::State,
+    route::HostError,
+};
 
 /// Why a client does not get what it asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +90,9 @@ impl From<CallError<BodyError>> for Refusal {
         }
     }
 }
+
+/// When to try a stopped instance again, in seconds.
+const STOPPED: u64 = 30;
 
 /// RFC 6750 section 3.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"berth\"");
@@ -162,6 +174,8 @@ impl Refusal {
     fn retry_after(self) -> Option<u64> {
         match self {
             Refusal::TooManyFailures(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            // Somebody may start it at any time.
+            Refusal::NotReady(State::Stopped, _) => Some(STOPPED),
             Refusal::NotReady(_, after) => after.map(u64::from),
             Refusal::Busy | Refusal::Lost | Refusal::Crowded => Some(1),
             _ => None,
@@ -184,12 +198,29 @@ impl Refusal {
         )
     }
 
-    /// The answer, in JSON-RPC.
-    pub(super) fn response(self) -> Response<EdgeBody> {
+    /// The answer, in JSON-RPC: with the id of what was sent, where that is a request (section 5). For somebody who has
+    /// shown no right token nothing is read.
+    pub(super) fn response(self, sent: &[u8]) -> Response<EdgeBody> {
         let ((_, code), message) = (self.status_and_code(), self.message());
+        let asked = self.is_the_instances().then(|| message::parse(sent).ok()).flatten();
+        let id = asked.filter(|m| m.kind == Kind::Request).map_or("null", |m| m.id);
         self.respond(format!(
-            r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"{message}"}}}}"#
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{message}"}}}}"#
         ))
+    }
+
+    /// Whether it is said to somebody who may use the instance.
+    fn is_the_instances(self) -> bool {
+        matches!(
+            self,
+            Refusal::NotReady(..)
+                | Refusal::RevokedToken
+                | Refusal::Crowded
+                | Refusal::Busy
+                | Refusal::Lost
+                | Refusal::Garbled
+                | Refusal::FirstByte
+        )
     }
 
     /// The answer as the box's own API gives it.
@@ -279,7 +310,7 @@ mod tests {
             FirstByte,
         ];
         for refusal in all {
-            let r = refusal.response();
+            let r = refusal.response(b"");
             let v: serde_json::Value = serde_json::from_slice(r.body().bytes().unwrap()).unwrap();
             assert_eq!(v["jsonrpc"], "2.0");
             assert!(v["id"].is_null() && v["error"]["code"].is_i64() && v["error"]["message"].is_string());
@@ -293,7 +324,7 @@ mod tests {
             );
         }
         assert_eq!(
-            TooManyFailures(Duration::from_millis(1500)).response().headers()["retry-after"],
+            TooManyFailures(Duration::from_millis(1500)).response(b"").headers()["retry-after"],
             "2"
         );
     }

@@ -27,7 +27,7 @@ pub const SESSION_NOT_FOUND: i64 = -31001;
 pub const CALL_TIMEOUT: i64 = -31002;
 /// Full: sessions, connections or queue (HTTP 503 with `Retry-After`).
 pub const BUSY: i64 = -31003;
-/// The instance is not ready (HTTP 503 with `Retry-After`), or has failed or stopped (503 without).
+/// The instance is not ready or stopped (HTTP 503 with `Retry-After`), or has failed (503 without).
 pub const NOT_READY: i64 = -31004;
 /// No such instance, host or path (HTTP 404).
 pub const NOT_FOUND: i64 = -31005;

@@ -10,6 +10,7 @@ use berth::model::{InstanceId, State};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use rig::{Rig, body_of, json_of, next_chunk};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -359,7 +360,7 @@ async fn states_that_are_not_running() {
         (State::Pending, 503, true),
         (State::Preparing, 503, true),
         (State::Starting, 503, true),
-        (State::Stopped, 503, false),
+        (State::Stopped, 503, true),
         (State::Failed, 503, false),
         (State::Removing, 410, false),
         (State::Running, 200, false),
@@ -369,6 +370,21 @@ async fn states_that_are_not_running() {
         assert_eq!(response.status(), want, "{state}");
         assert_eq!(response.headers().contains_key("retry-after"), retry, "{state}");
         body_of(response).await;
+        // The answer names the call that it is for (JSON-RPC 2.0, section 5); a notification and a batch have no id.
+        for (sent, id) in [
+            (r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#, json!(7)),
+            (r#"{"jsonrpc":"2.0","id":"a\"b","method":"ping"}"#, json!("a\"b")),
+            (r#"{"jsonrpc":"2.0","method":"x"}"#, Value::Null),
+            ("[]", Value::Null),
+            ("no json", Value::Null),
+        ] {
+            let response = client.send(rig.post(&host, "/mcp", sent)).await.unwrap();
+            if want != 200 {
+                assert_eq!(json_of(response).await["id"], id, "{state}: {sent}");
+            } else {
+                body_of(response).await;
+            }
+        }
     }
 }
 
