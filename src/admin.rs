@@ -123,6 +123,9 @@ pub struct TypeView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     pub image: String,
+    /// Images that it needs, that are not on this box and cannot be fetched: it cannot run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<String>,
     pub transport: String,
     /// `session` or `shared` for stdio servers.
     pub processes: Option<String>,
@@ -194,7 +197,7 @@ pub trait Backend: Send + Sync + 'static {
     /// The tools that the instance's server lists, as MCP gives them.
     fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
     /// All types.
-    fn types(&self) -> Vec<TypeView>;
+    fn types(&self) -> impl Future<Output = Vec<TypeView>> + Send;
     /// The addresses of an instance for somebody who asked at this `host[:port]`; none where everybody has the same, which
     /// its view has.
     fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints>;

@@ -313,8 +313,14 @@ impl Packages {
             None => {
                 // The engine may know the same bytes by another name, too.
                 self.0.permitted(&reference)?;
-                words(&format!("fetching the image {reference}"));
-                let fetched = docker.fetch(&reference, |line| words(line)).await;
+                let name = image::fetched_as(&reference).map_err(|why| {
+                    let how = image::HOW_TO_GET;
+                    PrepareError::Final(format!(
+                        "the image {reference} is not on this box, and {why}: {how}, then `berth start` the instance"
+                    ))
+                })?;
+                words(&format!("fetching the image {name}"));
+                let fetched = docker.fetch(&name, |line| words(line)).await;
                 fetched.map_err(|e| match e {
                     e @ EngineError::Unreachable { .. } => PrepareError::Engine(e),
                     e => PrepareError::Final(format!(
@@ -454,7 +460,8 @@ impl Wanted {
 
 fn missing(image: &str) -> PrepareError {
     PrepareError::Final(format!(
-        "the image {image} is not on this box; build it (`make images`) or load it (`docker load`), then `berth start` the instance"
+        "the image {image} is not on this box; {}, then `berth start` the instance",
+        image::HOW_TO_GET
     ))
 }
 

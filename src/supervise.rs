@@ -244,7 +244,7 @@ impl Built {
             store: self.store,
             key: self.key,
             engine: Arc::new(engine::Both {
-                docker,
+                docker: docker.clone(),
                 remotes: remote::Remotes::new(&self.config.remote)?,
             }),
             links: Arc::new(adapt::RealLinks(links.clone())),
@@ -289,6 +289,8 @@ impl Built {
             catalog: self.catalog.into(),
             catalog_trouble: arc_swap::ArcSwapOption::empty(),
             allow: self.config.allow.clone(),
+            docker,
+            images: self.config.docker.images.clone(),
             deploys,
             links,
             edge,

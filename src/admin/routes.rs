@@ -72,7 +72,7 @@ where
             }
             json(StatusCode::OK, &status)
         }
-        ["v1", "types"] if get => json(StatusCode::OK, &backend.types()),
+        ["v1", "types"] if get => json(StatusCode::OK, &backend.types().await),
         ["v1", "tokens"] if get => match backend.tokens().await {
             Ok(tokens) => json(StatusCode::OK, &tokens),
             Err(r) => refused(&r),
@@ -395,9 +395,11 @@ pub(super) fn refused(r: &Refusal) -> Answer {
             StatusCode::NOT_FOUND
         }
         Refusal::OnTheBoxOnly => StatusCode::FORBIDDEN,
-        Refusal::NameTaken { .. } | Refusal::Removing(_) | Refusal::Unclaimed | Refusal::Claimed => {
-            StatusCode::CONFLICT
-        }
+        Refusal::NameTaken { .. }
+        | Refusal::Removing(_)
+        | Refusal::Unclaimed
+        | Refusal::Claimed
+        | Refusal::NoImage { .. } => StatusCode::CONFLICT,
         Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refusal::Invalid(_) | Refusal::Credentials { .. } => StatusCode::UNPROCESSABLE_ENTITY,

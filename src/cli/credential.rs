@@ -12,7 +12,7 @@ use super::{client::Supervisor, print, prompt};
 use crate::{
     admin::TypeView,
     catalog,
-    model::{Action, Credential, CredentialKind, CredentialView, InstanceView, Secret, TypeName},
+    model::{Action, Credential, CredentialKind, CredentialView, InstanceView, Refusal, Secret, TypeName},
     output,
 };
 
@@ -32,6 +32,13 @@ pub(super) async fn ask_missing(
     let Some(t) = types.into_iter().find(|t| t.name == type_name.as_str()) else {
         return Ok(());
     };
+    if !t.absent.is_empty() {
+        // Before anybody looks for a credential.
+        bail!(Refusal::NoImage {
+            type_name: t.name,
+            images: t.absent
+        });
+    }
     let given = |env: &BTreeMap<String, Secret>, key: &str| env.get(key).is_some_and(|v| !v.expose().is_empty());
     for c in t.credentials.iter().filter(|c| c.required) {
         while !given(env, &c.key) {

@@ -207,7 +207,13 @@ impl Verbs {
             } else {
                 let rows: Vec<_> = types
                     .iter()
-                    .map(|t| vec![t.name.clone(), t.size.clone(), t.network.clone(), t.description.clone()])
+                    .map(|t| {
+                        let what = match t.absent.is_empty() {
+                            true => t.description.clone(),
+                            false => format!("(its image is not on this box) {}", t.description),
+                        };
+                        vec![t.name.clone(), t.size.clone(), t.network.clone(), what]
+                    })
                     .collect();
                 print::table(&["TYPE", "SIZE", "NETWORK", "WHAT IT DOES"], &rows)?;
             }
@@ -227,6 +233,7 @@ impl Verbs {
                 ("homepage", t.homepage.clone().unwrap_or_default()),
                 ("kind", t.kind.clone()),
                 ("image", t.image.clone()),
+                ("not here", t.absent.join(", ")),
                 ("transport", t.transport.clone()),
                 ("processes", t.processes.clone().unwrap_or_default()),
                 ("size", t.size.clone()),

@@ -353,6 +353,17 @@ impl Docker {
         }
     }
 
+    /// The names of all images that are here.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn image_names(&self) -> Result<BTreeSet<String>, EngineError> {
+        let options = ListImagesOptionsBuilder::new().build();
+        let call = |c: bollard::Docker| async move { c.list_images(Some(options)).await };
+        let found = self.call("list images", QUICK, call).await?;
+        Ok(found.into_iter().flat_map(|i| i.repo_tags).collect())
+    }
+
     /// The images that installations of this box left.
     ///
     /// # Errors

@@ -268,6 +268,12 @@ pub enum Refusal {
         workspace: String,
         by: InstanceId,
     },
+    #[error("{}", absent(type_name, images))]
+    NoImage {
+        type_name: String,
+        /// What it needs and the box has not.
+        images: Vec<String>,
+    },
     #[error("instance {0} is being removed; wait until `berth list` no longer shows it")]
     Removing(InstanceId),
     /// The configuration does not allow it.
@@ -290,6 +296,16 @@ pub enum Refusal {
     Stopping,
     #[error("the store could not keep the change ({0}); nothing was changed. Check the disk with `berth doctor`")]
     Store(String),
+}
+
+fn absent(type_name: &str, images: &[String]) -> String {
+    let (all, are, them) = match images {
+        [one] => (format!("the image {one}"), "is", "it"),
+        many => (format!("the images {}", many.join(" and ")), "are", "them"),
+    };
+    format!(
+        "the type {type_name} cannot run: {all} {are} not on this box; load {them} with `docker load`, or build {them} in a checkout with `make images`"
+    )
 }
 
 /// Names each credential with its help; never a value.

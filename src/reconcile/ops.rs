@@ -203,7 +203,8 @@ impl Tools {
         Ok(Made::Nothing)
     }
 
-    /// Creates; an image that is not here is fetched, if it may be, and never one that is.
+    /// Creates; an image that is not here is fetched, if it may be ([`image::of_a_type_can_be_fetched`]), and never one that
+    /// is.
     async fn create(&self, new: &NewContainer) -> Result<String, Trouble> {
         let (spec, image) = (&new.spec, &new.spec.image);
         // Admission said so already; the patterns may have changed since.
@@ -220,6 +221,15 @@ impl Tools {
             }
             other => return Ok(other?),
         }
+        let gone = |why: &str| {
+            let how = image::HOW_TO_GET;
+            Trouble::Final(format!(
+                "the image {image} is not on this box{why}; {how}, then `berth start` the instance"
+            ))
+        };
+        if !image::of_a_type_can_be_fetched(image) {
+            return Err(gone(""));
+        }
         log::info!(image = image.as_str(); "the image is not on this box: pulling it");
         (new.words)(&format!("preparing: fetching the image {image}"));
         new.pulling.store(true, Ordering::Relaxed);
@@ -228,11 +238,7 @@ impl Tools {
         match pulled {
             Ok(()) => {}
             Err(e @ EngineError::Unreachable { .. }) => return Err(e.into()),
-            Err(e) => {
-                return Err(Trouble::Final(format!(
-                    "the image {image} is not on this box and could not be fetched ({e}); build it (`make images`) or load it (`docker load`), then `berth start` the instance"
-                )));
-            }
+            Err(e) => return Err(gone(&format!(" and could not be fetched ({e})"))),
         }
         Ok(self.create_once(spec).await?)
     }

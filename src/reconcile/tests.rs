@@ -471,7 +471,7 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
             types: [(t.name.clone(), Arc::new(t)), (npx.name.clone(), Arc::new(npx))].into(),
         }),
         agent: "/usr/bin/berth".into(),
-        images: vec!["berth/*".into()],
+        images: vec!["berth/*".into(), "registry.test/*".into()],
         allow: Allow::default(),
         installer: Arc::new(FakeInstaller(world.clone())),
         deploys: Deploys::new(dir.path().join("deploys")),
@@ -735,12 +735,17 @@ async fn actions_are_refused_with_words_and_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_does_not_wait_for_a_pull() {
     let bench = start();
+    let mut t = a_type();
+    t.image.reference = "registry.test/echo:1".into();
+    t.image.digest = Some(format!("sha256:{:064}", 0));
+    let types = [(t.name.clone(), Arc::new(t))].into();
+    bench.handle.set_catalog(Arc::new(Catalog { types })).await.unwrap();
     bench.world.image_missing.store(true, Ordering::SeqCst);
     bench.world.pull_hangs.store(true, Ordering::SeqCst);
     let id = bench.run().await.id;
     let fetching = |r: &Option<String>| {
         r.as_ref()
-            .is_some_and(|r| r.contains("fetching the image berth/echo:1"))
+            .is_some_and(|r| r.contains("fetching the image registry.test/echo:1"))
     };
     bench.until("fetching", |v| fetching(&v[&id].reason)).await;
     bench.handle.submit(Action::Remove { id }).await.unwrap();

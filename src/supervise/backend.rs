@@ -22,12 +22,15 @@ use crate::{
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
     deploy::Deploys,
+    docker::Docker,
     edge::EdgeHandle,
     firewall::Firewall,
     link::Registry,
     machine,
-    model::{Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, State, TokenView},
-    plan::generic,
+    model::{
+        Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, State, TokenView, TypeName,
+    },
+    plan::{generic, image},
     reconcile,
     route::Router,
     tls::{self, Certificates},
@@ -43,6 +46,9 @@ pub(super) struct Parts {
     /// Why the type files as they are now are not in use.
     pub(super) catalog_trouble: ArcSwapOption<String>,
     pub(super) allow: Allow,
+    pub(super) docker: Docker,
+    /// Patterns of images that may be pulled or run here.
+    pub(super) images: Vec<String>,
     pub(super) deploys: Deploys,
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
@@ -67,6 +73,31 @@ impl Parts {
         }
     }
 
+    /// Whether the images of a type are here, before anything is made of it.
+    async fn check_images(&self, type_name: &TypeName) -> Result<(), Refusal> {
+        let catalog = self.catalog.load_full();
+        let Some(t) = catalog.types.get(type_name) else {
+            return Ok(());
+        };
+        // What must not be run is told by the reconciler.
+        let allowed = generic::check_type(&self.allow, &t.name, t.kind).is_ok();
+        if !allowed || needed(t).any(|name| image::permitted(name, &self.images).is_err()) {
+            return Ok(());
+        }
+        let mut images = Vec::new();
+        for name in needed(t) {
+            // An engine that does not answer is said elsewhere.
+            if matches!(self.docker.image(name).await, Ok(None)) {
+                images.push(name.clone());
+            }
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        let type_name = type_name.to_string();
+        Err(Refusal::NoImage { type_name, images })
+    }
+
     /// What does not hold on this box although it should, in words.
     fn notes(&self) -> Vec<String> {
         let mut notes = self.reconcile.snapshot().notes.clone();
@@ -81,6 +112,9 @@ impl Parts {
 impl Backend for Parts {
     async fn submit(&self, action: Action) -> Result<Outcome, Refusal> {
         let kind = Kind::of(&action);
+        if let Action::Run(request) = &action {
+            self.check_images(&request.type_name).await?;
+        }
         let outcome = self.reconcile.submit(action).await?;
         self.claims.after(kind)?;
         Ok(outcome)
@@ -155,11 +189,20 @@ impl Backend for Parts {
         }
     }
 
-    fn types(&self) -> Vec<TypeView> {
+    async fn types(&self) -> Vec<TypeView> {
         let refused = |t: &InstanceType| generic::check_type(&self.allow, &t.name, t.kind).err();
-        let catalog = self.catalog.load();
+        // An engine that does not answer is said elsewhere.
+        let here = self.docker.image_names().await.ok();
+        let catalog = self.catalog.load_full();
         let types = catalog.types.values();
-        types.map(|t| type_view(t, refused(t).map(|r| r.to_string()))).collect()
+        let view = |t: &Arc<InstanceType>| TypeView {
+            absent: needed(t)
+                .filter(|name| here.as_ref().is_some_and(|here| !here.contains(*name)))
+                .cloned()
+                .collect(),
+            ..type_view(t, refused(t).map(|r| r.to_string()))
+        };
+        types.map(view).collect()
     }
 
     fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints> {
@@ -230,6 +273,13 @@ impl Backend for Parts {
     }
 }
 
+/// The images that a type needs and that nobody would fetch.
+fn needed(t: &InstanceType) -> impl Iterator<Item = &String> {
+    let own = Some(&t.image).filter(|i| !i.reference.is_empty() && i.digest.is_none());
+    let all = own.map(|i| &i.reference).into_iter().chain(&t.builder);
+    all.filter(|name| !image::of_a_type_can_be_fetched(name))
+}
+
 fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
     let (transport, processes) = match &t.mcp.transport {
         Transport::Stdio { processes, .. } => ("stdio", Some(format!("{processes:?}").to_lowercase())),
@@ -242,6 +292,7 @@ fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
         homepage: t.homepage.clone(),
         kind: t.kind.as_str().to_owned(),
         refused,
+        absent: Vec::new(),
         image: t.image.reference.clone(),
         transport: transport.into(),
         processes,

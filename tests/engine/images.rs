@@ -2,10 +2,17 @@
 
 use crate::support;
 
-use std::{process::Command, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use support::{Appliance, Options, engine_socket, wait_for};
+use support::{Appliance, Options, engine_socket, root, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const BASE: &str = "berth/mcp-everything:2026.8.31";
@@ -57,6 +64,130 @@ fn allowing(images: &str) -> Options {
 fn run(a: &Appliance, image: &str, more: &[&str]) -> Value {
     let args = ["run", "image", "--image", image, "--network", "none"];
     a.json(&[&args[..], more].concat())
+}
+
+/// The engine's socket with somebody listening in between.
+struct Watched {
+    dir: tempfile::TempDir,
+    /// All that was sent to the engine.
+    sent: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Watched {
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("berth-t").tempdir_in("/tmp").unwrap();
+        let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
+        let sent = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = sent.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(engine) = UnixStream::connect(engine_socket()) else {
+                    continue;
+                };
+                let heard = heard.clone();
+                let (mut from, mut to) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 16 << 10];
+                    while let Ok(n @ 1..) = from.read(&mut buffer) {
+                        heard.lock().unwrap().extend_from_slice(&buffer[..n]);
+                        if to.write_all(&buffer[..n]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+                let (mut from, mut to) = (engine, client);
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { dir, sent }
+    }
+
+    /// The names that were to be fetched.
+    fn fetched(&self) -> Vec<String> {
+        let sent = String::from_utf8_lossy(&self.sent.lock().unwrap()).into_owned();
+        let lines = sent.lines().filter(|l| l.contains("/images/create?"));
+        lines
+            .map(|l| l.split(' ').nth(1).unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+/// Whoever has the name `berth` on the public registry gets nothing to run here, and no credential.
+#[test]
+fn an_image_of_the_catalog_is_never_fetched() {
+    let types = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(root().join("instance-types/slack.toml")).unwrap();
+    let line = text.lines().find(|l| l.starts_with("reference")).unwrap();
+    let absent = [
+        ("slack", "berth/not-there:1"),
+        ("short", "strangers/not-there:1"),
+        ("moving", "registry.invalid/x:1"),
+    ];
+    for (name, reference) in absent {
+        let text = text.replace(line, &format!("reference = \"{reference}\""));
+        let text = text.replacen("name = \"slack\"", &format!("name = \"{name}\""), 1);
+        std::fs::write(types.path().join(format!("{name}.toml")), text).unwrap();
+    }
+    let pinned = format!("reference = \"registry.invalid/pinned:1\"\ndigest = \"sha256:{:064}\"", 1);
+    let text = text
+        .replace(line, &pinned)
+        .replacen("name = \"slack\"", "name = \"pinned\"", 1);
+    std::fs::write(types.path().join("pinned.toml"), text).unwrap();
+    let engine = Watched::start();
+    let a = Appliance::with(Options {
+        engine: engine.dir.path().join("docker.sock").display().to_string(),
+        types: vec![types.path().into()],
+        ..allowing(r#""berth/*", "strangers/*", "registry.invalid/*""#)
+    });
+    let listed = a.json(&["types"]);
+    for (name, reference) in absent {
+        let t = listed.as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+        assert_eq!(t["absent"], json!([reference]), "{t}");
+        // Said before a credential is asked for, and nothing is left of it.
+        let said = a.cli_fails(1, &["run", name]);
+        assert!(
+            said.contains(reference) && said.contains("not on this box") && !said.contains("TOKEN"),
+            "{said}"
+        );
+    }
+    assert!(a.cli(&["types"]).contains("not on this box"));
+    assert_eq!(a.json(&["list"]), json!([]));
+    assert_eq!(engine.fetched(), Vec::<String>::new());
+
+    // One that says its registry and its digest is what it says, wherever it comes from.
+    let env = "SLACK_BOT_TOKEN=xoxb-0123456789-abc\nSLACK_TEAM_ID=T0123456\n";
+    let out = a.piped(&["run", "pinned", "--env-file", "-"], env);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("could not be fetched"), "{said}");
+    let fetched = engine.fetched();
+    assert!(
+        !fetched.is_empty() && fetched.iter().all(|f| f.contains("registry.invalid")),
+        "{fetched:?}"
+    );
+}
+
+/// A short name that a person asks for is the public registry's, and is fetched as such; Berth's own are on none.
+#[test]
+fn an_image_that_somebody_names_is_fetched_with_its_registry() {
+    let engine = Watched::start();
+    let a = Appliance::with(Options {
+        engine: engine.dir.path().join("docker.sock").display().to_string(),
+        ..allowing(r#""berth/*", "strangers-of-berth/*""#)
+    });
+    let said = a.cli_fails(1, &["run", "image", "--image", "berth/never-there:1"]);
+    assert!(said.contains("no registry has"), "{said}");
+    assert_eq!(engine.fetched(), Vec::<String>::new());
+    let said = a.cli_fails(1, &["run", "image", "--image", "strangers-of-berth/never-there:1"]);
+    assert!(said.contains("could not be fetched"), "{said}");
+    let fetched = engine.fetched();
+    assert!(
+        !fetched.is_empty() && fetched.iter().all(|f| f.contains("docker.io%2Fstrangers-of-berth")),
+        "{fetched:?}"
+    );
 }
 
 #[test]
