@@ -270,7 +270,7 @@ impl Live {
         if record.failure.is_some() {
             return State::Failed;
         }
-        if self.ready_since.is_some() && held {
+        if self.ready_since.is_some() && held && seen != Some(Run::Paused) {
             return State::Running;
         }
         if self.started_at.is_some()

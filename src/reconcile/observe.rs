@@ -383,8 +383,9 @@ impl Task {
                 live.misses += 1;
                 log::warn!(instance = id.as_str(), misses = live.misses; "health: {why}");
                 live.reason = Some(format!("its health probe failed: {why}"));
+                // Known at once; ended only when it stays so.
+                live.health = Health::Unhealthy;
                 if live.misses >= record.spec.health.failures.max(1) {
-                    live.health = Health::Unhealthy;
                     live.kick = Some(format!("unhealthy ({} probes failed; the last: {why})", live.misses));
                 }
             }

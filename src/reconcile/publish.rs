@@ -15,6 +15,8 @@ use crate::{
 /// Said where the engine's data is not on XFS with project quotas.
 const UNBOUNDED_VOLUMES: &str = "volumes have no size limit: the engine's data folder is not on XFS mounted with prjquota; one instance can fill the disk";
 
+const PAUSED: &str = "its container is paused: `docker unpause` lets it go on, and `berth recreate` replaces it";
+
 impl Task {
     /// Whether its container has no more CPU than its size allows. What was there before this supervisor is looked at
     /// as soon as the engine answers; while it does not, it is not kept from serving.
@@ -47,12 +49,17 @@ impl Task {
                     Some(g) if g.source.package().is_some() => format!("installing {}", g.source.summary()),
                     _ => format!("fetching the image {}", record.spec.image.reference),
                 };
+                let paused = (seen == Some(Run::Paused)).then(|| PAUSED.to_owned());
                 let own = pulling.then(fetching).or_else(|| live.and_then(|l| l.reason.clone()));
                 let engine = self.away.clone().filter(|_| state != State::Running);
-                own.or(engine)
+                paused.or(own).or(engine)
             }
         };
-        let health = live.map_or(Health::Unknown, |l| l.health);
+        let health = match live.map_or(Health::Unknown, |l| l.health) {
+            // Its calls would wait for whoever paused it.
+            Health::Healthy if seen == Some(Run::Paused) => Health::Unhealthy,
+            known => known,
+        };
         let mut endpoints = (self.endpoints)(&record.id);
         if record.spec.screen.is_none() {
             endpoints.screen = None;

@@ -238,6 +238,36 @@ fn killed_processes_and_removed_containers_come_back() {
     a.wait_state(&i.id, "running", MINUTE);
 }
 
+/// Somebody pauses a container: calls do not wait for them, and nothing says that it is well.
+#[test]
+fn a_paused_container_is_not_healthy_and_its_calls_do_not_hang() {
+    let a = Appliance::start();
+    let i = a.run("time", &[]);
+    let container = a.container_of(&i.id);
+    assert!(a.docker(&["pause", &container]).status.success());
+    wait_for("its pause to be noticed", MINUTE, || {
+        a.show(&i.id)["health"] == "unhealthy"
+    });
+    let view = a.show(&i.id);
+    assert_ne!(view["state"], "running");
+    assert!(view["reason"].as_str().unwrap().contains("paused"), "{view:#}");
+    let answer = a.post(&i.url, &i.token, INITIALIZE, &["--max-time", "10"]);
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert_eq!(answer.json()["id"], 1);
+    assert!(answer.header("retry-after").is_some());
+
+    assert!(a.docker(&["unpause", &container]).status.success());
+    let view = a.wait_state(&i.id, "running", MINUTE);
+    assert_eq!(
+        (&view["health"], &view["restarts"]),
+        (&"healthy".into(), &0.into()),
+        "{view:#}"
+    );
+    assert!(answers(&a, &i));
+    assert_eq!(a.container_of(&i.id), container);
+    a.cli(&["rm", &i.id]);
+}
+
 #[test]
 fn an_image_that_is_gone_is_a_reason() {
     let a = Appliance::start();

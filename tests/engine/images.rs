@@ -132,7 +132,10 @@ fn an_image_of_the_catalog_is_never_fetched() {
         let text = text.replacen("name = \"slack\"", &format!("name = \"{name}\""), 1);
         std::fs::write(types.path().join(format!("{name}.toml")), text).unwrap();
     }
-    let pinned = format!("reference = \"registry.invalid/pinned:1\"\ndigest = \"sha256:{:064}\"", 1);
+    let pinned = format!(
+        "reference = \"registry.invalid/pinned:1\"\ndigest = \"sha256:{:064}\"",
+        1
+    );
     let text = text
         .replace(line, &pinned)
         .replacen("name = \"slack\"", "name = \"pinned\"", 1);
