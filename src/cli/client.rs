@@ -138,7 +138,7 @@ impl Supervisor {
         let bytes = http_body_util::Limited::new(body, MAX_ANSWER)
             .collect()
             .await
-            .map_err(|e| anyhow!("the supervisor's answer broke off: {e}"))?
+            .map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(e.as_ref())))?
             .to_bytes();
         Ok((status, bytes))
     }
@@ -210,7 +210,8 @@ impl Supervisor {
             return Err(self.refusal(status, &bytes));
         }
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
+            let frame = frame.map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(&e)))?;
+            if let Ok(data) = frame.into_data() {
                 each(&data)?;
             }
         }
@@ -224,12 +225,34 @@ where
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let answer = sender
-        .send_request(request)
-        .await
-        .context("the supervisor closed the connection; `berth doctor` may say why")?;
+    let answer = sender.send_request(request).await.map_err(|e| {
+        anyhow!(
+            "the supervisor closed the connection ({}); `berth doctor` may say why",
+            plainly(&e)
+        )
+    })?;
     let (parts, body) = answer.into_parts();
     Ok((parts.status, body))
+}
+
+/// What went wrong with a connection, without a library's words on one that was cut.
+fn plainly(e: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(e), |e| e.source());
+    let kinds = causes
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind);
+    let cut = |kind| {
+        use std::io::ErrorKind;
+        matches!(
+            kind,
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        )
+    };
+    if kinds.into_iter().any(cut) {
+        "it was cut".to_owned()
+    } else {
+        e.to_string()
+    }
 }
 
 fn said(bytes: &[u8]) -> String {

@@ -97,6 +97,9 @@ pub(super) async fn connect(address: &Address, trust: &Trust) -> Result<TlsStrea
                  between, or the box was set up anew (then log in again)"
             )))
         }
+        Ok(Err(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            bail!("{address} closed the connection; a box that starts for the first time takes some minutes")
+        }
         Ok(Err(e)) => Err(anyhow!(e).context(format!("{address} does not speak TLS as a box does"))),
         Ok(Ok(stream)) => Ok(stream),
     }
@@ -112,7 +115,7 @@ async fn dial(address: &Address) -> Result<TcpStream> {
         }
     }
     bail!(
-        "cannot reach {address} ({}): is the box on, and is this the address on its screen?",
+        "cannot reach {address} ({}): is the box on, and is this the address on its screen? The first boot takes some minutes",
         trouble.unwrap_or_default()
     )
 }

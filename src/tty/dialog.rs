@@ -171,6 +171,7 @@ impl Dialog {
             }
             "help" | "?" => {
                 let mut said = self.menu(f);
+                said.push("And status, which shows again how the box does.".into());
                 if let Some(ports) = (!f.ports.is_empty()).then(|| f.ports.join(", ")) {
                     said.push(format!("Ports: {ports}"));
                 }

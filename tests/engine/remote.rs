@@ -349,6 +349,59 @@ fn a_claim_by_key_goes_on_while_a_neighbour_guesses() {
     assert_eq!(screen(&a)["claimed"], true);
 }
 
+/// A connection that is cut is called that, whatever a library calls it.
+#[test]
+fn a_connection_that_is_cut_is_told_in_words() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    let said = Laptop::new().fails(1, &["login", &at], "");
+    assert!(
+        said.contains("closed the connection") && said.contains("first time"),
+        "{said}"
+    );
+
+    // In the middle of a log: behind a relay that ends.
+    let a = Appliance::start();
+    let laptop = claimed(&a);
+    let i = a.run("everything", &[]);
+    let relay = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, upstream) = (relay.local_addr().unwrap().port(), a.https);
+    let (cut, told) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let (client, _) = relay.accept().unwrap();
+        let supervisor = std::net::TcpStream::connect(("127.0.0.1", upstream)).unwrap();
+        for (from, to) in [(&client, &supervisor), (&supervisor, &client)] {
+            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        }
+        let _ = told.recv();
+        for stream in [client, supervisor] {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    });
+    let kept = std::fs::read_to_string(laptop.contexts()).unwrap();
+    let moved = kept.replace(&format!("localhost:{upstream}"), &format!("localhost:{port}"));
+    assert_ne!(kept, moved);
+    std::fs::write(laptop.contexts(), moved).unwrap();
+    let mut command = laptop.command(&["logs", &i.id, "--follow"]);
+    let mut follows = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(follows.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(!line.is_empty(), "it follows");
+    drop(cut);
+    let out = follows.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("was cut") && !said.contains("://"), "{said}");
+}
+
 #[test]
 fn a_stranger_is_not_told_the_version() {
     let a = Appliance::start();
