@@ -157,6 +157,27 @@ fn a_box_without_a_domain_is_reached_where_it_is_asked() {
     }
     laptop.curl(&a, &format!("https://berth.local:{}/", a.https));
 
+    // What is brought over and written back to a client's own file, too.
+    let file = laptop.settings.path().join("mcp.json");
+    let server = r#"{"mcpServers":{"notes":{"command":"npx","args":["-y","@modelcontextprotocol/server-memory"]}}}"#;
+    std::fs::write(&file, server).unwrap();
+    laptop.berth(
+        &[
+            "import",
+            file.to_str().unwrap(),
+            "--client",
+            "cursor",
+            "--yes",
+            "--write",
+        ],
+        "",
+    );
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let notes = laptop.json(&["show", "notes"]);
+    assert_eq!(written["mcpServers"]["notes"]["url"], mcp(&notes)[0], "{written:#}");
+    assert!(mcp(&notes)[0].starts_with(&by_name), "{notes:#}");
+    laptop.berth(&["rm", "notes"], "");
+
     // An address that it gets later is in its certificate, too.
     let octets = laptop.host.ours.octets();
     let later = std::net::Ipv4Addr::new(192, 168, 232, octets[3]);

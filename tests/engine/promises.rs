@@ -17,7 +17,7 @@ struct Neighbour {
     host: Host,
     /// One of a private network, behind it.
     private: Ipv4Addr,
-    server: std::process::Child,
+    server: support::Ends,
 }
 
 const PORT: u16 = 8099;
@@ -35,7 +35,11 @@ impl Neighbour {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let neighbour = Self { host, private, server };
+        let neighbour = Self {
+            host,
+            private,
+            server: support::Ends(server),
+        };
         wait_for("the neighbour's port", Duration::from_secs(20), || {
             let open = |ip: Ipv4Addr| {
                 let patience = Duration::from_secs(1);
@@ -44,13 +48,6 @@ impl Neighbour {
             open(neighbour.host.theirs) && open(private)
         });
         neighbour
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
     }
 }
 

@@ -115,7 +115,7 @@ os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='https', LISTEN_PID=str(os.getpid()), WATCHDOG_USEC='4000000', WATCHDOG_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])
 ";
-    let mut child = Command::new("python3")
+    let child = Command::new("python3")
         .args(["-c", script, &a.https.to_string()])
         .arg(support::berth())
         .args(["serve", "--config"])
@@ -126,6 +126,7 @@ os.execv(sys.argv[2], sys.argv[2:])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let mut child = support::Ends(child);
     let mut line = [0; 10];
     child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
     // The request is on its way before there is a supervisor.

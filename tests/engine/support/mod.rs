@@ -280,11 +280,11 @@ impl Appliance {
 
     /// SIGTERM, and another supervisor as soon as it can run, while the old one still ends: that one, for the caller to wait
     /// for.
-    pub fn supersede(&mut self) -> Child {
+    pub fn supersede(&mut self) -> Ends {
         let before = self.json(&["status"])["started_at"].clone();
         let other =
             |out: &Output| serde_json::from_slice::<Value>(&out.stdout).is_ok_and(|s| s["started_at"] != before);
-        let old = self.child.take().expect("running");
+        let old = Ends(self.child.take().expect("running"));
         signal(old.id(), nix::sys::signal::Signal::SIGTERM);
         wait_for("another supervisor answers", Duration::from_secs(60), || {
             if self.child.is_none() {
@@ -547,6 +547,32 @@ fn remove_cgroups(box_id: &str) {
             let _ = std::fs::remove_dir(workspace.path());
         }
         let _ = std::fs::remove_dir(at);
+    }
+}
+
+/// A process that ends with the test, also when that panics.
+pub struct Ends(pub Child);
+
+impl std::ops::Deref for Ends {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Ends {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // One that has ended is not killed: its number may be another's.
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 }
 
