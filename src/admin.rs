@@ -15,6 +15,8 @@
 //! | `GET /v1/instances/{id}/tools` | what its server lists as tools now, as MCP gives them |
 //! | `GET /v1/instances/{id or name}/credentials` | array of [`CredentialView`], never a value |
 //! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
+//! | `GET /v1/images` | array of [`ImageView`] |
+//! | `POST /v1/images` | an archive of images (`docker save`) in, array of the names that were loaded out |
 //! | `GET /v1/tokens` | array of [`TokenView`] |
 //! | `GET /v1/ca` | PEM |
 //! | `GET /v1/doctor?json=1&hardening=1` | [`Doctored`] |
@@ -34,6 +36,7 @@ mod routes;
 use std::{collections::BTreeMap, future::Future, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -142,6 +145,22 @@ pub struct TypeView {
     pub credentials: Vec<Credential>,
 }
 
+/// An image that is on the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    pub name: String,
+    /// In bytes; layers that images share are counted for each.
+    pub size: u64,
+    /// The types that need it.
+    pub types: Vec<String>,
+}
+
+/// An archive as it comes.
+pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Where archives of images go, below the API's root; the edge passes their bodies on as they come.
+pub const IMAGES: &str = "/v1/images";
+
 /// Asks for a link to a screen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +220,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The addresses of an instance for somebody who asked at this `host[:port]`; none where everybody has the same, which
     /// its view has.
     fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints>;
+    /// The images that are on the box.
+    fn images(&self) -> impl Future<Output = Result<Vec<ImageView>, Refusal>> + Send;
+    /// Loads an archive of images; the names of those in it.
+    fn load_images(&self, archive: Archive) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
     /// For somebody who asked at this `host[:port]`.
     fn status(&self, at: Option<&str>) -> impl Future<Output = Status> + Send;
     /// The CA certificate, when Berth has one of its own.
@@ -218,7 +241,16 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Answers a member's request that came over the network; `path` as on the admin socket.
-pub async fn network<B: Backend>(backend: &B, request: Request<Bytes>, authority: &str, path: &str) -> Answer {
+pub async fn network<B: Backend>(
+    backend: &B,
+    request: Request<Bytes>,
+    upload: Option<Archive>,
+    authority: &str,
+    path: &str,
+) -> Answer {
+    if let Some(archive) = upload {
+        return routes::load_images(backend, archive).await;
+    }
     let (parts, body) = request.into_parts();
     let asked = routes::Asked {
         at: Some(authority.to_owned()),

@@ -13,6 +13,7 @@ mod credential;
 mod doctor;
 mod environment;
 mod hardening;
+mod image;
 mod key;
 mod login;
 mod print;

@@ -324,7 +324,7 @@ impl Packages {
                 fetched.map_err(|e| match e {
                     e @ EngineError::Unreachable { .. } => PrepareError::Engine(e),
                     e => PrepareError::Final(format!(
-                        "the image {reference} is not on this box and could not be fetched ({e}); check its name, or load it with `docker load`, then `berth start` the instance"
+                        "the image {reference} is not on this box and could not be fetched ({e}); check its name, or load it with `berth image load`, then `berth start` the instance"
                     )),
                 })?;
                 docker

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http::{Method, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyDataStream, BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
 use serde::Serialize;
 
-use super::{Backend, LogQuery, MAX_BODY, ScreenRequest};
+use super::{Archive, Backend, LogQuery, MAX_BODY, ScreenRequest};
 use crate::model::{Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Refusal, State, unknown_field};
 
 /// An answer of the admin API.
@@ -45,7 +46,11 @@ enum Until {
     Gone,
 }
 
-pub(super) async fn answer<B: Backend, R: Body<Data = Bytes>>(backend: &B, asked: Asked, body: R) -> Answer
+pub(super) async fn answer<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
+    backend: &B,
+    asked: Asked,
+    body: R,
+) -> Answer
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -73,6 +78,14 @@ where
             json(StatusCode::OK, &status)
         }
         ["v1", "types"] if get => json(StatusCode::OK, &backend.types().await),
+        ["v1", "images"] if get => match backend.images().await {
+            Ok(images) => json(StatusCode::OK, &images),
+            Err(r) => refused(&r),
+        },
+        ["v1", "images"] if method == Method::POST => {
+            let archive = BodyDataStream::new(body).map_err(std::io::Error::other);
+            load_images(backend, Box::pin(archive)).await
+        }
         ["v1", "tokens"] if get => match backend.tokens().await {
             Ok(tokens) => json(StatusCode::OK, &tokens),
             Err(r) => refused(&r),
@@ -121,6 +134,13 @@ where
             StatusCode::NOT_FOUND,
             &format!("there is no {method} {path} in the admin API"),
         ),
+    }
+}
+
+pub(super) async fn load_images<B: Backend>(backend: &B, archive: Archive) -> Answer {
+    match backend.load_images(archive).await {
+        Ok(names) => json(StatusCode::OK, &names),
+        Err(r) => refused(&r),
     }
 }
 

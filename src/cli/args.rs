@@ -168,6 +168,11 @@ pub(super) enum Verb {
     },
     /// Bring over what a laptop runs: a client's configuration, a server.json of the MCP registry, a docker run line
     Import(Box<Bring>),
+    /// The images that types are made of
+    Image {
+        #[command(subcommand)]
+        what: ImageVerb,
+    },
     /// Make, list and revoke tokens
     Token {
         #[command(subcommand)]
@@ -359,6 +364,14 @@ pub(super) enum ContextVerb {
     Show { name: Option<String> },
     /// Forget one
     Rm { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageVerb {
+    /// The images that are on the box, and the types that need each
+    List,
+    /// Load an archive of images (`docker save`, compressed or not); - reads standard input
+    Load { file: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]

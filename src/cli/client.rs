@@ -6,14 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::UnixStream,
 };
 
@@ -22,6 +22,12 @@ use crate::{
     admin::Claiming,
     model::{Action, Outcome, Secret},
 };
+
+/// What goes to the supervisor.
+type Sent = BoxBody<Bytes, std::io::Error>;
+
+/// A file goes in pieces of so many bytes.
+const PIECE: usize = 256 * 1024;
 
 /// An answer may be this long, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -74,16 +80,19 @@ impl Supervisor {
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Incoming)> {
-        let request = Request::builder()
-            .method(method)
-            .header(header::CONTENT_TYPE, "application/json");
+        let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
+        self.send_as(method, path, "application/json", body).await
+    }
+
+    async fn send_as(&self, method: Method, path: &str, kind: &str, body: Sent) -> Result<(StatusCode, Incoming)> {
+        let request = Request::builder().method(method).header(header::CONTENT_TYPE, kind);
         match &self.way {
             Way::Socket(socket) => {
                 let stream = UnixStream::connect(socket)
                     .await
                     .map_err(|e| Self::unreachable(socket, &e))?;
                 let request = request.uri(path).header(header::HOST, "berth");
-                exchange(stream, request.body(Full::new(Bytes::from(body)))?).await
+                exchange(stream, request.body(body)?).await
             }
             Way::Remote {
                 address, trust, token, ..
@@ -98,7 +107,7 @@ impl Supervisor {
                     bearer.set_sensitive(true);
                     request = request.header(header::AUTHORIZATION, bearer);
                 }
-                exchange(stream, request.body(Full::new(Bytes::from(body)))?).await
+                exchange(stream, request.body(body)?).await
             }
         }
     }
@@ -194,6 +203,32 @@ impl Supervisor {
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
     }
 
+    /// Sends what `from` holds, as it is read.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        from: impl AsyncRead + Send + Sync + Unpin + 'static,
+    ) -> Result<T> {
+        let pieces = futures_util::stream::unfold(Some(from), |from| async move {
+            let mut from = from?;
+            let mut piece = BytesMut::with_capacity(PIECE);
+            match from.read_buf(&mut piece).await {
+                Ok(0) => None,
+                Ok(_) => Some((Ok(Frame::data(piece.freeze())), Some(from))),
+                Err(e) => Some((Err(e), None)),
+            }
+        });
+        let body = BodyExt::boxed(StreamBody::new(pieces));
+        let (status, answer) = self.send_as(Method::POST, path, "application/x-tar", body).await?;
+        let bytes = http_body_util::Limited::new(answer, MAX_ANSWER).collect().await;
+        let bytes = bytes.map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(e.as_ref())))?;
+        let bytes = bytes.to_bytes();
+        if !status.is_success() {
+            return Err(self.refusal(status, &bytes));
+        }
+        serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+    }
+
     /// Claims a box.
     pub(super) async fn claim(&self, claiming: &Claiming) -> Result<Outcome> {
         let (_, bytes) = self
@@ -219,7 +254,7 @@ impl Supervisor {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Incoming)>
+async fn exchange<S>(stream: S, request: Request<Sent>) -> Result<(StatusCode, Incoming)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

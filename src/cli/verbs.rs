@@ -126,6 +126,7 @@ impl Verbs {
                 path,
             } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
             Verb::Import(bring) => return self.bring(*bring).await,
+            Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Credential { what } => return self.credential(what).await,
             Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
@@ -157,11 +158,7 @@ impl Verbs {
         let mut pairs = vec![
             ("version", s.version),
             ("box", s.box_id),
-            (
-                "domain",
-                s.domain
-                    .unwrap_or_else(|| "none: it is known by its addresses".to_owned()),
-            ),
+            ("domain", s.domain.unwrap_or_else(|| "none".to_owned())),
             ("https", s.https),
             ("since", print::short(s.started_at)),
             ("engine", s.engine),
@@ -208,10 +205,8 @@ impl Verbs {
                 let rows: Vec<_> = types
                     .iter()
                     .map(|t| {
-                        let what = match t.absent.is_empty() {
-                            true => t.description.clone(),
-                            false => format!("(its image is not on this box) {}", t.description),
-                        };
+                        let absent = (!t.absent.is_empty()).then_some("(its image is not on this box) ");
+                        let what = format!("{}{}", absent.unwrap_or_default(), t.description);
                         vec![t.name.clone(), t.size.clone(), t.network.clone(), what]
                     })
                     .collect();

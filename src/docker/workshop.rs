@@ -4,23 +4,28 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     ops::ControlFlow,
     time::Duration,
 };
 
 use bollard::{
     models::{
-        ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions, ResourcesUlimits,
-        VolumeCreateRequest,
+        ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageSummary, Mount, MountType, MountVolumeOptions,
+        ResourcesUlimits, VolumeCreateRequest,
     },
     query_parameters::{
-        BuildImageOptionsBuilder, DownloadFromContainerOptions, InspectContainerOptions, ListContainersOptionsBuilder,
-        ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
-        RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
+        BuildImageOptionsBuilder, DownloadFromContainerOptions, ImportImageOptionsBuilder, InspectContainerOptions,
+        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+        LogsOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+        WaitContainerOptions,
     },
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 
 use super::{
     Engine, EngineError, EngineInfo,
@@ -32,6 +37,9 @@ use crate::{
     model::BoxId,
     plan::spec::{LABEL_BOX, LABEL_INSTANCE},
 };
+
+/// Loading an archive may take so long, however large it is.
+const LOAD: Duration = Duration::from_secs(3600);
 
 /// Label of containers, networks and volumes: an installation.
 pub const LABEL_BUILD: &str = "berth.build";
@@ -353,15 +361,40 @@ impl Docker {
         }
     }
 
-    /// The names of all images that are here.
+    /// Loads an archive of images, as `docker save` makes them, compressed or not; the names that the engine says it loaded.
+    ///
+    /// # Errors
+    /// [`EngineError`]; that an archive is none, or ends early, in the engine's words.
+    pub async fn load(&self, archive: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, EngineError> {
+        let call = |c: bollard::Docker| async move {
+            let options = ImportImageOptionsBuilder::new().quiet(true).build();
+            let mut said = std::pin::pin!(c.import_image_stream(options, archive, None));
+            let mut loaded = Vec::new();
+            while let Some(line) = said.next().await {
+                let text = line?.stream.unwrap_or_default();
+                let named = text
+                    .lines()
+                    .filter_map(|l| l.strip_prefix("Loaded image")?.split_once(": "));
+                loaded.extend(named.map(|(_, name)| name.trim().to_owned()));
+            }
+            Ok(loaded)
+        };
+        self.call("load the images", LOAD, call).await
+    }
+
+    /// The names of all images that are here, with their sizes in bytes (layers that they share counted for each).
     ///
     /// # Errors
     /// [`EngineError`].
-    pub async fn image_names(&self) -> Result<BTreeSet<String>, EngineError> {
+    pub async fn image_names(&self) -> Result<BTreeMap<String, u64>, EngineError> {
         let options = ListImagesOptionsBuilder::new().build();
         let call = |c: bollard::Docker| async move { c.list_images(Some(options)).await };
         let found = self.call("list images", QUICK, call).await?;
-        Ok(found.into_iter().flat_map(|i| i.repo_tags).collect())
+        let named = |i: ImageSummary| {
+            let size = u64::try_from(i.size).unwrap_or(0);
+            i.repo_tags.into_iter().map(move |name| (name, size))
+        };
+        Ok(found.into_iter().flat_map(named).collect())
     }
 
     /// The images that installations of this box left.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::BoxStream;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -344,6 +345,34 @@ pub(super) async fn collect(body: Incoming, limit: usize, pause: Duration) -> Re
         all.extend_from_slice(&piece);
     }
     Ok(all.freeze())
+}
+
+/// A body as it comes, of at most `limit` bytes; `pause` is the longest wait for a piece of it.
+pub(super) fn pieces(
+    body: Incoming,
+    limit: u64,
+    pause: Duration,
+) -> Result<BoxStream<'static, std::io::Result<Bytes>>, BodyError> {
+    let length = body.size_hint().exact();
+    if length.is_some_and(|n| n > limit) {
+        return Err(BodyError::TooLarge);
+    }
+    let source = ClientBody {
+        body,
+        first: None,
+        left: limit,
+        pause,
+        deadline: Instant::now() + pause * 4 + Duration::from_secs(length.unwrap_or(limit) / SLOWEST),
+    };
+    let pieces = futures_util::stream::unfold(Some(source), |source| async move {
+        let mut source = source?;
+        let piece = source.next().await?;
+        let failed = |e: BodyError| std::io::Error::other(format!("the upload broke off: {e:?}"));
+        let piece = piece.map_err(failed);
+        let rest = piece.is_ok().then_some(source);
+        Some((piece, rest))
+    });
+    Ok(Box::pin(pieces))
 }
 
 /// Takes a request's body as far as it is small; `limit` in bytes, `pause` the longest wait for a piece of it.

@@ -5,7 +5,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::body::Incoming;
@@ -29,6 +29,12 @@ const CLAIM_DELAY: Duration = Duration::from_millis(500);
 /// An answer's body.
 pub type FrontBody = BoxBody<Bytes, Infallible>;
 
+/// Where uploads go; all other bodies are held until they are whole.
+const UPLOADS: &str = "/api/v1/images";
+/// An upload may be this long, in bytes, and take so long with what is done with it.
+const UPLOAD_BYTES: u64 = 32 << 30;
+const UPLOAD_TIME: Duration = Duration::from_secs(3600);
+
 /// Which of the box's own doors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -46,7 +52,18 @@ pub struct Asked {
     pub door: Door,
     /// The host, and the port where it was named, that the client used.
     pub authority: String,
+    /// Its body is empty where it is an upload.
     pub request: Request<Bytes>,
+    pub upload: Option<Upload>,
+}
+
+/// A body that is too long to be held, as it comes.
+pub struct Upload(pub BoxStream<'static, std::io::Result<Bytes>>);
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Upload")
+    }
 }
 
 /// What is behind the doors.
@@ -91,14 +108,22 @@ pub(super) async fn serve(
     };
     let http2 = parts.version == http::Version::HTTP_2;
     let head_only = parts.method == Method::HEAD;
+    let uploads = entry.door == Door::Api && parts.method == Method::POST && parts.uri.path() == UPLOADS;
     let exchange = async {
-        let body = body::collect(incoming, limit, limits.client_timeout).await?;
+        let (body, upload, patience) = if uploads {
+            let pieces = body::pieces(incoming, UPLOAD_BYTES, limits.client_timeout)?;
+            (Bytes::new(), Some(Upload(pieces)), UPLOAD_TIME)
+        } else {
+            let body = body::collect(incoming, limit, limits.client_timeout).await?;
+            (body, None, limits.first_byte_timeout)
+        };
         let asked = Asked {
             door: entry.door,
             authority: entry.authority,
             request: Request::from_parts(parts, body),
+            upload,
         };
-        let answer = tokio::time::timeout(limits.first_byte_timeout, entry.front.answer(asked));
+        let answer = tokio::time::timeout(patience, entry.front.answer(asked));
         answer.await.map_err(|_| Refusal::FirstByte)
     };
     let Some(token) = entry.token else {

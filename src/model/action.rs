@@ -304,7 +304,7 @@ fn absent(type_name: &str, images: &[String]) -> String {
         many => (format!("the images {}", many.join(" and ")), "are", "them"),
     };
     format!(
-        "the type {type_name} cannot run: {all} {are} not on this box; load {them} with `docker load`, or build {them} in a checkout with `make images`"
+        "the type {type_name} cannot run: {all} {are} not on this box; load {them} with `berth image load`, or build {them} in a checkout with `make images`"
     )
 }
 

@@ -53,7 +53,7 @@ fn names_a_registry(reference: &str) -> bool {
 }
 
 /// What to do about images that are not on this box and are not fetched.
-pub const HOW_TO_GET: &str = "load it with `docker load`, or build it in a checkout with `make images`";
+pub const HOW_TO_GET: &str = "load it with `berth image load`, or build it in a checkout with `make images`";
 
 /// Whether one of the shell-style patterns (`*` stands for anything, `/` included) matches the reference.
 pub fn allowed(reference: &str, patterns: &[String]) -> bool {

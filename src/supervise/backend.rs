@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     admin::{
-        Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, LogQuery, PageFacts, ScreenLink, ScreenRequest,
-        Status, TypeView,
+        Archive, Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, ImageView, LogQuery, PageFacts, ScreenLink,
+        ScreenRequest, Status, TypeView,
     },
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
@@ -197,12 +197,43 @@ impl Backend for Parts {
         let types = catalog.types.values();
         let view = |t: &Arc<InstanceType>| TypeView {
             absent: needed(t)
-                .filter(|name| here.as_ref().is_some_and(|here| !here.contains(*name)))
+                .filter(|name| here.as_ref().is_some_and(|here| !here.contains_key(*name)))
                 .cloned()
                 .collect(),
             ..type_view(t, refused(t).map(|r| r.to_string()))
         };
         types.map(view).collect()
+    }
+
+    async fn images(&self) -> Result<Vec<ImageView>, Refusal> {
+        let here = self.docker.image_names().await;
+        let here = here.map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let catalog = self.catalog.load_full();
+        let users = |name: &String| {
+            let all = catalog
+                .types
+                .values()
+                .filter(|t| t.image.reference == *name || t.builder.as_ref() == Some(name));
+            all.map(|t| t.name.to_string()).collect()
+        };
+        let view = |(name, size)| ImageView {
+            types: users(&name),
+            name,
+            size,
+        };
+        Ok(here.into_iter().map(view).collect())
+    }
+
+    async fn load_images(&self, archive: Archive) -> Result<Vec<String>, Refusal> {
+        let loaded = self.docker.load(archive).await;
+        let loaded = loaded.map_err(|e| Refusal::Invalid(format!("{e}. An archive is what `docker save` makes")))?;
+        if loaded.is_empty() {
+            return Err(Refusal::Invalid(
+                "there is no image in it; an archive is what `docker save` makes".to_owned(),
+            ));
+        }
+        log::info!("images were loaded: {}", loaded.join(", "));
+        Ok(loaded)
     }
 
     fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints> {

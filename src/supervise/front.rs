@@ -72,7 +72,14 @@ async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
         Door::Api => {
             let path = asked.request.uri().path().to_owned();
             let path = path.strip_prefix("/api").unwrap_or_default();
-            admin::network(&*parts, asked.request, &asked.authority, path).await
+            admin::network(
+                &*parts,
+                asked.request,
+                asked.upload.map(|u| u.0),
+                &asked.authority,
+                path,
+            )
+            .await
         }
     }
 }

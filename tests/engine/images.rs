@@ -1,6 +1,6 @@
 //! Images of strangers: which may run at all, and what of their own settings a container of theirs gets.
 
-use crate::support;
+use crate::{remote::claimed, support};
 
 use std::{
     io::{Read, Write},
@@ -171,6 +171,91 @@ fn an_image_of_the_catalog_is_never_fetched() {
         !fetched.is_empty() && fetched.iter().all(|f| f.contains("registry.invalid")),
         "{fetched:?}"
     );
+}
+
+/// An image of nothing, in an archive; gone from the engine.
+fn archived(name: &str, to: &std::path::Path) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "boats").unwrap();
+    let tar = dir.path().join("root.tar");
+    let made = Command::new("tar")
+        .arg("-cf")
+        .arg(&tar)
+        .arg("-C")
+        .arg(dir.path())
+        .arg("file")
+        .status();
+    assert!(made.unwrap().success());
+    for args in [
+        &["import", tar.to_str().unwrap(), name][..],
+        &["save", "-o", to.to_str().unwrap(), name],
+        &["rmi", name],
+    ] {
+        let (done, said) = docker(args);
+        assert!(done, "{args:?}: {said}");
+    }
+}
+
+/// As on a box without a shell: over its own socket, and over the network as its administrator.
+#[test]
+fn an_image_is_loaded_from_an_archive_and_its_type_can_be_run() {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).unwrap();
+    let name = format!("berth/test-loaded-{:016x}:1", u64::from_ne_bytes(random));
+    let types = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(root().join("instance-types/time.toml")).unwrap();
+    let line = text.lines().find(|l| l.starts_with("reference")).unwrap();
+    let text = text.replace(line, &format!("reference = \"{name}\""));
+    std::fs::write(types.path().join("time.toml"), text).unwrap();
+    let a = Appliance::with(Options {
+        types: vec![types.path().into()],
+        ..Options::default()
+    });
+    let archive = types.path().join("images.tar");
+    archived(&name, &archive);
+    let remove = Image(name.clone());
+    let absent = || a.json(&["types"])[0]["absent"].clone();
+    assert_eq!(absent(), json!([name]));
+
+    let laptop = claimed(&a);
+    let whole = std::fs::read(&archive).unwrap();
+    for (what, bytes) in [("half", &whole[..whole.len() / 2]), ("none", b"no archive")] {
+        let file = types.path().join(what);
+        std::fs::write(&file, bytes).unwrap();
+        let said = laptop.fails(1, &["image", "load", file.to_str().unwrap()], "");
+        assert!(said.contains("docker save"), "{what}: {said}");
+    }
+    assert_eq!(absent(), json!([name]));
+    let loaded = laptop.json(&["image", "load", archive.to_str().unwrap()]);
+    assert_eq!(loaded, json!([name]));
+    assert_eq!(absent(), Value::Null);
+    let listed = laptop.json(&["image", "list"]);
+    let entry = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|i| i["name"] == name.as_str())
+        .unwrap();
+    assert_eq!(entry["types"], json!(["time"]), "{entry}");
+    assert!(laptop.cli(&["image", "list"]).contains(&name));
+    // Whoever has no token of a member's gets nothing in.
+    let url = format!("https://localhost:{}/api/v1/images", a.https);
+    let file = format!("@{}", archive.display());
+    let answer = a.curl(&["--data-binary", &file, &url]);
+    assert_eq!(answer.status, 401, "{}", answer.body);
+
+    // Over its own socket, from a pipe.
+    drop(remove);
+    assert_eq!(absent(), json!([name]));
+    let _remove = Image(name.clone());
+    let out = a
+        .command(&["image", "load", "-"])
+        .stdin(std::fs::File::open(&archive).unwrap())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), name);
+    assert_eq!(absent(), Value::Null);
 }
 
 /// A short name that a person asks for is the public registry's, and is fetched as such; Berth's own are on none.

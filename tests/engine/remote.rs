@@ -20,7 +20,7 @@ const WRONG: &str = "2222-2222-2222-2222";
 const NEIGHBOUR: &str = "127.0.0.9";
 
 /// A person's own machine: a configuration folder, and the command line.
-struct Laptop(tempfile::TempDir);
+pub struct Laptop(tempfile::TempDir);
 
 impl Laptop {
     fn new() -> Self {
@@ -50,25 +50,25 @@ impl Laptop {
         child.wait_with_output().unwrap()
     }
 
-    fn cli(&self, args: &[&str]) -> String {
+    pub fn cli(&self, args: &[&str]) -> String {
         self.piped(args, "")
     }
 
-    fn piped(&self, args: &[&str], input: &str) -> String {
+    pub fn piped(&self, args: &[&str], input: &str) -> String {
         let out = self.try_cli(args, input);
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "berth {args:?}: {said}");
         String::from_utf8(out.stdout).unwrap()
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub fn json(&self, args: &[&str]) -> Value {
         let mut all = args.to_vec();
         all.push("--json");
         let text = self.cli(&all);
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("berth {args:?} printed no JSON ({e}): {text}"))
     }
 
-    fn fails(&self, status: i32, args: &[&str], input: &str) -> String {
+    pub fn fails(&self, status: i32, args: &[&str], input: &str) -> String {
         let out = self.try_cli(args, input);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(status), "berth {args:?}: {said}");
@@ -94,7 +94,7 @@ fn url(a: &Appliance) -> String {
 }
 
 /// Claims a box by its code; the laptop that did.
-fn claimed(a: &Appliance) -> Laptop {
+pub fn claimed(a: &Appliance) -> Laptop {
     let laptop = Laptop::new();
     let shown = screen(a);
     laptop.piped(
