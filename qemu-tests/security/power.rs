@@ -30,6 +30,12 @@ docker network ls --filter label=berth.instance --format '{{.Label "berth.instan
 docker volume ls --filter label=berth.instance --format '{{.Label "berth.instance"}}'
 "#;
 
+/// Folders of containers that the engine does not list: nobody would ever remove them.
+const FOLDERS: &str = r#"
+docker ps --all --quiet --no-trunc | sort >/tmp/listed
+ls -d /var/lib/docker/containers/* /var/lib/docker/*/containers/* 2>/dev/null | sed 's|.*/||' | sort | comm -13 /tmp/listed -
+"#;
+
 /// What is known of the instances that the work made.
 #[derive(Debug, Default)]
 struct Ledger {
@@ -92,6 +98,12 @@ fn audit(m: &mut Machine, address: &Address, ledger: &mut Ledger) {
     assert!(
         orphans.is_empty(),
         "Docker has what belongs to no instance: {orphans:?}"
+    );
+    let folders = m.sh(FOLDERS);
+    assert_eq!(
+        folders.trim(),
+        "",
+        "Docker's folder has containers that it does not know"
     );
     let kept = ledger.made.iter().find(|(id, _)| found.contains_key(*id));
     if let Some((id, token)) = kept {

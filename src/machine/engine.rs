@@ -2,7 +2,8 @@
 //!
 //! Docker (28) writes almost all of its state so that a cut leaves the old or the new of it. The options of a volume are
 //! an exception: `volumes/NAME/opts.json` is written without a flush, XFS may leave it empty after a cut, and an engine
-//! that finds one it cannot read does not start at all.
+//! that finds one it cannot read does not start at all. And a container that was being made or removed may leave its
+//! folder without the file that says what it is: no engine lists it, so that nobody would ever remove it.
 
 use std::{
     fs::{self, File},
@@ -15,35 +16,58 @@ use super::{MachineError, failed};
 /// Where the image has the engine's data; below it a folder for each remapping of users, or the data themselves.
 pub const DATA: &str = "/var/lib/docker";
 
-/// Removes options of volumes that are no JSON, and gives the paths. The volume and what is in it stay, and so does its
-/// bound: the file system keeps a project's quota by itself. Volumes as such are the reconciler's: one without an owner
-/// goes.
+/// Removes options of volumes that are no JSON, and the folders of containers that no engine can read, and gives the
+/// paths. The volume and what is in it stay, and so does its bound: the file system keeps a project's quota by itself.
+/// Volumes as such, and containers that the engine lists, are the reconciler's: one without an owner goes.
 ///
 /// # Errors
 /// [`MachineError::Io`] with the path that could not be read or removed.
 pub fn mend(data: &Path) -> Result<Vec<PathBuf>, MachineError> {
     let mut mended = Vec::new();
-    let mut roots = vec![data.join("volumes")];
-    roots.extend(entries(data)?.into_iter().map(|e| e.join("volumes")));
+    let mut roots = vec![data.to_owned()];
+    roots.extend(entries(data)?);
     for root in roots {
-        for volume in entries(&root)? {
+        for volume in entries(&root.join("volumes"))? {
             let options = volume.join("opts.json");
-            let whole = match fs::read(&options) {
-                Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).is_ok(),
-                Err(e) if is_absent(&e) => true,
-                Err(e) => return Err(failed("read", options)(e)),
-            };
-            if whole {
+            if json(&options)?.unwrap_or(true) {
                 continue;
             }
             fs::remove_file(&options).map_err(failed("remove", &options))?;
-            File::open(&volume)
-                .and_then(|f| f.sync_all())
-                .map_err(failed("flush", &volume))?;
+            flush(&volume)?;
             mended.push(options);
+        }
+        let containers = root.join("containers");
+        for container in entries(&containers)? {
+            if !is_containers(&container) || json(&container.join("config.v2.json"))?.unwrap_or(false) {
+                continue;
+            }
+            fs::remove_dir_all(&container).map_err(failed("remove", &container))?;
+            flush(&containers)?;
+            mended.push(container);
         }
     }
     Ok(mended)
+}
+
+/// Whether a file is JSON; none where there is no such file.
+fn json(path: &Path) -> Result<Option<bool>, MachineError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok())),
+        Err(e) if is_absent(&e) => Ok(None),
+        Err(e) => Err(failed("read", path)(e)),
+    }
+}
+
+/// Whether a folder has a container's name: its id, or that with what Docker adds before it empties the folder.
+fn is_containers(path: &Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let id = name.strip_suffix("-removing").unwrap_or(name);
+    id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn flush(folder: &Path) -> Result<(), MachineError> {
+    let flushed = File::open(folder).and_then(|f| f.sync_all());
+    flushed.map_err(failed("flush", folder))
 }
 
 /// Not there, or below something that is no folder.
@@ -95,5 +119,25 @@ mod tests {
         assert_eq!(fs::read_to_string(volumes.join("empty/_data/notes")).unwrap(), "kept");
         assert!(mend(dir.path()).unwrap().is_empty());
         assert!(mend(&dir.path().join("absent")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn containers_that_no_engine_can_read_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let containers = dir.path().join("231072.231072/containers");
+        let [whole, empty, without] = ["a", "b", "c"].map(|d| containers.join(d.repeat(64)));
+        let removing = containers.join(format!("{}-removing", "d".repeat(64)));
+        for folder in [&whole, &empty, &without, &removing] {
+            fs::create_dir_all(folder.join("mounts")).unwrap();
+            fs::write(folder.join("hostname"), "x").unwrap();
+        }
+        fs::write(whole.join("config.v2.json"), "{}").unwrap();
+        fs::write(empty.join("config.v2.json"), "").unwrap();
+        fs::create_dir_all(containers.join("somebodys")).unwrap();
+        let mut gone = mend(dir.path()).unwrap();
+        gone.sort();
+        assert_eq!(gone, [empty, without, removing]);
+        assert!(whole.join("hostname").exists() && containers.join("somebodys").exists());
+        assert!(mend(dir.path()).unwrap().is_empty());
     }
 }
