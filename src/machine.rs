@@ -7,6 +7,7 @@ pub mod disk;
 pub mod engine;
 mod gpt;
 pub mod install;
+pub mod look;
 mod obey;
 mod ports;
 mod sources;

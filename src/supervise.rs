@@ -228,6 +228,7 @@ impl Built {
         let doctor = doctor::Doctor {
             program: self.agent.clone(),
             config: self.file,
+            disk: tokio::sync::OnceCell::new(),
         };
         let routes = self.router.clone();
         let docker = docker::Docker::new(&self.config.docker.socket);

@@ -43,6 +43,7 @@ const LISTENING: [&str; 6] = [
 fn the_hardening_list_holds_on_the_box() {
     let c = claimed();
     let (mut m, _) = c.resume_with(Setup::new("hardening"));
+    let laptop = c.laptop(&m);
     // It says so by its status, too.
     let done = m.try_sh("berth doctor --hardening --json");
     let findings: Vec<Value> = serde_json::from_str(&done.text).unwrap_or_else(|e| panic!("{e}: {}", done.text));
@@ -60,6 +61,24 @@ fn the_hardening_list_holds_on_the_box() {
     let waived: BTreeSet<&str> = of("waived").iter().filter_map(|f| f["title"].as_str()).collect();
     assert_eq!(waived, BTreeSet::from(WAIVED), "the waivers");
     say(format!("hardening: {} pass, {} waived", of("pass").len(), waived.len()));
+    // An administrator asks from elsewhere: the supervisor's sandbox is not taken for the box.
+    let seen = laptop.json(&["doctor", "--hardening"]);
+    let verdicts =
+        |all: &[Value]| -> Vec<String> { all.iter().map(|f| format!("{} {}", f["verdict"], f["title"])).collect() };
+    assert_eq!(verdicts(seen.as_array().unwrap()), verdicts(&findings));
+    let disk = laptop.json(&["status"])["disk"].as_str().unwrap().to_owned();
+    let on_screen = m.sh("berth status --json | sed -n 's/^ *\"disk\": \"\\(.*\\)\".*/\\1/p'");
+    assert!(disk.starts_with("encrypted: ") || disk.starts_with("plain: "), "{disk}");
+    assert_eq!(disk, on_screen.trim());
+    let doctor = laptop.json(&["doctor"]);
+    let failed: Vec<&Value> = doctor
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|c| c["verdict"] != "ok")
+        .collect();
+    say(format!("doctor from the laptop, what is not ok: {failed:?}"));
+    assert!(!failed.iter().any(|c| c["verdict"] == "fail"), "{failed:#?}");
     // The lists, by other means than the program's own.
     let set_uid = m.sh("find / -xdev -perm /6000 -type f");
     assert_eq!(set_uid.trim(), "", "set-uid files");

@@ -1,11 +1,24 @@
 //! Verbs of the host image's own units, and `install`. They need no supervisor.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    io::Read,
+    path::Path,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 
 use super::{args::BoxVerb, client::Supervisor, console, print};
-use crate::{admin::Status, config::Config, machine, systemd};
+use crate::{
+    admin::Status,
+    config::Config,
+    machine::{
+        self,
+        look::{self, Question},
+    },
+    systemd,
+};
 
 /// How long a new version has to serve, before it counts as one that does not.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(300);
@@ -43,6 +56,7 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
         }
         BoxVerb::FactoryReset { done: true } => machine::factory_reset_is_done()?,
         BoxVerb::Healthy => healthy(supervisor).await?,
+        BoxVerb::Look => look().await?,
         BoxVerb::MendEngine => {
             for path in machine::engine::mend(Path::new(machine::engine::DATA))? {
                 log::warn!(
@@ -53,6 +67,27 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Answers one question of the supervisor's.
+async fn look() -> Result<()> {
+    let mut line = String::new();
+    std::io::stdin().take(look::MAX_QUESTION).read_to_string(&mut line)?;
+    let (json, hardening) = match line.parse().map_err(anyhow::Error::msg)? {
+        Question::Disk => {
+            let state = Config::default().state_dir;
+            return print::out(&machine::storage(&state).unwrap_or_default());
+        }
+        Question::Doctor { json, hardening } => (json, hardening),
+    };
+    let mut command = tokio::process::Command::new(std::env::current_exe()?);
+    command.args(["doctor", "--context", "local"]);
+    command
+        .args(json.then_some("--json"))
+        .args(hardening.then_some("--hardening"));
+    let done = command.stdin(Stdio::null()).output().await?;
+    let status = done.status.code().unwrap_or(1);
+    print::out(&format!("{status}\n{}", String::from_utf8_lossy(&done.stdout)))
 }
 
 /// Waits until the supervisor answers and its engine works.

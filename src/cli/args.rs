@@ -227,6 +227,8 @@ pub(super) enum BoxVerb {
     },
     /// Wait until the supervisor serves
     Healthy,
+    /// Answer the supervisor's question on standard input, from outside of its sandbox
+    Look,
     /// Mend what a power cut left of Docker's files, before Docker starts
     MendEngine,
 }

@@ -26,7 +26,6 @@ use crate::{
     edge::EdgeHandle,
     firewall::Firewall,
     link::Registry,
-    machine,
     model::{
         Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, State, TokenView, TypeName,
     },
@@ -268,7 +267,7 @@ impl Backend for Parts {
                 addresses: addresses::of_this_box(),
                 sealed_by: self.sealing.clone(),
             },
-            disk: machine::storage(&self.state_dir),
+            disk: self.doctor.disk().await,
         }
     }
 

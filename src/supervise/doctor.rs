@@ -1,5 +1,5 @@
-//! `berth doctor` for somebody who is not on the box: run here, as a child that sees what the supervisor sees, and its
-//! words handed over.
+//! What is to be said of this machine to somebody who is not on it. The host image has a unit that sees the box as it is;
+//! elsewhere the supervisor has no sandbox, and looks itself.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,19 +7,52 @@ use std::{
     time::Duration,
 };
 
-use crate::{admin::Doctored, model::Refusal};
+use tokio::sync::OnceCell;
+
+use crate::{
+    admin::Doctored,
+    machine::look::{self, Question},
+    model::Refusal,
+};
 
 /// All its checks together.
 const PATIENCE: Duration = Duration::from_secs(60);
+const QUICK: Duration = Duration::from_secs(5);
 
 /// What to run, and on which configuration.
 pub(super) struct Doctor {
     pub(super) program: PathBuf,
     pub(super) config: Option<PathBuf>,
+    pub(super) disk: OnceCell<Option<String>>,
 }
 
 impl Doctor {
+    /// How what must last is kept, on a box of ours. It stays as it is while the machine is up.
+    pub(super) async fn disk(&self) -> Option<String> {
+        let asked = self.disk.get_or_try_init(|| async {
+            let answer = look::ask(Question::Disk, QUICK).await.transpose()?;
+            Ok::<_, std::io::Error>(answer.filter(|a| !a.is_empty()))
+        });
+        match asked.await {
+            Ok(known) => known.clone(),
+            Err(e) => {
+                log::warn!("how the box keeps its data cannot be seen: {e}");
+                None
+            }
+        }
+    }
+
     pub(super) async fn look(&self, json: bool, hardening: bool) -> Result<Doctored, Refusal> {
+        let refused = |why: &dyn std::fmt::Display| Refusal::Invalid(format!("doctor cannot be run on the box: {why}"));
+        if let Some(answer) = look::ask(Question::Doctor { json, hardening }, PATIENCE).await {
+            let answer = answer.map_err(|e| refused(&e))?;
+            let status = answer
+                .split_once('\n')
+                .and_then(|(status, rest)| Some((status.parse().ok()?, rest)));
+            let (status, output) = status.ok_or_else(|| refused(&"it gave no answer; see its journal on the box"))?;
+            let output = output.to_owned();
+            return Ok(Doctored { status, output });
+        }
         let mut command = tokio::process::Command::new(&self.program);
         command.args(["doctor", "--context", "local"]);
         if json {
@@ -32,7 +65,6 @@ impl Doctor {
             command.arg("--config").arg::<&Path>(config);
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let refused = |why: &dyn std::fmt::Display| Refusal::Invalid(format!("doctor cannot be run on the box: {why}"));
         let done = tokio::time::timeout(PATIENCE, command.output()).await;
         let out = done
             .map_err(|_| refused(&"it took too long"))?
