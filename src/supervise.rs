@@ -17,6 +17,7 @@ mod engine;
 mod exposition;
 mod front;
 mod screen;
+mod space;
 mod tools;
 mod watchdog;
 
@@ -290,6 +291,11 @@ impl Built {
             catalog: self.catalog.into(),
             catalog_trouble: arc_swap::ArcSwapOption::empty(),
             allow: self.config.allow.clone(),
+            space: space::Space {
+                state_dir: self.config.state_dir.clone(),
+                docker: docker.clone(),
+                engine: tokio::sync::OnceCell::new(),
+            },
             docker,
             images: self.config.docker.images.clone(),
             deploys,
@@ -300,7 +306,6 @@ impl Built {
             claims,
             doctor,
             started_at: jiff::Timestamp::now(),
-            state_dir: self.config.state_dir.clone(),
             sealing,
             firewall,
         });

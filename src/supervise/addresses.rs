@@ -20,12 +20,11 @@ pub(super) fn of_this_box() -> Vec<IpAddr> {
     found.into_iter().collect()
 }
 
-/// The `host[:port]` to give to somebody who has not come by one: the domain, else the address by which this box goes
-/// out, else one that it has.
+/// The `host[:port]` to give to somebody who has not come by one: the domain, else an address.
 pub(super) fn host(router: &Router) -> String {
     let host = match router.domain() {
         Some(domain) => domain.to_owned(),
-        None => match outward().or_else(|| of_this_box().into_iter().next()) {
+        None => match best() {
             Some(IpAddr::V6(six)) => format!("[{six}]"),
             Some(four) => four.to_string(),
             // Nobody else can ask this box.
@@ -35,17 +34,20 @@ pub(super) fn host(router: &Router) -> String {
     format!("{host}{}", router.port_suffix())
 }
 
-/// Where packets for elsewhere come from. Nothing is sent: the kernel chooses a route for a socket.
-fn outward() -> Option<IpAddr> {
+/// The address that others most likely can use: of IPv4 before IPv6, the one by which this box goes out before another.
+fn best() -> Option<IpAddr> {
+    let all = of_this_box();
     // TEST-NET-1 and the IPv6 range for documentation (RFC 5737, RFC 3849).
-    for (from, to) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
-        let chosen = UdpSocket::bind(from).and_then(|s| s.connect(to).and_then(|()| s.local_addr()));
-        match chosen.map(|a| a.ip()) {
-            Ok(ip) if !ip.is_loopback() && !ip.is_unspecified() => return Some(ip),
-            _ => {}
-        }
-    }
-    None
+    let four = outward("0.0.0.0:0", "192.0.2.1:9").or_else(|| all.iter().copied().find(IpAddr::is_ipv4));
+    four.or_else(|| outward("[::]:0", "[2001:db8::1]:9"))
+        .or_else(|| all.first().copied())
+}
+
+/// Where packets for there come from. Nothing is sent: the kernel chooses a route for a socket.
+fn outward(from: &str, to: &str) -> Option<IpAddr> {
+    let chosen = UdpSocket::bind(from).and_then(|s| s.connect(to).and_then(|()| s.local_addr()));
+    let ip = chosen.ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
 }
 
 fn inner(name: &str) -> bool {

@@ -12,6 +12,7 @@ use super::{
     doctor::Doctor,
     exposition,
     front::{Claims, Kind},
+    space::Space,
     tools,
 };
 use crate::{
@@ -56,9 +57,9 @@ pub(super) struct Parts {
     pub(super) claims: Claims,
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
-    pub(super) state_dir: std::path::PathBuf,
     /// What the key that seals values is kept with.
     pub(super) sealing: String,
+    pub(super) space: Space,
     /// Keeps containers from this machine and its networks.
     pub(super) firewall: Arc<Firewall>,
 }
@@ -98,12 +99,13 @@ impl Parts {
     }
 
     /// What does not hold on this box although it should, in words.
-    fn notes(&self) -> Vec<String> {
+    async fn notes(&self) -> Vec<String> {
         let mut notes = self.reconcile.snapshot().notes.clone();
         if let Some(why) = &*self.catalog_trouble.load() {
             notes.push(format!("the type files are not in use as they are now: {why}"));
         }
         notes.extend(self.firewall.standing().note());
+        notes.extend(self.space.notes().await);
         notes
     }
 }
@@ -256,7 +258,7 @@ impl Backend for Parts {
             instances,
             certificate_sha256: self.certificates.fingerprint(),
             ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
-            notes: self.notes(),
+            notes: self.notes().await,
             sealing: self.sealing.clone(),
             own: BoxStatus {
                 version: env!("CARGO_PKG_VERSION").into(),

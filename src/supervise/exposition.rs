@@ -1,6 +1,6 @@
 //! What the running parts count, as Prometheus text. Reads; never resets or decides.
 
-use super::backend::Parts;
+use super::{backend::Parts, space::Disk};
 use crate::{
     cgroup::Cgroups,
     link::{LinkStats, stats::BUCKETS_US},
@@ -44,6 +44,20 @@ pub(super) async fn text(parts: &Parts) -> String {
     let up = f64::from(u8::from(snapshot.engine.is_none()));
     t.family("berth_engine_up", Kind::Gauge, "Whether the container engine answers.")
         .sample("berth_engine_up", &[], up);
+    let disks = parts.space.disks().await;
+    for (name, help, of) in [
+        (
+            "berth_disk_size_bytes",
+            "How large the disk is.",
+            (|d| d.size) as fn(&Disk) -> u64,
+        ),
+        ("berth_disk_free_bytes", "What of it is free.", |d| d.free),
+    ] {
+        t.family(name, Kind::Gauge, help);
+        for disk in &disks {
+            t.sample(name, &[("holds", disk.holds)], value(of(disk)));
+        }
+    }
     t.family("berth_instances", Kind::Gauge, "Instances by state.");
     for state in State::ALL {
         let n = views.values().filter(|v| v.state == state).count();

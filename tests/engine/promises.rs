@@ -180,3 +180,81 @@ fn a_machine_without_the_firewall_says_that_containers_reach_it() {
     assert_eq!((verdict.as_str(), found.contains(SAID)), ("warn", true), "{found}");
     a.cli(&["rm", &i.id]);
 }
+
+/// A file system of 64 MiB in memory; unmounted with the value.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Self {
+        let small = Self(tempfile::Builder::new().prefix("berth-t").tempdir_in("/tmp").unwrap());
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+            .arg(small.0.path())
+            .status();
+        assert!(mounted.unwrap().success());
+        small
+    }
+
+    /// Fills it up to so many hundredths.
+    fn fill(&self, percent: u64) {
+        let file = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        let seen = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        let size = seen.blocks() * seen.fragment_size();
+        let free = seen.blocks_available() * seen.fragment_size();
+        let more = (size * percent / 100).saturating_sub(size - free);
+        nix::fcntl::posix_fallocate(&file, 0, i64::try_from(more).unwrap()).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_is_said_before_it_is_full() {
+    let small = Small::mount();
+    let mut a = Appliance::start();
+    a.terminate();
+    let state = small.0.path().join("state");
+    let moved = Command::new("cp")
+        .arg("-a")
+        .arg(a.dir().join("state"))
+        .arg(&state)
+        .status();
+    assert!(moved.unwrap().success());
+    let config = std::fs::read_to_string(a.config()).unwrap();
+    let old = format!("state_dir = \"{}/state\"", a.dir().display());
+    assert!(config.contains(&old));
+    std::fs::write(
+        a.config(),
+        config.replace(&old, &format!("state_dir = \"{}\"", state.display())),
+    )
+    .unwrap();
+    a.launch();
+    let notes = || a.json(&["status"])["notes"].to_string();
+    assert!(!notes().contains("the supervisor's state is"), "{}", notes());
+    for (percent, soon) in [(85, false), (95, true)] {
+        small.fill(percent);
+        let said = notes();
+        assert!(
+            said.contains("the supervisor's state is ") && said.contains("% full"),
+            "{said}"
+        );
+        assert_eq!(said.contains("soon"), soon, "{percent}: {said}");
+    }
+    let metrics = Command::new("curl")
+        .args(["--silent", "--unix-socket"])
+        .arg(a.socket())
+        .arg("http://berth/metrics")
+        .output()
+        .unwrap();
+    let metrics = String::from_utf8(metrics.stdout).unwrap();
+    assert!(
+        metrics.contains("berth_disk_free_bytes{holds=\"the supervisor's state\"}"),
+        "{metrics}"
+    );
+    small.fill(10);
+    assert!(!notes().contains("the supervisor's state is"), "{}", notes());
+}
