@@ -118,6 +118,8 @@ struct State {
     sources: BTreeSet<(IpAddr, u16)>,
     /// The text of the table that was set last.
     set: Option<String>,
+    /// A table of a time when it was wanted is gone.
+    removed: bool,
 }
 
 impl Firewall {
@@ -189,13 +191,11 @@ impl Firewall {
         let rules = self.rules(&state.sources);
         if !self.facts.network.firewall {
             state.set = None;
-            // Of a time when it was wanted. There may be none, and no nft either.
-            let table = &rules.table;
-            let _ = nft(
-                &["--file", "-"],
-                &format!("table inet {table}\ndelete table inet {table}\n"),
-            )
-            .await;
+            if !std::mem::replace(&mut state.removed, true) {
+                // There may be none, and no nft either.
+                let none = format!("table inet {0}\ndelete table inet {0}\n", rules.table);
+                let _ = nft(&["--file", "-"], &none).await;
+            }
             return Err("[network] firewall is false".to_owned());
         }
         beside(&self.facts.engine)?;

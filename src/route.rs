@@ -193,7 +193,7 @@ impl Router {
     /// name that others can resolve.
     pub fn own_host<'a>(&'a self, authority: &'a str, local: IpAddr) -> Option<&'a str> {
         let (host, _) = split_port(authority)?;
-        if self.is_local(host) || is_private(host) {
+        if self.is_local(host) || self.is_anybodys_own(host) {
             return Some(host);
         }
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -207,10 +207,12 @@ impl Router {
     /// The box itself, by name or by address.
     fn is_front(&self, host: &str) -> bool {
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        self.is_own(host)
-            || bare.parse::<IpAddr>().is_ok()
-            || is_private(host)
-            || (self.domain.is_none() && host.eq_ignore_ascii_case("localhost"))
+        self.is_own(host) || bare.parse::<IpAddr>().is_ok() || self.is_anybodys_own(host)
+    }
+
+    /// A name that is nobody's on the internet, by which this box answers as well.
+    fn is_anybodys_own(&self, host: &str) -> bool {
+        is_private(host) || (self.domain.is_none() && host.eq_ignore_ascii_case("localhost"))
     }
 
     /// The box itself, by a name that nobody else can have.
@@ -475,6 +477,7 @@ mod tests {
         let nameless = Router::new(None, 443);
         assert_eq!(nameless.own_host("192.0.2.7", local), Some("192.0.2.7"));
         assert_eq!(nameless.own_host("box.local", local), Some("box.local"));
+        assert_eq!(nameless.own_host("localhost:8080", local), Some("localhost"));
         assert_eq!(nameless.own_host("203.0.113.66", local), None);
     }
 
