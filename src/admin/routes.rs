@@ -110,19 +110,19 @@ where
             let seen = views.values().map(|v| seen(backend, at, listed(v)));
             json(StatusCode::OK, &seen.collect::<Vec<_>>())
         }
-        ["v1", "instances", one] if get => match find(backend, at, one) {
-            Some(view) => json(StatusCode::OK, &view),
+        ["v1", "instances", one] if get => match find(backend, one) {
+            Some(view) => json(StatusCode::OK, &seen(backend, at, view)),
             None => refused(&Refusal::NoInstance((*one).into())),
         },
         ["v1", "instances", one, "wait"] if get => wait(backend, at, one, &query).await,
-        ["v1", "instances", one, "credentials"] if get => credentials(backend, at, one).await,
-        ["v1", "instances", one, "logs"] if get => logs(backend, at, one, &query).await,
+        ["v1", "instances", one, "credentials"] if get => credentials(backend, one).await,
+        ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
         ["v1", "instances", one, "screen"] if method == Method::POST => {
             screen_link(backend, (via, at), one, body).await
         }
-        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, at, one).await,
-        ["v1", "instances", one, "deploy"] if get => deploy(backend, at, one, &query),
-        ["v1", "instances", one, "tools"] if get => match find(backend, at, one) {
+        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
+        ["v1", "instances", one, "deploy"] if get => deploy(backend, one, &query),
+        ["v1", "instances", one, "tools"] if get => match find(backend, one) {
             Some(view) => match backend.tools(view.id).await {
                 Ok(tools) => json(StatusCode::OK, &tools),
                 Err(why) => error(StatusCode::BAD_GATEWAY, &why),
@@ -196,7 +196,7 @@ async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Some(view) = find(backend, at, one) else {
+    let Some(view) = find(backend, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
@@ -206,7 +206,7 @@ where
             if via == Via::Network {
                 asked.by = format!("{} (member)", asked.by);
             }
-            match backend.screen_link(&view, asked) {
+            match backend.screen_link(&seen(backend, at, view), asked) {
                 Ok(link) => json(StatusCode::OK, &link),
                 Err(r) => refused(&r),
             }
@@ -218,8 +218,8 @@ where
     }
 }
 
-async fn screenshot<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> Answer {
-    let Some(view) = find(backend, at, one) else {
+async fn screenshot<B: Backend>(backend: &B, one: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     match backend.screenshot(&view).await {
@@ -238,14 +238,13 @@ fn listed(view: &InstanceView) -> InstanceView {
 }
 
 /// An instance by id, or by a name that only one instance has.
-fn find<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> Option<InstanceView> {
+fn find<B: Backend>(backend: &B, one: &str) -> Option<InstanceView> {
     let views = backend.views();
     if let Some(v) = InstanceId::parse(one).ok().and_then(|id| views.get(&id)) {
-        return Some(seen(backend, at, v.clone()));
+        return Some(v.clone());
     }
     let mut named = views.values().filter(|v| v.name.as_str() == one);
-    let one = named.next().filter(|_| named.next().is_none())?;
-    Some(seen(backend, at, one.clone()))
+    named.next().filter(|_| named.next().is_none()).cloned()
 }
 
 /// As it is for somebody who asked at this `host[:port]`.
@@ -276,7 +275,7 @@ async fn wait<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str)
         .unwrap_or(60_000u64)
         .min(3_600_000);
     let mut changed = backend.changed();
-    let Some(first) = find(backend, at, one) else {
+    let Some(first) = find(backend, one) else {
         return if until == Until::Gone {
             empty()
         } else {
@@ -319,8 +318,8 @@ fn done(until: Until, v: &InstanceView) -> bool {
     }
 }
 
-async fn credentials<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> Answer {
-    let Some(view) = find(backend, at, one) else {
+async fn credentials<B: Backend>(backend: &B, one: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     match backend.credentials(view.id).await {
@@ -329,8 +328,8 @@ async fn credentials<B: Backend>(backend: &B, at: Option<&str>, one: &str) -> An
     }
 }
 
-async fn logs<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str) -> Answer {
-    let Some(view) = find(backend, at, one) else {
+async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     let query = pairs(query);
@@ -357,8 +356,8 @@ async fn logs<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str)
     }
 }
 
-fn deploy<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str) -> Answer {
-    let Some(view) = find(backend, at, one) else {
+fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
+    let Some(view) = find(backend, one) else {
         return refused(&Refusal::NoInstance(one.into()));
     };
     let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");

@@ -143,18 +143,15 @@ impl Supervisor {
 
     /// Collects an answer.
     async fn raw(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
-        let (status, body) = self.send(method, path, body).await?;
-        let bytes = http_body_util::Limited::new(body, MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(e.as_ref())))?
-            .to_bytes();
-        Ok((status, bytes))
+        collected(self.send(method, path, body).await?).await
     }
 
     /// The same; an error status becomes the error that the supervisor wrote.
     async fn whole(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
-        let (status, bytes) = self.raw(method, path, body).await?;
+        self.good(self.raw(method, path, body).await?)
+    }
+
+    fn good(&self, (status, bytes): (StatusCode, Bytes)) -> Result<(StatusCode, Bytes)> {
         if !status.is_success() {
             return Err(self.refusal(status, &bytes));
         }
@@ -219,13 +216,8 @@ impl Supervisor {
             }
         });
         let body = BodyExt::boxed(StreamBody::new(pieces));
-        let (status, answer) = self.send_as(Method::POST, path, "application/x-tar", body).await?;
-        let bytes = http_body_util::Limited::new(answer, MAX_ANSWER).collect().await;
-        let bytes = bytes.map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(e.as_ref())))?;
-        let bytes = bytes.to_bytes();
-        if !status.is_success() {
-            return Err(self.refusal(status, &bytes));
-        }
+        let answer = self.send_as(Method::POST, path, "application/x-tar", body).await?;
+        let (_, bytes) = self.good(collected(answer).await?)?;
         serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
     }
 
@@ -268,6 +260,12 @@ where
     })?;
     let (parts, body) = answer.into_parts();
     Ok((parts.status, body))
+}
+
+async fn collected((status, body): (StatusCode, Incoming)) -> Result<(StatusCode, Bytes)> {
+    let whole = http_body_util::Limited::new(body, MAX_ANSWER).collect().await;
+    let whole = whole.map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(e.as_ref())))?;
+    Ok((status, whole.to_bytes()))
 }
 
 /// What went wrong with a connection, without a library's words on one that was cut.
