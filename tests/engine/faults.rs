@@ -42,6 +42,13 @@ fn answers(a: &Appliance, i: &Instance) -> bool {
         ])
         .output()
         .unwrap();
+    if out.stdout != b"200" {
+        println!(
+            "no answer yet: {}, {}",
+            String::from_utf8_lossy(&out.stdout),
+            out.status
+        );
+    }
     out.stdout == b"200"
 }
 
