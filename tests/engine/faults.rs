@@ -19,7 +19,7 @@ fn answers(a: &Appliance, i: &Instance) -> bool {
         .args([
             "--silent",
             "--max-time",
-            "5",
+            "20",
             "--output",
             "/dev/null",
             "--write-out",
@@ -270,7 +270,7 @@ fn a_paused_container_is_not_healthy_and_its_calls_do_not_hang() {
         (&"healthy".into(), &0.into()),
         "{view:#}"
     );
-    assert!(answers(&a, &i));
+    wait_for("its calls are answered again", MINUTE, || answers(&a, &i));
     assert_eq!(a.container_of(&i.id), container);
     a.cli(&["rm", &i.id]);
 }
@@ -302,7 +302,7 @@ fn an_image_that_is_gone_is_a_reason() {
     // Mended: the image is back.
     assert!(b.docker(&["tag", &image, &tag]).status.success());
     b.cli(&["start", &i.id]);
-    assert!(answers(&b, &i));
+    wait_for("it answers with its image", MINUTE, || answers(&b, &i));
     b.cli(&["rm", &i.id]);
     assert!(b.docker(&["rmi", &tag]).status.success());
 }
@@ -327,7 +327,7 @@ fn a_server_that_keeps_dying_ends_in_failed() {
     let view = a.show(&i.id);
     assert!(view["reason"].as_str().is_some_and(|r| !r.is_empty()), "{view:#}");
     a.cli(&["start", &i.id]);
-    assert!(answers(&a, &i), "start tries again");
+    wait_for("start tries again", MINUTE, || answers(&a, &i));
 }
 
 #[test]
