@@ -274,14 +274,7 @@ fn plainly(e: &(dyn std::error::Error + 'static)) -> String {
     let kinds = causes
         .filter_map(|e| e.downcast_ref::<std::io::Error>())
         .map(std::io::Error::kind);
-    let cut = |kind| {
-        use std::io::ErrorKind;
-        matches!(
-            kind,
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        )
-    };
-    if kinds.into_iter().any(cut) {
+    if kinds.into_iter().any(remote::is_cut) {
         "it was cut".to_owned()
     } else {
         e.to_string()

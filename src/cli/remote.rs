@@ -97,12 +97,25 @@ pub(super) async fn connect(address: &Address, trust: &Trust) -> Result<TlsStrea
                  between, or the box was set up anew (then log in again)"
             )))
         }
-        Ok(Err(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+        Ok(Err(e)) if is_cut(e.kind()) => {
             bail!("{address} closed the connection; a box that starts for the first time takes some minutes")
         }
         Ok(Err(e)) => Err(anyhow!(e).context(format!("{address} does not speak TLS as a box does"))),
         Ok(Ok(stream)) => Ok(stream),
     }
+}
+
+/// Whether a connection was cut by whoever is at its other end, in one of the ways that a kernel tells it.
+pub(super) fn is_cut(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        kind,
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::NotConnected
+    )
 }
 
 async fn dial(address: &Address) -> Result<TcpStream> {

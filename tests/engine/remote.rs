@@ -4,7 +4,7 @@
 use crate::support;
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -352,18 +352,23 @@ fn a_claim_by_key_goes_on_while_a_neighbour_guesses() {
 /// A connection that is cut is called that, whatever a library calls it.
 #[test]
 fn a_connection_that_is_cut_is_told_in_words() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = format!("https://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            drop(stream);
-        }
-    });
-    let said = Laptop::new().fails(1, &["login", &at], "");
-    assert!(
-        said.contains("closed the connection") && said.contains("first time"),
-        "{said}"
-    );
+    // Closed before a word of the client was read, and after: the kernel tells the one as a reset.
+    for heard in [0, 1, 16] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = format!("https://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut [0; 16][..heard]).unwrap();
+                drop(stream);
+            }
+        });
+        let said = Laptop::new().fails(1, &["login", &at], "");
+        assert!(
+            said.contains("closed the connection") && said.contains("first time"),
+            "after {heard} bytes: {said}"
+        );
+    }
 
     // In the middle of a log: behind a relay that ends.
     let a = Appliance::start();
