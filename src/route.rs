@@ -72,6 +72,8 @@ pub struct Router {
     domain: Option<String>,
     https_port: u16,
     local: bool,
+    /// The one address that it listens on, where that is not all.
+    only: Option<IpAddr>,
 }
 
 impl Router {
@@ -81,7 +83,20 @@ impl Router {
             domain: domain.map(str::to_owned),
             https_port,
             local: domain == Some("localhost"),
+            only: None,
         }
+    }
+
+    /// The same box, which listens at this address; the unspecified one is all of them.
+    #[must_use]
+    pub fn listening_at(mut self, address: IpAddr) -> Router {
+        self.only = Some(address).filter(|a| !a.is_unspecified());
+        self
+    }
+
+    /// The one address that the box can be reached at, where it listens on no other.
+    pub fn only_address(&self) -> Option<IpAddr> {
+        self.only
     }
 
     /// The domain; none where the box is known by its addresses.

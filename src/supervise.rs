@@ -168,11 +168,14 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     let passed = systemd::passed_sockets()?;
     let https = listener(passed.https, config.listen.https)?;
     let http = listener(passed.http, config.listen.http)?;
-    let port = https.local_addr()?.port();
-    let router = Arc::new(route::Router::new(config.domain.as_deref(), port));
+    let at = https.local_addr()?;
+    let router = Arc::new(route::Router::new(config.domain.as_deref(), at.port()).listening_at(at.ip()));
     let names = tls::Names {
         domain: config.domain.clone(),
-        loopback: config.domain.as_deref() == Some("localhost"),
+        loopback: match config.domain.as_deref() {
+            Some(domain) => domain == "localhost",
+            None => at.ip().is_loopback(),
+        },
         title: format!("box {}", &store.box_id().as_str()[..8]),
         addresses: addresses::of_this_box,
     };

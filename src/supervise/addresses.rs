@@ -20,11 +20,12 @@ pub(super) fn of_this_box() -> Vec<IpAddr> {
     found.into_iter().collect()
 }
 
-/// The `host[:port]` to give to somebody who has not come by one: the domain, else an address.
+/// The `host[:port]` to give to somebody who has not come by one: the domain, else an address. A box that listens on one
+/// address alone has that one.
 pub(super) fn host(router: &Router) -> String {
     let host = match router.domain() {
         Some(domain) => domain.to_owned(),
-        None => match best() {
+        None => match router.only_address().or_else(best) {
             Some(IpAddr::V6(six)) => format!("[{six}]"),
             Some(four) => four.to_string(),
             // Nobody else can ask this box.

@@ -190,3 +190,25 @@ fn a_box_without_a_domain_is_reached_where_it_is_asked() {
     });
     laptop.berth(&["rm", id], "");
 }
+
+/// A box that listens on one address alone gives out that one, whichever way it would go out.
+#[test]
+fn a_box_on_one_address_gives_out_that_one() {
+    let a = Appliance::with(Options {
+        domain: None,
+        ..Options::default()
+    });
+    let own = format!("https://127.0.0.1:{}/", a.https);
+    assert_eq!(a.json(&["status"])["https"], own.as_str());
+    let i = a.run("time", &[]);
+    assert_eq!(i.url, format!("{own}mcp/{}", i.id));
+    wait_for(
+        "it answers there, its certificate checked",
+        Duration::from_secs(60),
+        || {
+            a.post(&i.url, &i.token, support::INITIALIZE, &["--max-time", "20"])
+                .status
+                == 200
+        },
+    );
+}
