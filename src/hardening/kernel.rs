@@ -3,11 +3,15 @@
 use super::{Facts, List, words};
 
 /// A word that must stand on the command line.
-const WORDS: [(&str, &str); 16] = [
+const WORDS: [(&str, &str); 20] = [
     ("KSPP: slab_nomerge", "slab_nomerge"),
     ("KSPP: init_on_alloc", "init_on_alloc=1"),
     ("KSPP: init_on_free", "init_on_free=1"),
     ("KSPP: page_alloc.shuffle", "page_alloc.shuffle=1"),
+    ("KSPP: hardened_usercopy", "hardened_usercopy=1"),
+    ("KSPP: kfence.sample_interval", "kfence.sample_interval=100"),
+    ("KSPP: proc_mem.force_override", "proc_mem.force_override=never"),
+    ("KSPP: pti", "pti=on"),
     ("KSPP: randomize_kstack_offset", "randomize_kstack_offset=on"),
     ("KSPP: vsyscall", "vsyscall=none"),
     ("KSPP: ia32_emulation", "ia32_emulation=0"),
@@ -26,7 +30,7 @@ const WORDS: [(&str, &str); 16] = [
 ];
 
 /// Kernel settings: reference, name, the values that pass.
-const SYSCTLS: [(&str, &str, &[&str]); 43] = [
+const SYSCTLS: [(&str, &str, &[&str]); 45] = [
     ("CIS Debian 1.5.1", "kernel.randomize_va_space", &["2"]),
     ("KSPP: kernel.yama.ptrace_scope", "kernel.yama.ptrace_scope", &["3"]),
     ("KSPP: kernel.kptr_restrict", "kernel.kptr_restrict", &["2"]),
@@ -56,6 +60,8 @@ const SYSCTLS: [(&str, &str, &[&str]); 43] = [
     ("KSPP: kernel.io_uring_disabled", "kernel.io_uring_disabled", &["2"]),
     ("KSPP: kernel.sysrq", "kernel.sysrq", &["0"]),
     ("KSPP: kernel.panic_on_oops", "kernel.panic_on_oops", &["1"]),
+    ("KSPP: kernel.warn_limit", "kernel.warn_limit", &["100"]),
+    ("KSPP: kernel.oops_limit", "kernel.oops_limit", &["100"]),
     ("KSPP: fs.protected_symlinks", "fs.protected_symlinks", &["1"]),
     ("KSPP: fs.protected_hardlinks", "fs.protected_hardlinks", &["1"]),
     ("KSPP: fs.protected_fifos", "fs.protected_fifos", &["2"]),
