@@ -129,6 +129,9 @@ pub struct TypeView {
     /// Images that it needs, that are not on this box and cannot be fetched: it cannot run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<String>,
+    /// Images that it needs and that this box is loading: instances of it wait for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loading: Vec<String>,
     pub transport: String,
     /// `session` or `shared` for stdio servers.
     pub processes: Option<String>,

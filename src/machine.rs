@@ -6,10 +6,13 @@ mod apply;
 pub mod disk;
 pub mod engine;
 mod gpt;
+pub mod images;
 pub mod install;
 pub mod look;
+pub mod memory;
 mod obey;
 mod ports;
+pub mod room;
 mod sources;
 mod storage;
 

@@ -205,8 +205,12 @@ impl Verbs {
                 let rows: Vec<_> = types
                     .iter()
                     .map(|t| {
-                        let absent = (!t.absent.is_empty()).then_some("(its image is not on this box) ");
-                        let what = format!("{}{}", absent.unwrap_or_default(), t.description);
+                        let image = match (t.absent.is_empty(), t.loading.is_empty()) {
+                            (false, _) => "(its image is not on this box) ",
+                            (true, false) => "(its image is being loaded) ",
+                            (true, true) => "",
+                        };
+                        let what = format!("{image}{}", t.description);
                         vec![t.name.clone(), t.size.clone(), t.network.clone(), what]
                     })
                     .collect();
@@ -229,6 +233,7 @@ impl Verbs {
                 ("kind", t.kind.clone()),
                 ("image", t.image.clone()),
                 ("not here", t.absent.join(", ")),
+                ("loading", t.loading.join(", ")),
                 ("transport", t.transport.clone()),
                 ("processes", t.processes.clone().unwrap_or_default()),
                 ("size", t.size.clone()),

@@ -291,7 +291,11 @@ impl Task {
 
     async fn on_trouble(&mut self, step: &Step, trouble: Trouble) {
         let now = self.now();
-        log::warn!("{step}: {trouble}");
+        let level = match trouble {
+            Trouble::Waits(_) => log::Level::Info,
+            _ => log::Level::Warn,
+        };
+        log::log!(level, "{step}: {trouble}");
         // It may have been done all the same, or something is not as it was shown.
         self.list_at = self.list_at.min(now);
         let Some(id) = step.instance().cloned() else { return };
@@ -322,6 +326,12 @@ impl Task {
                 live.tries += 1;
                 live.pause_until = now + engine_wait(live.tries);
                 live.reason = Some(e.to_string());
+            }
+            Trouble::Waits(why) => {
+                live.rebuild = false;
+                live.tries += 1;
+                live.pause_until = now + engine_wait(live.tries);
+                live.reason = Some(why);
             }
             // It starts with what it has: slower, but it starts. Known is then only what it should have.
             _ if boost.is_some() => live.cpu = boost,

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use tokio::sync::oneshot;
 
 use super::{
-    ops::{Done, Made, Trouble, Words},
+    ops::{Done, Made, Trouble, Words, is_coming},
     ports::{Preparation, Unprepared},
     task::{Op, Task},
 };
@@ -63,6 +63,9 @@ impl Task {
         live.pulling.store(true, Ordering::Relaxed);
         let done = step.clone();
         let op = async move {
+            if let Some(coming) = is_coming([what.runtime.as_str(), what.builder.as_str()]) {
+                return Done::Step(done, Err(coming));
+            }
             let result = match installer.prepare(what, words).await {
                 Ok(resolved) => Ok(Made::Prepared(Box::new(resolved))),
                 Err(Unprepared::Final(why)) => Err(Trouble::Final(why)),

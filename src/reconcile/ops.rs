@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::ports::{Links, Quotas};
 use crate::{
     docker::{Engine, EngineError, EngineInfo, Exit, NO_PROCESS},
+    machine,
     model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, StartOrder},
     plan::{
         Observed, Orphan, Step, image,
@@ -69,6 +70,8 @@ pub(super) enum Trouble {
     Engine(EngineError),
     /// Waiting cannot mend it.
     Final(String),
+    /// It comes by itself: to be tried again, and nobody's fault.
+    Waits(String),
     /// The image that was made for it is gone: it is to be made again.
     ImageGone,
     Other(String),
@@ -85,7 +88,7 @@ impl std::fmt::Display for Trouble {
         match self {
             Trouble::Engine(e) => e.fmt(f),
             Trouble::ImageGone => f.write_str("the image that was made for it is gone; it is made again"),
-            Trouble::Final(why) | Trouble::Other(why) => f.write_str(why),
+            Trouble::Final(why) | Trouble::Waits(why) | Trouble::Other(why) => f.write_str(why),
         }
     }
 }
@@ -228,7 +231,10 @@ impl Tools {
             ))
         };
         if !image::of_a_type_can_be_fetched(image) {
-            return Err(gone(""));
+            return Err(match is_coming([image.as_str()]) {
+                Some(coming) => coming,
+                None => gone(""),
+            });
         }
         log::info!(image = image.as_str(); "the image is not on this box: pulling it");
         (new.words)(&format!("preparing: fetching the image {image}"));
@@ -306,6 +312,15 @@ impl Tools {
         let answer = given.unwrap_or_else(|_| Err("the agent did not take the start order in time".to_owned()));
         Done::Ordered(id, answer)
     }
+}
+
+/// What is said of an image that the box ships and has not loaded yet: it is tried again.
+pub(super) fn is_coming<'a>(images: impl IntoIterator<Item = &'a str>) -> Option<Trouble> {
+    let coming = machine::images::coming();
+    let one = images.into_iter().find(|name| coming.contains(*name))?;
+    Some(Trouble::Waits(format!(
+        "waiting for its image: {one} is being loaded, as after every new version"
+    )))
 }
 
 fn cause(exit: &Exit, words: &str, memory: i64) -> String {

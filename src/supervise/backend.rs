@@ -27,6 +27,7 @@ use crate::{
     edge::EdgeHandle,
     firewall::Firewall,
     link::Registry,
+    machine,
     model::{
         Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, State, TokenView, TypeName,
     },
@@ -85,7 +86,9 @@ impl Parts {
             return Ok(());
         }
         let mut images = Vec::new();
-        for name in needed(t) {
+        // The instance waits for what is being loaded.
+        let coming = machine::images::coming();
+        for name in needed(t).filter(|name| !coming.contains(*name)) {
             // An engine that does not answer is said elsewhere.
             if matches!(self.docker.image(name).await, Ok(None)) {
                 images.push(name.clone());
@@ -196,12 +199,15 @@ impl Backend for Parts {
         let here = self.docker.image_names().await.ok();
         let catalog = self.catalog.load_full();
         let types = catalog.types.values();
-        let view = |t: &Arc<InstanceType>| TypeView {
-            absent: needed(t)
-                .filter(|name| here.as_ref().is_some_and(|here| !here.contains_key(*name)))
-                .cloned()
-                .collect(),
-            ..type_view(t, refused(t).map(|r| r.to_string()))
+        let coming = machine::images::coming();
+        let view = |t: &Arc<InstanceType>| {
+            let absent = needed(t).filter(|name| here.as_ref().is_some_and(|here| !here.contains_key(*name)));
+            let (loading, absent) = absent.cloned().partition(|name| coming.contains(name));
+            TypeView {
+                absent,
+                loading,
+                ..type_view(t, refused(t).map(|r| r.to_string()))
+            }
         };
         types.map(view).collect()
     }
@@ -325,6 +331,7 @@ fn type_view(t: &InstanceType, refused: Option<String>) -> TypeView {
         kind: t.kind.as_str().to_owned(),
         refused,
         absent: Vec::new(),
+        loading: Vec::new(),
         image: t.image.reference.clone(),
         transport: transport.into(),
         processes,
