@@ -48,8 +48,8 @@ pub use routes::{Answer, Via};
 use http::Request;
 
 use crate::model::{
-    Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, MemberName, Outcome, Refusal, Secret,
-    TokenView,
+    Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, MemberName, Outcome, Refusal, RoomView,
+    Secret, TokenView,
 };
 
 /// A request's body may be this long, in bytes.
@@ -77,11 +77,27 @@ pub struct Status {
     pub notes: Vec<String>,
     /// What the key is kept with that seals values at rest.
     pub sealing: String,
+    /// The disks that the box's data lie on, each once.
+    #[serde(default)]
+    pub disks: Vec<DiskView>,
+    /// What instances may write, where the disk holds them to it.
+    #[serde(default)]
+    pub room: Option<RoomView>,
     /// On a box of ours, how its data lies on its disk: `encrypted: …` or `plain: …`.
     #[serde(default)]
     pub disk: Option<String>,
     #[serde(rename = "box")]
     pub own: BoxStatus,
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// What lies on it, in words.
+    pub holds: String,
+    pub size_bytes: u64,
+    /// What anybody but root may still use.
+    pub free_bytes: u64,
 }
 
 /// What the box's own screen shows.

@@ -21,6 +21,7 @@ mod prompt;
 mod remote;
 mod run;
 mod screen;
+mod status;
 mod upgrade;
 mod verbs;
 

@@ -40,7 +40,7 @@ use crate::{
     authz::TokenTable,
     catalog::{self, Catalog},
     config::{self, Config},
-    deploy, docker, edge, firewall, link,
+    deploy, docker, edge, firewall, link, machine,
     model::BoxId,
     output, packages, reconcile, remote, route, secret, store, systemd, tls,
 };
@@ -264,6 +264,8 @@ impl Built {
             max_instances: limits.instances,
             max_tokens_per_instance: limits.tokens_per_instance,
             max_message: limits.body_bytes,
+            removed: self.config.runtime_dir.join(machine::engine::REMOVED),
+            install_bytes: self.config.install.disk_bytes as u64,
             quotas: Arc::new(adapt::RealQuotas::default()),
             workspace: self.config.workspace,
             endpoints: Box::new(move |id| routes.endpoints(id, &addresses::host(&routes))),

@@ -26,6 +26,10 @@ pub struct Facts {
     pub failed: usize,
     /// Neither running nor failed.
     pub other: usize,
+    /// What is to be said of its memory.
+    pub memory: Option<String>,
+    /// How full the data partition is.
+    pub space: Option<Space>,
     /// `encrypted: …` or `plain: …`.
     pub disk: Option<String>,
     /// `none`, `credential`, `esp` or `seed`.
@@ -45,6 +49,20 @@ pub enum Supervisor {
     Ready,
     /// It answered before, and does not now; or its engine fails.
     Stopped(String),
+}
+
+/// How full a disk is, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub size: u64,
+    pub free: u64,
+}
+
+impl Space {
+    /// In hundredths.
+    pub fn used(&self) -> u64 {
+        self.size.saturating_sub(self.free).saturating_mul(100) / self.size.max(1)
+    }
 }
 
 /// Whose the box is.

@@ -43,7 +43,7 @@ impl Laptop {
         copy
     }
 
-    fn try_cli(&self, args: &[&str], input: &str) -> Output {
+    pub fn try_cli(&self, args: &[&str], input: &str) -> Output {
         let mut child = Command::new(root().join("target/dist/berth"))
             .args(args)
             .env("XDG_CONFIG_HOME", &self.folder)

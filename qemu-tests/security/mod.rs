@@ -2,6 +2,7 @@
 
 mod bombs;
 mod engine;
+mod full_disk;
 mod hardening;
 mod isolation;
 mod power;

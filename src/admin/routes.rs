@@ -419,7 +419,7 @@ pub(super) fn refused(r: &Refusal) -> Answer {
         | Refusal::Unclaimed
         | Refusal::Claimed
         | Refusal::NoImage { .. } => StatusCode::CONFLICT,
-        Refusal::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::Full { .. } | Refusal::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refusal::Invalid(_) | Refusal::Credentials { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,

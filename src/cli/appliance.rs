@@ -57,7 +57,12 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
         BoxVerb::FactoryReset { done: true } => machine::factory_reset_is_done()?,
         BoxVerb::Healthy => healthy(supervisor).await?,
         BoxVerb::Look => look().await?,
+        BoxVerb::KeepRoom => machine::room::keep()?,
         BoxVerb::MendEngine => {
+            let removed = Config::default().runtime_dir.join(machine::engine::REMOVED);
+            for path in machine::engine::empty(Path::new(machine::engine::DATA), &removed)? {
+                log::warn!("{} was emptied: its instance was removed", path.display());
+            }
             for path in machine::engine::mend(Path::new(machine::engine::DATA))? {
                 log::warn!(
                     "{} could not be read after a power cut, and was removed",

@@ -29,6 +29,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(2);
 /// The supervisor gets this long to say how it does.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A box that starts may take this long to be ready; then what is missing is said.
+const STARTING: Duration = Duration::from_secs(180);
 /// A question that nobody answers is taken back.
 const FORGET: Duration = Duration::from_secs(300);
 /// A typed line may be this long.
@@ -58,10 +60,11 @@ pub(super) async fn run(supervisor: &Supervisor, page: bool) -> Result<ExitCode>
         // Of an earlier screen's time.
         answer: machine::answer(),
     };
+    let born = Instant::now();
     let mut gathered: Option<Instant> = None;
     loop {
         if gathered.is_none_or(|g| g.elapsed() > EVERY) {
-            screen.facts = gather(supervisor, &screen.facts).await;
+            screen.facts = gather(supervisor, &screen.facts, born).await;
             gathered = Some(Instant::now());
             let answer = machine::answer();
             if answer != screen.answer {
@@ -196,7 +199,9 @@ impl Screen {
     }
 }
 
-async fn gather(supervisor: &Supervisor, before: &Facts) -> Facts {
+/// `born`: when the screen was.
+async fn gather(supervisor: &Supervisor, before: &Facts, born: Instant) -> Facts {
+    let starting = before.supervisor == State::Starting && born.elapsed() < STARTING;
     let report = machine::report();
     let disks = if machine::disk::on_removable() {
         machine::disk::others()
@@ -214,6 +219,8 @@ async fn gather(supervisor: &Supervisor, before: &Facts) -> Facts {
         site_problems: report.problems,
         disk: machine::storage(std::path::Path::new("/var")),
         disks,
+        space: space(),
+        memory: machine::memory::note(),
         fingerprint: before.fingerprint.clone(),
         url: before.url.clone(),
         claim: before.claim.clone(),
@@ -221,9 +228,9 @@ async fn gather(supervisor: &Supervisor, before: &Facts) -> Facts {
     };
     let status = tokio::time::timeout(PATIENCE, supervisor.get::<Value>("/v1/status")).await;
     match status {
-        Ok(Ok(status)) => told(&mut facts, &status),
+        Ok(Ok(status)) => told(&mut facts, &status, starting),
         // Silent since the start: it is not there yet. Silent now: say so.
-        Ok(Err(_)) if before.supervisor == State::Starting => {}
+        Ok(Err(_)) if starting => {}
         Ok(Err(e)) => facts.supervisor = State::Stopped(format!("{e:#}")),
         Err(_) => facts.supervisor = State::Stopped("the supervisor does not answer".into()),
     }
@@ -235,13 +242,28 @@ async fn gather(supervisor: &Supervisor, before: &Facts) -> Facts {
     facts
 }
 
-/// What the supervisor says of itself.
-fn told(facts: &mut Facts, status: &Value) {
+/// How full the data partition is.
+fn space() -> Option<tty::Space> {
+    let seen = nix::sys::statvfs::statvfs("/var").ok()?;
+    let mib = |blocks: u64| blocks.saturating_mul(seen.fragment_size()) >> 20;
+    Some(tty::Space {
+        size: mib(seen.blocks()),
+        free: mib(seen.blocks_available()),
+    })
+}
+
+/// What the supervisor says of itself. A box that starts is ready when its engine answered and its instances had their
+/// time to come up.
+fn told(facts: &mut Facts, status: &Value, starting: bool) {
     let engine = status["engine"].as_str().unwrap_or("ok");
-    facts.supervisor = if engine == "ok" {
-        State::Ready
-    } else {
-        State::Stopped(engine.to_owned())
+    let coming = ["pending", "preparing", "starting"];
+    let settled = coming
+        .iter()
+        .all(|state| status["instances"][state].as_u64().unwrap_or(0) == 0);
+    facts.supervisor = match engine {
+        "ok" if settled || !starting => State::Ready,
+        _ if starting => State::Starting,
+        why => State::Stopped(why.to_owned()),
     };
     let count = |state: &str| {
         status["instances"][state]

@@ -8,7 +8,7 @@ use super::{
     appliance,
     args::{Client, CredentialVerb, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, credential, doctor, environment, login, print, run, screen,
+    connect, context, credential, doctor, environment, login, print, run, screen, status,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
@@ -58,7 +58,7 @@ pub(super) fn run(place: Place, json: bool, verb: Verb) -> ExitCode {
 impl Verbs {
     async fn one(&self, verb: Verb) -> Result<ExitCode> {
         match verb {
-            Verb::Status => self.status().await?,
+            Verb::Status => status::run(&self.supervisor, self.json).await?,
             Verb::Types { what } => return self.types(what).await,
             Verb::Run {
                 type_name,
@@ -147,45 +147,6 @@ impl Verbs {
 
     pub(super) async fn view(&self, id: &str) -> Result<InstanceView> {
         self.supervisor.get(&format!("/v1/instances/{}", segment(id)?)).await
-    }
-
-    async fn status(&self) -> Result<()> {
-        let s: Status = self.supervisor.get("/v1/status").await?;
-        if self.json {
-            return print::json(&s);
-        }
-        let count: Vec<String> = s.instances.iter().map(|(state, n)| format!("{n} {state}")).collect();
-        let mut pairs = vec![
-            ("version", s.version),
-            ("box", s.box_id),
-            ("domain", s.domain.unwrap_or_else(|| "none".to_owned())),
-            ("https", s.https),
-            ("since", print::short(s.started_at)),
-            ("engine", s.engine),
-            (
-                "instances",
-                if count.is_empty() {
-                    "none".into()
-                } else {
-                    count.join(", ")
-                },
-            ),
-            ("certificate", format!("SHA-256 {}", s.certificate_sha256)),
-            ("sealed by", s.own.sealed_by),
-            ("CA", format!("SHA-256 {}", s.own.ca_fingerprint)),
-            ("claimed", if s.own.claimed { "yes" } else { "no" }.into()),
-        ];
-        if let Some(code) = &s.own.claim_code {
-            pairs.push(("claim code", code.expose().to_owned()));
-        }
-        if let Some(disk) = s.disk {
-            pairs.push(("data", disk));
-        }
-        if let Some(ca) = s.ca_file {
-            pairs.push(("ca file", ca));
-        }
-        pairs.extend(s.notes.into_iter().map(|n| ("note", n)));
-        print::fields(&pairs)
     }
 
     async fn types(&self, what: Option<TypesVerb>) -> Result<ExitCode> {

@@ -5,13 +5,14 @@ use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bollard::{
     API_DEFAULT_VERSION, Docker as Client,
     errors::Error,
-    models::{ContainerCreateBody, ContainerUpdateBody, NetworkCreateRequest},
+    models::{ContainerCreateBody, ContainerUpdateBody, NetworkCreateRequest, Volume},
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
         ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
@@ -23,6 +24,7 @@ use futures_util::{
     FutureExt, StreamExt,
     stream::{self, BoxStream},
 };
+use nix::sys::statvfs::statvfs;
 use tokio::sync::OnceCell;
 
 use super::{
@@ -34,6 +36,7 @@ use crate::{
     plan::{
         Observed,
         quota::holds_sizes,
+        room::Disk,
         spec::{ContainerSpec, LABEL_BOX, LABEL_INSTANCE},
     },
 };
@@ -52,6 +55,8 @@ const CLIENT_TIMEOUT: u64 = 1000;
 pub struct Docker {
     socket: PathBuf,
     client: OnceCell<Client>,
+    /// The engine's folder, where it holds volumes to a size.
+    bounded: Arc<OnceLock<PathBuf>>,
 }
 
 /// Asks the engine at `socket` what it is, within a bound; for `doctor`.
@@ -86,6 +91,7 @@ impl Docker {
         Self {
             socket: socket.to_owned(),
             client: OnceCell::new(),
+            bounded: Arc::default(),
         }
     }
 
@@ -127,6 +133,9 @@ impl Docker {
         let root_dir = word(info.docker_root_dir);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let volume_sizes = holds_sizes(&mounts, Path::new(&root_dir));
+        if volume_sizes {
+            let _ = self.bounded.set(PathBuf::from(&root_dir));
+        }
         let security = info.security_options.unwrap_or_default();
         let users_from = users_from(&security, &root_dir).ok_or_else(|| EngineError::Refused {
             what: "tell which users containers have",
@@ -171,6 +180,12 @@ impl Docker {
         // A label of the image does not make a container of an instance one of those.
         let installs =
             |labels: &HashMap<String, String>| labels.contains_key(LABEL_BUILD) && !labels.contains_key(LABEL_INSTANCE);
+        let volumes: Vec<Volume> = volumes
+            .volumes
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|v| !installs(&v.labels))
+            .collect();
         let named = networks
             .into_iter()
             .filter(|n| !n.labels.as_ref().is_some_and(installs))
@@ -182,14 +197,31 @@ impl Docker {
                 .filter_map(seen)
                 .collect(),
             networks: named.map(|(name, labels)| (name, owner(&labels))).collect(),
-            volumes: volumes
-                .volumes
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|v| !installs(&v.labels))
-                .map(|v| (v.name, owner(&v.labels)))
-                .collect(),
+            volumes: volumes.iter().map(|v| (v.name.clone(), owner(&v.labels))).collect(),
+            disk: self.measure(&volumes).await,
         })
+    }
+
+    /// The disk of the volumes, where it holds them to a size: a file system with project quotas says of each volume's
+    /// folder how much its project has and may have (xfs(5)).
+    async fn measure(&self, volumes: &[Volume]) -> Option<Disk> {
+        let root = self.bounded.get()?.clone();
+        let folders: Vec<PathBuf> = volumes.iter().map(|v| PathBuf::from(&v.mountpoint)).collect();
+        let measured = tokio::task::spawn_blocking(move || {
+            let space = |path: &Path| {
+                let seen = statvfs(path).ok()?;
+                let bytes = |blocks: u64| blocks.saturating_mul(seen.fragment_size());
+                Some((bytes(seen.blocks()), bytes(seen.blocks_available())))
+            };
+            let (size, free) = space(&root)?;
+            // What it may have more is not told where the disk has less: it counts as empty then, as does one without a
+            // size of its own.
+            let told = |(own, left): &(u64, u64)| *own < size && *left < free;
+            let used = |folder: &PathBuf| space(folder).filter(told).map(|(own, left)| own.saturating_sub(left));
+            let volumes = folders.iter().filter_map(used).sum();
+            Some(Disk { size, free, volumes })
+        });
+        measured.await.ok()?
     }
 
     /// Fetches an image and hands out how it goes, line by line.

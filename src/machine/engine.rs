@@ -49,6 +49,54 @@ pub fn mend(data: &Path) -> Result<Vec<PathBuf>, MachineError> {
     Ok(mended)
 }
 
+/// The folder, in the supervisor's runtime folder, that names the volumes of instances which were removed.
+pub const REMOVED: &str = "removed";
+
+/// Notes that the volume is of an instance that was removed, or that there is no such volume any more.
+///
+/// # Errors
+/// [`MachineError::Io`].
+pub fn note_removed(folder: &Path, volume: &str, removed: bool) -> Result<(), MachineError> {
+    let note = folder.join(volume);
+    if removed {
+        fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        return fs::write(&note, "").map_err(failed("write", &note));
+    }
+    match fs::remove_file(&note) {
+        Err(e) if !is_absent(&e) => Err(failed("remove", &note)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Empties the volumes of instances that were removed, and gives the paths: an engine that does not start for want of space
+/// could not do it. The volume itself is the engine's to remove.
+///
+/// # Errors
+/// [`MachineError::Io`] with the path that could not be read or removed.
+pub fn empty(data: &Path, removed: &Path) -> Result<Vec<PathBuf>, MachineError> {
+    let mut emptied = Vec::new();
+    let mut roots = vec![data.to_owned()];
+    roots.extend(entries(data)?);
+    for note in entries(removed)? {
+        let Some(volume) = note.file_name() else { continue };
+        for root in &roots {
+            let folder = root.join("volumes").join(volume).join("_data");
+            let content = entries(&folder)?;
+            for path in &content {
+                let gone = match path.is_dir() && !path.is_symlink() {
+                    true => fs::remove_dir_all(path),
+                    false => fs::remove_file(path),
+                };
+                gone.map_err(failed("remove", path))?;
+            }
+            if !content.is_empty() {
+                emptied.push(folder);
+            }
+        }
+    }
+    Ok(emptied)
+}
+
 /// Whether a file is JSON; none where there is no such file.
 fn json(path: &Path) -> Result<Option<bool>, MachineError> {
     match fs::read(path) {
@@ -139,5 +187,38 @@ mod tests {
         assert_eq!(gone, [empty, without, removing]);
         assert!(whole.join("hostname").exists() && containers.join("somebodys").exists());
         assert!(mend(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn volumes_of_removed_instances_are_emptied_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let removed = dir.path().join("run/removed");
+        let data = dir.path().join("docker");
+        let volumes = data.join("231072.231072/volumes");
+        for name in ["berth-one", "berth-two"] {
+            let folder = volumes.join(name).join("_data/deep/er");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("notes"), "x").unwrap();
+            fs::write(volumes.join(name).join("opts.json"), "{}").unwrap();
+        }
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, volumes.join("berth-one/_data/link")).unwrap();
+        assert!(empty(&data, &removed).unwrap().is_empty(), "nothing was noted");
+        note_removed(&removed, "berth-one", true).unwrap();
+        note_removed(&removed, "berth-gone", true).unwrap();
+        assert_eq!(empty(&data, &removed).unwrap(), [volumes.join("berth-one/_data")]);
+        assert_eq!(fs::read_dir(volumes.join("berth-one/_data")).unwrap().count(), 0);
+        assert!(volumes.join("berth-one/opts.json").exists());
+        assert!(volumes.join("berth-two/_data/deep/er/notes").exists());
+        assert!(
+            outside.join("kept").exists(),
+            "what a link points at is not the volume's"
+        );
+        for name in ["berth-one", "berth-gone", "berth-gone"] {
+            note_removed(&removed, name, false).unwrap();
+        }
+        assert_eq!(fs::read_dir(&removed).unwrap().count(), 0);
     }
 }

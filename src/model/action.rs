@@ -281,6 +281,17 @@ pub enum Refusal {
     NotAllowed(String),
     #[error("the box is full: {limit} {what} at most; remove some first")]
     Full { what: &'static str, limit: usize },
+    #[error(
+        "the disk has no room for it: {wanted} MiB may be written by it, and of the {room} MiB that instances may have together {promised} MiB are promised to others; remove one that nobody needs (`berth rm`), choose a smaller --size, or make the disk larger"
+    )]
+    NoRoom {
+        /// In MiB, as the others: what this instance may write.
+        wanted: u64,
+        /// What other instances may.
+        promised: u64,
+        /// What all may together.
+        room: u64,
+    },
     #[error("{}", told(of, missing, wrong))]
     Credentials {
         /// The instance that lacks them; none when it is about to be run.

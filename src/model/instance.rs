@@ -261,3 +261,12 @@ pub struct PackageView {
 fn is_empty(tree: &Arc<[String]>) -> bool {
     tree.is_empty()
 }
+
+/// What the instances of a box may write on its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomView {
+    /// All together, in bytes.
+    pub room_bytes: u64,
+    /// What those that are there were promised of it, in bytes: more than there is where something else fills the disk.
+    pub promised_bytes: u64,
+}

@@ -13,7 +13,9 @@ mod user;
 pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use id::{BASE32, BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
-pub use instance::{Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, Size, SizeLimits, State};
+pub use instance::{
+    Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,
+};
 pub use member::{Role, Subject};
 pub use order::{
     AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, HealthKind, HealthOrder, McpOrder, McpTransport, Processes,

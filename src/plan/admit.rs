@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{credentials, generic, image, order, trial};
+use super::{
+    credentials, generic, image, order,
+    room::{self, Disk},
+    trial,
+};
 use crate::{
     catalog::{Catalog, InstanceType, Kind},
     config::Allow,
@@ -32,6 +36,10 @@ pub struct Book<'a> {
     pub images: &'a [String],
     /// What the configuration allows to be run.
     pub allow: &'a Allow,
+    /// The volumes' disk, where it holds them to a size and was looked at.
+    pub disk: Option<Disk>,
+    /// What an installation may write, in bytes.
+    pub install_bytes: u64,
     pub now: jiff::Timestamp,
 }
 
@@ -75,6 +83,14 @@ pub enum Decision {
 /// # Errors
 /// A typed [`Refusal`].
 pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision, Refusal> {
+    let decision = decide(book, action, fresh)?;
+    if let Decision::Run { record, .. } | Decision::Update(record) = &decision {
+        room::check(book, record)?;
+    }
+    Ok(decision)
+}
+
+fn decide(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision, Refusal> {
     match action {
         Action::Run(request) => run(book, request, fresh),
         Action::Stop { id } => {

@@ -15,7 +15,10 @@ use crate::{
         Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, MemberName, Processes, Refusal, RunRequest,
         Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
     },
-    plan::spec::{BoxFacts, container_spec},
+    plan::{
+        room::Disk,
+        spec::{BoxFacts, container_spec},
+    },
     record::{InstanceRecord, TokenRecord},
 };
 
@@ -229,7 +232,8 @@ proptest! {
             };
             let book = Book {
                 instances: &instances, tokens: &tokens, members: &members, catalog: &catalog, max_instances: MAX,
-                max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, now,
+                max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, disk: None,
+                install_bytes: 0, now,
             };
             let result = admit(&book, action, id(model.made));
             prop_assert_eq!(word(&result), model.expect(&what), "{:?}: {:?}", what, result);
@@ -287,6 +291,8 @@ fn bad_environments_are_refused_without_quoting_values() {
         max_tokens_per_instance: 1,
         images: &images,
         allow: &allow,
+        disk: None,
+        install_bytes: 0,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     let long = "hunter2".repeat(10_000);
@@ -354,6 +360,8 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         max_tokens_per_instance: 1,
         images: &images,
         allow: &allow,
+        disk: None,
+        install_bytes: 0,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     let create = |name: &str| Action::CreateToken {
@@ -407,4 +415,70 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         admit(&book(&members), Action::ResetAdmin, id(0)),
         Ok(Decision::ResetAdmin)
     );
+}
+
+/// Instances within their own bounds would fill the disk together: what was promised to all of them must fit it.
+#[test]
+fn no_more_is_promised_than_the_disk_holds() {
+    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let allow = crate::config::Allow::default();
+    let (tokens, members) = (BTreeMap::new(), BTreeMap::new());
+    let allowed = |t: &&Arc<InstanceType>| t.image.reference.starts_with("berth/");
+    let kind = catalog.types.values().find(allowed).unwrap().name.clone();
+    let small = u64::try_from(Size::Small.limits().volume).unwrap();
+    // What is free and in volumes, but for a tenth: room for three small volumes with what lies beside them.
+    let disk = |free: u64, volumes: u64| Disk {
+        size: 20 << 30,
+        free: free + (2 << 30),
+        volumes,
+    };
+    let admit_on = |disk, instances: &BTreeMap<InstanceId, InstanceRecord>, action, fresh| {
+        let book = Book {
+            instances,
+            tokens: &tokens,
+            members: &members,
+            catalog: &catalog,
+            max_instances: 10,
+            max_tokens_per_instance: 1,
+            images: &images,
+            allow: &allow,
+            disk: Some(disk),
+            install_bytes: 1 << 30,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        admit(&book, action, id(fresh))
+    };
+    let run = || Action::Run(RunRequest::of(kind.clone()));
+    let mut instances = BTreeMap::new();
+    let all = 3 * (small + (16 << 20));
+    for n in 0..3 {
+        // How much of the promised is in the volumes already makes no difference.
+        let used = n as u64 * small / 2;
+        match admit_on(disk(all - used, used), &instances, run(), n) {
+            Ok(Decision::Run { record, .. }) => drop(instances.insert(id(n), *record)),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    let Err(refused) = admit_on(disk(all - 2 * small, 2 * small), &instances, run(), 3) else {
+        panic!("a fourth was admitted");
+    };
+    let mib = |bytes: u64| bytes >> 20;
+    let numbers = Refusal::NoRoom {
+        wanted: mib(small) + 16,
+        promised: mib(all),
+        room: mib(all),
+    };
+    assert_eq!(refused, numbers);
+    assert!(refused.to_string().contains("berth rm"));
+    // A disk that something else has filled: what is there can be stopped, started and removed, and nothing can be added.
+    let full = disk(0, 0);
+    for action in [
+        Action::Stop { id: id(0) },
+        Action::Start { id: id(0) },
+        Action::Recreate { id: id(0) },
+        Action::Remove { id: id(0) },
+    ] {
+        assert!(admit_on(full, &instances, action.clone(), 3).is_ok(), "{action:?}");
+    }
+    assert!(admit_on(full, &instances, run(), 3).is_err());
 }

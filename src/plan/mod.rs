@@ -19,6 +19,7 @@ pub mod image;
 pub mod order;
 pub mod quota;
 pub mod restart;
+pub mod room;
 pub mod spec;
 pub mod trial;
 
@@ -87,6 +88,8 @@ pub struct Observed {
     pub networks: BTreeMap<String, Owner>,
     /// By name.
     pub volumes: BTreeMap<String, Owner>,
+    /// Where volumes are held to a size.
+    pub disk: Option<room::Disk>,
 }
 
 /// Whose something is, by its labels `berth.box` and `berth.instance`.

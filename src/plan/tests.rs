@@ -252,6 +252,7 @@ prop_compose! {
         let named = |of: Vec<Owner>| of.into_iter().map(|o| (format!("{}-{}", o.box_id, o.instance), o)).collect();
         World {
             seen: Observed {
+                disk: None,
                 containers: containers.into_iter().enumerate().map(|(i, c)| (format!("c{i}"), c)).collect(),
                 networks: named(networks),
                 volumes: named(volumes),

@@ -26,6 +26,8 @@ impl Task {
             max_tokens_per_instance: self.limits.tokens_per_instance,
             images: &self.tools.images,
             allow: &self.allow,
+            disk: self.observed.as_ref().and_then(|o| o.disk),
+            install_bytes: self.limits.install_bytes,
             now: jiff::Timestamp::now(),
         };
         match admit(&book, action, InstanceId::from_random(random()?))? {
@@ -179,6 +181,7 @@ impl Task {
                 self.deploys.end(&id, "removed");
                 self.table.remove_instance(&id);
                 self.tools.links.set_state(&id, State::Removing, None);
+                self.note_removed(&record, true);
                 return Ok(Outcome::Done);
             }
         }

@@ -8,6 +8,7 @@ use super::{
     task::{Op, Task},
 };
 use crate::{
+    machine,
     model::{Desired, InstanceId, Secret},
     plan::{
         Cpu, LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
@@ -357,6 +358,9 @@ impl Task {
         }
         log::info!(instance = id.as_str(); "removed");
         self.table.remove_instance(id);
+        if let Some(record) = self.instances.get(id) {
+            self.note_removed(record, false);
+        }
         if let (Some(record), Some(facts)) = (self.instances.remove(id), &self.facts) {
             let workspace = &record.workspace;
             if !self.instances.values().any(|r| r.workspace == *workspace) {
@@ -370,6 +374,18 @@ impl Task {
         self.tokens.retain(|_, t| !t.subject.is_instance(id));
         self.deploys.remove(id);
         self.keep_images();
+    }
+
+    /// Notes that the instance's volume can be emptied, or that it is gone. The engine removes it; one that cannot start
+    /// finds it emptied.
+    pub(super) fn note_removed(&self, record: &InstanceRecord, removed: bool) {
+        if record.spec.volume.is_none() {
+            return;
+        }
+        let volume = resource_name(&self.tools.box_id, &record.id);
+        if let Err(e) = machine::engine::note_removed(&self.removed, &volume, removed) {
+            log::warn!(instance = record.id.as_str(); "its volume is emptied by the engine alone: {e}");
+        }
     }
 
     /// Whether the agent on the link is the one of the container that shall run, so that it may be told secrets: that

@@ -50,7 +50,9 @@ use crate::{
     deploy::Deploys,
     docker::{Engine, EngineError},
     link::LinkReport,
-    model::{Action, BoxId, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, TokenView},
+    model::{
+        Action, BoxId, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, RoomView, TokenView,
+    },
     plan::quota::WorkspaceLimits,
     secret::BoxKey,
     store::{Store, StoreError},
@@ -82,6 +84,10 @@ pub struct Deps {
     pub max_tokens_per_instance: usize,
     /// One JSON-RPC message at most, in bytes.
     pub max_message: usize,
+    /// What the installation of a package may write, in bytes.
+    pub install_bytes: u64,
+    /// Where the volumes of removed instances are noted down, for whoever empties them without the engine.
+    pub removed: PathBuf,
     pub endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
 }
 
@@ -108,6 +114,8 @@ pub struct Snapshot {
     pub systemd_cgroups: bool,
     /// Whether the box has an administrator.
     pub claimed: bool,
+    /// What instances may write, where the disk holds them to it.
+    pub room: Option<RoomView>,
 }
 
 enum Request {

@@ -7,13 +7,16 @@ use std::{
 
 use super::{Snapshot, live::Live, task::Task};
 use crate::{
-    model::{Health, InstanceId, InstanceView, PackageView, State},
-    plan::Run,
+    model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
+    plan::{Run, room::promised_to},
     record::{Generic, InstanceRecord},
 };
 
 /// Said where the engine's data is not on XFS with project quotas.
 const UNBOUNDED_VOLUMES: &str = "volumes have no size limit: the engine's data folder is not on XFS mounted with prjquota; one instance can fill the disk";
+
+/// Said until the first listing.
+const NOT_REACHED: &str = "it has not answered yet since the supervisor started";
 
 const PAUSED: &str = "its container is paused: `docker unpause` lets it go on, and `berth recreate` replaces it";
 
@@ -34,6 +37,15 @@ impl Task {
             notes.push(UNBOUNDED_VOLUMES.to_owned());
         }
         notes
+    }
+
+    /// What instances may write, all together, and what they were promised.
+    fn room(&self) -> Option<RoomView> {
+        let disk = self.observed.as_ref()?.disk?;
+        Some(RoomView {
+            room_bytes: disk.room(),
+            promised_bytes: promised_to(self.instances.values(), self.limits.install_bytes),
+        })
     }
 
     /// The instance as it is shown; `seen` is what its container does.
@@ -107,23 +119,28 @@ impl Task {
         let systemd_cgroups = self.facts.as_ref().is_some_and(|f| f.systemd_cgroups);
         let notes = self.notes();
         let claimed = !self.members.is_empty();
+        let room = self.room();
+        let unseen = self.observed.is_none().then(|| NOT_REACHED.to_owned());
+        let engine = self.away.clone().or(unseen);
         let before = self.outlets.snapshot.load();
         if *before.views == views
             && before.containers == containers
-            && before.engine == self.away
+            && before.engine == engine
             && before.systemd_cgroups == systemd_cgroups
             && before.notes == notes
             && before.claimed == claimed
+            && before.room == room
         {
             return;
         }
         self.outlets.snapshot.store(Arc::new(Snapshot {
             views: Arc::new(views),
             containers,
-            engine: self.away.clone(),
+            engine,
             notes,
             systemd_cgroups,
             claimed,
+            room,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);
     }

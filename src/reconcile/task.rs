@@ -59,6 +59,7 @@ pub(super) struct Limits {
     pub(super) instances: usize,
     pub(super) tokens_per_instance: usize,
     pub(super) max_message: usize,
+    pub(super) install_bytes: u64,
 }
 
 /// An operation, for what it leaves should it panic.
@@ -89,6 +90,7 @@ pub(super) struct Task {
     pub(super) installer: Arc<dyn Installer>,
     pub(super) deploys: Deploys,
     pub(super) agent: PathBuf,
+    pub(super) removed: PathBuf,
     pub(super) limits: Limits,
     pub(super) workspace: WorkspaceLimits,
     pub(super) endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
@@ -167,10 +169,12 @@ impl Task {
             installer: deps.installer,
             deploys: deps.deploys,
             agent: deps.agent,
+            removed: deps.removed,
             limits: Limits {
                 instances: deps.max_instances,
                 tokens_per_instance: deps.max_tokens_per_instance,
                 max_message: deps.max_message,
+                install_bytes: deps.install_bytes,
             },
             workspace: deps.workspace,
             endpoints: deps.endpoints,
@@ -204,6 +208,9 @@ impl Task {
             trials_at: 0,
             born: Instant::now(),
         };
+        for record in task.instances.values().filter(|r| r.desired == Desired::Removed) {
+            task.note_removed(record, true);
+        }
         task.keep_images();
         task.publish();
         Ok(task)

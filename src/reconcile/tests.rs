@@ -22,7 +22,7 @@ use crate::{
     plan::{
         Observed, Owner, Run, SeenContainer,
         quota::WorkspaceQuota,
-        spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC},
+        spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC, resource_name},
     },
     record::TokenRecord,
 };
@@ -478,6 +478,8 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
         max_instances: 2,
         max_tokens_per_instance: 2,
         max_message: 1 << 20,
+        install_bytes: 2 << 30,
+        removed: dir.path().join("removed"),
         endpoints: Box::new(|id| Endpoints {
             mcp: Endpoint {
                 url: format!("https://mcp-{id}.x/mcp"),
@@ -711,6 +713,36 @@ async fn an_engine_that_was_away_costs_nobody_a_death() {
     bench.world.away.store(false, Ordering::SeqCst);
     bench.until_state(&id, State::Running).await;
     assert_eq!(bench.handle.views()[&id].restarts, 0);
+}
+
+/// A full disk keeps the engine from starting: whatever starts it finds which volumes it can empty, until they are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_volume_of_a_removed_instance_can_be_emptied_without_the_engine() {
+    let t = InstanceType {
+        volume: Some("/data".into()),
+        ..a_type()
+    };
+    let world = Arc::new(World::default());
+    world.healthy.store(true, Ordering::SeqCst);
+    let bench = start_with(world, tempfile::tempdir().unwrap(), t);
+    let id = bench.run().await.id;
+    bench.until_state(&id, State::Running).await;
+    let note = bench
+        .dir
+        .path()
+        .join("removed")
+        .join(resource_name(&BoxId::from_random([1; 8]), &id));
+    bench.world.away.store(true, Ordering::SeqCst);
+    assert!(!note.exists());
+    bench.handle.submit(Action::Remove { id: id.clone() }).await.unwrap();
+    assert!(note.exists());
+    // Another boot has another runtime folder.
+    std::fs::remove_file(&note).unwrap();
+    let bench = bench.killed_and_started().await;
+    assert!(note.exists());
+    bench.world.away.store(false, Ordering::SeqCst);
+    bench.until("gone", |v| v.is_empty()).await;
+    assert!(!note.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     admin::{
-        Archive, Backend, BoxStatus, ClaimError, Claiming, Doctored, Hello, ImageView, LogQuery, PageFacts, ScreenLink,
-        ScreenRequest, Status, TypeView,
+        Archive, Backend, BoxStatus, ClaimError, Claiming, DiskView, Doctored, Hello, ImageView, LogQuery, PageFacts,
+        ScreenLink, ScreenRequest, Status, TypeView,
     },
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
@@ -102,13 +102,14 @@ impl Parts {
     }
 
     /// What does not hold on this box although it should, in words.
-    async fn notes(&self) -> Vec<String> {
+    fn notes(&self, disks: &[DiskView]) -> Vec<String> {
         let mut notes = self.reconcile.snapshot().notes.clone();
         if let Some(why) = &*self.catalog_trouble.load() {
             notes.push(format!("the type files are not in use as they are now: {why}"));
         }
         notes.extend(self.firewall.standing().note());
-        notes.extend(self.space.notes().await);
+        notes.extend(disks.iter().filter_map(super::space::note));
+        notes.extend(machine::memory::note());
         notes
     }
 }
@@ -254,6 +255,7 @@ impl Backend for Parts {
         for view in snapshot.views.values() {
             *instances.entry(view.state.to_string()).or_default() += 1;
         }
+        let disks = self.space.disks().await;
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             box_id: self.reconcile.box_id().to_string(),
@@ -264,7 +266,9 @@ impl Backend for Parts {
             instances,
             certificate_sha256: self.certificates.fingerprint(),
             ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
-            notes: self.notes().await,
+            notes: self.notes(&disks),
+            disks,
+            room: snapshot.room,
             sealing: self.sealing.clone(),
             own: BoxStatus {
                 version: env!("CARGO_PKG_VERSION").into(),

@@ -1,7 +1,8 @@
 //! What the running parts count, as Prometheus text. Reads; never resets or decides.
 
-use super::{backend::Parts, space::Disk};
+use super::backend::Parts;
 use crate::{
+    admin::DiskView,
     cgroup::Cgroups,
     link::{LinkStats, stats::BUCKETS_US},
     metrics::{Kind, Text},
@@ -49,14 +50,25 @@ pub(super) async fn text(parts: &Parts) -> String {
         (
             "berth_disk_size_bytes",
             "How large the disk is.",
-            (|d| d.size) as fn(&Disk) -> u64,
+            (|d| d.size_bytes) as fn(&DiskView) -> u64,
         ),
-        ("berth_disk_free_bytes", "What of it is free.", |d| d.free),
+        ("berth_disk_free_bytes", "What of it is free.", |d| d.free_bytes),
     ] {
         t.family(name, Kind::Gauge, help);
         for disk in &disks {
-            t.sample(name, &[("holds", disk.holds)], value(of(disk)));
+            t.sample(name, &[("holds", &disk.holds)], value(of(disk)));
         }
+    }
+    if let Some(room) = snapshot.room {
+        let help = "What instances may write on the disk, all together.";
+        t.family("berth_room_bytes", Kind::Gauge, help)
+            .sample("berth_room_bytes", &[], value(room.room_bytes));
+        let help = "What the instances that are there were promised of it.";
+        t.family("berth_room_promised_bytes", Kind::Gauge, help).sample(
+            "berth_room_promised_bytes",
+            &[],
+            value(room.promised_bytes),
+        );
     }
     t.family("berth_instances", Kind::Gauge, "Instances by state.");
     for state in State::ALL {

@@ -13,6 +13,13 @@ pub fn lines(f: &Facts) -> Vec<String> {
     if let Some(disk) = &f.disk {
         out.push(format!("disk {disk}"));
     }
+    // Told when it matters: a port prints what changed.
+    if let Some(space) = f.space.filter(|s| s.used() >= 80) {
+        out.push(format!("space {} % of {} MiB are used", space.used(), space.size));
+    }
+    if let Some(memory) = &f.memory {
+        out.push(format!("memory {memory}"));
+    }
     if f.addresses.is_empty() {
         out.push("address none".into());
     }
@@ -87,6 +94,17 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     }
     if let Some(disk) = &f.disk {
         row("data", disk.clone());
+    }
+    if let Some(space) = f.space {
+        let urgent = if space.used() >= 90 { ": remove instances" } else { "" };
+        let (used, free, size) = (space.used(), space.free, space.size);
+        row("space", format!("{used} % used, {free} of {size} MiB are free{urgent}"));
+    }
+    if let Some(memory) = &f.memory {
+        // Two rows: it does not fit one.
+        let (first, rest) = memory.split_once(": ").unwrap_or((memory, ""));
+        row("memory", first.to_owned());
+        row("", rest.to_owned());
     }
     for problem in &f.site_problems {
         row("site file", problem.clone());

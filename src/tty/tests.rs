@@ -12,6 +12,10 @@ fn facts() -> Facts {
         claim: Claim::Code("7KQ2-M4XT".into()),
         running: 2,
         disk: Some("plain: this machine has no TPM 2.0".into()),
+        space: Some(Space { size: 1000, free: 90 }),
+        memory: Some(
+            "this machine has 985 MiB of memory, and Berth needs 2048: instances may be ended for want of it".into(),
+        ),
         site: "esp".into(),
         site_problems: vec!["site.toml:3: unknown key\u{1b}[2J".into()],
         ..Facts::default()
@@ -39,6 +43,8 @@ fn a_serial_port_gets_lines_that_a_program_can_read() {
             "berth: site-problem site.toml:3: unknown key\\x1b[2J",
             "berth: site esp",
             "berth: disk plain: this machine has no TPM 2.0",
+            "berth: space 91 % of 1000 MiB are used",
+            "berth: memory this machine has 985 MiB of memory, and Berth needs 2048: instances may be ended for want of it",
             "berth: address 192.0.2.7/24 enp0s2",
             "berth: state ready",
             "berth: url https://192.0.2.7/",
@@ -58,6 +64,13 @@ fn a_screen_fits_eighty_columns_and_25_rows_and_holds_no_control_signs() {
     }
     assert_eq!(page.last().map(String::as_str), Some("  berth> typ"));
     assert!(page.iter().any(|r| r.contains("7KQ2-M4XT")));
+    let said = "91 % used, 90 of 1000 MiB are free: remove instances";
+    assert!(page.iter().any(|r| r.contains(said)), "{page:#?}");
+    let calm = Facts {
+        space: Some(Space { size: 1000, free: 201 }),
+        ..facts()
+    };
+    assert!(!lines(&calm).iter().any(|l| l.contains("space")));
 }
 
 #[test]

@@ -219,6 +219,8 @@ impl Bench {
             max_instances: 10,
             max_tokens_per_instance: 10,
             max_message: 1 << 20,
+            install_bytes: 2 << 30,
+            removed: self.dir.path().join("removed"),
             endpoints: Box::new(|_| Endpoints {
                 mcp: Endpoint {
                     url: String::new(),
