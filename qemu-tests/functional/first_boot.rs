@@ -1,4 +1,4 @@
-//! From the image to a tool call: the box boots by UEFI, is claimed, runs an instance, and an official client calls it
+//! From the image to a tool call: the box boots by UEFI, is claimed, runs an instance, and official clients call it
 //! over TLS with the box's CA.
 
 use crate::harness::claimed::claimed;
@@ -18,5 +18,16 @@ fn first_boot_to_a_tool_call() {
     }
     let own = m.sh("berth list --json");
     assert!(own.contains("https://10.") && !own.contains("localhost"), "{own}");
+    // What `connect` prints is enough for a client: its address and a token of its own.
+    let id = &c.facts.everything.id;
+    let said = c.laptop(&m).cli(&["connect", id, "--client", "claude-code"], "");
+    assert!(
+        said.contains(&format!("https://localhost:{}/mcp/{id}", m.port)),
+        "{said}"
+    );
+    for client in ["ts1", "py"] {
+        let done = address.official_client(&c.facts.everything, client, "list-call");
+        assert_eq!(done["ok"], true, "{client}: {done}");
+    }
     m.check();
 }
