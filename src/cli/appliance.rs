@@ -59,15 +59,16 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
         BoxVerb::Look => look().await?,
         BoxVerb::KeepRoom => machine::room::keep()?,
         BoxVerb::MendEngine => {
-            let removed = Config::default().runtime_dir.join(machine::engine::REMOVED);
-            for path in machine::engine::empty(Path::new(machine::engine::DATA), &removed)? {
-                log::warn!("{} was emptied: its instance was removed", path.display());
-            }
-            for path in machine::engine::mend(Path::new(machine::engine::DATA))? {
+            let data = Path::new(machine::engine::DATA);
+            for path in machine::engine::mend(data)? {
                 log::warn!(
                     "{} could not be read after a power cut, and was removed",
                     path.display()
                 );
+            }
+            let removed = Config::default().runtime_dir.join(machine::engine::REMOVED);
+            for path in machine::engine::empty(data, &removed)? {
+                log::warn!("{} was emptied: its instance was removed", path.display());
             }
         }
     }
