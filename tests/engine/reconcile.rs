@@ -247,7 +247,7 @@ impl Supervisor {
         let from = Instant::now();
         while !f(&self.handle.views()) {
             assert!(
-                from.elapsed() < Duration::from_secs(40),
+                from.elapsed() < Duration::from_secs(120),
                 "not {what}: {:#?}",
                 self.handle.views()
             );
@@ -388,7 +388,7 @@ async fn orphans_go_and_a_lost_record_is_not_resurrected() {
         .any(|w| !bench.mine(w).is_empty())
     };
     while left() {
-        assert!(from.elapsed() < Duration::from_secs(20), "orphans stay");
+        assert!(from.elapsed() < Duration::from_secs(60), "orphans stay");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     s.handle.shutdown().await;

@@ -61,7 +61,10 @@ const does = {
   fill: async ({ page, selector, text }) => (await page.fill(selector, text), {}),
   async colour({ page, x, y }) {
     const value = await page.evaluate(
-      ([x, y]) => [...document.querySelector("#screen canvas").getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3),
+      ([x, y]) => {
+        const canvas = document.querySelector("#screen canvas");
+        return canvas && [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
+      },
       [x, y],
     );
     return { value };

@@ -424,7 +424,7 @@ async fn an_agent_restarts() {
         assert_eq!(response.status(), 200);
         body_of(response).await;
     }
-    rig.link.health(Duration::from_secs(5)).await.unwrap();
+    rig.link.health(Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]

@@ -462,7 +462,7 @@ impl Client {
     }
 
     pub async fn send(&mut self, mut request: Request<Body>) -> hyper::Result<Response<Incoming>> {
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_secs(90);
         match self {
             Client::H1(send) => {
                 send.ready().await?;
@@ -492,7 +492,7 @@ pub async fn json_of(response: Response<Incoming>) -> serde_json::Value {
 }
 
 pub async fn next_chunk(response: &mut Response<Incoming>) -> Option<String> {
-    let frame = tokio::time::timeout(Duration::from_secs(30), response.frame())
+    let frame = tokio::time::timeout(Duration::from_secs(90), response.frame())
         .await
         .expect("a chunk")?;
     Some(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())

@@ -13,7 +13,7 @@ use tokio::{
 use super::rig::{Rig, body_of, json_of, next_chunk};
 
 /// Whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 async fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();

@@ -237,12 +237,14 @@ impl Browser {
         let start = std::time::Instant::now();
         // Compressed pictures are near, not equal.
         let near = |seen: &Value| {
-            let all = seen.as_array().unwrap();
-            all.iter()
-                .zip(want)
-                .all(|(s, w)| s.as_i64().unwrap().abs_diff(i64::from(w)) <= 6)
+            // None yet where the page has no picture.
+            seen.as_array().is_some_and(|all| {
+                all.iter()
+                    .zip(want)
+                    .all(|(s, w)| s.as_i64().unwrap().abs_diff(i64::from(w)) <= 6)
+            })
         };
-        while start.elapsed() < Duration::from_secs(30) {
+        while start.elapsed() < Duration::from_secs(90) {
             seen = self.ask(json!({ "do": "colour", "name": name, "x": at.0, "y": at.1 }))["value"].take();
             if near(&seen) {
                 return;
@@ -319,7 +321,7 @@ pub fn kill_inside(a: &Appliance, id: &str, words: &str) {
         super::signal(pid, nix::sys::signal::Signal::SIGKILL);
     }
     let gone = |old: u32| !Path::new(&format!("/proc/{old}")).exists();
-    wait_for("the killed are gone", Duration::from_secs(10), || {
+    wait_for("the killed are gone", Duration::from_secs(30), || {
         all.iter().filter(|(_, c)| c.contains(words)).all(|(p, _)| gone(*p))
     });
 }
