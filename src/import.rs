@@ -8,12 +8,14 @@
 //!                                                              Deploy --fill(answers)--> strings, ready to run
 //! ```
 
+mod check;
 mod clients;
 mod command;
 mod docker;
 mod registry;
 mod rewrite;
 mod secrets;
+mod shell;
 mod source;
 mod text;
 
@@ -25,16 +27,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use clients::read_client;
-pub use docker::read_command_line;
 pub use registry::read_server_json;
 pub use rewrite::rewrite;
-pub use secrets::is_secret;
+pub use secrets::{header_is_secret, is_secret, shown_url};
+pub use shell::read_command_line;
 pub use text::{Answers, Missing, Question, Text};
 
 use crate::strict::{Problem, Problems};
 
 /// A text to import may be this long, in bytes.
-pub const MAX_TEXT: usize = 4 * 1024 * 1024;
+pub const MAX_TEXT: usize = 64 * 1024 * 1024;
 /// A text may name this many servers.
 pub const MAX_SERVERS: usize = 200;
 
@@ -65,6 +67,8 @@ pub struct Entry {
     pub name: String,
     /// From 1.
     pub line: usize,
+    /// The keys that lead to it in the text, for [`rewrite`]; none for what has no place there.
+    pub path: Vec<String>,
     pub launch: Launch,
     pub env: BTreeMap<String, Text>,
     /// `KEY=VALUE` files of the laptop that the server's variables come from.
@@ -89,6 +93,8 @@ pub enum Launch {
         headers: BTreeMap<String, Text>,
     },
     Package(Package),
+    /// It could not be read; the entry says why.
+    Unknown,
 }
 
 impl std::fmt::Debug for Launch {
@@ -97,6 +103,7 @@ impl std::fmt::Debug for Launch {
             Self::Command { program, .. } => write!(f, "Command({program} …)"),
             Self::Remote { .. } => f.write_str("Remote(…)"),
             Self::Package(package) => package.fmt(f),
+            Self::Unknown => f.write_str("Unknown"),
         }
     }
 }
@@ -114,6 +121,9 @@ pub struct Package {
     pub args: Vec<Text>,
     /// The port and path of an HTTP server in an image; stdio where absent.
     pub http: Option<(u16, String)>,
+    /// How the text calls it, where its name is only a guess from that: it may be a program of that machine's own, so it is
+    /// never a stranger's package.
+    pub guessed: Option<String>,
 }
 
 /// Where a package comes from.
@@ -169,6 +179,8 @@ pub struct Planned {
     /// As the text has it.
     pub source: String,
     pub line: usize,
+    /// As [`Entry::path`].
+    pub path: Vec<String>,
     /// What the instance would be called.
     pub name: String,
     /// Absent when it cannot be brought over; `refused` says why.
@@ -237,14 +249,49 @@ pub fn read(file: &str, text: &str) -> Result<Import, Problems> {
         return Err(one(file, 1, format!("is longer than {MAX_TEXT} bytes")));
     }
     let trimmed = text.trim_start_matches('\u{feff}').trim_start();
-    if trimmed.starts_with("docker ") || trimmed.starts_with("podman ") {
+    if !trimmed.starts_with(['{', '[', '/', '"']) && shell::is_command_line(trimmed) {
         return read_command_line(file, trimmed);
     }
     let source = source::Source::parse(file, text)?;
-    if source.is_server_json() {
-        read_server_json(&source)
+    let mut import = if source.is_server_json() {
+        read_server_json(&source)?
     } else {
-        read_client(&source)
+        read_client(&source)?
+    };
+    ask_for_placeholders(&mut import);
+    Ok(import)
+}
+
+/// Values that stand for something that only their owner has (`<your-key>`, `op://…`, `$(pass …)`) are asked for.
+fn ask_for_placeholders(import: &mut Import) {
+    for entry in &mut import.entries {
+        let headers = match &mut entry.launch {
+            Launch::Remote { headers, .. } => Some(headers),
+            _ => None,
+        };
+        for (key, value) in entry.env.iter_mut().chain(headers.into_iter().flatten()) {
+            let Some(said) = value.as_literal().filter(|v| secrets::stands_for_one(v)) else {
+                continue;
+            };
+            let question = Question {
+                label: format!("{key} of {} (the file has {said:?})", entry.name),
+                password: true,
+                default: None,
+                optional: false,
+            };
+            let plain: String = key
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                .collect();
+            let mut id = plain.clone();
+            let mut n = 2;
+            while import.questions.contains_key(&id) {
+                id = format!("{plain}_{n}");
+                n += 1;
+            }
+            *value = Text::input(&id);
+            import.questions.insert(id, question);
+        }
     }
 }
 
@@ -255,6 +302,40 @@ fn one(file: &str, line: usize, text: String) -> Problems {
         text,
     }])
 }
+
+/// A folder or file of somebody's own: below a home, or on a drive of Windows.
+fn is_path_of_a_person(text: &str) -> bool {
+    let text = text.rsplit_once('=').map_or(text, |(_, value)| value);
+    let drive = text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
+        && (text[1..].starts_with(":\\") || text[1..].starts_with(":/") && !text[1..].starts_with("://"));
+    drive || ["/Users/", "/home/", "~/", "\\\\"].iter().any(|p| text.starts_with(p))
+}
+
+/// Variables that describe the machine that they are set on.
+const OF_THE_MACHINE: [&str; 22] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PWD",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "USERPROFILE",
+    "APPDATA",
+    "LOCALAPPDATA",
+    "PROGRAMFILES",
+    "SYSTEMROOT",
+    "COMSPEC",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "NODE_PATH",
+    "NVM_DIR",
+    "SSH_AUTH_SOCK",
+    "LD_LIBRARY_PATH",
+];
 
 /// What each server would become. `known` are the catalog's types.
 pub fn plan(import: &Import, known: &[Known]) -> Vec<Planned> {
@@ -273,12 +354,16 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
     let mut planned = Planned {
         source: entry.name.clone(),
         line: entry.line,
+        path: entry.path.clone(),
         name,
         deploy: None,
         refused: entry.refused.clone(),
         notes: entry.notes.clone(),
         env_files: entry.env_files.clone(),
     };
+    if entry.launch == Launch::Unknown {
+        return planned;
+    }
     let mut env = entry.env.clone();
     leave_places(&mut env, &mut planned);
     let launch = match &entry.launch {
@@ -290,35 +375,74 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
             what: "transport sse".into(),
             why: "the HTTP+SSE transport of 2024 is not spoken; use the server's Streamable HTTP address, often the same with /mcp in place of /sse".into(),
         }),
-        Launch::Remote { url, headers, .. } => Ok((Target::Remote { url, headers }, Vec::new())),
-        Launch::Package(package) => Ok(of_package(package, known, &mut env, &mut planned)),
+        Launch::Remote { url, headers, .. } => Ok((remote(url, headers, &mut env, &entry.env, &mut planned), Vec::new())),
+        Launch::Package(package) => of_package(package, known, &mut env, &mut planned),
         Launch::Command { program, .. } => Err(command::foreign(&program)),
+        Launch::Unknown => Err(command::foreign(&entry.name)),
     });
     match made {
         Err(refused) => planned.refused.push(refused),
         Ok((target, args)) => {
-            for (i, arg) in args.iter().enumerate() {
-                if let Some(place) = arg.place() {
-                    planned.refused.push(Refused {
-                        what: format!("argument {}", i + 1),
-                        why: format!("${{{place}}} is a place on that machine; an instance sees none of its files"),
-                    });
-                } else if secrets::in_argument(args.get(i.wrapping_sub(1)), arg, questions) {
-                    planned.refused.push(Refused {
-                        what: format!("argument {}", i + 1),
-                        why: "it holds a secret, and arguments stand in process lists; give it in a variable that the server reads, then import again".into(),
-                    });
-                }
-            }
+            // An entry's own variables fill its arguments.
+            let args: Vec<Text> = args.iter().map(|a| a.with(&entry.env)).collect();
+            check_arguments(&args, &mut planned, questions);
+            check::deployable(&target, &mut planned);
             planned.deploy = planned.refused.is_empty().then_some(Deploy { target, args, env });
         }
     }
     planned
 }
 
+/// A server elsewhere: an entry's own variables fill its address and headers, and go nowhere else.
+fn remote(
+    url: Text,
+    headers: BTreeMap<String, Text>,
+    env: &mut BTreeMap<String, Text>,
+    own: &BTreeMap<String, Text>,
+    planned: &mut Planned,
+) -> Target {
+    let used: Vec<String> = std::iter::once(&url)
+        .chain(headers.values())
+        .flat_map(|t| t.variables().map(str::to_owned))
+        .collect();
+    for key in std::mem::take(env).into_keys().filter(|k| !used.contains(k)) {
+        planned.notes.push(format!(
+            "{key} is left out: no process of a remote server runs on Berth"
+        ));
+    }
+    Target::Remote {
+        url: url.with(own),
+        headers: headers.into_iter().map(|(k, v)| (k, v.with(own))).collect(),
+    }
+}
+
+fn check_arguments(args: &[Text], planned: &mut Planned, questions: &BTreeMap<String, Question>) {
+    for (i, arg) in args.iter().enumerate() {
+        let why = if let Some(place) = arg.place() {
+            format!("${{{place}}} is a place on that machine; an instance sees none of its files")
+        } else if is_path_of_a_person(arg.head()) {
+            "it is a path of that machine; an instance sees none of its files".into()
+        } else if secrets::in_argument(args.get(i.wrapping_sub(1)), arg, questions) {
+            "it holds a secret, and arguments stand in process lists; give it in a variable that the server reads, then import again".into()
+        } else {
+            continue;
+        };
+        planned.refused.push(Refused {
+            what: format!("argument {}", i + 1),
+            why,
+        });
+    }
+}
+
 /// Variables and files that name a place on the laptop mean nothing on Berth.
 fn leave_places(env: &mut BTreeMap<String, Text>, planned: &mut Planned) {
     env.retain(|key, value| {
+        if OF_THE_MACHINE.contains(&key.to_ascii_uppercase().as_str()) {
+            planned.notes.push(format!(
+                "{key} is left out: it describes that machine, and an instance has its own"
+            ));
+            return false;
+        }
         let place = value.place();
         if let Some(place) = place {
             planned
@@ -344,11 +468,18 @@ fn of_package(
     known: &[Known],
     env: &mut BTreeMap<String, Text>,
     planned: &mut Planned,
-) -> (Target, Vec<Text>) {
+) -> Result<(Target, Vec<Text>), Refused> {
     let full = format!("{}:{}", package.registry.prefix(), package.name);
+    let mut package = package;
     if let Some(known) = known.iter().find(|k| k.rules.packages.contains(&full)) {
+        // A name that the catalog knows is no stranger's.
+        if let Some(what) = package.guessed.take() {
+            planned
+                .notes
+                .push(format!("{what} is taken as the package {}", package.name));
+        }
         if known.rules.ignore_arguments || package.args.len() <= known.rules.arguments.len() {
-            return of_catalog(package, known, env, planned);
+            return Ok(of_catalog(package, known, env, planned));
         }
         planned.notes.push(format!(
             "the catalog's type {} takes no such arguments, so the package itself is run",
@@ -362,7 +493,17 @@ fn of_package(
         bin,
         args,
         http,
+        guessed,
     } = package;
+    if let Some(what) = guessed {
+        return Err(Refused {
+            what,
+            why: format!(
+                "it may be a program of that machine's own, and no stranger's package is taken for it; if it is the package {name}, write `{} {name}` in the file and import again",
+                if registry == Registry::Pypi { "uvx" } else { "npx" }
+            ),
+        });
+    }
     let target = match registry {
         Registry::Npm => Target::Npx {
             package: name,
@@ -384,7 +525,7 @@ fn of_package(
             http,
         },
     };
-    (target, args)
+    Ok((target, args))
 }
 
 fn of_catalog(

@@ -30,6 +30,8 @@ use crate::{
 /// What one server came to.
 struct Brought {
     source: String,
+    /// Where the text has it.
+    path: Vec<String>,
     result: Result<Box<InstanceView>>,
 }
 
@@ -92,6 +94,7 @@ impl Verbs {
             }
             brought.push(Brought {
                 source: p.source.clone(),
+                path: p.path.clone(),
                 result,
             });
         }
@@ -163,7 +166,11 @@ impl Verbs {
                 token: token.expose(),
                 ca_file: ca_file.as_deref(),
             };
-            by.insert(b.source.clone(), connect::server(client, &target));
+            by.insert(b.path.clone(), connect::server(client, &target));
+        }
+        if by.is_empty() {
+            output::error_line(&format!("{file} is left as it is: nothing was brought over"));
+            return Ok(());
         }
         let written = import::rewrite(text, &by).map_err(|e| anyhow!("{file} cannot be written back: {e}"))?;
         let target = bring.output.clone().unwrap_or_else(|| PathBuf::from(file));
@@ -180,8 +187,9 @@ impl Verbs {
         }
         save(&target, written.as_bytes())?;
         output::error_line(&format!(
-            "{} points at Berth now, with a token for each server",
-            target.display()
+            "{} points at Berth now for {} of its servers, with a token for each",
+            target.display(),
+            by.len()
         ));
         Ok(())
     }
@@ -200,13 +208,27 @@ fn read(bring: &Bring) -> Result<(String, String)> {
     } else {
         Box::new(std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?)
     };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     input
         .by_ref()
         .take(import::MAX_TEXT as u64 + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .with_context(|| format!("{} cannot be read", file.display()))?;
+    let text = decoded(bytes).with_context(|| format!("{} is no text", file.display()))?;
     Ok((file.display().to_string(), text))
+}
+
+/// UTF-8, or UTF-16 with its mark, as Windows writes it.
+fn decoded(bytes: Vec<u8>) -> Result<String> {
+    let wide = |rest: &[u8], of: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = rest.chunks_exact(2).map(|c| of([c[0], c[1]])).collect();
+        String::from_utf16(&units).context("it is not valid UTF-16")
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        _ => String::from_utf8(bytes).context("it is not valid UTF-8"),
+    }
 }
 
 fn known(t: &TypeView) -> Option<Known> {
@@ -228,7 +250,7 @@ fn shown(plan: &[Planned], import: &Import) -> String {
     let mut out = String::new();
     for p in plan {
         let what = match &p.deploy {
-            Some(d) => describe(d, import),
+            Some(d) => describe(d),
             None => "cannot be brought over".into(),
         };
         // A name or a value that holds a newline must not look like a row of the plan.
@@ -256,7 +278,7 @@ fn shown(plan: &[Planned], import: &Import) -> String {
     out
 }
 
-fn describe(d: &Deploy, import: &Import) -> String {
+fn describe(d: &Deploy) -> String {
     let at = |name: &str, version: &Option<String>| match version {
         Some(v) => format!("{name}@{v}"),
         None => name.to_owned(),
@@ -266,9 +288,9 @@ fn describe(d: &Deploy, import: &Import) -> String {
         Target::Npx { package, version, .. } | Target::Uvx { package, version, .. } => at(package, version),
         Target::Image { reference, .. } => reference.clone(),
         Target::Remote { url, headers } => {
-            let mut what = url.shown(false);
+            let mut what = import::shown_url(url);
             for (name, value) in headers {
-                let secret = import::is_secret(name, value, &import.questions);
+                let secret = import::header_is_secret(name);
                 what += &format!(
                     ", {name}: {}",
                     if secret {
@@ -302,7 +324,7 @@ fn as_json(p: &Planned, import: &Import) -> Value {
             .collect();
         json!({
             "type": d.target.type_name(),
-            "what": describe(d, import),
+            "what": describe(d),
             "variables": d.env.keys().collect::<Vec<_>>(),
             "secrets": secrets,
         })
@@ -341,22 +363,21 @@ fn answers(plan: &[Planned], import: &Import, bring: &Bring) -> Result<Answers> 
             continue;
         }
         let value = match given.get(id) {
-            Some(value) => value.clone(),
+            Some(value) => Some(value.clone()),
             None => ask(id, import)?,
         };
-        answers.inputs.insert(id.to_owned(), value);
+        // What is not answered keeps only those from being run that need it.
+        answers.inputs.extend(value.map(|v| (id.to_owned(), v)));
     }
     Ok(answers)
 }
 
-fn ask(id: &str, import: &Import) -> Result<Secret> {
+/// None where there is nobody to be asked.
+fn ask(id: &str, import: &Import) -> Result<Option<Secret>> {
     let question = import.questions.get(id);
     let default = question.and_then(|q| q.default.clone());
     if !prompt::person() {
-        return match default {
-            Some(default) => Ok(Secret::new(default)),
-            None => bail!("{id} is asked for; give it with --env {id}=VALUE or --env-file"),
-        };
+        return Ok(default.map(Secret::new));
     }
     let label = question.map_or(id, |q| &q.label);
     let typed = if question.is_none_or(|q| q.password) {
@@ -367,10 +388,10 @@ fn ask(id: &str, import: &Import) -> Result<Secret> {
             None => format!("{label}: "),
         })?
     };
-    match (typed.is_empty(), default) {
-        (true, Some(default)) => Ok(Secret::new(default)),
-        _ => Ok(Secret::new(typed)),
-    }
+    Ok(Some(Secret::new(match (typed.is_empty(), default) {
+        (true, Some(default)) => default,
+        _ => typed,
+    })))
 }
 
 /// The request for one server, everything filled.

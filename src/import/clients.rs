@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jsonc_parser::ast::{Object, ObjectProp, Value};
 
 use super::{
-    Entry, Format, Import, Launch, MAX_SERVERS,
+    Entry, Format, Import, Launch, MAX_SERVERS, Refused,
     source::{Reader, Source},
     text::{Question, Text},
 };
@@ -46,15 +46,19 @@ pub fn read_client(source: &Source<'_>) -> Result<Import, Problems> {
     let root = &source.root;
     let mut sections = 0;
     read_inputs(&mut r, root, &mut import.questions);
-    sections += read_servers(&mut r, root, &mut import.entries);
+    sections += read_servers(&mut r, root, &[], &mut import.entries);
     if let Some(Value::Object(mcp)) = root.get("mcp").map(|p| &p.value) {
         read_inputs(&mut r, mcp, &mut import.questions);
-        sections += read_servers(&mut r, mcp, &mut import.entries);
+        sections += read_servers(&mut r, mcp, &["mcp"], &mut import.entries);
     }
     if let Some(Value::Object(projects)) = root.get("projects").map(|p| &p.value) {
-        for project in &projects.properties {
-            if let Value::Object(project) = &project.value {
-                sections += read_servers(&mut r, project, &mut import.entries);
+        for prop in &projects.properties {
+            let Value::Object(project) = &prop.value else { continue };
+            let name = prop.name.as_str();
+            let first = import.entries.len();
+            sections += read_servers(&mut r, project, &["projects", name], &mut import.entries);
+            for entry in &mut import.entries[first..] {
+                entry.notes.push(format!("it is of the project {name}"));
             }
         }
     }
@@ -70,7 +74,8 @@ pub fn read_client(source: &Source<'_>) -> Result<Import, Problems> {
     r.finish(import)
 }
 
-fn read_servers<'a>(r: &mut Reader<'_, 'a>, at: &Object<'a>, out: &mut Vec<Entry>) -> usize {
+/// `above` are the keys that lead to `at`.
+fn read_servers<'a>(r: &mut Reader<'_, 'a>, at: &Object<'a>, above: &[&str], out: &mut Vec<Entry>) -> usize {
     let mut sections = 0;
     for prop in &at.properties {
         if !matches!(prop.name.as_str(), "mcpServers" | "servers" | "context_servers") {
@@ -79,7 +84,9 @@ fn read_servers<'a>(r: &mut Reader<'_, 'a>, at: &Object<'a>, out: &mut Vec<Entry
         sections += 1;
         let Some(servers) = r.object(prop) else { continue };
         for server in &servers.properties {
-            out.extend(read_server(r, server));
+            let keys = [prop.name.as_str(), server.name.as_str()];
+            let path = above.iter().copied().chain(keys).map(str::to_owned).collect();
+            out.push(read_server(r, server, path));
         }
     }
     sections
@@ -98,46 +105,73 @@ struct Raw {
     notes: Vec<String>,
 }
 
-fn read_server<'a>(r: &mut Reader<'_, 'a>, server: &ObjectProp<'a>) -> Option<Entry> {
+/// One that is odd is refused by itself: the others of the file can be brought over.
+fn read_server<'a>(r: &mut Reader<'_, 'a>, server: &ObjectProp<'a>, path: Vec<String>) -> Entry {
     let name = server.name.as_str().to_owned();
-    let line = r.source.line(server);
-    let object = r.object(server)?;
+    let mut entry = Entry {
+        line: r.source.line(server),
+        path,
+        launch: Launch::Unknown,
+        env: BTreeMap::new(),
+        env_files: Vec::new(),
+        notes: Vec::new(),
+        refused: Vec::new(),
+        name,
+    };
     let before = r.problems.len();
     let mut raw = Raw::default();
-    for prop in &object.properties {
-        read_key(r, prop, &mut raw);
-    }
-    if r.problems.len() > before {
-        return None;
-    }
-    let launch = match (raw.command, raw.url) {
-        (Some(program), None) => Launch::Command {
-            program,
-            args: raw.args,
-        },
-        (None, Some(url)) => Launch::Remote {
-            sse: raw.kind.as_deref() == Some("sse"),
-            url: Text::parse(&url),
-            headers: raw.headers,
-        },
-        (Some(_), Some(_)) => {
-            r.wrong(server, format!("server {name:?} has both command and url; keep one"));
-            return None;
+    match r.object(server) {
+        Some(object) => {
+            for prop in &object.properties {
+                read_key(r, prop, &mut raw);
+            }
         }
-        (None, None) => {
-            r.wrong(server, format!("server {name:?} has neither command nor url"));
-            return None;
-        }
+        None if r.problems.len() == before => r.wrong(server, "it must be an object"),
+        None => {}
+    }
+    let refuse = |what: &str, why: String| Refused {
+        what: what.to_owned(),
+        why,
     };
-    Some(Entry {
-        name,
-        line,
-        launch,
-        env: raw.env,
-        env_files: raw.env_files,
-        notes: raw.notes,
-        refused: Vec::new(),
-    })
+    let odd = r.problems.split_off(before);
+    entry.refused = odd
+        .into_iter()
+        .map(|p| refuse("its form", format!("line {}: {}", p.line, p.text)))
+        .collect();
+    entry.notes = raw.notes;
+    entry.env = raw.env;
+    entry.env_files = raw.env_files;
+    if !entry.refused.is_empty() {
+        return entry;
+    }
+    let kind = raw.kind.unwrap_or_default();
+    match (raw.command, raw.url) {
+        (Some(program), None) => {
+            entry.launch = Launch::Command {
+                program,
+                args: raw.args,
+            };
+        }
+        (None, Some(url)) => {
+            entry.launch = Launch::Remote {
+                sse: kind == "sse",
+                url: Text::parse(&url),
+                headers: raw.headers,
+            };
+        }
+        (Some(_), Some(_)) => entry
+            .refused
+            .push(refuse("its form", "it has both command and url; keep one".into())),
+        (None, None) if kind == "sdk" => entry.refused.push(refuse(
+            "type sdk",
+            "it is part of a program of that machine, not a server of its own".into(),
+        )),
+        (None, None) => entry.refused.push(refuse(
+            "its form",
+            "it has neither command nor url: an extension of the client brings it along".into(),
+        )),
+    }
+    entry
 }
 
 fn read_key<'a>(r: &mut Reader<'_, 'a>, prop: &ObjectProp<'a>, raw: &mut Raw) {
@@ -159,7 +193,9 @@ fn read_key<'a>(r: &mut Reader<'_, 'a>, prop: &ObjectProp<'a>, raw: &mut Raw) {
         "envFile" => raw.env_files.extend(r.string(prop)),
         "url" | "serverUrl" | "httpUrl" => raw.url = r.string(prop),
         "headers" | "requestInit" => raw.headers = texts(r, prop),
-        "cwd" => raw.notes.push("cwd is a folder of that machine and is left out".into()),
+        "cwd" => {
+            raw.notes.push("cwd is a folder of that machine and is left out".into());
+        }
         "type" | "transport" => raw.kind = r.string(prop),
         "disabled" => {
             if matches!(&prop.value, Value::BooleanLit(b) if b.value) {

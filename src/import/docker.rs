@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Format, Import, Launch, Package, Planned, Refused, Registry, one, text::Text};
-use crate::strict::Problems;
+use super::{Package, Planned, Refused, Registry, text::Text};
 
 /// Flags without a value.
 const SWITCHES: [&str; 12] = [
@@ -80,47 +79,8 @@ const REFUSED: [(&str, &str); 17] = [
     ("--device-cgroup-rule", "a sandbox has no devices of the host"),
 ];
 
-/// Reads a command line that was typed or kept in a file; backslashes at line ends continue it.
-///
-/// # Errors
-/// A line that no shell would split, or that is no `docker run`.
-pub fn read_command_line(file: &str, text: &str) -> Result<Import, Problems> {
-    let text = text.replace("\\\r\n", " ").replace("\\\n", " ");
-    let words = shell_words::split(text.trim()).map_err(|e| one(file, 1, format!("not a command line: {e}")))?;
-    let [program, args @ ..] = words.as_slice() else {
-        return Err(one(file, 1, "is empty; expected docker run …".into()));
-    };
-    let name = name_of(args);
-    Ok(Import {
-        format: Format::CommandLine,
-        entries: vec![Entry {
-            name,
-            line: 1,
-            launch: Launch::Command {
-                program: program.clone(),
-                args: args.iter().map(|a| shell_variables(a)).collect(),
-            },
-            env: BTreeMap::new(),
-            env_files: Vec::new(),
-            notes: Vec::new(),
-            refused: Vec::new(),
-        }],
-        questions: BTreeMap::new(),
-    })
-}
-
-/// `$NAME` of a shell, as the placeholder that it is.
-fn shell_variables(word: &str) -> String {
-    match word.split_once("=$") {
-        Some((key, name)) if !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') => {
-            format!("{key}=${{{name}}}")
-        }
-        _ => word.to_owned(),
-    }
-}
-
 /// `--name`, else the image's last part.
-fn name_of(args: &[String]) -> String {
+pub(super) fn name_of(args: &[String]) -> String {
     let mut name = None;
     for (i, arg) in args.iter().enumerate() {
         if let Some(given) = arg.strip_prefix("--name=") {
@@ -243,6 +203,7 @@ pub(super) fn read(
         } else {
             sandbox.port.map(|p| (p, "/mcp".into()))
         },
+        guessed: None,
     })
 }
 

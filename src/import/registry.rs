@@ -37,6 +37,7 @@ pub fn read_server_json(source: &Source<'_>) -> Result<Import, Problems> {
     let entry = Entry {
         name: full.rsplit('/').next().unwrap_or(&full).to_owned(),
         line: source.line(root),
+        path: Vec::new(),
         launch,
         env,
         env_files: Vec::new(),
@@ -163,6 +164,7 @@ impl<'a> Wanted<'_, 'a> {
             .collect();
         let mut planned = Planned {
             source: String::new(),
+            path: Vec::new(),
             line: 0,
             name: String::new(),
             deploy: None,
@@ -185,6 +187,7 @@ impl<'a> Wanted<'_, 'a> {
             bin: None,
             args,
             http,
+            guessed: None,
         };
         (Launch::Package(package), env, planned.refused)
     }

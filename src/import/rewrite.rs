@@ -3,43 +3,29 @@
 
 use std::collections::BTreeMap;
 
-use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
+use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use serde_json::Value;
 
 use super::source::options;
 
-/// Replaces the servers named in `by` wherever the text has them.
+/// Replaces the servers by their places ([`super::Entry::path`]): two projects may each have one of the same name.
 ///
 /// # Errors
-/// The parser's words, for a text that is not JSON or not an object.
-pub fn rewrite(text: &str, by: &BTreeMap<String, Value>) -> Result<String, String> {
+/// The parser's words, for a text that is not JSON or not an object; a place that it does not have.
+pub fn rewrite(text: &str, by: &BTreeMap<Vec<String>, Value>) -> Result<String, String> {
     let bom = text.starts_with('\u{feff}');
     let root = CstRootNode::parse(text.trim_start_matches('\u{feff}'), &options()).map_err(|e| e.to_string())?;
-    let object = root.object_value().ok_or("the top level is not an object")?;
-    section(&object, by);
-    if let Some(mcp) = object.object_value("mcp") {
-        section(&mcp, by);
-    }
-    if let Some(projects) = object.object_value("projects") {
-        for project in projects.properties() {
-            if let Some(project) = project.object_value() {
-                section(&project, by);
-            }
+    for (path, value) in by {
+        let gone = || format!("{} is not in it any more", path.join(" > "));
+        let (name, above) = path.split_last().ok_or_else(gone)?;
+        let mut at = root.object_value().ok_or("the top level is not an object")?;
+        for key in above {
+            at = at.object_value(key).ok_or_else(gone)?;
         }
+        at.get(name).ok_or_else(gone)?.set_value(input(value));
     }
     let written = root.to_string();
     Ok(if bom { format!("\u{feff}{written}") } else { written })
-}
-
-fn section(at: &CstObject, by: &BTreeMap<String, Value>) {
-    for key in ["mcpServers", "servers", "context_servers"] {
-        let Some(servers) = at.object_value(key) else { continue };
-        for (name, value) in by {
-            if let Some(server) = servers.get(name) {
-                server.set_value(input(value));
-            }
-        }
-    }
 }
 
 fn input(value: &Value) -> CstInputValue {

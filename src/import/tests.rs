@@ -56,9 +56,9 @@ fn shown(import: &Import) -> String {
                 Target::Remote { url, headers } => {
                     let headers: Vec<String> = headers
                         .iter()
-                        .map(|(k, v)| format!("{k}: {}", v.shown(is_secret(k, v, &import.questions))))
+                        .map(|(k, v)| format!("{k}: {}", v.shown(header_is_secret(k))))
                         .collect();
-                    format!("remote {} {headers:?}", url.shown(false))
+                    format!("remote {} {headers:?}", shown_url(url))
                 }
             };
             out += &format!("  {target}\n");
@@ -138,7 +138,10 @@ fn names_are_those_of_instances_and_differ() {
 #[test]
 fn rewriting_keeps_everything_else() {
     let text = "{\n  // mine\n  \"theme\": \"dark\",\n  \"mcpServers\": {\n    \"a\": { \"command\": \"npx\" }, // first\n    \"b\": {\"command\": \"x\"},\n  },\n}\n";
-    let by = BTreeMap::from([("a".to_owned(), serde_json::json!({"url": "https://x/mcp"}))]);
+    let by = BTreeMap::from([(
+        vec!["mcpServers".to_owned(), "a".to_owned()],
+        serde_json::json!({"url": "https://x/mcp"}),
+    )]);
     let out = rewrite(text, &by).unwrap();
     assert!(
         out.contains("// mine") && out.contains("// first") && out.contains("\"b\": {\"command\": \"x\"}"),
@@ -152,18 +155,61 @@ fn rewriting_keeps_everything_else() {
     assert_eq!(again.entries.len(), 2);
 }
 
+/// Two projects of one file may each have a server of the same name: one's agent must never get the other's address.
+#[test]
+fn servers_of_one_name_are_kept_apart_by_their_places() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let text = fs::read_to_string(dir.join("field_claude_json_two_projects.json")).unwrap();
+    let import = read("x", &text).unwrap();
+    let plan = plan(&import, &known());
+    let address = |p: &Planned| serde_json::json!({ "url": format!("https://x/mcp/{}", p.name) });
+    let by = plan.iter().map(|p| (p.path.clone(), address(p))).collect();
+    let written: serde_json::Value = serde_json::from_str(&rewrite(&text, &by).unwrap()).unwrap();
+    for (project, name) in [("/a", "db"), ("/b", "db-2")] {
+        let url = format!("https://x/mcp/{name}");
+        assert_eq!(written["projects"][project]["mcpServers"]["db"]["url"], url.as_str());
+    }
+    assert_eq!(written["numStartups"], 3);
+    let gone = BTreeMap::from([(vec!["projects".to_owned(), "/c".to_owned()], serde_json::json!({}))]);
+    assert!(rewrite(&text, &gone).is_err());
+}
+
+/// What a plan says will deploy is what the deploy takes.
+#[test]
+fn no_plan_promises_what_the_deploy_refuses() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let mut deploys = 0;
+    for path in fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
+        let text = fs::read_to_string(&path).unwrap();
+        let Ok(import) = read("x", &text) else { continue };
+        for p in plan(&import, &known()) {
+            let Some(d) = &p.deploy else { continue };
+            let mut again = Planned {
+                deploy: None,
+                notes: Vec::new(),
+                ..p.clone()
+            };
+            check::deployable(&d.target, &mut again);
+            assert_eq!(again.refused, [], "{} of {}", p.source, path.display());
+            deploys += 1;
+        }
+    }
+    assert!(deploys > 20, "only {deploys}");
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "[\\PC\\n{}\\[\\]\":,$]{0,200}") {
         let _ = read("x", &text);
         let _ = read("x", &format!("docker {text}"));
+        let _ = read("x", &format!("claude mcp add {text}"));
         let _ = Text::parse(&text);
     }
 
     #[test]
-    fn no_arguments_make_it_panic(args in proptest::collection::vec("[-a-z=:@/.$é]{0,12}", 0..8), program in "(npx|uvx|docker|node|python|cmd|npm)") {
+    fn no_arguments_make_it_panic(args in proptest::collection::vec("[-a-z=:@/.$é]{0,12}", 0..8), program in "(npx|uvx|docker|node|python|cmd|npm|uv|env|bash|wsl|sudo|deno|powershell)") {
         let entry = Entry {
-            name: "x".into(), line: 1, launch: Launch::Command { program, args },
+            name: "x".into(), line: 1, path: Vec::new(), launch: Launch::Command { program, args },
             env: BTreeMap::new(), env_files: Vec::new(), notes: Vec::new(), refused: Vec::new(),
         };
         let import = Import { format: Format::Client, entries: vec![entry], questions: BTreeMap::new() };

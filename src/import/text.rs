@@ -43,7 +43,7 @@ pub struct Answers {
 /// What could not be filled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    #[error("the input {0:?} was not answered")]
+    #[error("{0} is asked for; give it with --env {0}=VALUE or --env-file")]
     Input(String),
     #[error("the variable {0} is not set in this shell; set it, or give it with --env {0}=VALUE")]
     Env(String),
@@ -82,8 +82,37 @@ impl Text {
             rest = &after[end + 1..];
         }
         literal.push_str(rest);
+        if parts.is_empty()
+            && let Some((head, name)) = bare_variable(&literal)
+        {
+            let env = Part::Env {
+                name: name.to_owned(),
+                default: None,
+            };
+            return Self(match head {
+                "" => vec![env],
+                head => vec![Part::Literal(head.to_owned()), env],
+            });
+        }
         if !literal.is_empty() {
             parts.push(Part::Literal(literal));
+        }
+        Self(parts)
+    }
+
+    /// The same with a text's own variables in place of their names.
+    #[must_use]
+    pub fn with(&self, own: &BTreeMap<String, Text>) -> Self {
+        let filled = self.0.iter().flat_map(|part| match part {
+            Part::Env { name, .. } if own.contains_key(name) => own[name].0.clone(),
+            other => vec![other.clone()],
+        });
+        let mut parts: Vec<Part> = Vec::new();
+        for part in filled {
+            match (parts.last_mut(), part) {
+                (Some(Part::Literal(before)), Part::Literal(text)) => before.push_str(&text),
+                (_, part) => parts.push(part),
+            }
         }
         Self(parts)
     }
@@ -197,6 +226,18 @@ impl Text {
         }
         out
     }
+}
+
+/// `$NAME` or `%NAME%`, alone or after `Bearer `: what stands before it, and the name. Some clients fill these in, and no
+/// value of a server looks so.
+fn bare_variable(text: &str) -> Option<(&str, &str)> {
+    let at = text.rfind(' ').map_or(0, |i| i + 1);
+    let (head, word) = text.split_at(at);
+    let windows = word.strip_prefix('%').and_then(|w| w.strip_suffix('%'));
+    let name = word.strip_prefix('$').filter(|n| n.len() > 1).or(windows)?;
+    let plain = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
+    let named = !name.is_empty() && name.bytes().all(plain) && !name.as_bytes()[0].is_ascii_digit();
+    (named && !head.trim_end().contains(' ')).then_some((head, name))
 }
 
 /// What stands between `${` and `}`; `None` for what is no placeholder of a client.

@@ -140,6 +140,17 @@ fn check_source(source: &Source, request: &RunRequest) -> Result<(), Refusal> {
         return refuse("only the type remote takes a bearer token or a header");
     }
     match source {
+        Source::Remote(r) => check_remote(&r.url, &r.auth, request),
+        other => check_form(other),
+    }
+}
+
+/// Whether a package or an image is named as it must be; nothing is said of a remote server.
+///
+/// # Errors
+/// [`Refusal::Invalid`] with what to write instead.
+pub fn check_form(source: &Source) -> Result<(), Refusal> {
+    match source {
         Source::Npx(p) => {
             if !npm_name(&p.package) {
                 return refuse(format!(
@@ -180,7 +191,7 @@ fn check_source(source: &Source, request: &RunRequest) -> Result<(), Refusal> {
             }
             check_arguments(i.command.iter().chain(&i.args))
         }
-        Source::Remote(r) => check_remote(&r.url, &r.auth, request),
+        Source::Remote(_) => Ok(()),
     }
 }
 

@@ -1,0 +1,90 @@
+//! What a deploy would refuse is refused in the plan: its own checks, as far as everything is known by then.
+
+use super::{Planned, Refused, Target, Text};
+use crate::{
+    model::{HttpPlace, ImageSource, PackageSource, Source, check_remote_url},
+    plan::generic::check_form,
+};
+
+/// Headers that every MCP client sends by itself.
+const OF_EVERY_CLIENT: [&str; 3] = ["accept", "content-type", "user-agent"];
+
+pub(super) fn deployable(target: &Target, planned: &mut Planned) {
+    let package = |name: &String, version: &Option<String>, bin: &Option<String>| PackageSource {
+        package: name.clone(),
+        version: version.clone(),
+        bin: bin.clone(),
+        args: Vec::new(),
+    };
+    let source = match target {
+        Target::Catalog { .. } => return,
+        Target::Remote { url, headers } => {
+            let own = |name: &&String| !OF_EVERY_CLIENT.contains(&name.to_ascii_lowercase().as_str());
+            let names: Vec<&String> = headers.keys().filter(own).collect();
+            if let [first, second, ..] = names.as_slice() {
+                planned.refused.push(Refused {
+                    what: format!("the headers {first} and {second}"),
+                    why: "a remote server is given one header; leave out what it does not need".into(),
+                });
+            }
+            return remote(url, planned);
+        }
+        Target::Npx {
+            package: name,
+            version,
+            bin,
+        } => Source::Npx(package(name, version, bin)),
+        Target::Uvx {
+            package: name,
+            version,
+            bin,
+        } => Source::Uvx(package(name, version, bin)),
+        Target::Image {
+            reference,
+            entrypoint,
+            http,
+        } => Source::Image(ImageSource {
+            image: reference.clone(),
+            command: entrypoint.iter().cloned().collect(),
+            args: Vec::new(),
+            http: http.as_ref().map(|(port, path)| HttpPlace {
+                port: *port,
+                path: path.clone(),
+            }),
+        }),
+    };
+    if let Err(refusal) = check_form(&source) {
+        planned.refused.push(Refused {
+            what: source.kind().to_owned(),
+            why: refusal.to_string(),
+        });
+    }
+}
+
+fn remote(url: &Text, planned: &mut Planned) {
+    let Some(url) = url.as_literal() else { return };
+    let mut refuse = |why: String| {
+        planned.refused.push(Refused {
+            what: "url".into(),
+            why,
+        });
+    };
+    if let Err(why) = check_remote_url(url) {
+        return refuse(why);
+    }
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let loopback = host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
+    if loopback {
+        refuse(format!(
+            "{host} is that machine itself: the server runs there, and Berth cannot reach it; bring over the command that starts it"
+        ));
+    }
+}
