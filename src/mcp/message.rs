@@ -139,6 +139,25 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     })
 }
 
+/// What a server wrote, as it must have meant it: without a byte order mark, with what is no UTF-8 replaced, and an answer
+/// without the `null` that stands beside its result or its error. None where nothing of that makes it a message.
+pub fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
+    let bare = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = String::from_utf8_lossy(bare);
+    if parse(text.as_bytes()).is_ok() {
+        return (text.as_bytes() != bytes).then(|| text.into_owned().into_bytes());
+    }
+    let wire: Wire<'_> = serde_json::from_str(&text).ok()?;
+    let (result, error) = (wire.result.map(RawValue::get)?, wire.error.map(RawValue::get)?);
+    let id = wire.id.map(RawValue::get).filter(|id| is_id(id))?;
+    let (name, value) = match (result, error) {
+        (result, "null") => ("result", result),
+        ("null", error) => ("error", error),
+        _ => return None,
+    };
+    Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{name}\":{value}}}").into_bytes())
+}
+
 /// Whether the raw text of an `id` (or of a progress token) may be one: a string or a number, at most 1 KiB.
 pub fn is_id(raw: &str) -> bool {
     raw.len() <= 1024
@@ -180,8 +199,11 @@ pub fn splice(out: &mut Vec<u8>, text: &str, cuts: &[(Range<usize>, &[u8])]) {
     out.extend_from_slice(&bytes[at..]);
 }
 
-/// The number, if the raw text of an id is a plain non-negative integer: what our own ids look like.
+/// The number, if the raw text of an id is a plain non-negative integer: what our own ids look like. Servers that give it back
+/// as a string or with a point mean the same.
 pub fn own_id(raw: &str) -> Option<u64> {
+    let raw = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')).unwrap_or(raw);
+    let raw = raw.strip_suffix(".0").unwrap_or(raw);
     if raw.len() > 1 && raw.starts_with('0') {
         return None;
     }
@@ -352,6 +374,45 @@ mod tests {
         assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"method":"a""#), Err(Malformed::NotJson));
         assert_eq!(kind("[]"), Err(Malformed::NotRpc));
         assert_eq!(kind("hello"), Err(Malformed::NotJson));
+    }
+
+    #[test]
+    fn what_servers_write_is_taken_as_they_mean_it() {
+        let mend = |bytes: &[u8]| mended(bytes).map(|b| String::from_utf8(b).expect("utf-8"));
+        let plain = r#"{"jsonrpc":"2.0","id":7,"result":{"a":1}}"#;
+        assert_eq!(mend(plain.as_bytes()), None, "nothing to mend");
+        assert_eq!(mend(format!("\u{feff}{plain}").as_bytes()).as_deref(), Some(plain));
+        assert_eq!(
+            mend(br#"{"id":7,"error":null,"result":{"a":1},"jsonrpc":"2.0"}"#).as_deref(),
+            Some(plain)
+        );
+        let error = r#"{"jsonrpc":"2.0","id":"7","error":{"code":1,"message":"m"}}"#;
+        assert_eq!(
+            mend(br#"{"jsonrpc":"2.0","id":"7","result":null,"error":{"code":1,"message":"m"}}"#).as_deref(),
+            Some(error)
+        );
+        assert_eq!(
+            mend(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"\xff\"}").as_deref(),
+            Some("{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"\u{fffd}\"}")
+        );
+        for bytes in [
+            &b"INFO starting"[..],
+            b"{}",
+            br#"{"jsonrpc":"2.0","id":7,"result":NaN}"#,
+            b"\xff",
+            b"",
+        ] {
+            assert_eq!(mend(bytes), None);
+        }
+        for (raw, own) in [
+            ("17", Some(17)),
+            ("\"17\"", Some(17)),
+            ("17.0", Some(17)),
+            ("\"x\"", None),
+            ("017", None),
+        ] {
+            assert_eq!(own_id(raw), own, "{raw}");
+        }
     }
 
     #[test]

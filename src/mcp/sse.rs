@@ -31,9 +31,39 @@ pub fn event(id: Option<EventId>, json: &[u8]) -> Vec<u8> {
     out.extend_from_slice(b"event: message\n");
     put_id(&mut out, id);
     out.extend_from_slice(b"data: ");
+    let from = out.len();
     out.extend(json.iter().map(|b| if *b == b'\n' || *b == b'\r' { b' ' } else { *b }));
+    if memchr::memchr2(0xc2, 0xe2, json).is_some() {
+        escape_separators(&mut out, from);
+    }
     out.extend_from_slice(b"\n\n");
     out
+}
+
+/// Line separators of Unicode, which JSON has in strings alone: some clients take them for line ends, and lose the event.
+fn escape_separators(out: &mut Vec<u8>, from: usize) {
+    const SIGNS: [(&[u8], &[u8]); 3] = [
+        (b"\xe2\x80\xa8", b"\\u2028"),
+        (b"\xe2\x80\xa9", b"\\u2029"),
+        (b"\xc2\x85", b"\\u0085"),
+    ];
+    let text = out.split_off(from);
+    let mut rest = text.as_slice();
+    while let Some(at) = memchr::memchr2(0xc2, 0xe2, rest) {
+        let (before, after) = rest.split_at(at);
+        out.extend_from_slice(before);
+        rest = match SIGNS.iter().find(|(raw, _)| after.starts_with(raw)) {
+            Some((raw, escaped)) => {
+                out.extend_from_slice(escaped);
+                &after[raw.len()..]
+            }
+            None => {
+                out.push(after[0]);
+                &after[1..]
+            }
+        };
+    }
+    out.extend_from_slice(rest);
 }
 
 /// An event with an id and no data: gives the client something to resume from, and says how soon to try
@@ -54,6 +84,20 @@ fn put_id(out: &mut Vec<u8>, id: Option<EventId>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn separators_of_unicode_are_no_line_ends() {
+        let text =
+            String::from_utf8(event(None, "{\"a\":\"x\u{2028}y\u{2029}\u{85}é–\u{2027}\"}".as_bytes())).expect("utf-8");
+        let data = text
+            .lines()
+            .nth(1)
+            .and_then(|l| l.strip_prefix("data: "))
+            .expect("data");
+        assert!(!text.contains(['\u{2028}', '\u{2029}', '\u{85}']));
+        let value: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(value["a"], "x\u{2028}y\u{2029}\u{85}é–\u{2027}");
+    }
 
     #[test]
     fn ids_come_back() {

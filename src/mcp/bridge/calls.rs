@@ -11,6 +11,8 @@ use crate::mcp::{codes, meta};
 
 /// As much of a line that is no message goes to the log.
 const SHOWN: usize = 200;
+/// Of an id that nobody knows, so many characters go into words.
+const SHOWN_ID: usize = 64;
 
 impl Bridge {
     /// Puts a line (with its newline) on a process's stdin, or holds it until the process is ready.
@@ -147,11 +149,33 @@ impl Bridge {
                 Kind::Notification => self.told(now, proc, &m),
             },
             Err(_) if bytes.trim_ascii_start().starts_with(b"[") => self.unbatch(now, proc, bytes),
-            Err(e) => {
-                let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).into_owned();
-                self.log(format!("skipped a line on the server's stdout ({e}): {text}"));
-            }
+            Err(e) => match message::mended(bytes) {
+                Some(mended) => self.line(now, proc, &Line::Whole(&mended)),
+                None => self.unreadable(now, proc, bytes, &e.to_string()),
+            },
         }
+    }
+
+    /// A line that is no message. Where it is an answer all the same, by the id in it, its call need not wait any longer.
+    fn unreadable(&mut self, now: Instant, proc: ProcId, bytes: &[u8], why: &str) {
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).into_owned();
+        self.log(format!("skipped a line on the server's stdout ({why}): {text}"));
+        let answer = bytes.trim_ascii_start().starts_with(b"{");
+        let call =
+            message::guess_id(bytes, bytes).filter(|id| answer && self.calls.get(id).is_some_and(|c| c.proc == proc));
+        if let Some(id) = call {
+            self.misanswered(now, proc, id, &format!("the server's answer cannot be read: {why}"));
+        }
+    }
+
+    /// An answer that is none: its call ends with the cause, and so does a server that begins like this.
+    fn misanswered(&mut self, now: Instant, proc: ProcId, id: CallId, why: &str) {
+        let begins = |c: &Call| matches!(c.what, What::Discover | What::Handshake);
+        if self.calls.get(&id).is_some_and(begins) {
+            self.order_stop(proc);
+            return self.gone(now, proc, why);
+        }
+        self.abandon(now, id, codes::BAD_ANSWER, why, false);
     }
 
     /// A batch from a server (2025-03-26): its messages one by one.
@@ -186,9 +210,24 @@ impl Bridge {
     fn answered(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
         let found = message::own_id(m.id).filter(|id| self.calls.get(id).is_some_and(|c| c.proc == proc));
         let Some(id) = found else {
-            // Late: its call was given up, and is out of the books by now. Or to nothing that was asked.
-            if let (Some(id), Some(p)) = (message::own_id(m.id), self.procs.get_mut(&proc)) {
+            let Some(p) = self.procs.get_mut(&proc) else { return };
+            if let Some(id) = message::own_id(m.id).filter(|id| *id < self.next) {
+                // Late, or once more: its call was given up or answered, and is out of the books by now.
                 p.abandoned.remove(&id);
+                return;
+            }
+            let only = match p.calls.iter().copied().collect::<Vec<_>>().as_slice() {
+                [one] => Some(*one),
+                _ => None,
+            };
+            let shown: String = m.id.chars().take(SHOWN_ID).collect();
+            self.log(format!(
+                "the server answered with the id {shown}, which nothing has that was asked"
+            ));
+            // Whose it is can be told where one call alone is open. What the server wrote could be anybody's.
+            if let Some(id) = only {
+                let why = "the server answered with another id than it was asked with";
+                self.misanswered(now, proc, id, why);
             }
             return;
         };

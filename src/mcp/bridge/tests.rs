@@ -239,6 +239,46 @@ fn a_long_call_becomes_a_stream_that_is_kept_alive_and_ends() {
     assert!(p.effects.contains(&Effect::Close(wire)));
 }
 
+/// What a server gets wrong is mended where its meaning is plain, and otherwise ends its call at once, with the cause.
+#[test]
+fn odd_answers_are_understood_or_end_their_call() {
+    for (odd, said) in [
+        (r#"{"jsonrpc":"2.0","id":"ID","result":{"fine":1}}"#, "fine"),
+        (r#"{"jsonrpc":"2.0","id":ID.0,"result":{"fine":1}}"#, "fine"),
+        (r#"{"jsonrpc":"2.0","id":ID,"result":{"fine":1},"error":null}"#, "fine"),
+        (
+            r#"{"jsonrpc":"2.0","id":ID,"result":null,"error":{"code":-32602,"message":"bad arguments"}}"#,
+            "bad arguments",
+        ),
+        (
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"fine\":1}}",
+            "fine",
+        ),
+        (r#"{"jsonrpc":"2.0","id":ID,"result":{"mean":NaN}}"#, "cannot be read"),
+        (
+            r#"{"jsonrpc":"2.0","id":ID,"result":{"a":1},"error":{"code":1,"message":"m"}}"#,
+            "cannot be read",
+        ),
+        (r#"{"jsonrpc":"2.0","id":"another","result":{}}"#, "another id than"),
+    ] {
+        let mut p = Play::new(Processes::Shared);
+        let session = p.session();
+        p.mute = true;
+        let wire = p.post(&session, &request(1, "tools/call"));
+        let (proc, asked) = p.asked.take().expect("the server was asked");
+        let line = odd.replace("ID", &asked["id"].to_string());
+        p.bridge.line(p.now, proc, &Line::Whole(line.as_bytes()));
+        p.settle();
+        let answer = p.answer(wire).unwrap_or_else(|| panic!("no answer to {odd}"));
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(body.contains(said) && body.contains("\"id\":1"), "{odd}: {body}");
+        // The session goes on.
+        p.mute = false;
+        let wire = p.post(&session, &request(2, "quick"));
+        assert!(p.answer(wire).is_some_and(|a| a.status == 200), "after {odd}");
+    }
+}
+
 #[test]
 fn a_slow_initialize_is_answered_whole_with_its_session() {
     let mut p = Play::new(Processes::Session);
