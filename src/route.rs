@@ -4,7 +4,7 @@
 //! | host | path | target |
 //! | --- | --- | --- |
 //! | `mcp-{id}.{domain}` | `/mcp` | the instance's MCP endpoint |
-//! | `{domain}`, `app.{domain}` | `/mcp/{id}` | the same |
+//! | `{domain}`, `app.{domain}` | `/mcp/{id}`, `/{id}/mcp` | the same; some clients want a path that ends in `/mcp` |
 //! | `vnc-{id}.{domain}` | any | the instance's screen |
 //! | `{domain}`, `app.{domain}` | `/vnc/{id}/…` | the same |
 //! | `{domain}`, `app.{domain}` | `/` | the front page |
@@ -116,7 +116,7 @@ impl Router {
         };
         if let Some(id) = self.instance_of(host, "mcp-") {
             return match path {
-                "/mcp" => Target::Mcp { id },
+                "/mcp" | "/mcp/" => Target::Mcp { id },
                 _ => Target::UnknownPath,
             };
         }
@@ -128,9 +128,9 @@ impl Router {
             "/api/claim" => Target::Claim,
             _ if path.starts_with("/api/") => Target::Api,
             _ if !self.is_front(host) => Target::UnknownHost,
-            _ => match path.strip_prefix("/mcp/").map(InstanceId::parse) {
-                Some(Ok(id)) => Target::Mcp { id },
-                _ => screen_by_path(path).unwrap_or(Target::UnknownPath),
+            _ => match instance_by_path(path) {
+                Some(id) => Target::Mcp { id },
+                None => screen_by_path(path).unwrap_or(Target::UnknownPath),
             },
         }
     }
@@ -269,6 +269,13 @@ pub fn is_private(host: &str) -> bool {
     })
 }
 
+/// `/mcp/{id}` or `/{id}/mcp`, with one slash at the end or without.
+fn instance_by_path(path: &str) -> Option<InstanceId> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let swapped = || path.strip_prefix('/')?.strip_suffix("/mcp");
+    InstanceId::parse(path.strip_prefix("/mcp/").or_else(swapped)?).ok()
+}
+
 /// `/vnc/{id}` and what follows.
 fn screen_by_path(path: &str) -> Option<Target> {
     let rest = path.strip_prefix("/vnc/")?;
@@ -382,14 +389,21 @@ mod tests {
             ("mcp-abcdefghij.example.org", "/mcp", mcp()),
             ("mcp-abcdefghij.example.org:8443", "/mcp", mcp()),
             ("MCP-ABCDEFGHIJ.Example.ORG.", "/mcp", mcp()),
-            ("mcp-abcdefghij.example.org", "/mcp/", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/mcp/", mcp()),
+            ("mcp-abcdefghij.example.org", "/mcp//", Target::UnknownPath),
             ("mcp-abcdefghij.example.org", "/", Target::UnknownPath),
             ("mcp-abcdefghij.example.org", "/.berth/start", Target::UnknownPath),
             ("mcp-abcdefghij.example.org", "/MCP", Target::UnknownPath),
             ("example.org", "/mcp/abcdefghij", mcp()),
             ("app.example.org", "/mcp/abcdefghij", mcp()),
             ("example.org", "/mcp/ABCDEFGHIJ", Target::UnknownPath),
-            ("example.org", "/mcp/abcdefghij/", Target::UnknownPath),
+            ("example.org", "/mcp/abcdefghij/", mcp()),
+            ("example.org", "/abcdefghij/mcp", mcp()),
+            ("example.org", "/abcdefghij/mcp/", mcp()),
+            ("example.org", "/mcp/abcdefghij//", Target::UnknownPath),
+            ("example.org", "/mcp/abcdefghij/mcp", Target::UnknownPath),
+            ("example.org", "/x/abcdefghij/mcp", Target::UnknownPath),
+            ("example.org", "/mcp/mcp", Target::UnknownPath),
             ("example.org", "/mcp/../.berth", Target::UnknownPath),
             ("example.org", "/mcp", Target::UnknownPath),
             ("example.org", "/", Target::Front),

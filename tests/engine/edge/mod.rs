@@ -19,7 +19,9 @@ async fn routes_by_host_and_by_path_on_both_versions() {
     for http2 in [false, true] {
         for (host, path) in [
             (rig.host(), "/mcp".to_owned()),
+            (rig.host(), "/mcp/".to_owned()),
             ("localhost".into(), format!("/mcp/{}", rig.id)),
+            ("localhost".into(), format!("/{}/mcp", rig.id)),
         ] {
             let mut client = rig.client(&host, http2).await;
             let response = client.send(rig.post(&host, &path, "hello")).await.unwrap();
@@ -32,7 +34,7 @@ async fn routes_by_host_and_by_path_on_both_versions() {
         }
     }
     let stats = rig.link.stats();
-    assert_eq!((stats.requests, stats.by_class[1]), (4, 4));
+    assert_eq!((stats.requests, stats.by_class[1]), (8, 8));
 }
 
 #[tokio::test]
@@ -43,7 +45,7 @@ async fn unknown_hosts_and_paths() {
         ("evil.org", "/mcp", 421),
         ("mcp-short.localhost", "/mcp", 421),
         (&rig.host(), "/", 404),
-        (&rig.host(), "/mcp/", 404),
+        (&rig.host(), "/mcp//", 404),
         (&rig.host(), "/.berth/start", 404),
         ("localhost", "/", 404),
         ("localhost", "/mcp", 404),
