@@ -688,7 +688,7 @@ pub fn wait_for(what: &str, deadline: Duration, condition: impl FnMut() -> bool)
 }
 
 /// A machine may be so many times as slow as those that the deadlines were written on; none is waited for where all is well.
-pub const SLOWNESS: u32 = 3;
+const SLOWNESS: u32 = 3;
 
 fn wait_for_or(deadline: Duration, mut condition: impl FnMut() -> bool) -> Result<(), ()> {
     let end = Instant::now() + deadline * SLOWNESS;
