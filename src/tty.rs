@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub use dialog::{Dialog, Reply};
 pub use page::{lines, page};
 
+use crate::plan::room;
+
 /// What is known of the box at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -61,7 +63,7 @@ pub struct Space {
 impl Space {
     /// In hundredths.
     pub fn used(&self) -> u64 {
-        self.size.saturating_sub(self.free).saturating_mul(100) / self.size.max(1)
+        room::used(self.size, self.free)
     }
 }
 

@@ -193,9 +193,7 @@ fn read_key<'a>(r: &mut Reader<'_, 'a>, prop: &ObjectProp<'a>, raw: &mut Raw) {
         "envFile" => raw.env_files.extend(r.string(prop)),
         "url" | "serverUrl" | "httpUrl" => raw.url = r.string(prop),
         "headers" | "requestInit" => raw.headers = texts(r, prop),
-        "cwd" => {
-            raw.notes.push("cwd is a folder of that machine and is left out".into());
-        }
+        "cwd" => raw.notes.push("cwd is a folder of that machine and is left out".into()),
         "type" | "transport" => raw.kind = r.string(prop),
         "disabled" => {
             if matches!(&prop.value, Value::BooleanLit(b) if b.value) {

@@ -129,11 +129,7 @@ pub(super) fn foreign(program: &str) -> Refused {
 
 /// The program without its folder and what Windows puts at its end.
 fn base(program: &str) -> String {
-    let name = program
-        .rsplit(['/', '\\'])
-        .next()
-        .unwrap_or(program)
-        .to_ascii_lowercase();
+    let name = shell::file_name(program).to_ascii_lowercase();
     let name = without_ending(&name);
     // python3.12
     match name.strip_prefix("python3.") {
@@ -260,10 +256,7 @@ fn uvx(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
     let mut words = args.iter();
     let mut positional = None;
     while let Some(word) = words.next() {
-        let (flag, inline) = match word.split_once('=').filter(|_| word.starts_with("--")) {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (word.as_str(), None),
-        };
+        let (flag, inline) = shell::flag(word);
         let mut value = || inline.clone().or_else(|| words.next().cloned());
         match flag {
             "-q" | "--quiet" | "--refresh" | "--isolated" | "--no-cache" | "-n" | "--offline" | "--native-tls"
@@ -316,10 +309,7 @@ fn uv_run(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
     let mut with = Vec::new();
     let mut words = args.iter();
     while let Some(word) = words.next() {
-        let (flag, inline) = match word.split_once('=').filter(|_| word.starts_with("--")) {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (word.as_str(), None),
-        };
+        let (flag, inline) = shell::flag(word);
         let mut value = || inline.clone().or_else(|| words.next().cloned()).unwrap_or_default();
         match flag {
             "--with" | "-w" => with.extend(value().split(',').map(str::to_owned)),
@@ -344,17 +334,14 @@ fn uv_run(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
                 });
                 let Some(spec) = spec else {
                     return Err(refused(
-                        format!("uv run {}", program.rsplit(['/', '\\']).next().unwrap_or_default()),
+                        format!("uv run {}", shell::file_name(program)),
                         "it runs a file or a project of that machine; publish it as a PyPI package or build an image of it",
                     ));
                 };
                 let args: Vec<Text> = words.map(|a| Text::parse(a)).collect();
                 if let Some(file) = args.iter().filter_map(Text::as_literal).find(|a| a.ends_with(".py")) {
                     return Err(refused(
-                        format!(
-                            "uv run {program} {}",
-                            file.rsplit(['/', '\\']).next().unwrap_or_default()
-                        ),
+                        format!("uv run {program} {}", shell::file_name(file)),
                         "it runs a file of that machine; publish it as a PyPI package or build an image of it",
                     ));
                 }
@@ -459,7 +446,7 @@ fn python(args: &[String]) -> Result<Package, Refused> {
             .map(String::as_str)
             .unwrap_or_default();
         return Err(refused(
-            format!("python {}", file.rsplit(['/', '\\']).next().unwrap_or_default()),
+            format!("python {}", shell::file_name(file)),
             "it runs a file of that machine; publish it as a PyPI package or build an image of it",
         ));
     };

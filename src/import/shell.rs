@@ -22,6 +22,19 @@ pub(super) struct Line {
     pub(super) env: BTreeMap<String, Text>,
 }
 
+/// `--flag=value`, split.
+pub(super) fn flag(word: &str) -> (&str, Option<String>) {
+    match word.split_once('=').filter(|_| word.starts_with("--")) {
+        Some((flag, value)) => (flag, Some(value.to_owned())),
+        None => (word, None),
+    }
+}
+
+/// A path's last part, of Unix or of Windows.
+pub(super) fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
 /// Whether a text that is no JSON is a command line.
 pub(super) fn is_command_line(text: &str) -> bool {
     let lines = text.lines().map(str::trim);
@@ -30,7 +43,7 @@ pub(super) fn is_command_line(text: &str) -> bool {
     };
     let mut words = first.split_whitespace();
     let word = words.find(|w| !is_assignment(w)).unwrap_or_default();
-    let name = word.rsplit(['/', '\\']).next().unwrap_or(word);
+    let name = file_name(word);
     BEGINS.contains(&name.strip_suffix(".exe").unwrap_or(name))
 }
 
@@ -74,7 +87,7 @@ pub(super) fn split(text: &str) -> Result<Line, String> {
         match words.get(from + given..) {
             Some([]) | None => {}
             Some(_) if exports => return Err("export takes KEY=VALUE".to_owned()),
-            Some(words) if ["source", ".", "cd", "exec"].contains(&words[0].as_str()) && words[0] != "exec" => {
+            Some(words) if ["source", ".", "cd"].contains(&words[0].as_str()) => {
                 return Err(format!(
                     "it begins with {:?}: it is bound to folders of that machine",
                     words[0]
@@ -196,10 +209,7 @@ fn claude_mcp_add(words: &[String], entry: &mut Entry) -> Result<(), String> {
     let mut rest = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let (flag, inline) = match word.split_once('=').filter(|_| word.starts_with("--")) {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (word.as_str(), None),
-        };
+        let (flag, inline) = flag(word);
         let mut value = || inline.clone().or_else(|| words.next().cloned()).unwrap_or_default();
         match flag {
             "-e" | "--env" => {

@@ -1,11 +1,7 @@
 //! The instance images that this version ships: archives that a unit of its own gives to Docker after the first boot of it
 //! (`berth-images.service`), while the box serves already.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// Lines of an archive's name, without its ending, and of an image that is in it.
 const LIST: &str = "/usr/share/berth/images/list";
@@ -20,8 +16,8 @@ pub fn coming() -> BTreeSet<String> {
 fn of(list: &Path, loaded: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(list).unwrap_or_default();
     let rows = text.lines().filter_map(|l| l.split_once(' '));
-    let loaded = |archive: &str| PathBuf::from(loaded).join(archive).exists();
-    rows.filter(|(archive, _)| !loaded(archive))
+    let is_loaded = |archive: &str| loaded.join(archive).exists();
+    rows.filter(|(archive, _)| !is_loaded(archive))
         .map(|(_, image)| image.to_owned())
         .collect()
 }

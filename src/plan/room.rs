@@ -26,6 +26,15 @@ pub fn reserve(size: u64) -> u64 {
     (size / 10).clamp(1024 * MIB, 8192 * MIB).min(size / 4)
 }
 
+/// From so many hundredths on it is said that a disk fills up, and from so many on it is urgent.
+pub const SAID: u64 = 80;
+pub const URGENT: u64 = 90;
+
+/// How full a disk is, in hundredths.
+pub fn used(size: u64, free: u64) -> u64 {
+    size.saturating_sub(free).saturating_mul(100) / size.max(1)
+}
+
 impl Disk {
     /// What all instances may have on it together: what is free or in their volumes, without the reserve.
     pub fn room(&self) -> u64 {

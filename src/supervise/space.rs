@@ -10,11 +10,8 @@ use tokio::sync::OnceCell;
 use crate::{
     admin::DiskView,
     docker::{Docker, Engine},
+    plan::room::{SAID, URGENT, used},
 };
-
-/// From so many hundredths on it is said, and from so many on it is urgent.
-const SAID: u64 = 80;
-const URGENT: u64 = 90;
 
 /// Where to look.
 pub(super) struct Space {
@@ -61,7 +58,7 @@ fn look(holds: &'static str, path: &Path) -> Option<DiskView> {
 /// What is to be said of a disk.
 pub(super) fn note(disk: &DiskView) -> Option<String> {
     let (size, free) = (disk.size_bytes, disk.free_bytes);
-    let used = size.saturating_sub(free).saturating_mul(100) / size.max(1);
+    let used = used(size, free);
     let mib = |bytes: u64| bytes >> 20;
     let consequence = match used {
         0..SAID => return None,

@@ -1,7 +1,10 @@
 //! Facts as text: lines for a serial port, a whole page for a screen.
 
 use super::{Claim, Dialog, Facts, Supervisor};
-use crate::escape;
+use crate::{
+    escape,
+    plan::room::{SAID, URGENT},
+};
 
 /// The facts as lines that a program can read: each begins with `berth: ` and a fixed word.
 pub fn lines(f: &Facts) -> Vec<String> {
@@ -14,7 +17,7 @@ pub fn lines(f: &Facts) -> Vec<String> {
         out.push(format!("disk {disk}"));
     }
     // Told when it matters: a port prints what changed.
-    if let Some(space) = f.space.filter(|s| s.used() >= 80) {
+    if let Some(space) = f.space.filter(|s| s.used() >= SAID) {
         out.push(format!("space {} % of {} MiB are used", space.used(), space.size));
     }
     if let Some(memory) = &f.memory {
@@ -96,7 +99,11 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
         row("data", disk.clone());
     }
     if let Some(space) = f.space {
-        let urgent = if space.used() >= 90 { ": remove instances" } else { "" };
+        let urgent = if space.used() >= URGENT {
+            ": remove instances"
+        } else {
+            ""
+        };
         let (used, free, size) = (space.used(), space.free, space.size);
         row("space", format!("{used} % used, {free} of {size} MiB are free{urgent}"));
     }
