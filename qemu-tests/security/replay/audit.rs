@@ -34,12 +34,12 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// An event that was heard between these two places.
+    /// An event that was heard between these two places. Of one that is heard again, the first time counts.
     pub(super) fn note(&mut self, event: Event, earliest: Place, latest: Place) {
         match event {
-            Event::Made { id, token } => drop(self.made.insert(id, (latest, token))),
-            Event::Asks { id } => drop(self.asked.insert(id, earliest)),
-            Event::Gone { id } => drop(self.gone.insert(id, latest)),
+            Event::Made { id, token } => drop(self.made.entry(id).or_insert((latest, token))),
+            Event::Asks { id } => drop(self.asked.entry(id).or_insert(earliest)),
+            Event::Gone { id } => drop(self.gone.entry(id).or_insert(latest)),
         }
     }
 }

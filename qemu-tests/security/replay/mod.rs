@@ -120,7 +120,7 @@ fn record() -> Machine {
     // Where the journal stood at the last readings.
     let mut stood = VecDeque::from([drive.recorded(); READINGS]);
     let mut heard = 0;
-    m.listen(&WORK.replace("ROUND", "r"), |said| {
+    let said = m.listen(&WORK.replace("ROUND", "r"), |said| {
         let now = drive.recorded();
         let events = work::events(said);
         for event in events.iter().skip(heard) {
@@ -134,6 +134,11 @@ fn record() -> Machine {
         enough && Instant::now() > works
     });
     m.cut();
+    let refusals = work::refusals(&said);
+    say(format!("replay: {} refusals of the work's commands", refusals.len()));
+    for refusal in refusals.iter().take(TOLD) {
+        say(format!("replay: refused: {refusal}"));
+    }
     server.join().unwrap().unwrap();
     let recording = Recording {
         disk: c.disk(),

@@ -99,7 +99,7 @@ fn make(var: &Path) {
     commit(var, &all);
 }
 
-/// a is there from the beginning, b is made and c removed, which is acknowledged at this place.
+/// a is there from the beginning, b is made and c removed, which is acknowledged at this place; c is asked for twice.
 fn books(at: usize) -> Books {
     let mut books = Books::default();
     let made = |c| Event::Made {
@@ -111,6 +111,8 @@ fn books(at: usize) -> Books {
     books.note(made('c'), 0, 0);
     books.note(Event::Asks { id: id('c') }, 0, 0);
     books.note(Event::Gone { id: id('c') }, 0, at);
+    // Asked once more when it had gone: it may be gone since the first time.
+    books.note(Event::Asks { id: id('c') }, at, at);
     books
 }
 
