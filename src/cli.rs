@@ -6,7 +6,6 @@ mod appliance;
 mod args;
 mod bring;
 mod client;
-mod connect;
 mod console;
 mod context;
 mod credential;

@@ -1,5 +1,5 @@
 //! F1: what people have on their laptops -> what Berth would run. Text goes in: a client's configuration, a
-//! `docker run` line, a server.json of the MCP registry. Out comes a [`Planned`] for each server: what becomes which
+//! `docker run` line, a compose file, a server.json of the MCP registry. Out comes a [`Planned`] for each server: what becomes which
 //! type, what is refused and why, what will be sealed, what must be asked. It reads no file, asks nobody and runs
 //! nothing.
 //!
@@ -8,15 +8,15 @@
 //!                                                              Deploy --fill(answers)--> strings, ready to run
 //! ```
 
+mod bundle;
 mod check;
 mod clients;
 mod command;
+mod compose;
 mod docker;
 mod registry;
-mod rewrite;
 mod secrets;
 mod shell;
-mod source;
 mod text;
 
 #[cfg(test)]
@@ -27,13 +27,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use clients::read_client;
-pub use registry::read_server_json;
-pub use rewrite::rewrite;
+pub use compose::read_compose;
+pub use registry::read_registry;
 pub use secrets::{header_is_secret, is_secret, shown_url};
 pub use shell::read_command_line;
 pub use text::{Answers, Missing, Question, Text};
 
-use crate::strict::{Problem, Problems};
+use crate::{
+    clients::{Client, Source, one},
+    strict::Problems,
+};
 
 /// A text to import may be this long, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024 * 1024;
@@ -43,11 +46,15 @@ pub const MAX_SERVERS: usize = 200;
 /// What kind of text it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `mcpServers` or `servers` of a client.
+    /// A client's configuration.
     Client,
-    /// The MCP registry's server.json.
+    /// The MCP registry's server.json, or its list of them.
     Registry,
-    /// A `docker run` line.
+    /// The services of a compose file.
+    Compose,
+    /// The manifest of a bundle for a client (MCPB).
+    Bundle,
+    /// A line that starts a server.
     CommandLine,
 }
 
@@ -58,6 +65,8 @@ pub struct Import {
     pub entries: Vec<Entry>,
     /// What `${input:…}` and required values of the registry ask a person for.
     pub questions: BTreeMap<String, Question>,
+    /// Whose configuration it is, where the text alone says so.
+    pub client: Option<Client>,
 }
 
 /// A server as a text describes it.
@@ -67,7 +76,7 @@ pub struct Entry {
     pub name: String,
     /// From 1.
     pub line: usize,
-    /// The keys that lead to it in the text, for [`rewrite`]; none for what has no place there.
+    /// The keys that lead to it in the text, for [`crate::clients::rewrite`]; none for what has no place there.
     pub path: Vec<String>,
     pub launch: Launch,
     pub env: BTreeMap<String, Text>,
@@ -174,7 +183,7 @@ pub struct Rules {
 }
 
 /// One server of the plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Planned {
     /// As the text has it.
     pub source: String,
@@ -252,9 +261,13 @@ pub fn read(file: &str, text: &str) -> Result<Import, Problems> {
     if !trimmed.starts_with(['{', '[', '/', '"']) && shell::is_command_line(trimmed) {
         return read_command_line(file, trimmed);
     }
-    let source = source::Source::parse(file, text)?;
-    let mut import = if source.is_server_json() {
-        read_server_json(&source)?
+    let source = Source::parse(file, text)?;
+    let mut import = if registry::is_of_the_registry(&source) {
+        read_registry(&source)?
+    } else if bundle::is_bundle(&source) {
+        bundle::read_bundle(&source)?
+    } else if compose::is_compose(&source) {
+        read_compose(&source)?
     } else {
         read_client(&source)?
     };
@@ -293,14 +306,6 @@ fn ask_for_placeholders(import: &mut Import) {
             import.questions.insert(id, question);
         }
     }
-}
-
-fn one(file: &str, line: usize, text: String) -> Problems {
-    Problems(vec![Problem {
-        file: file.into(),
-        line,
-        text,
-    }])
 }
 
 /// A folder or file of somebody's own: below a home, or on a drive of Windows.

@@ -20,6 +20,7 @@ pub mod catalog;
 pub mod cgroup;
 pub mod claim;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod coredump;
 pub mod deploy;

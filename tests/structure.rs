@@ -41,7 +41,7 @@ fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" => 0,
         "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
-        | "site" | "tty" | "screen" | "import" | "escape" => 1,
+        | "site" | "tty" | "screen" | "import" | "clients" | "escape" => 1,
         "store" | "deploy" | "docker" | "link" | "secret" | "tls" | "cgroup" | "coredump" | "rights" | "sched"
         | "metrics" | "systemd" | "machine" | "resolve" | "remote" | "output" | "firewall" => 2,
         "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,

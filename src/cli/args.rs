@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
+use crate::clients::Client;
 use crate::model::{InstanceName, MemberName, Network, Size, WorkspaceName};
 
 /// Hosts MCP servers: each in a sandbox of its own, behind one authenticated HTTPS address.
@@ -270,7 +271,7 @@ pub(super) struct Bring {
     pub(super) env_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) wait: Wait,
-    /// In place of a file: docker run …
+    /// In place of a file: docker run …, npx …, uvx …, claude mcp add …
     #[arg(last = true, value_name = "COMMAND")]
     pub(super) command: Vec<String>,
 }
@@ -460,13 +461,12 @@ pub(super) enum CredentialVerb {
     },
 }
 
-/// The clients that `berth connect` knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Client {
-    ClaudeDesktop,
-    ClaudeCode,
-    Cursor,
-    Vscode,
-    /// Plain `mcpServers`
-    Json,
+impl ValueEnum for Client {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.word()).help(self.name()))
+    }
 }

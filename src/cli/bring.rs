@@ -11,13 +11,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{
-    args::{Bring, Client},
-    connect, environment, print, prompt,
-    verbs::Verbs,
-};
+use super::{args::Bring, environment, print, prompt, verbs::Verbs};
 use crate::{
     admin::TypeView,
+    clients::{self, Client, Replaced},
     escape,
     import::{self, Answers, Deploy, Format, Import, Known, Planned, Target, Text},
     model::{
@@ -39,9 +36,11 @@ impl Verbs {
     pub(super) async fn bring(&self, bring: Bring) -> Result<ExitCode> {
         let (file, text) = read(&bring)?;
         let import = import::read(&file, &text).map_err(|problems| anyhow!("{problems}"))?;
-        if bring.write && import.format != Format::Client {
-            bail!("--write writes a client's configuration back, and this is none");
-        }
+        // Before anything runs: what cannot be written back is said now.
+        let client = match bring.write {
+            true => Some(client_of(&file, &import, &bring)?),
+            false => None,
+        };
         let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
         let known: Vec<Known> = types.iter().filter_map(known).collect();
         let mut plan = import::plan(&import, &known);
@@ -69,8 +68,8 @@ impl Verbs {
         }
         let brought = self.run_all(&plan, &import, &bring).await?;
         self.tell(&plan, &import, &brought, &bring).await?;
-        if bring.write {
-            self.write_back(&file, &text, &brought, &bring).await?;
+        if let Some(client) = client {
+            self.write_back(client, &file, &text, &brought, &bring).await?;
         }
         let failed = brought.iter().any(|b| b.result.is_err()) || plan.iter().any(|p| p.deploy.is_none());
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -148,31 +147,33 @@ impl Verbs {
     }
 
     /// Puts the addresses on Berth in place of what was brought over; the file as it was stays beside it.
-    async fn write_back(&self, file: &str, text: &str, brought: &[Brought], bring: &Bring) -> Result<()> {
-        let client = match bring.client {
-            Some(client) => client,
-            None => client_of(file)
-                .ok_or_else(|| anyhow!("whose configuration {file} is cannot be told: name it with --client"))?,
-        };
+    async fn write_back(
+        &self,
+        client: Client,
+        file: &str,
+        text: &str,
+        brought: &[Brought],
+        bring: &Bring,
+    ) -> Result<()> {
         let ca_file = self.ca_file().await?;
-        let mut by = BTreeMap::new();
+        let mut by = Replaced::new();
         for b in brought {
             let Ok(view) = &b.result else { continue };
             let Some(token) = &view.token else { continue };
             let endpoint = &view.endpoints.mcp;
-            let target = connect::Target {
+            let target = clients::Target {
                 name: &b.source,
                 url: if bring.path { &endpoint.path_url } else { &endpoint.url },
                 token: token.expose(),
                 ca_file: ca_file.as_deref(),
             };
-            by.insert(b.path.clone(), connect::server(client, &target));
+            by.insert(b.path.clone(), clients::entry(client, &target));
         }
         if by.is_empty() {
             output::error_line(&format!("{file} is left as it is: nothing was brought over"));
             return Ok(());
         }
-        let written = import::rewrite(text, &by).map_err(|e| anyhow!("{file} cannot be written back: {e}"))?;
+        let written = clients::rewrite(file, text, &by).map_err(|e| anyhow!("{file} cannot be written back: {e}"))?;
         let target = bring.output.clone().unwrap_or_else(|| PathBuf::from(file));
         if target.exists() {
             let kept = beside(&target, ".before-berth");
@@ -485,18 +486,31 @@ fn remote_auth(headers: &BTreeMap<String, Text>, answers: &Answers, request: &mu
     })
 }
 
-/// Whose configuration it is, by where the clients keep theirs.
-fn client_of(file: &str) -> Option<Client> {
-    let path = file.replace('\\', "/");
-    let name = path.rsplit('/').next().unwrap_or_default();
-    Some(match name {
-        "claude_desktop_config.json" => Client::ClaudeDesktop,
-        ".mcp.json" | ".claude.json" => Client::ClaudeCode,
-        "mcp.json" if path.contains(".cursor/") => Client::Cursor,
-        "mcp.json" if path.contains(".vscode/") || path.contains("/Code/User/") => Client::Vscode,
-        "settings.json" => Client::Vscode,
-        _ => return None,
-    })
+/// Whose configuration is written back: the person's word, the text's, its place's, or an answer.
+fn client_of(file: &str, import: &Import, bring: &Bring) -> Result<Client> {
+    if import.format != Format::Client {
+        bail!("--write writes a client's configuration back, and this is none");
+    }
+    if import.entries.iter().all(|e| e.path.is_empty()) {
+        bail!("--write has nothing to write into: this is one server without the configuration around it");
+    }
+    let told = bring.client.or(import.client).or_else(|| Client::of_path(file));
+    if let Some(client) = told {
+        return Ok(client);
+    }
+    let words: Vec<&str> = Client::ALL.iter().map(|c| c.word()).collect();
+    if bring.yes || !prompt::person() {
+        bail!(
+            "whose configuration {file} is cannot be told, and each client has another form: name it with --client ({})",
+            words.join(", ")
+        );
+    }
+    let typed = prompt::seen(&format!("Whose configuration is {file}? ({}): ", words.join(", ")))?;
+    let typed = typed.trim();
+    Client::ALL
+        .into_iter()
+        .find(|c| c.word() == typed)
+        .ok_or_else(|| anyhow!("{typed:?} is none of them"))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

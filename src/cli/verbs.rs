@@ -6,13 +6,14 @@ use anyhow::{Result, anyhow, bail};
 
 use super::{
     appliance,
-    args::{Client, CredentialVerb, Place, TokenVerb, TypesVerb, Verb, Wait},
+    args::{CredentialVerb, Place, TokenVerb, TypesVerb, Verb, Wait},
     client::Supervisor,
-    connect, context, credential, doctor, environment, login, print, run, screen, status,
+    context, credential, doctor, environment, login, print, run, screen, status,
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
     catalog,
+    clients::{self, Client},
     model::{
         Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenCreated, TokenId,
         TokenView, TypeName,
@@ -372,7 +373,7 @@ impl Verbs {
             None => {
                 self.create_token(
                     Subject::Instance(view.id.clone()),
-                    Some(format!("connect {client:?}").to_lowercase()),
+                    Some(format!("connect {}", client.word())),
                     Expiry::Default,
                 )
                 .await?
@@ -381,15 +382,17 @@ impl Verbs {
         };
         let ca_file = self.ca_file().await?;
         let endpoint = &view.endpoints.mcp;
-        let target = connect::Target {
+        let target = clients::Target {
             name: view.name.as_str(),
             url: if by_path { &endpoint.path_url } else { &endpoint.url },
             token: token.expose(),
             ca_file: ca_file.as_deref(),
         };
-        print::json(&connect::configuration(client, &target))?;
-        if !self.json {
-            output::error(&connect::advice(client, &target));
+        if self.json {
+            print::json(&clients::value(client, &target))?;
+        } else {
+            print::out(&clients::configuration(client, &target))?;
+            output::error(&clients::advice(client, &target));
         }
         Ok(())
     }

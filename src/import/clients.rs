@@ -1,95 +1,300 @@
-//! The configurations of Claude Desktop, Claude Code, Cursor and VS Code: `mcpServers` or `servers`, at the top or
-//! where settings.json and ~/.claude.json keep them.
+//! The configurations of MCP clients. Whichever client it is, a server is an object with a command or an address, and it
+//! stands below a key that is the client's own; what differs are the names of the keys. They are all read alike, and
+//! [`client_of`] tells whose it is where the text says so.
 
 use std::collections::BTreeMap;
 
-use jsonc_parser::ast::{Object, ObjectProp, Value};
-
 use super::{
     Entry, Format, Import, Launch, MAX_SERVERS, Refused,
-    source::{Reader, Source},
     text::{Question, Text},
 };
-use crate::strict::Problems;
+use crate::{
+    clients::{Client, Node, Object, Property, Read as Value, Reader, Source, Syntax},
+    strict::Problems,
+};
 
 /// Keys that say nothing about how the server runs.
-const OF_THE_CLIENT: [&str; 16] = [
-    "type",
-    "disabled",
-    "enabled",
-    "autoApprove",
+const OF_THE_CLIENT: [&str; 50] = [
+    "$schema",
     "alwaysAllow",
-    "timeout",
+    "allowedTools",
+    "autoApprove",
+    "available_tools",
+    "bundled",
+    "chatMenu",
+    "connectionTimeout",
+    "default_tools_approval_mode",
     "description",
-    "name",
-    "gallery",
-    "version",
     "dev",
-    "tools",
-    "transport",
+    "disabledTools",
+    "disabled_tools",
+    "displayName",
+    "display_name",
+    "enabledTools",
+    "enabled_tools",
+    "env_http_headers_help",
+    "excludeTools",
+    "fromGalleryId",
+    "gallery",
     "icon",
-    "trust",
+    "iconPath",
+    "id",
+    "includeTools",
+    "initTimeout",
+    "lazy",
+    "metadata",
+    "name",
+    "networkTimeout",
+    "providerOptions",
+    "required",
     "sandboxEnabled",
+    "schema",
+    "serverInstructions",
+    "settings",
+    "source",
+    "startup",
+    "startup_timeout_ms",
+    "startup_timeout_sec",
+    "supports_parallel_tool_calls",
+    "timeout",
+    "title",
+    "toolFilter",
+    "tool_timeout_sec",
+    "tools",
+    "trust",
+    "uiVisible",
+    "version",
+    "watch",
 ];
+
+/// Where the maps of servers stand.
+const MAPS: [&str; 7] = [
+    "mcpServers",
+    "servers",
+    "context_servers",
+    "mcp_servers",
+    "amp.mcpServers",
+    "mcp.servers",
+    "extensions",
+];
+
+/// What the clients call a program and an address.
+const PROGRAMS: [&str; 2] = ["command", "cmd"];
+const ADDRESSES: [&str; 4] = ["url", "serverUrl", "httpUrl", "uri"];
+
+/// A place that holds servers: a map, or a list whose elements have names.
+struct Section<'s> {
+    path: Vec<String>,
+    line: usize,
+    value: &'s Value,
+    note: Option<String>,
+}
 
 /// Reads a client's configuration.
 ///
 /// # Errors
 /// Every problem with its line; a text without servers is one.
-pub fn read_client(source: &Source<'_>) -> Result<Import, Problems> {
+pub fn read_client(source: &Source) -> Result<Import, Problems> {
     let mut r = Reader::new(source);
     let mut import = Import {
         format: Format::Client,
         entries: Vec::new(),
         questions: BTreeMap::new(),
+        client: client_of(source),
     };
-    let root = &source.root;
-    let mut sections = 0;
-    read_inputs(&mut r, root, &mut import.questions);
-    sections += read_servers(&mut r, root, &[], &mut import.entries);
-    if let Some(Value::Object(mcp)) = root.get("mcp").map(|p| &p.value) {
-        read_inputs(&mut r, mcp, &mut import.questions);
-        sections += read_servers(&mut r, mcp, &["mcp"], &mut import.entries);
-    }
-    if let Some(Value::Object(projects)) = root.get("projects").map(|p| &p.value) {
-        for prop in &projects.properties {
-            let Value::Object(project) = &prop.value else { continue };
-            let name = prop.name.as_str();
-            let first = import.entries.len();
-            sections += read_servers(&mut r, project, &["projects", name], &mut import.entries);
-            for entry in &mut import.entries[first..] {
-                entry.notes.push(format!("it is of the project {name}"));
-            }
+    let mut sections = Vec::new();
+    if let Some(top) = source.top() {
+        for place in places(top) {
+            read_inputs(&mut r, place.object, &mut import.questions);
+            sections.extend(place.sections());
         }
     }
-    if sections == 0 && r.problems.is_empty() {
-        r.wrong(
-            root,
-            "has neither mcpServers (Claude, Cursor) nor servers (VS Code), nor is it a server.json",
-        );
+    if sections.is_empty() {
+        match bare(source) {
+            Some(Bare::One(server)) => import.entries.push(read_alone(&mut r, server)),
+            Some(Bare::Many) => sections.push(Section {
+                path: Vec::new(),
+                line: source.root.line,
+                value: &source.root.value,
+                note: None,
+            }),
+            None => r.wrong(
+                source.root.line,
+                "has no servers: neither mcpServers (Claude, Cursor and most others), servers (VS Code), context_servers (Zed), mcp_servers (Codex), mcp (opencode, Crush) nor extensions (Goose), nor is it a server.json or a compose file",
+            ),
+        }
+    }
+    for section in sections {
+        read_section(&mut r, &section, &mut import.entries);
     }
     if import.entries.len() > MAX_SERVERS {
-        r.wrong(root, format!("names more than {MAX_SERVERS} servers"));
+        r.wrong(source.root.line, format!("names more than {MAX_SERVERS} servers"));
+    }
+    if source.piece {
+        // There is nothing around it to write it back into.
+        for entry in &mut import.entries {
+            entry.path.clear();
+        }
     }
     r.finish(import)
 }
 
-/// `above` are the keys that lead to `at`.
-fn read_servers<'a>(r: &mut Reader<'_, 'a>, at: &Object<'a>, above: &[&str], out: &mut Vec<Entry>) -> usize {
-    let mut sections = 0;
-    for prop in &at.properties {
-        if !matches!(prop.name.as_str(), "mcpServers" | "servers" | "context_servers") {
+/// An object that may hold servers, and where it stands.
+struct Place<'s> {
+    path: Vec<&'s str>,
+    object: &'s Object,
+    note: Option<String>,
+}
+
+/// The top, and where settings, workspaces, containers for development and ~/.claude.json keep theirs.
+fn places(top: &Object) -> Vec<Place<'_>> {
+    let mut out = vec![Place {
+        path: Vec::new(),
+        object: top,
+        note: None,
+    }];
+    for path in [
+        &["mcp"] as &[&str],
+        &["settings"],
+        &["settings", "mcp"],
+        &["customizations", "vscode", "mcp"],
+        &["customizations", "vscode", "settings"],
+        &["customizations", "vscode", "settings", "mcp"],
+    ] {
+        let object = path.iter().try_fold(top, |at, key| at.object(key));
+        out.extend(object.map(|object| Place {
+            path: path.to_vec(),
+            object,
+            note: None,
+        }));
+    }
+    for project in top.object("projects").iter().flat_map(|p| &p.properties) {
+        let Value::Object(object) = &project.value else {
             continue;
+        };
+        out.push(Place {
+            path: vec!["projects", &project.name],
+            object,
+            note: Some(format!("it is of the project {}", project.name)),
+        });
+    }
+    out
+}
+
+impl<'s> Place<'s> {
+    fn sections(self) -> Vec<Section<'s>> {
+        let section = |path: Vec<&str>, property: &'s Property| Section {
+            path: path.into_iter().map(str::to_owned).collect(),
+            line: property.line,
+            value: &property.value,
+            note: self.note.clone(),
+        };
+        let below = |key: &'s str| self.path.iter().copied().chain([key]).collect::<Vec<_>>();
+        let mut out = Vec::new();
+        for property in &self.object.properties {
+            let name = property.name.as_str();
+            let own = MAPS.contains(&name) && (name != "extensions" || holds_servers(&property.value));
+            // opencode and Crush have the servers right below it.
+            let direct = name == "mcp" && self.path.is_empty() && holds_servers(&property.value);
+            if own || direct {
+                out.push(section(below(name), property));
+            }
         }
-        sections += 1;
-        let Some(servers) = r.object(prop) else { continue };
-        for server in &servers.properties {
-            let keys = [prop.name.as_str(), server.name.as_str()];
-            let path = above.iter().copied().chain(keys).map(str::to_owned).collect();
-            out.push(read_server(r, server, path));
+        out
+    }
+}
+
+/// Whether one of the values is a server by its form.
+fn holds_servers(value: &Value) -> bool {
+    match value {
+        Value::Object(object) => object
+            .properties
+            .iter()
+            .any(|p| matches!(&p.value, Value::Object(o) if is_server(o))),
+        Value::Array(all) => all.iter().any(|n| matches!(&n.value, Value::Object(o) if is_server(o))),
+        _ => false,
+    }
+}
+
+fn is_server(object: &Object) -> bool {
+    let program = PROGRAMS.iter().any(|key| {
+        object.get(key).is_some_and(|p| match &p.value {
+            Value::String(_) | Value::Array(_) => true,
+            Value::Object(inner) => inner.has("path"),
+            _ => false,
+        })
+    });
+    program || ADDRESSES.iter().any(|key| object.string(key).is_some())
+}
+
+/// A text that is a map of servers, a list of them, or one server by itself.
+enum Bare<'s> {
+    One(&'s Object),
+    Many,
+}
+
+fn bare(source: &Source) -> Option<Bare<'_>> {
+    if let Some(top) = source.top()
+        && is_server(top)
+    {
+        return Some(Bare::One(top));
+    }
+    holds_servers(&source.root.value).then_some(Bare::Many)
+}
+
+/// A server that is all of the text.
+fn read_alone(r: &mut Reader<'_>, server: &Object) -> Entry {
+    let name = server.string("name").map(str::to_owned);
+    let line = server.line.max(1);
+    let mut entry = read_server(r, String::new(), line, &Value::Object(server.clone()), Vec::new());
+    entry.name = name.unwrap_or_else(|| match &entry.launch {
+        Launch::Command { program, args } => super::shell::name_of(program, args),
+        Launch::Remote { url, .. } => host(url.head()),
+        _ => "server".into(),
+    });
+    entry
+}
+
+/// The part of an address that says most about whose it is.
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
+    let labels: Vec<&str> = host.split('.').filter(|l| !["mcp", "api", "www"].contains(l)).collect();
+    labels
+        .first()
+        .filter(|l| !l.is_empty())
+        .map_or("server", |l| l)
+        .to_owned()
+}
+
+fn read_section(r: &mut Reader<'_>, section: &Section<'_>, out: &mut Vec<Entry>) {
+    let first = out.len();
+    let below = |key: String| section.path.iter().cloned().chain([key]).collect::<Vec<_>>();
+    match section.value {
+        Value::Object(servers) => {
+            for p in &servers.properties {
+                out.push(read_server(r, p.name.clone(), p.line, &p.value, below(p.name.clone())));
+            }
+        }
+        Value::Array(servers) => {
+            for (n, Node { line, value }) in servers.iter().enumerate() {
+                let name = match value {
+                    Value::Object(o) => o.string("name").map(str::to_owned),
+                    _ => None,
+                };
+                let name = name.unwrap_or_else(|| format!("server {}", n + 1));
+                out.push(read_server(r, name, *line, value, below(n.to_string())));
+            }
+        }
+        Value::Null => {}
+        _ => {
+            let name = section.path.last().map_or("the top level", String::as_str);
+            r.wrong(section.line, format!("{name} must be an object"));
         }
     }
-    sections
+    for entry in &mut out[first..] {
+        entry.notes.extend(section.note.clone());
+    }
 }
 
 /// What a server's object says, raw.
@@ -106,28 +311,26 @@ struct Raw {
 }
 
 /// One that is odd is refused by itself: the others of the file can be brought over.
-fn read_server<'a>(r: &mut Reader<'_, 'a>, server: &ObjectProp<'a>, path: Vec<String>) -> Entry {
-    let name = server.name.as_str().to_owned();
+fn read_server(r: &mut Reader<'_>, name: String, line: usize, value: &Value, path: Vec<String>) -> Entry {
     let mut entry = Entry {
-        line: r.source.line(server),
+        name,
+        line,
         path,
         launch: Launch::Unknown,
         env: BTreeMap::new(),
         env_files: Vec::new(),
         notes: Vec::new(),
         refused: Vec::new(),
-        name,
     };
     let before = r.problems.len();
     let mut raw = Raw::default();
-    match r.object(server) {
-        Some(object) => {
-            for prop in &object.properties {
-                read_key(r, prop, &mut raw);
+    match value {
+        Value::Object(object) => {
+            for property in &object.properties {
+                read_key(r, property, &mut raw);
             }
         }
-        None if r.problems.len() == before => r.wrong(server, "it must be an object"),
-        None => {}
+        _ => r.wrong(line, "it must be an object"),
     }
     let refuse = |what: &str, why: String| Refused {
         what: what.to_owned(),
@@ -144,7 +347,7 @@ fn read_server<'a>(r: &mut Reader<'_, 'a>, server: &ObjectProp<'a>, path: Vec<St
     if !entry.refused.is_empty() {
         return entry;
     }
-    let kind = raw.kind.unwrap_or_default();
+    let kind = raw.kind.unwrap_or_default().to_ascii_lowercase();
     match (raw.command, raw.url) {
         (Some(program), None) => {
             entry.launch = Launch::Command {
@@ -162,8 +365,8 @@ fn read_server<'a>(r: &mut Reader<'_, 'a>, server: &ObjectProp<'a>, path: Vec<St
         (Some(_), Some(_)) => entry
             .refused
             .push(refuse("its form", "it has both command and url; keep one".into())),
-        (None, None) if kind == "sdk" => entry.refused.push(refuse(
-            "type sdk",
+        (None, None) if PART_OF_A_PROGRAM.contains(&kind.as_str()) => entry.refused.push(refuse(
+            &format!("type {kind}"),
             "it is part of a program of that machine, not a server of its own".into(),
         )),
         (None, None) => entry.refused.push(refuse(
@@ -174,73 +377,207 @@ fn read_server<'a>(r: &mut Reader<'_, 'a>, server: &ObjectProp<'a>, path: Vec<St
     entry
 }
 
-fn read_key<'a>(r: &mut Reader<'_, 'a>, prop: &ObjectProp<'a>, raw: &mut Raw) {
-    match prop.name.as_str() {
-        "command" => match &prop.value {
+/// Kinds of what is no server of its own.
+const PART_OF_A_PROGRAM: [&str; 5] = ["sdk", "builtin", "platform", "frontend", "inline_python"];
+
+fn read_key(r: &mut Reader<'_>, property: &Property, raw: &mut Raw) {
+    let name = property.name.as_str();
+    match name {
+        "command" | "cmd" => match &property.value {
             // Zed keeps path, args and env below command.
             Value::Object(inner) => {
-                for prop in &inner.properties {
-                    match prop.name.as_str() {
-                        "path" => raw.command = r.string(prop),
-                        _ => read_key(r, prop, raw),
+                for property in &inner.properties {
+                    match property.name.as_str() {
+                        "path" => raw.command = r.string(property),
+                        _ => read_key(r, property, raw),
                     }
                 }
             }
-            _ => raw.command = r.string(prop),
+            // opencode has the program and its arguments in one list.
+            Value::Array(_) => {
+                let mut words = r.strings(property).into_iter();
+                raw.command = words.next();
+                raw.args.splice(0..0, words);
+            }
+            _ => raw.command = r.string(property),
         },
-        "args" => raw.args = r.strings(prop),
-        "env" => raw.env = texts(r, prop),
-        "envFile" => raw.env_files.extend(r.string(prop)),
-        "url" | "serverUrl" | "httpUrl" => raw.url = r.string(prop),
-        "headers" | "requestInit" => raw.headers = texts(r, prop),
-        "cwd" => raw.notes.push("cwd is a folder of that machine and is left out".into()),
-        "type" | "transport" => raw.kind = r.string(prop),
-        "disabled" => {
-            if matches!(&prop.value, Value::BooleanLit(b) if b.value) {
+        "args" | "arguments" => raw.args.extend(r.strings(property)),
+        "env" | "environment" | "envs" => raw.env.extend(texts(r, property)),
+        // Goose has the values in the system's keyring.
+        "env_keys" => {
+            for key in r.strings(property) {
+                raw.env.entry(key.clone()).or_insert_with(|| Text::input(key));
+            }
+        }
+        // Codex hands these on from its own environment.
+        "env_vars" => {
+            for element in r.array(property) {
+                let key = match &element.value {
+                    Value::Object(o) => o.string("name").map(str::to_owned),
+                    other => r.value_string(other, element.line, "an element of env_vars"),
+                };
+                raw.env.extend(key.map(|key| (key.clone(), Text::env(key))));
+            }
+        }
+        "envFile" | "env_file" => raw.env_files.extend(r.string(property)),
+        key if ADDRESSES.contains(&key) => raw.url = r.string(property).or(raw.url.take()),
+        "headers" | "http_headers" => raw.headers.extend(texts(r, property)),
+        "requestInit" | "requestOptions" => {
+            if let Some(options) = r.object(property) {
+                for property in options.properties.iter().filter(|p| p.name == "headers") {
+                    raw.headers.extend(texts(r, property));
+                }
+            }
+        }
+        "env_http_headers" => {
+            for (header, variable) in texts(r, property) {
+                let variable = variable.shown(false);
+                raw.headers.insert(header, Text::env(variable));
+            }
+        }
+        "bearer_token_env_var" => {
+            if let Some(variable) = r.string(property) {
+                let value = Text::env(variable).after("Bearer ");
+                raw.headers.insert("Authorization".into(), value);
+            }
+        }
+        "bearer_token" | "bearerToken" => {
+            if let Some(token) = r.string(property) {
+                let value = Text::parse(&token).after("Bearer ");
+                raw.headers.insert("Authorization".into(), value);
+            }
+        }
+        "headersHelper" => raw
+            .notes
+            .push("headersHelper is a program of that machine and is left out".into()),
+        "oauth" | "auth" | "authentication" | "authProviderType" | "oauth_resource" | "scopes" => {
+            if !matches!(property.value, Value::Bool(false) | Value::Null) {
+                raw.notes.push(format!(
+                    "{name}: the client signs in there by itself; on Berth the server is given a token"
+                ));
+            }
+        }
+        "cwd" | "workingDirectory" | "working_directory" => raw
+            .notes
+            .push(format!("{name} is a folder of that machine and is left out")),
+        "type" | "transport" | "transportType" | "transport_type" => match &property.value {
+            Value::Object(inner) => {
+                for property in &inner.properties {
+                    read_key(r, property, raw);
+                }
+            }
+            _ => raw.kind = r.string(property),
+        },
+        "disabled" | "enabled" => {
+            if property.value == Value::Bool(name == "disabled") {
                 raw.notes.push("it is disabled in the client".into());
             }
         }
         key if OF_THE_CLIENT.contains(&key) => {}
-        key => {
-            let line = r.source.line(prop);
-            raw.notes
-                .push(format!("line {line}: the key {key:?} is not known and is left out"));
-        }
+        key => raw.notes.push(format!(
+            "line {}: the key {key:?} is not known and is left out",
+            property.line
+        )),
     }
 }
 
-fn texts<'a>(r: &mut Reader<'_, 'a>, prop: &ObjectProp<'a>) -> BTreeMap<String, Text> {
-    let Some(object) = r.object(prop) else {
+fn texts(r: &mut Reader<'_>, property: &Property) -> BTreeMap<String, Text> {
+    let Some(object) = r.object(property) else {
         return BTreeMap::new();
     };
     object
         .properties
         .iter()
-        .filter_map(|p| Some((p.name.as_str().to_owned(), Text::parse(&r.string(p)?))))
+        .filter_map(|p| Some((p.name.clone(), Text::parse(&r.string(p)?))))
         .collect()
 }
 
 /// VS Code's `inputs`: what `${input:id}` asks.
-fn read_inputs<'a>(r: &mut Reader<'_, 'a>, at: &Object<'a>, questions: &mut BTreeMap<String, Question>) {
+fn read_inputs(r: &mut Reader<'_>, at: &Object, questions: &mut BTreeMap<String, Question>) {
     let Some(inputs) = at.get("inputs") else { return };
     for input in r.array(inputs) {
-        let Value::Object(object) = input else {
-            r.wrong(input, "an input must be an object with type and id");
+        let Value::Object(object) = &input.value else {
+            r.wrong(input.line, "an input must be an object with type and id");
             continue;
         };
-        let text = |r: &mut Reader<'_, 'a>, key: &str| object.get(key).and_then(|p| r.string(p));
+        let text = |r: &mut Reader<'_>, key: &str| object.get(key).and_then(|p| r.string(p));
         let Some(id) = text(r, "id") else {
-            r.wrong(input, "an input needs an id");
+            r.wrong(input.line, "an input needs an id");
             continue;
         };
         let question = Question {
             label: text(r, "description").unwrap_or_else(|| id.clone()),
-            password: object
-                .get("password")
-                .is_some_and(|p| matches!(&p.value, Value::BooleanLit(b) if b.value)),
+            password: object.is_true("password"),
             default: text(r, "default"),
             optional: false,
         };
         questions.insert(id, question);
     }
+}
+
+/// Whose configuration it is, where the text alone says so.
+fn client_of(source: &Source) -> Option<Client> {
+    let Some(top) = source.top() else { return None };
+    if top.has("mcp_servers") && source.syntax == Syntax::Toml {
+        return Some(Client::Codex);
+    }
+    if top.has("context_servers") {
+        return Some(Client::Zed);
+    }
+    if top.has("amp.mcpServers") {
+        return Some(Client::Amp);
+    }
+    if top.has("extensions") && source.syntax == Syntax::Yaml {
+        return Some(Client::Goose);
+    }
+    if let Some(property) = top.get("mcpServers") {
+        return match &property.value {
+            Value::Array(_) => (source.syntax == Syntax::Yaml).then_some(Client::Continue),
+            Value::Object(servers) => of_entries(servers, top),
+            _ => None,
+        };
+    }
+    if let Some(mcp) = top.get("mcp").filter(|p| holds_servers(&p.value)) {
+        let Value::Object(servers) = &mcp.value else {
+            return None;
+        };
+        let opencode = any(servers, |s| {
+            matches!(s.string("type"), Some("local" | "remote"))
+                || matches!(s.get("command").map(|p| &p.value), Some(Value::Array(_)))
+        });
+        return Some(if opencode { Client::Opencode } else { Client::Crush });
+    }
+    places(top)
+        .iter()
+        .any(|p| p.object.object("servers").is_some() || p.object.has("mcp.servers"))
+        .then_some(Client::Vscode)
+}
+
+fn any(servers: &Object, of: impl Fn(&Object) -> bool) -> bool {
+    let mut all = servers.properties.iter();
+    all.any(|p| matches!(&p.value, Value::Object(server) if of(server)))
+}
+
+/// By what only one client writes into an entry of `mcpServers`.
+fn of_entries(servers: &Object, top: &Object) -> Option<Client> {
+    if top.has("projects") || top.has("numStartups") {
+        return Some(Client::ClaudeCode);
+    }
+    if any(servers, |s| s.has("serverUrl")) {
+        return Some(Client::Windsurf);
+    }
+    if any(servers, |s| s.has("httpUrl")) {
+        return Some(Client::Gemini);
+    }
+    if any(servers, |s| {
+        s.string("type") == Some("streamableHttp") || s.has("autoApprove")
+    }) {
+        return Some(Client::Cline);
+    }
+    if any(servers, |s| {
+        s.string("type") == Some("streamable-http") || s.has("alwaysAllow")
+    }) {
+        return Some(Client::Roo);
+    }
+    None
 }

@@ -22,7 +22,7 @@ const SWITCHES: [&str; 12] = [
 ];
 
 /// Flags with a value that change nothing here: Berth names, bounds, restarts and logs in its own way.
-const OURS: [&str; 33] = [
+const OURS: [&str; 39] = [
     "--name",
     "-h",
     "--hostname",
@@ -48,12 +48,18 @@ const OURS: [&str; 33] = [
     "--stop-timeout",
     "--tmpfs",
     "--cidfile",
-    "-w",
-    "--workdir",
     "--expose",
-    "-u",
-    "--user",
     "--cap-drop",
+    "--annotation",
+    "--blkio-weight",
+    "--cpuset-cpus",
+    "--health-cmd",
+    "--health-interval",
+    "--health-retries",
+    "--health-start-period",
+    "--health-timeout",
+    "--ip",
+    "--network-alias",
     "--detach-keys",
     "-a",
 ];
@@ -138,16 +144,31 @@ impl Run {
             } else if switch(word) {
                 run.flags.push((word.clone(), None));
             } else if word.len() > 2 && !word.starts_with("--") {
-                // -eKEY=VALUE
-                let (flag, value) = word.split_at(2);
-                run.flags
-                    .push((flag.into(), Some(value.trim_start_matches('=').into())));
+                run.cluster(word, &mut words);
             } else {
                 run.flags.push((word.clone(), words.next().cloned()));
             }
         }
         run.args = words.cloned().collect();
         Ok(run)
+    }
+
+    /// `-eKEY=VALUE`, `-dp 80:80`: switches, and at most one flag with a value at their end.
+    fn cluster<'w>(&mut self, word: &str, words: &mut impl Iterator<Item = &'w String>) {
+        for (at, c) in word.char_indices().skip(1) {
+            let flag = format!("-{c}");
+            if switch(&flag) {
+                self.flags.push((flag, None));
+                continue;
+            }
+            let value = &word[at + c.len_utf8()..];
+            let value = match value.strip_prefix('=').unwrap_or(value) {
+                "" => words.next().cloned(),
+                value => Some(value.to_owned()),
+            };
+            self.flags.push((flag, value));
+            return;
+        }
     }
 }
 
@@ -161,15 +182,21 @@ fn switch(word: &str) -> bool {
         || (!word.starts_with("--") && word.len() > 2 && word[1..].chars().all(|c| "ditPq".contains(c)))
 }
 
-/// What the runtime arguments of a server.json ask of an image's sandbox.
-pub(super) fn runtime_arguments(words: &[String], planned: &mut Planned, env: &mut BTreeMap<String, Text>) {
-    let mut line = vec!["run".to_owned()];
-    line.extend_from_slice(words);
-    if let Ok(run) = Run::split(&line) {
-        let mut sandbox = Sandbox::default();
-        for (flag, value) in &run.flags {
-            sandbox.flag(flag, value.as_deref(), &BTreeMap::new(), planned, env);
-        }
+/// What the runtime arguments of a server.json ask of an image's sandbox: flags with their values.
+pub(super) fn runtime_arguments(
+    flags: &[(String, Option<String>)],
+    planned: &mut Planned,
+    env: &mut BTreeMap<String, Text>,
+) {
+    let given = std::mem::take(env);
+    let mut sandbox = Sandbox::default();
+    for (flag, value) in flags {
+        let value = value.as_deref().filter(|v| !(switch(flag) && *v == "true"));
+        sandbox.flag(flag, value, &given, planned, env);
+    }
+    // Unlike a client's, these variables are the server's own.
+    for (key, value) in given {
+        env.entry(key).or_insert(value);
     }
 }
 
@@ -266,6 +293,12 @@ impl Sandbox {
                 "the network {text} is left out: an instance has one of its own"
             )),
             "-p" | "--publish" => self.port = text.rsplit(':').next().and_then(|p| p.split('/').next()?.parse().ok()),
+            "-w" | "--workdir" => planned.notes.push(format!(
+                "the folder {text} is left out: the server starts in the one that its image names"
+            )),
+            "-u" | "--user" | "--group-add" => planned.notes.push(format!(
+                "{flag} {text} is left out: every instance runs as Berth's own user, and owns nothing of the image's files"
+            )),
             "--entrypoint" => self.entrypoint = Some(text.into()),
             "-i" | "--interactive" => self.interactive = true,
             _ if !flag.starts_with("--") && switch(flag) => self.interactive |= flag.contains('i'),

@@ -1,313 +1,569 @@
-//! The server.json of the official MCP registry (schemas of 2025-07 to 2025-12): a package of npm or PyPI, an image,
-//! or a remote address, with the arguments and variables that it wants.
+//! Entries of the MCP registry: a server.json (schemas of 2025-07 to 2025-12, camelCase or with underscores), or the registry's
+//! list of them. A package of npm or PyPI, an image, or a remote address, with the arguments and variables that it wants. Its
+//! lists are read as what they are: each argument for itself, never as a line that is split once more.
+
+mod started;
 
 use std::collections::BTreeMap;
 
-use jsonc_parser::ast::{Object, ObjectProp, Value};
+use started::{Argument, started};
 
 use super::{
-    Entry, Format, Import, Launch, Package, Planned, Refused, Registry, docker,
-    source::{Reader, Source},
+    Entry, Format, Import, Launch, MAX_SERVERS, Package, Planned, Refused, Registry, docker,
     text::{Question, Text},
 };
-use crate::strict::Problems;
+use crate::{
+    clients::{Object, Property, Read as Value, Reader, Source},
+    strict::Problems,
+};
 
-struct Wanted<'s, 'a> {
-    r: Reader<'s, 'a>,
-    questions: BTreeMap<String, Question>,
-    notes: Vec<String>,
+/// The registry's own words about an entry in its lists.
+const OFFICIAL: &str = "io.modelcontextprotocol.registry/official";
+
+/// Whether a text is of the registry: a name with packages or remotes, or a list of such.
+pub(super) fn is_of_the_registry(source: &Source) -> bool {
+    source.top().is_some_and(|top| {
+        is_server(inner(top)) || listed(top).is_some_and(|all| all.iter().any(|(o, _)| is_server(inner(o))))
+    })
 }
 
-/// Reads a server.json.
+fn is_server(object: &Object) -> bool {
+    object.has("name") && (object.has("packages") || object.has("remotes"))
+}
+
+/// The server itself, where the registry's answer wraps it.
+fn inner(object: &Object) -> &Object {
+    object.object("server").unwrap_or(object)
+}
+
+/// The entries of a list, with their lines.
+fn listed(top: &Object) -> Option<Vec<(&Object, usize)>> {
+    let Value::Array(all) = &top.get("servers")?.value else {
+        return None;
+    };
+    let entries = all.iter().filter_map(|n| match &n.value {
+        Value::Object(o) => Some((o, n.line)),
+        _ => None,
+    });
+    Some(entries.collect())
+}
+
+/// Reads an entry of the registry, or its list: of a server that stands there in several versions, the latest.
 ///
 /// # Errors
 /// Every problem with its line.
-pub fn read_server_json(source: &Source<'_>) -> Result<Import, Problems> {
-    let root = match source.root.get("server").map(|p| &p.value) {
-        Some(Value::Object(inner)) => inner,
-        _ => &source.root,
-    };
+pub fn read_registry(source: &Source) -> Result<Import, Problems> {
     let mut w = Wanted {
         r: Reader::new(source),
         questions: BTreeMap::new(),
         notes: Vec::new(),
     };
-    let full = w.text(root, &["name"]).unwrap_or_default();
-    let (launch, env, refused) = w.launch(root);
-    let entry = Entry {
-        name: full.rsplit('/').next().unwrap_or(&full).to_owned(),
-        line: source.line(root),
-        path: Vec::new(),
-        launch,
-        env,
-        env_files: Vec::new(),
-        notes: w.notes,
-        refused,
-    };
+    let mut entries: Vec<(String, bool, Entry)> = Vec::new();
+    let top = source.top();
+    let all = top.map(|top| listed(top).unwrap_or_else(|| vec![(top, source.root.line)]));
+    for (outer, line) in all.unwrap_or_default() {
+        let latest = official(outer).is_some_and(|o| o.is_true("isLatest"));
+        let full = w.text(inner(outer), "name").unwrap_or_default();
+        let before = entries.iter().position(|(name, ..)| *name == full);
+        if before.is_some_and(|at| entries[at].1 || !latest) {
+            continue;
+        }
+        let entry = w.entry(outer, &full, line);
+        match before {
+            Some(at) => entries[at] = (full, latest, entry),
+            None => entries.push((full, latest, entry)),
+        }
+    }
+    if entries.len() > MAX_SERVERS {
+        w.r.wrong(1, format!("names more than {MAX_SERVERS} servers"));
+    }
     let import = Import {
         format: Format::Registry,
-        entries: vec![entry],
+        entries: entries.into_iter().map(|(_, _, entry)| entry).collect(),
         questions: w.questions,
+        client: None,
     };
     w.r.finish(import)
 }
 
-type Made = (Launch, BTreeMap<String, Text>, Vec<Refused>);
+fn official(outer: &Object) -> Option<&Object> {
+    outer.object("_meta")?.object(OFFICIAL)
+}
 
-impl<'a> Wanted<'_, 'a> {
-    /// The first of the keys that is there, as text; older schemas wrote them with underscores.
-    fn text(&mut self, at: &Object<'a>, keys: &[&str]) -> Option<String> {
-        let prop = keys.iter().find_map(|k| at.get(k))?;
-        self.r.string(prop)
+struct Wanted<'s> {
+    r: Reader<'s>,
+    questions: BTreeMap<String, Question>,
+    notes: Vec<String>,
+}
+
+/// What a package or a remote address comes to.
+struct Made {
+    launch: Launch,
+    env: BTreeMap<String, Text>,
+    refused: Vec<Refused>,
+    notes: Vec<String>,
+    questions: BTreeMap<String, Question>,
+    /// As the text calls it.
+    what: String,
+}
+
+impl Made {
+    /// Nothing that could run, and why.
+    fn refused(what: String, why: &str) -> Self {
+        Self {
+            launch: Launch::Unknown,
+            env: BTreeMap::new(),
+            refused: vec![Refused {
+                what: what.clone(),
+                why: why.into(),
+            }],
+            notes: Vec::new(),
+            questions: BTreeMap::new(),
+            what,
+        }
+    }
+}
+
+/// A key in camelCase, or with underscores as older schemas had it.
+fn key<'o>(at: &'o Object, name: &str) -> Option<&'o Property> {
+    at.get(name).or_else(|| {
+        let mut old = String::new();
+        for c in name.chars() {
+            if c.is_ascii_uppercase() {
+                old.push('_');
+            }
+            old.push(c.to_ascii_lowercase());
+        }
+        at.get(&old)
+    })
+}
+
+fn flag(at: &Object, name: &str) -> bool {
+    key(at, name).is_some_and(|p| p.value == Value::Bool(true))
+}
+
+impl Wanted<'_> {
+    fn text(&mut self, at: &Object, name: &str) -> Option<String> {
+        self.r.string(key(at, name)?)
     }
 
-    fn objects<'v>(&mut self, at: &'v Object<'a>, keys: &[&str]) -> Vec<&'v Object<'a>> {
-        let Some(prop) = keys.iter().find_map(|k| at.get(k)) else {
+    fn objects<'v>(&mut self, at: &'v Object, name: &str) -> Vec<&'v Object> {
+        let Some(property) = key(at, name) else {
             return Vec::new();
         };
-        let elements = self.r.array(prop);
-        elements
-            .iter()
-            .filter_map(|v| match v {
-                Value::Object(o) => Some(o),
-                other => {
-                    self.r
-                        .wrong(other, format!("an element of {} must be an object", prop.name.as_str()));
-                    None
-                }
-            })
-            .collect()
-    }
-
-    /// The first package that Berth can run, else the first remote address, else why neither.
-    fn launch(&mut self, root: &Object<'a>) -> Made {
-        let packages = self.objects(root, &["packages"]);
-        let remotes = self.objects(root, &["remotes"]);
-        let mut refused = Vec::new();
-        let mut chosen = None;
-        for package in packages {
-            let kind = self
-                .text(package, &["registryType", "registry_type", "registry_name"])
-                .unwrap_or_default();
-            let registry = match kind.as_str() {
-                "npm" => Registry::Npm,
-                "pypi" => Registry::Pypi,
-                "oci" | "docker" => Registry::Oci,
-                other => {
-                    refused.push(Refused {
-                        what: format!("package of {other:?}"),
-                        why: "packages of npm, PyPI and container registries are run".into(),
-                    });
-                    continue;
-                }
-            };
-            match chosen {
-                None => chosen = Some((registry, package)),
-                Some((first, _)) => self.notes.push(format!(
-                    "its package of {kind} is left aside for the one of {}",
-                    first.prefix()
-                )),
-            }
-        }
-        if let Some((registry, package)) = chosen {
-            return self.package(registry, package);
-        }
-        for remote in remotes {
-            let kind = self.text(remote, &["type", "transport_type"]).unwrap_or_default();
-            let mut env = BTreeMap::new();
-            let url = self.text(remote, &["url"]).unwrap_or_default();
-            let url = self.filled(&url, remote);
-            for header in self.objects(remote, &["headers"]) {
-                self.variable(header, &mut env);
-            }
-            if kind == "sse" {
-                refused.push(Refused {
-                    what: "remote of type sse".into(),
-                    why: "only Streamable HTTP is spoken".into(),
-                });
-                continue;
-            }
-            let launch = Launch::Remote {
-                url,
-                sse: false,
-                headers: env,
-            };
-            return (launch, BTreeMap::new(), Vec::new());
-        }
-        if refused.is_empty() {
-            self.r.wrong(root, "has neither packages nor remotes");
-        }
-        let nothing = Launch::Command {
-            program: "nothing".into(),
-            args: Vec::new(),
-        };
-        (nothing, BTreeMap::new(), refused)
-    }
-
-    fn package(&mut self, registry: Registry, at: &Object<'a>) -> Made {
-        let identifier = self.text(at, &["identifier", "name"]).unwrap_or_default();
-        let mut version = self.text(at, &["version"]).filter(|v| !v.is_empty());
-        let mut name = identifier;
-        if registry == Registry::Oci {
-            let (bare, tag) = docker::split_reference(&name);
-            name = bare;
-            version = tag.or(version);
-        }
-        let mut env = BTreeMap::new();
-        for variable in self.objects(at, &["environmentVariables", "environment_variables"]) {
-            self.variable(variable, &mut env);
-        }
-        let args = self
-            .arguments(at, &["packageArguments", "package_arguments"])
-            .iter()
-            .map(|a| Text::parse(a))
-            .collect();
-        let mut planned = Planned {
-            source: String::new(),
-            path: Vec::new(),
-            line: 0,
-            name: String::new(),
-            deploy: None,
-            refused: Vec::new(),
-            notes: Vec::new(),
-            env_files: Vec::new(),
-        };
-        let runtime = self.arguments(at, &["runtimeArguments", "runtime_arguments"]);
-        if registry == Registry::Oci {
-            docker::runtime_arguments(&runtime, &mut planned, &mut env);
-        } else if runtime.iter().any(|a| a != "-y" && a != "--yes") {
-            planned.notes.push("the arguments of its runtime are left out".into());
-        }
-        self.notes.append(&mut planned.notes);
-        let http = self.http(at);
-        let package = Package {
-            registry,
-            name,
-            version,
-            bin: None,
-            args,
-            http,
-            guessed: None,
-        };
-        (Launch::Package(package), env, planned.refused)
-    }
-
-    /// `transport: { type: "streamable-http", url: "http://localhost:8080/mcp" }`
-    fn http(&mut self, at: &Object<'a>) -> Option<(u16, String)> {
-        let transport = at.get_object("transport")?;
-        let kind = self.text(transport, &["type"])?;
-        if kind != "streamable-http" {
-            return None;
-        }
-        let url = self.text(transport, &["url"])?;
-        let (_, rest) = url.split_once("://")?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let port = authority
-            .rsplit_once(':')
-            .and_then(|(_, p)| p.parse().ok())
-            .unwrap_or(8080);
-        Some((port, format!("/{path}")))
-    }
-
-    /// An environment variable or a header: its value, its default, or a question.
-    fn variable(&mut self, at: &Object<'a>, out: &mut BTreeMap<String, Text>) {
-        let Some(name) = self.text(at, &["name"]) else { return };
-        if let Some(value) = self.value(at, &name) {
-            out.insert(name, value);
-        }
-    }
-
-    fn value(&mut self, at: &Object<'a>, name: &str) -> Option<Text> {
-        if let Some(value) = self.text(at, &["value"]) {
-            return Some(self.filled(&value, at));
-        }
-        if let Some(default) = self.text(at, &["default"]) {
-            return Some(Text::literal(default));
-        }
-        if flag(at, &["isRequired", "is_required"]) {
-            self.ask(name, at);
-            return Some(Text::input(name));
-        }
-        self.notes.push(format!("the optional {name} is left unset"));
-        None
-    }
-
-    fn ask(&mut self, id: &str, at: &Object<'a>) {
-        let label = self.text(at, &["description"]).unwrap_or_else(|| id.to_owned());
-        let question = Question {
-            label,
-            password: flag(at, &["isSecret", "is_secret"]),
-            default: self.text(at, &["default"]),
-            optional: false,
-        };
-        self.questions.insert(id.to_owned(), question);
-    }
-
-    /// `{name}` within a value stands for one of its `variables`.
-    fn filled(&mut self, value: &str, at: &Object<'a>) -> Text {
-        let Some(variables) = at.get_object("variables") else {
-            return Text::parse(value);
-        };
-        let mut value = value.to_owned();
-        for prop in &variables.properties {
-            let Some(inner) = self.r.object(prop) else { continue };
-            let id = prop.name.as_str();
-            let fixed = self.text(inner, &["value", "default"]);
-            let replacement = match fixed {
-                Some(fixed) => fixed,
-                None => {
-                    self.ask(id, inner);
-                    format!("${{input:{id}}}")
-                }
-            };
-            value = value.replace(&format!("{{{id}}}"), &replacement);
-        }
-        Text::parse(&value)
-    }
-
-    fn arguments(&mut self, at: &Object<'a>, keys: &[&str]) -> Vec<String> {
         let mut out = Vec::new();
-        for argument in self.objects(at, keys) {
-            let named = self.text(argument, &["type"]).as_deref() == Some("named");
-            let flag_name = self.text(argument, &["name"]);
-            let what = flag_name
-                .clone()
-                .or_else(|| self.text(argument, &["valueHint", "value_hint"]))
-                .unwrap_or_else(|| "argument".into());
-            let value = self.argument(argument, &what, named);
-            match (named, flag_name, value) {
-                (true, Some(name), Some(value)) if value.is_empty() => out.push(name),
-                (true, Some(name), Some(value)) => out.extend([name, value]),
-                (false, _, Some(value)) => out.push(value),
-                _ => {}
+        for element in self.r.array(property) {
+            match &element.value {
+                Value::Object(o) => out.push(o),
+                _ => self.r.wrong(
+                    element.line,
+                    format!("an element of {} must be an object", property.name),
+                ),
             }
         }
         out
     }
 
-    /// An argument's value; a named one without any is a switch. `None`: optional, and left out.
-    fn argument(&mut self, at: &Object<'a>, what: &str, named: bool) -> Option<String> {
-        if let Some(value) = self.text(at, &["value", "default"]) {
-            return Some(self.filled(&value, at).shown(false));
+    fn entry(&mut self, outer: &Object, full: &str, line: usize) -> Entry {
+        let server = inner(outer);
+        let mut entry = Entry {
+            name: full.rsplit('/').next().unwrap_or(full).to_owned(),
+            line,
+            path: Vec::new(),
+            launch: Launch::Unknown,
+            env: BTreeMap::new(),
+            env_files: Vec::new(),
+            notes: Vec::new(),
+            refused: Vec::new(),
+        };
+        let status = official(outer)
+            .and_then(|o| o.string("status"))
+            .or(server.string("status"));
+        match status {
+            Some("deprecated") => entry.notes.push("the registry calls it deprecated".into()),
+            Some("deleted") => {
+                entry.refused.push(Refused {
+                    what: "status deleted".into(),
+                    why: "the registry has taken it away".into(),
+                });
+                return entry;
+            }
+            _ => {}
         }
-        let required = flag(at, &["isRequired", "is_required"]);
-        let takes_value = at.get("valueHint").is_some() || at.get("format").is_some() || at.get("choices").is_some();
-        if required && (!named || takes_value) {
-            self.ask(what, at);
-            return Some(format!("${{input:{what}}}"));
+        if let Some(made) = self.chosen(server, line) {
+            entry.launch = made.launch;
+            entry.env = made.env;
+            entry.refused = made.refused;
+            entry.notes.extend(made.notes);
+            self.questions.extend(made.questions);
         }
-        if named && required {
+        entry
+    }
+
+    /// The first package that Berth can run, else the first remote address that it can reach, else why none.
+    fn chosen(&mut self, server: &Object, line: usize) -> Option<Made> {
+        let mut all = Vec::new();
+        for package in self.objects(server, "packages") {
+            let made = self.apart(|w| w.package(package));
+            all.push(made);
+        }
+        for remote in self.objects(server, "remotes") {
+            let made = self.apart(|w| w.remote(remote));
+            all.push(made);
+        }
+        if all.is_empty() {
+            self.r.wrong(line, "has neither packages nor remotes");
+            return None;
+        }
+        let Some(at) = all.iter().position(|m| m.refused.is_empty()) else {
+            // The reasons against each.
+            let mut all = all.into_iter();
+            let mut first = all.next()?;
+            first.refused.extend(all.flat_map(|m| m.refused));
+            return Some(first);
+        };
+        let mut made = all.swap_remove(at);
+        made.notes.extend(
+            all.iter()
+                .map(|other| format!("its {} is left aside for its {}", other.what, made.what)),
+        );
+        Some(made)
+    }
+
+    /// What one of several says, its questions and notes too, which count only if it is taken.
+    fn apart(&mut self, read: impl FnOnce(&mut Self) -> Made) -> Made {
+        let questions = std::mem::take(&mut self.questions);
+        let notes = std::mem::take(&mut self.notes);
+        let mut made = read(self);
+        made.questions = std::mem::replace(&mut self.questions, questions);
+        let own = std::mem::replace(&mut self.notes, notes);
+        made.notes.splice(0..0, own);
+        made
+    }
+
+    fn remote(&mut self, at: &Object) -> Made {
+        let kind = self
+            .text(at, "type")
+            .or_else(|| self.text(at, "transportType"))
+            .unwrap_or_default();
+        let what = format!("remote of type {kind}");
+        if kind == "sse" {
+            return Made::refused(what, "only Streamable HTTP is spoken");
+        }
+        let url = self.text(at, "url").unwrap_or_default();
+        let url = self.filled(&url, at);
+        let mut headers = BTreeMap::new();
+        for header in self.objects(at, "headers") {
+            self.variable(header, &mut headers);
+        }
+        for (name, value) in &mut headers {
+            self.with_scheme(name, value);
+        }
+        Made {
+            launch: Launch::Remote {
+                url,
+                sse: false,
+                headers,
+            },
+            env: BTreeMap::new(),
+            refused: Vec::new(),
+            notes: Vec::new(),
+            questions: BTreeMap::new(),
+            what,
+        }
+    }
+
+    /// Whoever is asked for a whole Authorization header types the token alone.
+    fn with_scheme(&self, name: &str, value: &mut Text) {
+        let whole = value.as_literal().is_none() && value.head().is_empty();
+        let asked = value.inputs().next().and_then(|id| self.questions.get(id));
+        let bearer = asked.is_some_and(|q| q.label.to_ascii_lowercase().contains("bearer"));
+        if name.eq_ignore_ascii_case("authorization") && whole && bearer {
+            *value = value.after("Bearer ");
+        }
+    }
+
+    fn package(&mut self, at: &Object) -> Made {
+        let kind = self
+            .text(at, "registryType")
+            .or_else(|| self.text(at, "registryName"))
+            .unwrap_or_default();
+        let what = format!("package of {kind}");
+        let registry = match kind.as_str() {
+            "npm" => Registry::Npm,
+            "pypi" => Registry::Pypi,
+            "oci" | "docker" => Registry::Oci,
+            "nuget" => return Made::refused(what, "it needs .NET; build an image of it"),
+            "cargo" => return Made::refused(what, "it is compiled before it runs; build an image of it"),
+            "mcpb" => {
+                return Made::refused(
+                    what,
+                    "it is a bundle for a laptop's client; build an image of what is in it",
+                );
+            }
+            _ => {
+                return Made::refused(
+                    format!("package of {kind:?}"),
+                    "packages of npm, PyPI and container registries are run",
+                );
+            }
+        };
+        if let Some(base) = self.text(at, "registryBaseUrl").filter(|b| !is_public(registry, b)) {
+            return Made::refused(
+                format!("the registry {base}"),
+                "a package of the same name elsewhere is another one; where packages come from is set for the whole box: [install] in berth.toml",
+            );
+        }
+        let mut name = self
+            .text(at, "identifier")
+            .or_else(|| self.text(at, "name"))
+            .unwrap_or_default();
+        let mut version = self.text(at, "version").filter(|v| !v.is_empty());
+        if registry == Registry::Oci {
+            let (bare, tag) = docker::split_reference(&name);
+            (name, version) = (bare, tag.or(version));
+        }
+        let mut planned = Planned::default();
+        let mut env = BTreeMap::new();
+        for variable in self.objects(at, "environmentVariables") {
+            self.variable(variable, &mut env);
+        }
+        let runtime = self.arguments(at, "runtimeArguments");
+        let args: Vec<String> = self
+            .arguments(at, "packageArguments")
+            .into_iter()
+            .flat_map(Argument::words)
+            .collect();
+        let http = match self.http(at, registry, &env) {
+            Ok(http) => http,
+            Err(refused) => {
+                planned.refused.push(refused);
+                None
+            }
+        };
+        let launch = match (registry, runtime.is_empty()) {
+            (Registry::Oci, _) => {
+                docker::runtime_arguments(&self.of_a_container(runtime, &name), &mut planned, &mut env);
+                None
+            }
+            (_, true) => None,
+            // What starts the package reads them, as it would on a laptop.
+            (_, false) => Some(started(registry, &name, version.as_deref(), runtime, &args)),
+        };
+        let launch = launch.unwrap_or_else(|| {
+            Launch::Package(Package {
+                registry,
+                name,
+                version,
+                bin: None,
+                args: args.iter().map(|a| Text::parse(a)).collect(),
+                http,
+                guessed: None,
+            })
+        });
+        Made {
+            launch,
+            env,
+            refused: planned.refused,
+            notes: planned.notes,
+            questions: BTreeMap::new(),
+            what,
+        }
+    }
+
+    /// The flags of `docker run` alone: `run` itself and the image are known.
+    fn of_a_container(&mut self, arguments: Vec<Argument>, image: &str) -> Vec<(String, Option<String>)> {
+        let mut flags = Vec::new();
+        for argument in arguments {
+            match argument {
+                Argument::Named(flag, value) => match (flag.split_once(['=', ' ']), value) {
+                    (Some((flag, inline)), None) => flags.push((flag.to_owned(), Some(inline.trim().to_owned()))),
+                    (_, value) => flags.push((flag, value)),
+                },
+                Argument::Positional(word) => {
+                    let (bare, _) = docker::split_reference(&word);
+                    if !["docker", "container", "run"].contains(&word.as_str()) && bare != image {
+                        // As a flag that nobody knows: it is refused by its name.
+                        flags.push((word, None));
+                    }
+                }
+            }
+        }
+        flags
+    }
+
+    /// `transport: { type: "streamable-http", url: "http://localhost:8080/mcp" }`
+    fn http(
+        &mut self,
+        at: &Object,
+        registry: Registry,
+        env: &BTreeMap<String, Text>,
+    ) -> Result<Option<(u16, String)>, Refused> {
+        let Some(transport) = at.object("transport") else {
+            return Ok(None);
+        };
+        let kind = self.text(transport, "type").unwrap_or_else(|| "stdio".into());
+        if kind == "stdio" {
+            return Ok(None);
+        }
+        let refused = |why: &str| {
+            Err(Refused {
+                what: format!("transport {kind}"),
+                why: why.into(),
+            })
+        };
+        if kind != "streamable-http" {
+            return refused("an instance speaks stdio or Streamable HTTP");
+        }
+        if registry != Registry::Oci {
+            return refused("a package's program is spoken to over stdio; build an image of one that serves HTTP");
+        }
+        let url = self.text(transport, "url").unwrap_or_default();
+        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, "mcp"));
+        let said = authority.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let port = match said {
+            None => Some(8080),
+            Some(port) => match port.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+                Some(name) => self.port(name, transport, env),
+                None => port.parse().ok(),
+            },
+        };
+        match port {
+            Some(port) if !path.contains('{') => Ok(Some((port, format!("/{path}")))),
+            _ => {
+                refused("its port or path is filled in somewhere else; give it with `berth run image --http PORT/PATH`")
+            }
+        }
+    }
+
+    /// What `{name}` of an address is: a variable of the transport's, or one of the server's.
+    fn port(&mut self, name: &str, transport: &Object, env: &BTreeMap<String, Text>) -> Option<u16> {
+        let own = transport
+            .object("variables")
+            .and_then(|v| v.object(name))
+            .and_then(|o| key(o, "value").or_else(|| key(o, "default")));
+        let own = own.and_then(|p| self.r.string(p));
+        let of_the_server = || {
+            let same = env.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            same.and_then(|(_, value)| value.as_literal()).map(str::to_owned)
+        };
+        own.or_else(of_the_server)?.parse().ok()
+    }
+
+    /// An environment variable or a header: its value, its default, or a question.
+    fn variable(&mut self, at: &Object, out: &mut BTreeMap<String, Text>) {
+        let Some(name) = self.text(at, "name") else { return };
+        if let Some(value) = self.text(at, "value") {
+            let value = self.filled(&value, at);
+            out.insert(name, value);
+        } else if let Some(default) = self.text(at, "default") {
+            out.insert(name, Text::literal(default));
+        } else if flag(at, "isRequired") {
+            let asked = self.ask(&name, at);
+            out.insert(name, asked);
+        } else {
+            self.notes.push(format!("the optional {name} is left unset"));
+        }
+    }
+
+    /// A question; another of the same name gets a number.
+    fn ask(&mut self, name: &str, at: &Object) -> Text {
+        let mut label = self.text(at, "description").unwrap_or_else(|| name.to_owned());
+        let choices = key(at, "choices").map(|p| self.r.strings(p)).unwrap_or_default();
+        if !choices.is_empty() {
+            label += &format!(" (one of {})", choices.join(", "));
+        }
+        let question = Question {
+            label,
+            password: flag(at, "isSecret"),
+            default: self.text(at, "default"),
+            optional: false,
+        };
+        let mut id = name.to_owned();
+        let mut n = 2;
+        while self.questions.get(&id).is_some_and(|q| *q != question) {
+            id = format!("{name}_{n}");
+            n += 1;
+        }
+        self.questions.insert(id.clone(), question);
+        Text::input(id)
+    }
+
+    /// `{name}` within a value stands for one of its `variables`.
+    fn filled(&mut self, value: &str, at: &Object) -> Text {
+        let Some(variables) = at.object("variables") else {
+            return Text::parse(value);
+        };
+        let mut value = value.to_owned();
+        for property in &variables.properties {
+            let Some(inner) = self.r.object(property) else { continue };
+            let name = &property.name;
+            if !value.contains(&format!("{{{name}}}")) {
+                continue;
+            }
+            let fixed = self.text(inner, "value").or_else(|| self.text(inner, "default"));
+            let replacement = match fixed {
+                Some(fixed) => fixed,
+                None => self.ask(name, inner).shown(false),
+            };
+            value = value.replace(&format!("{{{name}}}"), &replacement);
+        }
+        Text::parse(&value)
+    }
+
+    fn arguments(&mut self, at: &Object, name: &str) -> Vec<Argument> {
+        let mut out = Vec::new();
+        for argument in self.objects(at, name) {
+            let given = self.text(argument, "name");
+            let named = given.clone().filter(|_| argument.string("type") == Some("named"));
+            let what = given
+                .or_else(|| self.text(argument, "valueHint"))
+                .unwrap_or_else(|| "argument".into());
+            let Some(value) = self.argument(argument, &what, named.is_some()) else {
+                continue;
+            };
+            out.push(match (named, value) {
+                (Some(name), value) if value.is_empty() => Argument::Named(name, None),
+                (Some(name), value) => Argument::Named(name, Some(value)),
+                (None, value) => Argument::Positional(value),
+            });
+        }
+        out
+    }
+
+    /// An argument's value; of a switch, none. `None`: it is left out.
+    fn argument(&mut self, at: &Object, what: &str, named: bool) -> Option<String> {
+        let switch = named && at.string("format") == Some("boolean");
+        let given = self.text(at, "value").or_else(|| self.text(at, "default"));
+        match given.as_deref() {
+            Some("true") if switch => return Some(String::new()),
+            Some("false") if switch => return None,
+            Some(value) => return Some(self.filled(value, at).shown(false)),
+            None => {}
+        }
+        let takes_value = key(at, "valueHint").is_some() || at.has("format") || at.has("choices");
+        if flag(at, "isRequired") && !switch && (!named || takes_value) {
+            return Some(self.ask(what, at).shown(false));
+        }
+        // The short form of "yes" says nothing here, and is often listed without being required.
+        if named && (flag(at, "isRequired") || ["-y", "--yes"].contains(&what)) {
             return Some(String::new());
         }
-        if what != "-y" && what != "--yes" {
-            self.notes.push(format!("the optional {what} is left out"));
-        }
+        self.notes.push(format!("the optional {what} is left out"));
         None
     }
 }
 
-fn flag(at: &Object<'_>, keys: &[&str]) -> bool {
-    keys.iter()
-        .find_map(|k| at.get(k))
-        .is_some_and(|p: &ObjectProp<'_>| matches!(&p.value, Value::BooleanLit(b) if b.value))
+/// Whether an address is the registry that everybody means by the kind.
+fn is_public(registry: Registry, base: &str) -> bool {
+    let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    let has = |label: &str| host.split('.').any(|l| l.eq_ignore_ascii_case(label));
+    match registry {
+        Registry::Npm => has("npmjs"),
+        Registry::Pypi => has("pypi"),
+        // Where an image is, its name says.
+        Registry::Oci => true,
+    }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Format, Import, Launch, Refused, docker, one, text::Text};
-use crate::strict::Problems;
+use super::{Entry, Format, Import, Launch, Refused, docker, text::Text};
+use crate::{clients::one, strict::Problems};
 
 /// What a line that starts a server begins with, by its first word without a path.
 const BEGINS: [&str; 22] = [
@@ -168,12 +168,7 @@ pub fn read_command_line(file: &str, text: &str) -> Result<Import, Problems> {
             claude_mcp_add(rest, &mut entry).map_err(|why| one(file, 1, why))?;
         }
         [program, args @ ..] => {
-            let docker = ["docker", "podman"].contains(&program.as_str());
-            entry.name = if docker {
-                docker::name_of(args)
-            } else {
-                package_name(args)
-            };
+            entry.name = name_of(program, args);
             entry.launch = Launch::Command {
                 program: program.clone(),
                 args: args.to_vec(),
@@ -185,7 +180,16 @@ pub fn read_command_line(file: &str, text: &str) -> Result<Import, Problems> {
         format: Format::CommandLine,
         entries: vec![entry],
         questions: BTreeMap::new(),
+        client: None,
     })
+}
+
+/// What a server is called that has no name but the line that starts it.
+pub(super) fn name_of(program: &str, args: &[String]) -> String {
+    match program {
+        "docker" | "podman" => docker::name_of(args),
+        _ => package_name(args),
+    }
 }
 
 /// The first argument that looks like a package's name, without scope and version.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use super::*;
-use crate::model::Secret;
+use crate::{
+    clients::{self, rewrite},
+    model::Secret,
+};
 
 fn known() -> Vec<Known> {
     let known = |type_name: &str, replaces: &[&str], arguments: &[&str], ignores: bool| Known {
@@ -98,11 +101,15 @@ fn cases_come_out_as_expected() {
         let file = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).unwrap();
         let got = match read(&file, &text) {
-            Ok(import) => shown(&import),
+            Ok(import) => {
+                let client = import.client.map(|c| format!("of {}\n", c.name()));
+                client.unwrap_or_default() + &shown(&import)
+            }
             Err(problems) => format!("{problems}\n"),
         };
         assert!(!got.contains("canary"), "{file} shows a secret:\n{got}");
-        let expected = path.with_extension("expected");
+        // The first of `time.json` and `time.yaml` would have the other's.
+        let expected = dir.join(format!("{file}.expected"));
         if bless {
             fs::write(&expected, &got).unwrap();
         }
@@ -142,7 +149,7 @@ fn rewriting_keeps_everything_else() {
         vec!["mcpServers".to_owned(), "a".to_owned()],
         serde_json::json!({"url": "https://x/mcp"}),
     )]);
-    let out = rewrite(text, &by).unwrap();
+    let out = rewrite("x", text, &by).unwrap();
     assert!(
         out.contains("// mine") && out.contains("// first") && out.contains("\"b\": {\"command\": \"x\"}"),
         "{out}"
@@ -164,14 +171,78 @@ fn servers_of_one_name_are_kept_apart_by_their_places() {
     let plan = plan(&import, &known());
     let address = |p: &Planned| serde_json::json!({ "url": format!("https://x/mcp/{}", p.name) });
     let by = plan.iter().map(|p| (p.path.clone(), address(p))).collect();
-    let written: serde_json::Value = serde_json::from_str(&rewrite(&text, &by).unwrap()).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&rewrite("x", &text, &by).unwrap()).unwrap();
     for (project, name) in [("/a", "db"), ("/b", "db-2")] {
         let url = format!("https://x/mcp/{name}");
         assert_eq!(written["projects"][project]["mcpServers"]["db"]["url"], url.as_str());
     }
     assert_eq!(written["numStartups"], 3);
     let gone = BTreeMap::from([(vec!["projects".to_owned(), "/c".to_owned()], serde_json::json!({}))]);
-    assert!(rewrite(&text, &gone).is_err());
+    assert!(rewrite("x", &text, &gone).is_err());
+}
+
+/// What is written back is read as what was written: each server at its new address, the rest as it was.
+#[test]
+fn every_configuration_can_be_written_back() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let mut written = 0;
+    for path in fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        let Ok(import) = read(&file, &text) else { continue };
+        let places: Vec<&Entry> = import.entries.iter().filter(|e| !e.path.is_empty()).collect();
+        if import.format != Format::Client || places.is_empty() {
+            continue;
+        }
+        let client = import.client.unwrap_or(Client::Json);
+        // One alone, and all of them.
+        for chosen in [&places[..1], &places[..]] {
+            let urls: Vec<String> = (0..chosen.len())
+                .map(|n| format!("https://box.example/{n}/mcp"))
+                .collect();
+            let entry = |(e, url): (&&Entry, &String)| {
+                let target = clients::Target {
+                    name: &e.name,
+                    url,
+                    token: "brt_i_x",
+                    ca_file: None,
+                };
+                (e.path.clone(), clients::entry(client, &target))
+            };
+            let by = chosen.iter().zip(&urls).map(entry).collect();
+            let out = rewrite(&file, &text, &by).unwrap_or_else(|e| panic!("{file}: {e}"));
+            let again = read(&file, &out).unwrap_or_else(|e| panic!("{file}: {e}\n{out}"));
+            assert_eq!(again.client.unwrap_or(client), client, "{file}: {out}");
+            assert_eq!(again.entries.len(), import.entries.len(), "{file}: {out}");
+            let plans = plan(&again, &known());
+            for (e, url) in chosen.iter().zip(&urls) {
+                let now = plans.iter().find(|p| p.path == e.path).unwrap();
+                let Some(Deploy {
+                    target: Target::Remote { url: found, headers },
+                    ..
+                }) = &now.deploy
+                else {
+                    panic!("{file}: {now:?}\n{out}");
+                };
+                assert_eq!(found.as_literal(), Some(url.as_str()), "{file}");
+                assert_eq!(headers["Authorization"].as_literal(), Some("Bearer brt_i_x"), "{file}");
+            }
+            for before in import
+                .entries
+                .iter()
+                .filter(|e| !chosen.iter().any(|c| c.path == e.path))
+            {
+                let after = again.entries.iter().find(|e| e.path == before.path).unwrap();
+                assert_eq!(
+                    (&before.name, &before.launch, &before.env),
+                    (&after.name, &after.launch, &after.env),
+                    "{file}"
+                );
+            }
+            written += 1;
+        }
+    }
+    assert!(written > 30, "only {written}");
 }
 
 /// What a plan says will deploy is what the deploy takes.
@@ -212,7 +283,7 @@ proptest::proptest! {
             name: "x".into(), line: 1, path: Vec::new(), launch: Launch::Command { program, args },
             env: BTreeMap::new(), env_files: Vec::new(), notes: Vec::new(), refused: Vec::new(),
         };
-        let import = Import { format: Format::Client, entries: vec![entry], questions: BTreeMap::new() };
+        let import = Import { format: Format::Client, entries: vec![entry], questions: BTreeMap::new(), client: None };
         let _ = plan(&import, &known());
     }
 }

@@ -58,28 +58,35 @@ impl fmt::Debug for Text {
 }
 
 impl Text {
-    /// Reads the placeholders of VS Code, Cursor and Claude Code.
+    /// Reads the placeholders of the clients: `${…}`, opencode's `{env:…}` and `{file:…}`, Continue's `${{ secrets.… }}`.
     pub fn parse(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
-        while let Some(at) = rest.find("${") {
+        while let Some((at, open, close)) = OPENINGS
+            .iter()
+            .filter_map(|(open, close)| Some((rest.find(open)?, *open, *close)))
+            .min_by_key(|(at, open, _)| (*at, std::cmp::Reverse(open.len())))
+        {
             let (before, after) = rest.split_at(at);
             literal.push_str(before);
-            let Some(end) = after.find('}') else {
-                rest = after;
-                break;
+            let Some(end) = after.find(close) else {
+                let (this, later) = after.split_at(open.len());
+                literal.push_str(this);
+                rest = later;
+                continue;
             };
-            match placeholder(&after[2..end]) {
+            let whole = end + close.len();
+            match placeholder(open, &after[open.len()..end]) {
                 Some(part) => {
                     if !literal.is_empty() {
                         parts.push(Part::Literal(std::mem::take(&mut literal)));
                     }
                     parts.push(part);
                 }
-                None => literal.push_str(&after[..=end]),
+                None => literal.push_str(&after[..whole]),
             }
-            rest = &after[end + 1..];
+            rest = &after[whole..];
         }
         literal.push_str(rest);
         if parts.is_empty()
@@ -112,6 +119,19 @@ impl Text {
             match (parts.last_mut(), part) {
                 (Some(Part::Literal(before)), Part::Literal(text)) => before.push_str(&text),
                 (_, part) => parts.push(part),
+            }
+        }
+        Self(parts)
+    }
+
+    /// The same with something before it.
+    #[must_use]
+    pub fn after(&self, head: &str) -> Self {
+        let mut parts = vec![Part::Literal(head.to_owned())];
+        for part in &self.0 {
+            match (parts.last_mut(), part) {
+                (Some(Part::Literal(before)), Part::Literal(text)) => before.push_str(text),
+                (_, part) => parts.push(part.clone()),
             }
         }
         Self(parts)
@@ -240,30 +260,60 @@ fn bare_variable(text: &str) -> Option<(&str, &str)> {
     (named && !head.trim_end().contains(' ')).then_some((head, name))
 }
 
-/// What stands between `${` and `}`; `None` for what is no placeholder of a client.
-fn placeholder(inner: &str) -> Option<Part> {
-    if let Some(id) = inner.strip_prefix("input:") {
+/// What placeholders begin and end with.
+const OPENINGS: [(&str, &str); 4] = [("${{", "}}"), ("${", "}"), ("{env:", "}"), ("{file:", "}")];
+
+/// Folders of the machine that the text comes from, as the clients and their extensions call them.
+const PLACES: [&str; 14] = [
+    "/",
+    "CLAUDE_PLUGIN_DATA",
+    "CLAUDE_PLUGIN_ROOT",
+    "CLAUDE_PROJECT_DIR",
+    "DESKTOP",
+    "DOCUMENTS",
+    "DOWNLOADS",
+    "HOME",
+    "__dirname",
+    "cwd",
+    "extensionPath",
+    "pathSeparator",
+    "userHome",
+    "workspaceFolderBasename",
+];
+
+/// What stands between such signs; `None` for what is no placeholder of a client.
+fn placeholder(open: &str, inner: &str) -> Option<Part> {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    match open {
+        "${{" => {
+            let inner = inner.trim();
+            let name = inner.strip_prefix("secrets.").or(inner.strip_prefix("inputs."))?;
+            return is_name(name).then(|| Part::Input(name.into()));
+        }
+        "{file:" => return Some(Part::Place(format!("file:{inner}"))),
+        _ => {}
+    }
+    if let Some(id) = inner.strip_prefix("input:").or(inner.strip_prefix("user_config.")) {
         return Some(Part::Input(id.into()));
     }
     let name = inner.strip_prefix("env:").unwrap_or(inner);
-    const PLACES: [&str; 7] = [
-        "workspaceFolder",
-        "workspaceFolderBasename",
-        "userHome",
-        "cwd",
-        "pathSeparator",
-        "/",
-        "CLAUDE_PROJECT_DIR",
-    ];
-    if PLACES.contains(&name) || name.starts_with("workspaceFolder:") {
+    if PLACES.contains(&name) || name.starts_with("workspaceFolder") || name.starts_with("command:") {
         return Some(Part::Place(name.into()));
     }
-    let (name, default) = match name.split_once(":-") {
-        Some((name, default)) => (name, Some(default.to_owned())),
+    // As a shell has them: what stands in for an unset one, or an error's words (POSIX.1, Parameter Expansion).
+    let (name, default) = match name.find([':', '-', '?']) {
+        Some(at) => {
+            let (name, rest) = name.split_at(at);
+            let rest = rest.strip_prefix(':').unwrap_or(rest);
+            match rest.strip_prefix('-') {
+                Some(default) => (name, Some(default.to_owned())),
+                None if rest.starts_with('?') => (name, None),
+                None => return None,
+            }
+        }
         None => (name, None),
     };
-    let variable = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-    variable.then(|| Part::Env {
+    is_name(name).then(|| Part::Env {
         name: name.into(),
         default,
     })

@@ -125,6 +125,36 @@ fn servers_run_and_the_file_points_at_them() {
     );
 }
 
+#[test]
+fn whose_file_it_is_is_settled_before_anything_runs() {
+    let a = Appliance::start();
+    // Many clients read this one, and each wants another entry in it.
+    let text = r#"{ "mcpServers": { "notes": { "command": "npx", "args": ["-y", "@modelcontextprotocol/server-memory"] } } }"#;
+    let file = kept(&a, "mcp.json", text);
+    let said = a.cli_fails(1, &["import", &file, "--yes", "--write"]);
+    assert!(said.contains("--client") && said.contains("windsurf"), "{said}");
+    assert_eq!(a.json(&["list"]), json!([]));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    // What is no client's configuration has nothing to be written back into.
+    let compose = kept(&a, "compose.yaml", "services:\n  notes-mcp:\n    image: mcp/memory\n    stdin_open: true\n");
+    let said = a.cli_fails(1, &["import", &compose, "--yes", "--write"]);
+    assert!(said.contains("this is none"), "{said}");
+    assert_eq!(a.json(&["list"]), json!([]));
+
+    // This one says itself whose it is.
+    let codex = "model = \"x\" # mine\n\n[mcp_servers.notes] # kept\ncommand = \"npx\"\nargs = [\"-y\", \"@modelcontextprotocol/server-memory\"]\n\n[profiles.fast]\nmodel = \"y\"\n";
+    let file = kept(&a, "config.toml", codex);
+    a.cli(&["import", &file, "--yes", "--write"]);
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        written.contains("# mine") && written.contains("[profiles.fast]") && !written.contains("npx"),
+        "{written}"
+    );
+    let url = between(&written, "url = \"", "\"");
+    let token = between(&written, "Authorization = \"Bearer ", "\"");
+    assert_eq!(a.post(url, token, INITIALIZE, &[]).status, 200, "{written}");
+}
+
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let rest = &text[text.find(before).unwrap_or_else(|| panic!("{before} is not in {text}")) + before.len()..];
     &rest[..rest.find(after).unwrap()]
