@@ -14,6 +14,7 @@ mod clients;
 mod command;
 mod compose;
 mod docker;
+mod laptop;
 mod registry;
 mod secrets;
 mod shell;
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use check::header_is_own;
 pub use clients::read_client;
 pub use compose::read_compose;
 pub use registry::read_registry;
@@ -308,40 +310,6 @@ fn ask_for_placeholders(import: &mut Import) {
     }
 }
 
-/// A folder or file of somebody's own: below a home, or on a drive of Windows.
-fn is_path_of_a_person(text: &str) -> bool {
-    let text = text.rsplit_once('=').map_or(text, |(_, value)| value);
-    let drive = text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
-        && (text[1..].starts_with(":\\") || text[1..].starts_with(":/") && !text[1..].starts_with("://"));
-    drive || ["/Users/", "/home/", "~/", "\\\\"].iter().any(|p| text.starts_with(p))
-}
-
-/// Variables that describe the machine that they are set on.
-const OF_THE_MACHINE: [&str; 22] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "PWD",
-    "TMPDIR",
-    "TEMP",
-    "TMP",
-    "USERPROFILE",
-    "APPDATA",
-    "LOCALAPPDATA",
-    "PROGRAMFILES",
-    "SYSTEMROOT",
-    "COMSPEC",
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "VIRTUAL_ENV",
-    "NODE_PATH",
-    "NVM_DIR",
-    "SSH_AUTH_SOCK",
-    "LD_LIBRARY_PATH",
-];
-
 /// What each server would become. `known` are the catalog's types.
 pub fn plan(import: &Import, known: &[Known]) -> Vec<Planned> {
     let mut taken = Vec::new();
@@ -370,7 +338,7 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
         return planned;
     }
     let mut env = entry.env.clone();
-    leave_places(&mut env, &mut planned);
+    laptop::leave_places(&mut env, &mut planned);
     let launch = match &entry.launch {
         Launch::Command { program, args } => command::read(program, args, &mut planned, &mut env),
         other => Ok(other.clone()),
@@ -390,7 +358,7 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
         Ok((target, args)) => {
             // An entry's own variables fill its arguments.
             let args: Vec<Text> = args.iter().map(|a| a.with(&entry.env)).collect();
-            check_arguments(&args, &mut planned, questions);
+            let args = laptop::settle_arguments(args, &mut env, &mut planned, questions);
             check::deployable(&target, &mut planned);
             planned.deploy = planned.refused.is_empty().then_some(Deploy { target, args, env });
         }
@@ -419,52 +387,6 @@ fn remote(
         url: url.with(own),
         headers: headers.into_iter().map(|(k, v)| (k, v.with(own))).collect(),
     }
-}
-
-fn check_arguments(args: &[Text], planned: &mut Planned, questions: &BTreeMap<String, Question>) {
-    for (i, arg) in args.iter().enumerate() {
-        let why = if let Some(place) = arg.place() {
-            format!("${{{place}}} is a place on that machine; an instance sees none of its files")
-        } else if is_path_of_a_person(arg.head()) {
-            "it is a path of that machine; an instance sees none of its files".into()
-        } else if secrets::in_argument(args.get(i.wrapping_sub(1)), arg, questions) {
-            "it holds a secret, and arguments stand in process lists; give it in a variable that the server reads, then import again".into()
-        } else {
-            continue;
-        };
-        planned.refused.push(Refused {
-            what: format!("argument {}", i + 1),
-            why,
-        });
-    }
-}
-
-/// Variables and files that name a place on the laptop mean nothing on Berth.
-fn leave_places(env: &mut BTreeMap<String, Text>, planned: &mut Planned) {
-    env.retain(|key, value| {
-        if OF_THE_MACHINE.contains(&key.to_ascii_uppercase().as_str()) {
-            planned.notes.push(format!(
-                "{key} is left out: it describes that machine, and an instance has its own"
-            ));
-            return false;
-        }
-        let place = value.place();
-        if let Some(place) = place {
-            planned
-                .notes
-                .push(format!("{key} is left out: ${{{place}}} is a place on that machine"));
-        }
-        place.is_none()
-    });
-    planned.env_files.retain(|file| {
-        let place = file.contains("${");
-        if place {
-            planned
-                .notes
-                .push(format!("the env file {file} is left out; give it with --env-file"));
-        }
-        !place
-    });
 }
 
 /// A package becomes the catalog's type for it, or the generic type of its registry.

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 
 use super::reap::{Exit, Reaper};
-use crate::model::{SERVER_USER, Secret};
+use crate::model::{SERVER_USER, Secret, unsealed};
 use crate::rights;
 
 /// Mode of a child's pipes: they are the agent's, and the child is of another user, which may open its own standard
@@ -52,6 +52,12 @@ pub(super) fn spawn(
     let Some((program, arguments)) = command.split_first() else {
         return Err("the command is empty".to_owned());
     };
+    let value = |key: &str| environment.order.get(key).map(Secret::expose);
+    let arguments = arguments
+        .iter()
+        .map(|argument| unsealed(argument, value))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|key| format!("an argument takes the value of {key}, which is not set"))?;
     let mut c = Command::new(program);
     c.args(arguments).env_clear().envs(inherited());
     c.envs(environment.own)

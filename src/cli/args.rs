@@ -301,9 +301,10 @@ pub(super) struct What {
     /// remote: send a bearer token, read from standard input with - (asked for in a terminal)
     #[arg(long, value_name = "-", requires = "url", conflicts_with = "header")]
     pub(super) bearer: Option<String>,
-    /// remote: send this header field, its value read from standard input (asked for in a terminal)
+    /// remote: send this header field, its value read from standard input (asked for in a terminal); again for several, a
+    /// line for each
     #[arg(long, value_name = "NAME=-", requires = "url")]
-    pub(super) header: Option<String>,
+    pub(super) header: Vec<String>,
     /// npx, uvx, image: none or internet
     #[arg(long)]
     pub(super) network: Option<Network>,

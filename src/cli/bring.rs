@@ -457,33 +457,33 @@ fn request(p: &Planned, d: &Deploy, answers: &Answers, workspace: Option<&Worksp
     Ok(request)
 }
 
-/// A remote has one way to prove itself: a bearer token or one header.
+/// What a remote server is given: a bearer token, or header fields.
 fn remote_auth(headers: &BTreeMap<String, Text>, answers: &Answers, request: &mut RunRequest) -> Result<RemoteAuth> {
-    let mut headers = headers
-        .iter()
-        .filter(|(name, _)| !["accept", "content-type"].contains(&name.to_ascii_lowercase().as_str()));
-    let Some((name, value)) = headers.next() else {
-        return Ok(RemoteAuth::None);
-    };
-    if let Some((other, _)) = headers.next() {
-        bail!("it wants the headers {name} and {other}; a remote server is given one");
+    let mut given = Vec::new();
+    for (name, value) in headers.iter().filter(|(name, _)| import::header_is_own(name)) {
+        let value = value.fill(answers).with_context(|| format!("header {name}"))?;
+        // Who is asked for a token may type the scheme before it, where that stands already.
+        let text = value.expose();
+        let text = text
+            .strip_prefix("Bearer Bearer ")
+            .map_or(text.to_owned(), |t| format!("Bearer {t}"));
+        if text.contains('\n') {
+            bail!("the value of the header {name} has more than one line");
+        }
+        given.push((name.clone(), Secret::new(text)));
     }
-    let value = value.fill(answers).with_context(|| format!("header {name}"))?;
-    let bearer = name
-        .eq_ignore_ascii_case("authorization")
-        .then(|| value.expose().strip_prefix("Bearer "))
-        .flatten();
-    Ok(match bearer {
-        Some(token) => {
-            request.remote_secret = Some(Secret::new(token));
-            RemoteAuth::Bearer
-        }
-        None => {
-            let auth = RemoteAuth::Header { name: name.clone() };
-            request.remote_secret = Some(value);
-            auth
-        }
-    })
+    if let [(name, value)] = given.as_slice()
+        && name.eq_ignore_ascii_case("authorization")
+        && let Some(token) = value.expose().strip_prefix("Bearer ")
+    {
+        request.remote_secret = Some(Secret::new(token));
+        return Ok(RemoteAuth::Bearer);
+    }
+    if !given.is_empty() {
+        let values: Vec<&str> = given.iter().map(|(_, value)| value.expose()).collect();
+        request.remote_secret = Some(Secret::new(values.join("\n")));
+    }
+    Ok(RemoteAuth::of(given.into_iter().map(|(name, _)| name).collect()))
 }
 
 /// Whose configuration is written back: the person's word, the text's, its place's, or an answer.

@@ -58,16 +58,10 @@ pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
             if from != "-" {
                 bail!("--bearer takes -: the token is read from standard input, never from the command line");
             }
-            request.remote_secret = Some(secret("bearer token")?);
+            request.remote_secret = Some(secret(&["bearer token"])?);
             RemoteAuth::Bearer
-        } else if let Some(header) = what.header {
-            let Some((name, "-")) = header.split_once('=') else {
-                bail!("--header takes NAME=-: the value is read from standard input, never from the command line");
-            };
-            request.remote_secret = Some(secret(name)?);
-            RemoteAuth::Header { name: name.to_owned() }
         } else {
-            RemoteAuth::None
+            headers(&what.header, &mut request.remote_secret)?
         };
         if !what.args.is_empty() {
             bail!("a remote server takes no arguments");
@@ -89,21 +83,40 @@ fn place(text: &str) -> Result<HttpPlace> {
     })
 }
 
-/// One line of standard input; in a terminal it is asked for, unseen.
-fn secret(what: &str) -> Result<Secret> {
+/// `NAME=-`, none, one or several.
+fn headers(given: &[String], secret_of: &mut Option<Secret>) -> Result<RemoteAuth> {
+    let name = |header: &String| match header.split_once('=') {
+        Some((name, "-")) => Ok(name.to_owned()),
+        _ => bail!("--header takes NAME=-: the value is read from standard input, never from the command line"),
+    };
+    let names: Vec<String> = given.iter().map(name).collect::<Result<_>>()?;
+    if names.is_empty() {
+        return Ok(RemoteAuth::None);
+    }
+    let labels: Vec<&str> = names.iter().map(String::as_str).collect();
+    *secret_of = Some(secret(&labels)?);
+    Ok(RemoteAuth::of(names))
+}
+
+/// Standard input, a line for each; in a terminal they are asked for, unseen.
+fn secret(whats: &[&str]) -> Result<Secret> {
     let stdin = std::io::stdin();
     let mut text = String::new();
     if stdin.is_terminal() {
-        text = prompt::unseen(&format!("{what}:"))?;
+        let typed: Vec<String> = whats
+            .iter()
+            .map(|what| prompt::unseen(&format!("{what}:")))
+            .collect::<Result<_>>()?;
+        text = typed.join("\n");
     } else {
         stdin
             .take(MAX_SECRET)
             .read_to_string(&mut text)
             .context("the secret cannot be read from standard input")?;
     }
-    let value = text.trim_end_matches(['\r', '\n']);
+    let value = text.trim_end_matches(['\r', '\n']).replace("\r\n", "\n");
     if value.is_empty() {
-        bail!("no {what} came from standard input");
+        bail!("no {} came from standard input", whats.join(" and "));
     }
     Ok(Secret::new(value))
 }

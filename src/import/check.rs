@@ -2,12 +2,17 @@
 
 use super::{Planned, Refused, Target, Text};
 use crate::{
-    model::{HttpPlace, ImageSource, PackageSource, Source, check_remote_url},
+    model::{HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, Source, check_remote_url},
     plan::generic::check_form,
 };
 
 /// Headers that every MCP client sends by itself.
 const OF_EVERY_CLIENT: [&str; 3] = ["accept", "content-type", "user-agent"];
+
+/// Whether a header is more than what the protocol sends anyway.
+pub fn header_is_own(name: &str) -> bool {
+    !OF_EVERY_CLIENT.contains(&name.to_ascii_lowercase().as_str())
+}
 
 pub(super) fn deployable(target: &Target, planned: &mut Planned) {
     let package = |name: &String, version: &Option<String>, bin: &Option<String>| PackageSource {
@@ -19,12 +24,13 @@ pub(super) fn deployable(target: &Target, planned: &mut Planned) {
     let source = match target {
         Target::Catalog { .. } => return,
         Target::Remote { url, headers } => {
-            let own = |name: &&String| !OF_EVERY_CLIENT.contains(&name.to_ascii_lowercase().as_str());
-            let names: Vec<&String> = headers.keys().filter(own).collect();
-            if let [first, second, ..] = names.as_slice() {
+            let own = headers.keys().filter(|name| header_is_own(name)).count();
+            if own > MAX_REMOTE_HEADERS {
                 planned.refused.push(Refused {
-                    what: format!("the headers {first} and {second}"),
-                    why: "a remote server is given one header; leave out what it does not need".into(),
+                    what: format!("{own} headers"),
+                    why: format!(
+                        "a remote server is given at most {MAX_REMOTE_HEADERS}; leave out what it does not need"
+                    ),
                 });
             }
             return remote(url, planned);

@@ -82,7 +82,15 @@ fn read_at(
         ("npx" | "bunx" | "pnpx", _) => npx(args),
         ("npm", "exec" | "x") | ("pnpm" | "yarn", "dlx") | ("bun", "x") => npx(rest(1)),
         ("deno", "run") => deno(rest(1)),
-        ("uvx", _) => uvx(args, planned).map(Launch::Package),
+        ("uvx", _) => match args
+            .iter()
+            .position(|a| a == "mcp-proxy" || a.starts_with("mcp-proxy@"))
+        {
+            Some(at) if args[..at].iter().all(|a| a.starts_with('-')) => {
+                carrier("mcp-proxy", &rest(at + 1).iter().collect::<Vec<_>>())
+            }
+            _ => uvx(args, planned).map(Launch::Package),
+        },
         ("pipx", "run") => uvx(rest(1), planned).map(Launch::Package),
         ("uv", "tool") if args.get(1).is_some_and(|a| a == "run") => uvx(rest(2), planned).map(Launch::Package),
         ("uv", "x") => uvx(rest(1), planned).map(Launch::Package),
@@ -179,8 +187,8 @@ fn npx(args: &[String]) -> Result<Launch, Refused> {
     let spec = spec.ok_or_else(|| refused("npx", "it names no package"))?;
     let (name, version) = npm_spec(&spec)?;
     let rest: Vec<&String> = words.collect();
-    if name == "mcp-remote" {
-        return mcp_remote(&rest);
+    if ["mcp-remote", "supergateway"].contains(&name.as_str()) {
+        return carrier(&name, &rest);
     }
     Ok(Launch::Package(Package {
         registry: Registry::Npm,
@@ -223,27 +231,50 @@ fn deno(args: &[String]) -> Result<Launch, Refused> {
     }
 }
 
-/// mcp-remote carries stdio to a URL: on Berth that is a remote server itself.
-fn mcp_remote(args: &[&String]) -> Result<Launch, Refused> {
+/// Programs that carry stdio to a URL: on Berth that is a remote server itself.
+fn carrier(name: &str, args: &[&String]) -> Result<Launch, Refused> {
     let mut url = None;
     let mut headers = BTreeMap::new();
     let mut sse = false;
     let mut words = args.iter();
     while let Some(word) = words.next() {
-        match word.as_str() {
-            "--header" => {
-                if let Some((key, value)) = words.next().and_then(|h| h.split_once(':')) {
-                    headers.insert(key.trim().to_owned(), Text::parse(value.trim()));
+        let (flag, inline) = shell::flag(word);
+        let mut value = || inline.clone().or_else(|| words.next().map(|w| (*w).clone()));
+        match flag {
+            // mcp-proxy has name and value as two words.
+            "-H" | "--headers" => {
+                if let (Some(key), Some(given)) = (value(), words.next()) {
+                    headers.insert(key, Text::parse(given));
                 }
             }
-            "--transport" => sse = words.next().is_some_and(|t| t.as_str() == "sse-only"),
+            "--header" => {
+                if let Some((key, given)) = value().as_deref().and_then(|h| h.split_once(':')) {
+                    headers.insert(key.trim().to_owned(), Text::parse(given.trim()));
+                }
+            }
+            "--oauth2Bearer" => {
+                if let Some(token) = value() {
+                    headers.insert("Authorization".into(), Text::parse(&token).after("Bearer "));
+                }
+            }
+            "--transport" => sse = value().is_some_and(|t| t == "sse-only" || t == "sse"),
+            "--streamableHttp" | "--sse" => {
+                sse = flag == "--sse";
+                url = value();
+            }
+            "--stdio" => {
+                return Err(refused(
+                    format!("{name} --stdio"),
+                    "it serves another program over HTTP, as Berth does itself: bring over the program behind it",
+                ));
+            }
             w if w.starts_with("http://") || w.starts_with("https://") || w.starts_with("${") => {
-                url.get_or_insert_with(|| w.to_owned());
+                url.get_or_insert_with(|| (*word).clone());
             }
             _ => {}
         }
     }
-    let url = url.ok_or_else(|| refused("mcp-remote", "it names no URL"))?;
+    let url = url.ok_or_else(|| refused(name, "it names no URL"))?;
     Ok(Launch::Remote {
         url: Text::parse(&url),
         sse,

@@ -185,6 +185,14 @@ impl Text {
         })
     }
 
+    /// `--flag=VALUE`, split.
+    pub fn split_flag(&self) -> Option<(String, Self)> {
+        let (flag, rest) = self.head().split_once('=').filter(|(flag, _)| flag.starts_with('-'))?;
+        let mut value = Self::literal(rest);
+        value.0.extend(self.0.iter().skip(1).cloned());
+        Some((flag.to_owned(), value))
+    }
+
     /// What it starts with before the first placeholder.
     pub fn head(&self) -> &str {
         match self.0.first() {

@@ -1,6 +1,7 @@
 //! F0: plain types that every floor shares. Nothing here does I/O, waits, logs or reads a clock.
 
 mod action;
+mod argument;
 mod credential;
 mod id;
 mod instance;
@@ -11,6 +12,7 @@ mod source;
 mod user;
 
 pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field};
+pub use argument::{sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use id::{BASE32, BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
 pub use instance::{
@@ -23,7 +25,7 @@ pub use order::{
 };
 pub use secret::Secret;
 pub use source::{
-    HttpPlace, ImageSource, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, Resolved, Source, check_remote_url,
-    split_package,
+    HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, Resolved,
+    Source, check_remote_url, split_package,
 };
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};

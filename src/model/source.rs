@@ -78,7 +78,23 @@ pub enum RemoteAuth {
     Bearer,
     /// A field of this name.
     Header { name: String },
+    /// Fields of these names, 2 to [`MAX_REMOTE_HEADERS`]; the secret has a line for the value of each, in their order.
+    Headers { names: Vec<String> },
 }
+
+impl RemoteAuth {
+    /// By header fields: none, one, or several.
+    pub fn of(mut names: Vec<String>) -> Self {
+        match names.len() {
+            0 => Self::None,
+            1 => Self::Header { name: names.remove(0) },
+            _ => Self::Headers { names },
+        }
+    }
+}
+
+/// So many header fields prove Berth to a remote server at most.
+pub const MAX_REMOTE_HEADERS: usize = 8;
 
 /// What a source came to when it was installed or fetched: the bytes that every start of the instance runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

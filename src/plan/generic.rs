@@ -5,7 +5,8 @@ use crate::{
     catalog::{HealthContract, ImageRef, InstanceType, Kind, Service, Transport},
     config::Allow,
     model::{
-        HealthKind, PackageSource, Processes, Ready, Refusal, RemoteAuth, RestartPolicy, RunRequest, Source, TypeName,
+        HealthKind, MAX_REMOTE_HEADERS, PackageSource, Processes, Ready, Refusal, RemoteAuth, RestartPolicy,
+        RunRequest, Source, TypeName,
     },
     plan::image,
     record::Generic,
@@ -85,6 +86,9 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
         });
     }
     check_source(source, request)?;
+    check_sealed(source, |key| {
+        request.env.contains_key(key) || t.credentials.iter().any(|c| c.key == key)
+    })?;
     check_allowed(allow, source)?;
     if let Some(path) = &request.volume {
         crate::catalog::check_volume(path).map_err(Refusal::Invalid)?;
@@ -195,6 +199,22 @@ pub fn check_form(source: &Source) -> Result<(), Refusal> {
     }
 }
 
+/// That each `${secret:KEY}` of the arguments names a variable that the instance has.
+fn check_sealed(source: &Source, has: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+    let args = match source {
+        Source::Npx(p) | Source::Uvx(p) => &p.args,
+        Source::Image(i) => &i.args,
+        Source::Remote(_) => return Ok(()),
+    };
+    let mut keys = args.iter().flat_map(|a| crate::model::sealed_keys(a));
+    match keys.find(|key| !has(key)) {
+        Some(key) => refuse(format!(
+            "an argument takes the value of {key}, and no such variable is given: give it with --env {key}"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn check_package(p: &PackageSource) -> Result<(), Refusal> {
     let plain = |v: &str, more: &[u8]| {
         (1..=128).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
@@ -286,35 +306,72 @@ fn check_remote(url: &str, auth: &RemoteAuth, request: &RunRequest) -> Result<()
         (_, None) => {
             return refuse("the secret is missing: `--bearer -` and `--header NAME=-` read it from standard input");
         }
-        (_, Some(secret)) => {
-            let s = secret.expose();
-            if s.is_empty() || s.len() > 8192 || !s.bytes().all(|b| (0x20..0x7f).contains(&b)) {
-                return refuse("the secret has 1 to 8192 visible ASCII characters");
+        (_, Some(secret)) => check_secret(auth, secret.expose())?,
+    }
+    match auth {
+        RemoteAuth::None | RemoteAuth::Bearer => Ok(()),
+        RemoteAuth::Header { name } => check_header(name),
+        RemoteAuth::Headers { names } => {
+            if !(2..=MAX_REMOTE_HEADERS).contains(&names.len()) {
+                return refuse(format!(
+                    "a remote server is given at most {MAX_REMOTE_HEADERS} header fields"
+                ));
             }
+            for (n, name) in names.iter().enumerate() {
+                check_header(name)?;
+                if names[..n].iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                    return refuse(format!("the header field {name} is given twice"));
+                }
+            }
+            Ok(())
         }
     }
-    if let RemoteAuth::Header { name } = auth {
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        let ours = [
-            "host",
-            "connection",
-            "content-length",
-            "transfer-encoding",
-            "upgrade",
-            "te",
-            "trailer",
-            "accept",
-            "content-type",
-        ];
-        let lower = name.to_ascii_lowercase();
-        if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
-            return refuse(format!("{name:?} is not the name of a header field"));
+}
+
+/// One value, or a line for each header field.
+fn check_secret(auth: &RemoteAuth, secret: &str) -> Result<(), Refusal> {
+    let values: Vec<&str> = match auth {
+        RemoteAuth::Headers { names } => {
+            let lines: Vec<&str> = secret.split('\n').collect();
+            if lines.len() != names.len() {
+                return refuse(format!(
+                    "{} header fields have {} values: the secret has a line for each",
+                    names.len(),
+                    lines.len()
+                ));
+            }
+            lines
         }
-        if ours.contains(&lower.as_str()) || lower.starts_with("mcp-") {
-            return refuse(format!(
-                "the header field {name} is set by the protocol: a secret cannot travel in it"
-            ));
-        }
+        _ => vec![secret],
+    };
+    let visible = |s: &&str| !s.is_empty() && s.len() <= 8192 && s.bytes().all(|b| (0x20..0x7f).contains(&b));
+    match values.iter().all(visible) {
+        true => Ok(()),
+        false => refuse("the secret has 1 to 8192 visible ASCII characters"),
+    }
+}
+
+fn check_header(name: &str) -> Result<(), Refusal> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let ours = [
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "trailer",
+        "accept",
+        "content-type",
+    ];
+    let lower = name.to_ascii_lowercase();
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
+        return refuse(format!("{name:?} is not the name of a header field"));
+    }
+    if ours.contains(&lower.as_str()) || lower.starts_with("mcp-") {
+        return refuse(format!(
+            "the header field {name} is set by the protocol: a secret cannot travel in it"
+        ));
     }
     Ok(())
 }

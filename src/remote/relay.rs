@@ -66,7 +66,7 @@ pub(super) struct Relay {
 /// Where the server is, and how Berth proves itself there.
 struct Target {
     uri: Uri,
-    auth: Option<(HeaderName, HeaderValue)>,
+    auth: Vec<(HeaderName, HeaderValue)>,
     /// How long one probe may take.
     probe: Duration,
 }
@@ -300,7 +300,7 @@ impl Shared {
         *outgoing.method_mut() = parts.method;
         *outgoing.uri_mut() = with_query(&target.uri, query.as_deref());
         *outgoing.headers_mut() = parts.headers;
-        if let Some((name, value)) = &target.auth {
+        for (name, value) in &target.auth {
             outgoing.headers_mut().insert(name, value.clone());
         }
         match self.client.send(outgoing).await {
@@ -393,7 +393,7 @@ fn request(target: &Target, method: Method, body: String, session: Option<Header
     if let Some(session) = session {
         headers.insert(SESSION, session);
     }
-    if let Some((name, value)) = &target.auth {
+    for (name, value) in &target.auth {
         headers.insert(name, value.clone());
     }
     request
@@ -415,12 +415,21 @@ fn target(order: &StartOrder) -> Result<Target, String> {
         value.set_sensitive(true);
         Ok::<_, String>(value)
     };
+    let field = |name: &String, text: &str| {
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| "the header is not valid".to_owned())?;
+        Ok::<_, String>((name, value(text.to_owned())?))
+    };
     let auth = match auth {
-        RemoteAuth::None => None,
-        RemoteAuth::Bearer => Some((header::AUTHORIZATION, value(format!("Bearer {}", secret()?.expose()))?)),
-        RemoteAuth::Header { name } => {
-            let name = HeaderName::try_from(name.as_str()).map_err(|_| "the header is not valid".to_owned())?;
-            Some((name, value(Secret::expose(secret()?).to_owned())?))
+        RemoteAuth::None => Vec::new(),
+        RemoteAuth::Bearer => vec![(header::AUTHORIZATION, value(format!("Bearer {}", secret()?.expose()))?)],
+        RemoteAuth::Header { name } => vec![field(name, Secret::expose(secret()?))?],
+        RemoteAuth::Headers { names } => {
+            let lines = Secret::expose(secret()?).lines();
+            names
+                .iter()
+                .zip(lines)
+                .map(|(name, line)| field(name, line))
+                .collect::<Result<_, _>>()?
         }
     };
     Ok(Target {

@@ -58,6 +58,7 @@ pub(super) enum Auth {
     None,
     Bearer,
     Header { name: String },
+    Headers { names: Vec<String> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -193,6 +194,7 @@ impl Auth {
             model::RemoteAuth::None => Auth::None,
             model::RemoteAuth::Bearer => Auth::Bearer,
             model::RemoteAuth::Header { name } => Auth::Header { name },
+            model::RemoteAuth::Headers { names } => Auth::Headers { names },
         }
     }
 
@@ -201,6 +203,7 @@ impl Auth {
             Auth::None => model::RemoteAuth::None,
             Auth::Bearer => model::RemoteAuth::Bearer,
             Auth::Header { name } => model::RemoteAuth::Header { name },
+            Auth::Headers { names } => model::RemoteAuth::Headers { names },
         }
     }
 }

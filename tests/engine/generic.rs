@@ -425,6 +425,42 @@ fn an_image_runs_by_its_digest_on_stdio_and_on_http() {
     );
 }
 
+/// `${secret:KEY}` in an argument is the sealed variable when the process starts, for stdio and for HTTP; nothing that the
+/// engine or Berth says of the instance holds the value.
+#[test]
+fn an_argument_takes_a_sealed_variable() {
+    let a = Appliance::start();
+    let canary = "sealed-canary-4711";
+    let server = "/opt/mcp/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+    let pair = format!("ARG_KEY={canary}");
+    let image = "berth/mcp-everything:2026.8.31";
+    let base = ["image", "--image", image, "--network", "none", "--command", "node"];
+    for how in [
+        &["--", server, "stdio"] as &[&str],
+        &["--http", "3001/mcp", "--", server, "streamableHttp"],
+    ] {
+        let at = At::of(&run(
+            &a,
+            &[&base, &["--env", &pair], how, &["--key=${secret:ARG_KEY}"]].concat(),
+        ));
+        at.echo(&a);
+        let container = a.container_of(&at.id);
+        let processes = a.docker_lines(&["top", &container, "-eo", "args"]);
+        let wanted = format!("--key={canary}");
+        assert!(processes.iter().any(|p| p.contains(&wanted)), "{processes:?}");
+        assert!(!a.inspect(&at.id).to_string().contains(canary));
+        assert!(!a.show(&at.id).to_string().contains(canary));
+        assert!(!a.cli(&["logs", "--deploy", &at.id]).contains(canary));
+    }
+    assert!(!a.log().contains(canary));
+    let missing = [&["run"], &base as &[&str], &["--", server, "stdio", "${secret:OTHER}"]].concat();
+    let said = a.cli_fails(1, &missing);
+    assert!(
+        said.contains("the value of OTHER") && said.contains("--env OTHER"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_remote_server_is_reached_with_berths_secret_and_never_with_the_clients() {
     let far = Appliance::start();
@@ -457,6 +493,20 @@ fn a_remote_server_is_reached_with_berths_secret_and_never_with_the_clients() {
     );
     assert!(ok, "{err}");
     At::of(&serde_json::from_str(&out).unwrap()).echo(&near);
+    // Several fields have a line each, in their order.
+    let two = [
+        "run", "remote", "--url", url, "--header", "X-Org=-", "--header", &header, "--json",
+    ];
+    let (ok, out, err) = with_input(&near, &two, &format!("7\n{bearer}\n"));
+    assert!(ok, "{err}");
+    At::of(&serde_json::from_str(&out).unwrap()).echo(&near);
+    let (ok, _, said) = with_input(&near, &two, &bearer);
+    assert!(!ok && said.contains("2 header fields have 1 values"), "{said}");
+    let twice = [
+        "run", "remote", "--url", url, "--header", "x-org=-", "--header", "X-Org=-",
+    ];
+    let (ok, _, said) = with_input(&near, &twice, "7\n8\n");
+    assert!(!ok && said.contains("given twice"), "{said}");
 
     // Without a secret there is none: a client's own token is not passed on in its place.
     let said = near.cli_fails(1, &["run", "remote", "--url", url, "--name", "bare"]);

@@ -129,14 +129,19 @@ fn servers_run_and_the_file_points_at_them() {
 fn whose_file_it_is_is_settled_before_anything_runs() {
     let a = Appliance::start();
     // Many clients read this one, and each wants another entry in it.
-    let text = r#"{ "mcpServers": { "notes": { "command": "npx", "args": ["-y", "@modelcontextprotocol/server-memory"] } } }"#;
+    let text =
+        r#"{ "mcpServers": { "notes": { "command": "npx", "args": ["-y", "@modelcontextprotocol/server-memory"] } } }"#;
     let file = kept(&a, "mcp.json", text);
     let said = a.cli_fails(1, &["import", &file, "--yes", "--write"]);
     assert!(said.contains("--client") && said.contains("windsurf"), "{said}");
     assert_eq!(a.json(&["list"]), json!([]));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     // What is no client's configuration has nothing to be written back into.
-    let compose = kept(&a, "compose.yaml", "services:\n  notes-mcp:\n    image: mcp/memory\n    stdin_open: true\n");
+    let compose = kept(
+        &a,
+        "compose.yaml",
+        "services:\n  notes-mcp:\n    image: mcp/memory\n    stdin_open: true\n",
+    );
     let said = a.cli_fails(1, &["import", &compose, "--yes", "--write"]);
     assert!(said.contains("this is none"), "{said}");
     assert_eq!(a.json(&["list"]), json!([]));

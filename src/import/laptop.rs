@@ -1,0 +1,145 @@
+//! What of a server is bound to the machine that it comes from, and what may not stand where it stood there: places of that
+//! machine in arguments and variables, and secrets in arguments.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Planned, Refused, secrets,
+    text::{Question, Text},
+};
+use crate::model::sealed_argument;
+
+/// A folder or file of somebody's own: below a home, or on a drive of Windows.
+fn is_path_of_a_person(text: &str) -> bool {
+    let text = text.rsplit_once('=').map_or(text, |(_, value)| value);
+    let drive = text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
+        && (text[1..].starts_with(":\\") || text[1..].starts_with(":/") && !text[1..].starts_with("://"));
+    drive || ["/Users/", "/home/", "~/", "\\\\"].iter().any(|p| text.starts_with(p))
+}
+
+/// Variables that describe the machine that they are set on.
+const OF_THE_MACHINE: [&str; 22] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PWD",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "USERPROFILE",
+    "APPDATA",
+    "LOCALAPPDATA",
+    "PROGRAMFILES",
+    "SYSTEMROOT",
+    "COMSPEC",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "NODE_PATH",
+    "NVM_DIR",
+    "SSH_AUTH_SOCK",
+    "LD_LIBRARY_PATH",
+];
+
+/// Arguments that name places of the laptop are refused; those that hold a secret take it from a variable, which is sealed.
+pub(super) fn settle_arguments(
+    args: Vec<Text>,
+    env: &mut BTreeMap<String, Text>,
+    planned: &mut Planned,
+    questions: &BTreeMap<String, Question>,
+) -> Vec<Text> {
+    let mut settled = Vec::new();
+    for (i, arg) in args.iter().enumerate() {
+        let before = args.get(i.wrapping_sub(1));
+        let why = if let Some(place) = arg.place() {
+            format!("${{{place}}} is a place on that machine; an instance sees none of its files")
+        } else if is_path_of_a_person(arg.head()) {
+            "it is a path of that machine; an instance sees none of its files".into()
+        } else if secrets::in_argument(before, arg, questions) {
+            let (key, arg) = sealed(i, before, arg, env);
+            planned.notes.push(format!(
+                "argument {} holds a secret: it is sealed as {key}, and put there when the server starts",
+                i + 1
+            ));
+            settled.push(arg);
+            continue;
+        } else {
+            settled.push(arg.clone());
+            continue;
+        };
+        planned.refused.push(Refused {
+            what: format!("argument {}", i + 1),
+            why,
+        });
+    }
+    settled
+}
+
+/// An argument whose secret is in a variable of its own: what that is called, and the argument.
+fn sealed(at: usize, before: Option<&Text>, arg: &Text, env: &mut BTreeMap<String, Text>) -> (String, Text) {
+    let own = arg.split_flag();
+    let flag = match &own {
+        Some((flag, _)) => Some(flag.as_str()),
+        None => before.and_then(Text::as_literal).filter(|b| b.starts_with('-')),
+    };
+    let word: String = flag
+        .unwrap_or_default()
+        .trim_start_matches('-')
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    // Of a name that no server looks for by itself.
+    let base = match word.is_empty() {
+        true => format!("ARG_{}", at + 1),
+        false => format!("ARG_{word}"),
+    };
+    let (flag, value) = match own {
+        Some((flag, value)) => (format!("{flag}="), value),
+        None => (String::new(), arg.clone()),
+    };
+    let mut key = base.clone();
+    let mut n = 2;
+    while env.get(&key).is_some_and(|other| *other != value) {
+        key = format!("{base}_{n}");
+        n += 1;
+    }
+    env.insert(key.clone(), value);
+    let arg = Text::literal(format!("{flag}{}", sealed_argument(&key)));
+    (key, arg)
+}
+
+/// Variables and files that name a place on the laptop mean nothing on Berth.
+pub(super) fn leave_places(env: &mut BTreeMap<String, Text>, planned: &mut Planned) {
+    env.retain(|key, value| {
+        if OF_THE_MACHINE.contains(&key.to_ascii_uppercase().as_str()) {
+            planned.notes.push(format!(
+                "{key} is left out: it describes that machine, and an instance has its own"
+            ));
+            return false;
+        }
+        let place = value.place();
+        if let Some(place) = place {
+            planned
+                .notes
+                .push(format!("{key} is left out: ${{{place}}} is a place on that machine"));
+        }
+        place.is_none()
+    });
+    planned.env_files.retain(|file| {
+        let place = file.contains("${");
+        if place {
+            planned
+                .notes
+                .push(format!("the env file {file} is left out; give it with --env-file"));
+        }
+        !place
+    });
+}
