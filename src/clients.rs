@@ -374,7 +374,7 @@ mod tests {
     const TARGET: Target<'static> = Target {
         name: "demo",
         url: "https://mcp-x.localhost/mcp",
-        token: "brt_i_x",
+        token: "a-token",
         ca_file: Some("/ca.pem"),
     };
 
@@ -384,7 +384,7 @@ mod tests {
         for client in Client::ALL {
             let text = configuration(client, &TARGET);
             assert!(
-                text.contains(TARGET.url) && text.contains("Bearer brt_i_x") && text.contains("demo"),
+                text.contains(TARGET.url) && text.contains("Bearer a-token") && text.contains("demo"),
                 "{text}"
             );
             assert!(advice(client, &TARGET).contains("/ca.pem"));
@@ -399,7 +399,7 @@ mod tests {
                 panic!("{client:?}: {planned:?}");
             };
             assert_eq!(url.as_literal(), Some(TARGET.url));
-            assert_eq!(headers["Authorization"].as_literal(), Some("Bearer brt_i_x"));
+            assert_eq!(headers["Authorization"].as_literal(), Some("Bearer a-token"));
             assert_eq!(planned.source, "demo");
         }
     }
@@ -450,11 +450,11 @@ mod tests {
         let vscode: Value = serde_json::from_str(&configuration(Client::Vscode, &TARGET)).unwrap();
         assert_eq!(
             vscode.to_string(),
-            r#"{"servers":{"demo":{"headers":{"Authorization":"Bearer brt_i_x"},"type":"http","url":"https://mcp-x.localhost/mcp"}}}"#
+            r#"{"servers":{"demo":{"headers":{"Authorization":"Bearer a-token"},"type":"http","url":"https://mcp-x.localhost/mcp"}}}"#
         );
         assert_eq!(
             configuration(Client::Codex, &TARGET),
-            "[mcp_servers.demo]\nhttp_headers = { Authorization = \"Bearer brt_i_x\" }\nurl = \"https://mcp-x.localhost/mcp\"\n"
+            "[mcp_servers.demo]\nhttp_headers = { Authorization = \"Bearer a-token\" }\nurl = \"https://mcp-x.localhost/mcp\"\n"
         );
         assert_eq!(entry(Client::Windsurf, &TARGET)["serverUrl"], TARGET.url);
     }

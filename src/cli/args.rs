@@ -245,6 +245,9 @@ pub(super) struct Bring {
     /// Only the server of this name; again for several
     #[arg(long, value_name = "NAME")]
     pub(super) only: Vec<String>,
+    /// What the instance is called, where there is one
+    #[arg(long)]
+    pub(super) name: Option<InstanceName>,
     /// The workspace that the instances belong to
     #[arg(long)]
     pub(super) workspace: Option<WorkspaceName>,

@@ -50,6 +50,15 @@ impl Verbs {
             }
             plan.retain(|p| bring.only.contains(&p.source));
         }
+        if let Some(name) = &bring.name {
+            let [only] = plan.as_mut_slice() else {
+                bail!(
+                    "--name names one instance, and these are {} servers: choose one with --only",
+                    plan.len()
+                );
+            };
+            name.as_str().clone_into(&mut only.name);
+        }
         if !self.json {
             print::out(&shown(&plan, &import))?;
         }

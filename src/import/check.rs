@@ -1,7 +1,10 @@
 //! What a deploy would refuse is refused in the plan: its own checks, as far as everything is known by then.
 
+use std::collections::BTreeMap;
+
 use super::{Planned, Refused, Target, Text};
 use crate::{
+    authz::{INSTANCE_PREFIX, MEMBER_PREFIX},
     model::{HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, Source, check_remote_url},
     plan::generic::check_form,
 };
@@ -33,6 +36,7 @@ pub(super) fn deployable(target: &Target, planned: &mut Planned) {
                     ),
                 });
             }
+            already(headers, planned);
             return remote(url, planned);
         }
         Target::Npx {
@@ -63,6 +67,21 @@ pub(super) fn deployable(target: &Target, planned: &mut Planned) {
         planned.refused.push(Refused {
             what: source.kind().to_owned(),
             why: refusal.to_string(),
+        });
+    }
+}
+
+/// A file that was written back points at a box already.
+fn already(headers: &BTreeMap<String, Text>, planned: &mut Planned) {
+    let token = |value: &Text| {
+        let text = value.as_literal().unwrap_or_default();
+        let token = text.strip_prefix("Bearer ").unwrap_or(text);
+        [INSTANCE_PREFIX, MEMBER_PREFIX].iter().any(|p| token.starts_with(p))
+    };
+    if headers.values().any(token) {
+        planned.refused.push(Refused {
+            what: "a token of Berth's".into(),
+            why: "the entry points at an instance on Berth already; there is nothing to bring over".into(),
         });
     }
 }

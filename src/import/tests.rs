@@ -204,7 +204,7 @@ fn every_configuration_can_be_written_back() {
                 let target = clients::Target {
                     name: &e.name,
                     url,
-                    token: "brt_i_x",
+                    token: "a-token",
                     ca_file: None,
                 };
                 (e.path.clone(), clients::entry(client, &target))
@@ -225,7 +225,7 @@ fn every_configuration_can_be_written_back() {
                     panic!("{file}: {now:?}\n{out}");
                 };
                 assert_eq!(found.as_literal(), Some(url.as_str()), "{file}");
-                assert_eq!(headers["Authorization"].as_literal(), Some("Bearer brt_i_x"), "{file}");
+                assert_eq!(headers["Authorization"].as_literal(), Some("Bearer a-token"), "{file}");
             }
             for before in import
                 .entries
@@ -243,6 +243,22 @@ fn every_configuration_can_be_written_back() {
         }
     }
     assert!(written > 30, "only {written}");
+}
+
+#[test]
+fn what_points_at_a_box_already_is_not_brought_over_again() {
+    for client in [Client::Cursor, Client::ClaudeDesktop, Client::Codex] {
+        let target = clients::Target {
+            name: "notes",
+            url: "https://box.example/mcp",
+            token: "brt_i_x",
+            ca_file: None,
+        };
+        let import = read("x", &clients::configuration(client, &target)).unwrap();
+        let planned = &plan(&import, &[])[0];
+        assert!(planned.deploy.is_none(), "{planned:?}");
+        assert!(planned.refused[0].why.contains("on Berth already"), "{planned:?}");
+    }
 }
 
 /// What a plan says will deploy is what the deploy takes.
