@@ -88,8 +88,9 @@ pub struct McpOrder {
     pub max_sessions: u32,
     /// A session without traffic or an open stream for this long ends, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// A session whose streams have all closed and that sends nothing for this long counts as vanished, in ms; so does one
-    /// that was never used, and one whose client left while a call was in flight.
+    /// A session that lost its own stream (GET), has no other open and sends nothing for this long counts as vanished, in
+    /// milliseconds; so does one whose client left while a call was in flight. Streams that ended with the answer to a POST
+    /// are no such loss: `idle_timeout_ms` counts.
     pub vanish_timeout_ms: u64,
     /// One call may take this long at most, in milliseconds.
     pub call_timeout_ms: u64,

@@ -22,7 +22,7 @@ use crate::{
     record::{InstanceRecord, TokenRecord},
 };
 
-fn a_type(name: &str, image: &str) -> InstanceType {
+pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
     InstanceType {
         name: TypeName::parse(name).unwrap(),
         title: String::new(),

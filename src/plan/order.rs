@@ -11,8 +11,9 @@ use crate::{
     record::InstanceRecord,
 };
 
-/// A session whose streams have all closed and that sends nothing for this long has vanished.
-const VANISH_MS: u64 = 120_000;
+/// A session that lost its own stream and sends nothing for this long has vanished: longer than a laptop sleeps in between,
+/// or changes networks. A type's idle timeout counts where it is shorter.
+const VANISH_MS: u64 = 15 * 60_000;
 
 fn ms(d: std::time::Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
@@ -115,4 +116,25 @@ pub fn spec_hash(t: &InstanceType, id: &InstanceId, workspace: &WorkspaceName, s
         let _ = write!(hash, "{b:02x}");
     }
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_stream_has_its_grace_within_the_idle_timeout() {
+        let check = |idle_s: u64, vanish_ms: u64| {
+            let mut t = crate::plan::admit_tests::a_type("echo", "berth/echo:1");
+            t.mcp.idle_timeout = std::time::Duration::from_secs(idle_s);
+            let order = start_order(&t, String::new(), BTreeMap::new(), 0).mcp;
+            assert_eq!(
+                (order.idle_timeout_ms, order.vanish_timeout_ms),
+                (idle_s * 1000, vanish_ms)
+            );
+        };
+        check(1800, 15 * 60_000);
+        check(300, 300_000);
+        check(1, 1000);
+    }
 }

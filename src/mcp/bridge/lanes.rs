@@ -90,7 +90,6 @@ impl Bridge {
         let key = session.as_ref().map(|s| s.key.clone());
         self.effects.push(Effect::Open(wire, key));
         if let Some(session) = session {
-            session.had_stream = true;
             if session.version.as_str() >= "2025-11-25" {
                 lane.seq += 1;
                 let event = EventId {

@@ -91,6 +91,8 @@ const REPLAY: (usize, usize) = (256, 1024 * 1024);
 const REPLAY_ALL: usize = 8 * 1024 * 1024;
 /// Messages, and bytes of messages, kept for a session that has no stream open.
 const BACKLOG: (usize, usize) = (64, 256 * 1024);
+/// A session whose client never came back with its id ends after this long: the answer to `initialize` was lost.
+const UNUSED: Duration = Duration::from_secs(120);
 /// How long a request from a server waits for a stream to its client.
 const UNDELIVERED: Duration = Duration::from_secs(5);
 /// When a call without an answer becomes an event stream: soon in a session, whose streams can be resumed; late
@@ -110,9 +112,10 @@ pub struct Config {
     pub processes: Processes,
     /// Live sessions at most.
     pub max_sessions: usize,
-    /// A session that never had a stream ends after this long without traffic.
+    /// A session without traffic or an open stream ends after this long.
     pub idle: Duration,
-    /// A session whose streams have closed ends after this long without traffic.
+    /// One that lost its own stream (GET), or the client of a call in flight, ends after this long: the client has most
+    /// likely gone, or sleeps.
     pub vanish: Duration,
     /// How long one call may take.
     pub call: Duration,
@@ -316,7 +319,8 @@ struct Session {
     /// Whether its `initialize` was answered.
     open: bool,
     last: Instant,
-    had_stream: bool,
+    /// Its own stream (GET) was open once. Streams that answer a POST end with their answers, and say nothing of the client.
+    listened: bool,
     lane: LaneId,
     /// The client's ids in flight.
     ids: HashMap<Box<str>, CallId>,

@@ -55,7 +55,7 @@ impl Bridge {
                 version: version.to_owned(),
                 open: false,
                 last: now,
-                had_stream: false,
+                listened: false,
                 lane,
                 ids: HashMap::new(),
                 backlog: VecDeque::new(),
@@ -128,7 +128,6 @@ impl Bridge {
         let Some(session) = self.sessions.get_mut(&no) else {
             return;
         };
-        session.had_stream = true;
         let standing = session.lane;
         let from = head::text(headers, "last-event-id").and_then(EventId::parse);
         self.effects.push(Effect::Open(wire, Some(session.key.clone())));
@@ -154,6 +153,9 @@ impl Bridge {
         }
         self.attach(now, lane, wire);
         if lane == standing {
+            if let Some(session) = self.sessions.get_mut(&no) {
+                session.listened = true;
+            }
             self.flush_backlog(now, no);
         }
     }

@@ -299,6 +299,47 @@ fn a_slow_initialize_is_answered_whole_with_its_session() {
     assert!(answer.session.is_some() && answer.status == 200, "{answer:?}");
 }
 
+/// Streams that answered a POST and ended are no sign that their client has gone: its sessions have the whole idle time.
+/// One that lost its own stream has its grace, and one that nobody ever used the shortest time.
+#[test]
+fn a_session_ends_by_the_time_that_its_client_deserves() {
+    let quick = |p: &mut Play, session: &str| {
+        let wire = p.post(session, &request(9, "quick"));
+        p.answer(wire).map(|a| a.status)
+    };
+    for (kind, lives) in [("posts", 59), ("listens", 29), ("left a call", 29), ("unused", 29)] {
+        for (seconds, status) in [(lives, 200), (lives + 1, 404)] {
+            let mut p = Play::new(Processes::Shared);
+            let session = p.session();
+            match kind {
+                "posts" | "left a call" => {
+                    let wire = p.post(&session, &request(1, "long"));
+                    p.after(2);
+                    assert!(p.effects.contains(&Effect::Open(wire, Some(session.clone()))));
+                    if kind == "posts" {
+                        let (proc, asked) = p.asked.take().expect("the server was asked");
+                        p.say(proc, &json!({"jsonrpc": "2.0", "id": asked["id"], "result": {}}));
+                        p.settle();
+                        assert!(p.effects.contains(&Effect::Close(wire)));
+                    } else {
+                        p.bridge.closed(p.now, wire);
+                    }
+                    // What a session hears last counts.
+                    p.post(&session, &json!({"jsonrpc": "2.0", "method": "notifications/x"}));
+                }
+                "listens" => {
+                    let wire = p.get(&session);
+                    p.after(100);
+                    p.bridge.closed(p.now, wire);
+                }
+                _ => {}
+            }
+            p.after(seconds);
+            assert_eq!(quick(&mut p, &session), Some(status), "{kind} after {seconds} s");
+        }
+    }
+}
+
 #[test]
 fn five_quick_deaths_are_the_end() {
     let mut p = Play::new(Processes::Shared);

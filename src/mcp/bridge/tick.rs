@@ -53,7 +53,7 @@ impl Bridge {
 
     fn tick_sessions(&mut self, now: Instant) {
         // A call that nobody waits for any more keeps no session alive: its client may come back, but has not.
-        let shortest = self.config.idle.min(self.config.vanish);
+        let shortest = self.config.idle.min(self.config.vanish).min(super::UNUSED);
         let old = |s: &super::Session| s.open && now >= s.last + shortest;
         let candidates: Vec<SessionNo> = self
             .sessions
@@ -76,13 +76,14 @@ impl Bridge {
                 s.last = now;
                 continue;
             }
-            let limit = if s.had_stream || !s.ids.is_empty() {
-                self.config.vanish
-            } else if s.used {
-                self.config.idle
-            } else {
-                // Its client may not even know of it: the answer to `initialize` was lost.
+            let limit = if !s.used {
+                // Its client may not even know of it.
                 shortest
+            } else if s.listened || !s.ids.is_empty() {
+                self.config.vanish
+            } else {
+                // A client that only sends has no stream to lose.
+                self.config.idle
             };
             if now >= s.last + limit {
                 self.end_session(now, no, "the session was idle for too long");
