@@ -15,6 +15,11 @@ pub use crate::model::Network as Egress;
 pub use check::{check_env_key, check_volume, load_dir, load_file, millis, parse};
 pub use credential::fits;
 
+/// How long a call may take that nothing else is said of.
+pub const USUAL_CALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// What a call timeout may be.
+pub const CALL_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
 /// All known types, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
@@ -112,6 +117,7 @@ pub struct Mcp {
     pub transport: Transport,
     pub max_sessions: u32,
     pub idle_timeout: Duration,
+    /// Of one call, without progress.
     pub call_timeout: Duration,
 }
 

@@ -27,6 +27,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -92,6 +93,28 @@ pub enum LinkEvent {
     Status(AgentStatus),
     /// All its connections are gone.
     Down,
+}
+
+/// How long the head of the answer to one call may take: a limit of the edge, with what the instance makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// At least this.
+    pub least: Duration,
+    /// At most this.
+    pub most: Duration,
+}
+
+impl Patience {
+    /// Nothing is made of it.
+    pub const ANY: Patience = Patience {
+        least: Duration::ZERO,
+        most: Duration::MAX,
+    };
+
+    /// What becomes of a limit.
+    pub fn of(self, limit: Duration) -> Duration {
+        limit.max(self.least).min(self.most)
+    }
 }
 
 /// All links of this supervisor. Cheap to clone.
@@ -161,6 +184,7 @@ impl Registry {
             counters: Arc::default(),
             generation: AtomicU64::new(self.next_generation()),
             state: AtomicU64::new(pack(State::Pending, None)),
+            patience: ArcSwap::from_pointee(Patience::ANY),
             tasks: Mutex::default(),
         });
         let tasks = vec![
@@ -278,6 +302,7 @@ pub struct Link {
     counters: Arc<stats::Counters>,
     generation: AtomicU64,
     state: AtomicU64,
+    patience: ArcSwap<Patience>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -305,6 +330,16 @@ impl Link {
     /// Seconds for `Retry-After`, as last set.
     pub fn retry_after(&self) -> Option<u32> {
         unpack(self.state.load(Ordering::Acquire)).1
+    }
+
+    /// How long calls of this instance may take, from now on.
+    pub fn set_patience(&self, patience: Patience) {
+        self.patience.store(Arc::new(patience));
+    }
+
+    /// As last set; [`Patience::ANY`] at first.
+    pub fn patience(&self) -> Patience {
+        **self.patience.load()
     }
 
     /// Counters and the pool's size.

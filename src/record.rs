@@ -2,7 +2,7 @@
 //! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
 //! tokens are hashes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     catalog::InstanceType,
@@ -65,6 +65,7 @@ pub struct Generic {
     pub network: Option<Network>,
     pub volume: Option<String>,
     pub processes: Option<Processes>,
+    pub call_timeout: Option<Duration>,
     /// Not to be upgraded.
     pub pinned: bool,
     /// The instance that this is a trial of; a trial goes by itself.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use super::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Screen, Service, Transport};
+use super::{
+    CALL_TIMEOUT, Catalog, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Screen, Service, Transport,
+    USUAL_CALL_TIMEOUT,
+};
 use crate::{
     model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName},
     strict::{Document, Problem, Problems, Section},
@@ -380,13 +383,13 @@ fn mcp(root: &mut Section<'_>, kind: Kind) -> Option<Mcp> {
     };
     let max_sessions = s.integer("max_sessions", 1, 65_536);
     let idle_timeout = s.duration("idle_timeout", SECOND, DAY);
-    let call_timeout = s.duration("call_timeout", SECOND, DAY);
+    let call_timeout = s.duration("call_timeout", *CALL_TIMEOUT.start(), *CALL_TIMEOUT.end());
     s.finish();
     Some(Mcp {
         transport: transport?,
         max_sessions: max_sessions.map_or(64, |n| u32::try_from(n.value).unwrap_or(64)),
         idle_timeout: idle_timeout.map_or(Duration::from_secs(1800), |d| d.value),
-        call_timeout: call_timeout.map_or(Duration::from_secs(300), |d| d.value),
+        call_timeout: call_timeout.map_or(USUAL_CALL_TIMEOUT, |d| d.value),
     })
 }
 

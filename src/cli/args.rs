@@ -317,9 +317,17 @@ pub(super) struct What {
     /// npx, uvx, image: a server process for each session, or one for all
     #[arg(long, value_enum)]
     pub(super) processes: Option<ProcessesArg>,
+    /// npx, uvx, image, remote: how long one call may take without progress, such as 90s or 20m; default 5m
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) call_timeout: Option<std::time::Duration>,
     /// npx, uvx, image: arguments of the server
     #[arg(last = true, value_name = "ARGUMENT")]
     pub(super) args: Vec<String>,
+}
+
+/// A time with its unit.
+fn time(text: &str) -> Result<std::time::Duration, String> {
+    crate::strict::parse_duration(text).ok_or_else(|| "write a number with its unit, such as 90s, 20m or 2h".to_owned())
 }
 
 /// `--processes`

@@ -32,6 +32,7 @@ pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
         ProcessesArg::Session => Processes::Session,
         ProcessesArg::Shared => Processes::Shared,
     });
+    request.call_timeout_ms = what.call_timeout.map(crate::catalog::millis);
     let kind = request.type_name.as_str();
     if let Some(package) = what.package {
         let (package, version) = split_package(&package);

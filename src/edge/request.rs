@@ -266,7 +266,12 @@ async fn proxy(
         if let Payload::Whole(bytes) = &payload {
             *sent = bytes.clone();
         }
-        let reply = link.call(&outgoing, payload, limits.first_byte_timeout).await;
+        // Streams that clients listen on have no call's time.
+        let first_byte = match parts.method {
+            Method::POST => link.patience().of(limits.first_byte_timeout),
+            _ => limits.first_byte_timeout,
+        };
+        let reply = link.call(&outgoing, payload, first_byte).await;
         reply.map_err(|e| match e {
             // The links are the next supervisor's by now.
             link::CallError::Closed if edge.drain.is_cut() => Refusal::Busy,

@@ -98,6 +98,7 @@ const FIELDS: [(&str, &[&str]); 14] = [
             "network",
             "volume",
             "processes",
+            "call_timeout_ms",
         ],
     ),
     ("stop", &["id"]),
@@ -186,6 +187,9 @@ pub struct RunRequest {
     /// For generic types only: a server process for each session, or one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<Processes>,
+    /// For generic types only: how long one call may take without progress, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_timeout_ms: Option<u64>,
     /// Who asks: see [`Action::signed`].
     #[serde(skip)]
     pub by: String,
@@ -205,6 +209,7 @@ impl RunRequest {
             network: None,
             volume: None,
             processes: None,
+            call_timeout_ms: None,
             by: String::new(),
         }
     }
@@ -399,6 +404,7 @@ mod tests {
                 network: Some(Network::None),
                 volume: Some("/x".into()),
                 processes: Some(Processes::Shared),
+                call_timeout_ms: Some(1_200_000),
                 ..RunRequest::of(TypeName::parse("a").unwrap())
             })
         };

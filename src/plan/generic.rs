@@ -1,8 +1,10 @@
 //! Generic types: what may be asked for, what the allowlist says to it, and what the type of one instance becomes once
 //! its package is installed or its image fetched. Pure.
 
+use std::time::Duration;
+
 use crate::{
-    catalog::{HealthContract, ImageRef, InstanceType, Kind, Service, Transport},
+    catalog::{CALL_TIMEOUT, HealthContract, ImageRef, InstanceType, Kind, Service, Transport},
     config::Allow,
     model::{
         HealthKind, MAX_REMOTE_HEADERS, PackageSource, Processes, Ready, Refusal, RemoteAuth, RestartPolicy,
@@ -74,6 +76,12 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
                 t.name
             ));
         }
+        if request.call_timeout_ms.is_some() {
+            return refuse(format!(
+                "the type {} has a call timeout of its own: only npx, uvx, image and remote take --call-timeout; for others set call_timeout in [mcp] of the type file, then `berth recreate`",
+                t.name
+            ));
+        }
         return Ok(None);
     };
     if source.kind() != kind.as_str() {
@@ -93,12 +101,17 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
     if let Some(path) = &request.volume {
         crate::catalog::check_volume(path).map_err(Refusal::Invalid)?;
     }
+    let call_timeout = request.call_timeout_ms.map(Duration::from_millis);
+    if call_timeout.is_some_and(|d| !CALL_TIMEOUT.contains(&d)) {
+        return refuse("a call timeout is from 1s to 24h: write a number with its unit, such as 20m");
+    }
     Ok(Some(Generic {
         source: source.clone(),
         resolved: None,
         network: request.network,
         volume: request.volume.clone(),
         processes: request.processes,
+        call_timeout,
         pinned: false,
         trial_of: None,
     }))
@@ -385,6 +398,9 @@ pub fn concrete(template: &InstanceType, generic: &Generic) -> InstanceType {
     if generic.volume.is_some() {
         t.volume.clone_from(&generic.volume);
     }
+    if let Some(limit) = generic.call_timeout {
+        t.mcp.call_timeout = limit;
+    }
     let resolved = generic.resolved.as_ref();
     if let Some(r) = resolved {
         t.image = ImageRef {
@@ -528,5 +544,41 @@ mod tests {
             http: None,
         });
         assert!(said(check_allowed(&allow, &image)).contains("images in [allow]"));
+    }
+
+    #[test]
+    fn a_call_timeout_is_taken_within_bounds_and_by_generic_types_alone() {
+        let package = || {
+            Some(Source::Npx(PackageSource {
+                package: "a".into(),
+                version: None,
+                bin: None,
+                args: vec![],
+            }))
+        };
+        let asked = |kind: Kind, source, ms| {
+            let mut t = crate::plan::admit_tests::a_type("npx", "berth/npx:1");
+            t.kind = kind;
+            let request = RunRequest {
+                source,
+                call_timeout_ms: Some(ms),
+                ..RunRequest::of(t.name.clone())
+            };
+            let taken = take(&Allow::default(), &t, &request).map_err(|e| e.to_string())?;
+            Ok::<_, String>(concrete(&t, &taken.expect("generic")).mcp.call_timeout)
+        };
+        assert_eq!(asked(Kind::Npx, package(), 1_200_000), Ok(Duration::from_secs(1200)));
+        for ms in [0, 999, 86_400_001] {
+            assert!(
+                asked(Kind::Npx, package(), ms)
+                    .expect_err("refused")
+                    .contains("1s to 24h")
+            );
+        }
+        assert!(
+            asked(Kind::Fixed, None, 1000)
+                .expect_err("refused")
+                .contains("call_timeout in [mcp]")
+        );
     }
 }

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     docker::EngineError,
+    link::Patience,
     model::{InstanceId, Resolved, Secret, Source, StartOrder, State, Subject, TokenId, User},
     plan::quota::WorkspaceQuota,
     record::TokenRecord,
@@ -32,6 +33,8 @@ pub trait Links: Send + Sync + 'static {
     fn prove(&self, id: &InstanceId, pid: u32);
     /// What the edge shall answer while there is no agent: the state, and seconds until it is worth asking again.
     fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>);
+    /// How long the head of the answer to one call may take at the edge.
+    fn set_patience(&self, id: &InstanceId, patience: Patience);
     /// Hands over the start order; the same one again is no error.
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>>;
     /// Asks the health contract now.

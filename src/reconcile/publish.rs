@@ -3,10 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use super::{Snapshot, live::Live, task::Task};
 use crate::{
+    catalog::{Transport, USUAL_CALL_TIMEOUT},
+    link::Patience,
     model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
     plan::{Run, room::promised_to},
     record::{Generic, InstanceRecord},
@@ -14,6 +17,9 @@ use crate::{
 
 /// Said where the engine's data is not on XFS with project quotas.
 const UNBOUNDED_VOLUMES: &str = "volumes have no size limit: the engine's data folder is not on XFS mounted with prjquota; one instance can fill the disk";
+
+/// So much longer than a call may take the edge waits for the bridge to say that it took too long.
+const OUTWAIT: Duration = Duration::from_secs(30);
 
 /// Said until the first listing.
 const NOT_REACHED: &str = "it has not answered yet since the supervisor started";
@@ -113,6 +119,9 @@ impl Task {
                     _ => None,
                 };
                 self.tools.links.set_state(id, view.state, retry_after);
+                if let Some(record) = self.instances.get(id.as_str()) {
+                    self.tools.links.set_patience(id, patience(record));
+                }
             }
         }
         let containers: BTreeMap<InstanceId, String> = found.into_iter().map(|(id, (c, _))| (id, c)).collect();
@@ -143,6 +152,29 @@ impl Task {
             room,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);
+    }
+}
+
+/// What an instance's call timeout makes of the edge's limit. The bridge in a container ends a call by itself: the edge
+/// outwaits it, also where a client takes no stream. A server that speaks HTTP itself is held to what was asked for.
+fn patience(record: &InstanceRecord) -> Patience {
+    let limit = record.spec.mcp.call_timeout;
+    let asked = record.generic.as_ref().is_some_and(|g| g.call_timeout.is_some());
+    let longer = limit > USUAL_CALL_TIMEOUT;
+    match record.spec.mcp.transport {
+        Transport::Stdio { .. } if longer => Patience {
+            least: limit + OUTWAIT,
+            ..Patience::ANY
+        },
+        Transport::Http { .. } | Transport::Remote { .. } if asked => Patience {
+            least: limit,
+            most: limit,
+        },
+        Transport::Http { .. } | Transport::Remote { .. } if longer => Patience {
+            least: limit,
+            ..Patience::ANY
+        },
+        _ => Patience::ANY,
     }
 }
 

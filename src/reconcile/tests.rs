@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     docker::{EngineInfo, Exit},
-    link::LinkEvent,
+    link::{LinkEvent, Patience},
     model::{
         AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, PackageSource, Processes, Resolved,
         RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
@@ -306,6 +306,7 @@ impl Links for FakeLinks {
         self.0.proved.lock().unwrap().push(pid);
     }
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
+    fn set_patience(&self, _: &InstanceId, _: Patience) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
         async move {
             self.0.orders.lock().unwrap().push(order.clone());

@@ -1,9 +1,11 @@
 //! How what an instance of a generic type runs lies on disk, in schema 1: an optional part of the instance's value. As
 //! with all stored types, unknown fields are refused and a change takes a migration.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::stored::{Broken, egress, egress_word, processes, processes_word, text};
+use super::stored::{Broken, egress, egress_word, ms, processes, processes_word, text};
 use crate::{model, record};
 
 #[derive(Serialize, Deserialize)]
@@ -14,6 +16,9 @@ pub(super) struct Generic {
     network: Option<String>,
     volume: Option<String>,
     processes: Option<String>,
+    /// Absent: as its type has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    call_timeout_ms: Option<u64>,
     pinned: bool,
     trial_of: Option<String>,
 }
@@ -87,6 +92,7 @@ impl Generic {
             network: g.network.map(egress_word),
             volume: g.volume.clone(),
             processes: g.processes.map(processes_word),
+            call_timeout_ms: g.call_timeout.map(ms),
             pinned: g.pinned,
             trial_of: g.trial_of.as_ref().map(ToString::to_string),
         }
@@ -106,6 +112,7 @@ impl Generic {
             network: self.network.as_deref().map(egress).transpose()?,
             volume: self.volume,
             processes: self.processes.as_deref().map(processes).transpose()?,
+            call_timeout: self.call_timeout_ms.map(Duration::from_millis),
             pinned: self.pinned,
             trial_of: self
                 .trial_of

@@ -208,7 +208,7 @@ words!(egress_word, egress, catalog::Egress, "egress", {
 words!(seccomp_word, seccomp, catalog::Seccomp, "seccomp profile", {
     catalog::Seccomp::Default => "default", catalog::Seccomp::Browser => "browser" });
 
-fn ms(d: Duration) -> u64 {
+pub(super) fn ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -92,7 +92,20 @@ fn box_id() -> BoxId {
 #[test]
 fn what_is_written_is_read_and_removal_takes_the_tokens_along() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (instance('a'), instance('b'));
+    let (a, mut b) = (instance('a'), instance('b'));
+    b.generic = Some(Box::new(crate::record::Generic {
+        source: model::Source::Remote(model::RemoteSource {
+            url: "https://a/".into(),
+            auth: model::RemoteAuth::None,
+        }),
+        resolved: None,
+        network: None,
+        volume: None,
+        processes: None,
+        call_timeout: Some(Duration::from_secs(1200)),
+        pinned: false,
+        trial_of: None,
+    }));
     let mut store = Store::open(dir.path(), &box_id()).unwrap();
     let put = |r: &InstanceRecord| Change::PutInstance(Box::new(r.clone()));
     store
@@ -107,7 +120,7 @@ fn what_is_written_is_read_and_removal_takes_the_tokens_along() {
     let mut store = Store::open(dir.path(), &BoxId::from_random([9; 8])).unwrap();
     assert_eq!(*store.box_id(), box_id(), "the box id is made once");
     let loaded = store.load().unwrap();
-    assert_eq!(loaded.instances[&a.id], a);
+    assert_eq!((&loaded.instances[&a.id], &loaded.instances[&b.id]), (&a, &b));
     assert_eq!(loaded.tokens.len(), 2);
     store.commit(&[Change::RemoveInstance(a.id.clone())]).unwrap();
     let loaded = store.load().unwrap();

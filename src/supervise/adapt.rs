@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     authz::{self, TokenHash, TokenTable},
     cgroup::Slices,
-    link::Registry,
+    link::{Patience, Registry},
     model::{InstanceId, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
     packages::{self, Packages, PrepareError},
     plan::quota::WorkspaceQuota,
@@ -72,6 +72,12 @@ impl Links for RealLinks {
 
     fn prove(&self, id: &InstanceId, pid: u32) {
         self.0.prove(id, pid);
+    }
+
+    fn set_patience(&self, id: &InstanceId, patience: Patience) {
+        if let Some(link) = self.0.get(id.as_str()) {
+            link.set_patience(patience);
+        }
     }
 
     fn set_state(&self, id: &InstanceId, state: State, retry_after: Option<u32>) {

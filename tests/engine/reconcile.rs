@@ -18,7 +18,7 @@ use berth::{
     catalog::{Catalog, Egress},
     cgroup::Slices,
     docker::Docker,
-    link::{LinkEvent, LinkReport},
+    link::{LinkEvent, LinkReport, Patience},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
         Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName, User,
@@ -97,6 +97,7 @@ impl Links for Sockets {
     }
     fn prove(&self, _: &InstanceId, _: u32) {}
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
+    fn set_patience(&self, _: &InstanceId, _: Patience) {}
     fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
         let status = AgentStatus {
             protocol: AGENT_PROTOCOL,

@@ -23,6 +23,11 @@ pub(super) enum Asker {
     Round(CallId, String),
 }
 
+/// Whether somebody is asked who may take a while, so that the call on whose account it is has its time anew.
+fn takes_a_while(method: &str) -> bool {
+    matches!(method, "elicitation/create" | "sampling/createMessage" | "roots/list")
+}
+
 impl Bridge {
     /// A server asks.
     pub(super) fn asked(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
@@ -91,6 +96,22 @@ impl Bridge {
         let mut json = Vec::new();
         message::splice(&mut json, m.text, &[(message::place(m.text, m.id), own)]);
         self.put_ask(now, id, (proc, Asker::Server(m.id.into())), no, calls, json);
+        let Some(ask) = self.asks.get_mut(&id).filter(|_| takes_a_while(&m.method)) else {
+            return;
+        };
+        ask.puts_off = true;
+        if ask.delivered {
+            for call in calls {
+                self.put_off(now, *call);
+            }
+        }
+    }
+
+    /// A question is over: the calls on whose account it may have been have their time anew.
+    fn ask_over(&mut self, now: Instant, ask: &Ask) {
+        if let Some(no) = ask.session.filter(|_| ask.puts_off && ask.delivered) {
+            self.put_off_all(now, ask.proc, no);
+        }
     }
 
     /// Asks a session's client what `json` says under this id.
@@ -114,6 +135,7 @@ impl Bridge {
                 session: Some(no),
                 lane,
                 delivered,
+                puts_off: false,
                 deadline,
             },
         );
@@ -147,6 +169,7 @@ impl Bridge {
         if let Some(p) = self.procs.get_mut(&ask.proc) {
             p.used = now;
         }
+        self.ask_over(now, &ask);
         match ask.asker {
             Asker::Server(id) => {
                 let cuts = [(message::place(m.text, m.id), id.as_bytes())];
@@ -159,6 +182,7 @@ impl Bridge {
     /// Ends an ask with an error to who asked.
     pub(super) fn fail_ask(&mut self, now: Instant, id: AskId, why: &str) {
         let Some(ask) = self.asks.remove(&id) else { return };
+        self.ask_over(now, &ask);
         match ask.asker {
             Asker::Server(id) => self.refuse_server(ask.proc, &id, why),
             Asker::Round(call, _) => self.abandon(now, call, codes::CALL_TIMEOUT, why, false),

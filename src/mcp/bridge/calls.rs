@@ -106,6 +106,7 @@ impl Bridge {
             id: "".into(),
             token: None,
             deadline,
+            bound: None,
             logs: None,
             what,
         });

@@ -108,6 +108,7 @@ impl Bridge {
             errand.keep(params);
         }
         let logs = self.guest(no).and_then(|g| severity(g.level?));
+        let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
             lane: Some(lane),
@@ -115,7 +116,8 @@ impl Bridge {
             client: None,
             id: m.id.into(),
             token: token.map(Into::into),
-            deadline: Some(now + self.config.call),
+            deadline,
+            bound,
             logs,
             what: What::Guest(Box::new(errand)),
         });

@@ -139,6 +139,7 @@ impl Bridge {
             }
         }
         let token = meta::progress_token(m);
+        let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
             lane: Some(lane),
@@ -146,7 +147,8 @@ impl Bridge {
             client: None,
             id: m.id.into(),
             token: token.map(Into::into),
-            deadline: Some(now + self.config.call),
+            deadline,
+            bound,
             logs: Some(0),
             what,
         });
@@ -194,6 +196,7 @@ impl Bridge {
         };
         let grace = now + super::UNDELIVERED;
         call.deadline = Some(call.deadline.map_or(grace, |d| d.min(grace)));
+        call.bound = None;
         if matches!(&call.what, What::Guest(errand) if errand.is_asking()) {
             // The server has answered what it was asked; the questions to the client end with the call.
             return;
@@ -315,6 +318,7 @@ impl Bridge {
             id: m.id.into(),
             token: None,
             deadline: None,
+            bound: None,
             logs: None,
             what: What::Opening,
         });

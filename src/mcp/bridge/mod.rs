@@ -29,6 +29,9 @@
 
 mod asks;
 mod calls;
+mod clock;
+#[cfg(test)]
+mod clock_tests;
 mod close;
 #[cfg(test)]
 mod era_tests;
@@ -100,6 +103,8 @@ const UNDELIVERED: Duration = Duration::from_secs(5);
 const OPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often a quiet event stream gets a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Progress, and people who are asked, give a call its time anew, but never more than so many times of it in all.
+const LONGEST: u32 = 8;
 /// A standing process that dies younger than this died quickly.
 const QUICK: Duration = Duration::from_secs(60);
 /// So many quick deaths in a row, and the server has failed.
@@ -117,7 +122,7 @@ pub struct Config {
     /// One that lost its own stream (GET), or the client of a call in flight, ends after this long: the client has most
     /// likely gone, or sleeps.
     pub vanish: Duration,
-    /// How long one call may take.
+    /// How long one call may take without progress and without a question to its client; [`LONGEST`] times that in all.
     pub call: Duration,
     /// How long a server has for its first answer.
     pub start: Duration,
@@ -283,6 +288,8 @@ struct Call {
     /// The client's progress token, raw.
     token: Option<Box<str>>,
     deadline: Option<Instant>,
+    /// However often its deadline is put off: no further than this. `None`: it is never put off.
+    bound: Option<Instant>,
     /// The least severe log messages of the server that may go to this call, if any may: see [`owner::severity`].
     logs: Option<u8>,
     what: What,
@@ -341,6 +348,8 @@ struct Ask {
     session: Option<SessionNo>,
     lane: Option<LaneId>,
     delivered: bool,
+    /// Its session's calls at the process have their time anew when it is over.
+    puts_off: bool,
     deadline: Instant,
 }
 

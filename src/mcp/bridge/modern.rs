@@ -92,6 +92,7 @@ impl Bridge {
         let listen = r.m.method == "subscriptions/listen";
         let token = r.meta.token.map(RawValue::get).filter(|t| message::is_id(t));
         self.lane(now, wire, None, r.accepts, 1);
+        let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
             lane: Some(wire),
@@ -99,7 +100,8 @@ impl Bridge {
             client: Some(Rc::clone(&r.principal)),
             id: r.m.id.into(),
             token: token.map(Into::into),
-            deadline: (!listen).then(|| now + self.config.call),
+            deadline: deadline.filter(|_| !listen),
+            bound,
             logs: least(&r.meta),
             what: if listen { What::Listen } else { What::Plain },
         });

@@ -40,18 +40,20 @@ impl Bridge {
         }
     }
 
-    /// Progress: to the call whose token it names.
+    /// Progress: to the call whose token it names, which has its time anew.
     fn progressed(&mut self, now: Instant, proc: ProcId, m: &Message<'_>) {
         let Some(raw) = message::params(m.params).and_then(|p| p.token).map(|t| t.get()) else {
             return;
         };
-        let Some(call) = message::own_id(raw)
-            .and_then(|id| self.calls.get(&id))
-            .filter(|c| c.proc == proc)
+        let Some((id, call)) = message::own_id(raw)
+            .and_then(|id| Some((id, self.calls.get(&id)?)))
+            .filter(|(_, c)| c.proc == proc)
         else {
             return;
         };
-        let (Some(lane), Some(token)) = (call.lane, call.token.clone()) else {
+        let (lane, token) = (call.lane, call.token.clone());
+        self.put_off(now, id);
+        let (Some(lane), Some(token)) = (lane, token) else {
             return;
         };
         let mut json = Vec::new();

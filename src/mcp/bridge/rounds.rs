@@ -120,12 +120,12 @@ impl Bridge {
             return fail(self, codes::BUSY, "too many requests wait for clients");
         }
         errand.open = questions.len();
-        let (proc, deadline) = (call.proc, Some(now + self.config.call));
+        let proc = call.proc;
         let id = self.register(Call {
-            deadline,
             what: What::Guest(errand),
             ..call
         });
+        self.put_off(now, id);
         if questions.is_empty() {
             return self.next_round(now, id);
         }
@@ -189,9 +189,8 @@ impl Bridge {
 
     /// Sends a request again, with what its server has to hear this time.
     fn next_round(&mut self, now: Instant, id: CallId) {
-        let deadline = Some(now + self.config.call);
+        self.put_off(now, id);
         let Some(call) = self.calls.get_mut(&id) else { return };
-        call.deadline = deadline;
         let proc = call.proc;
         let What::Guest(errand) = &mut call.what else { return };
         let params = errand.params.clone().unwrap_or_default();

@@ -261,6 +261,10 @@ impl Bridge {
                     a.delivered = true;
                     a.lane = Some(lane);
                     a.deadline = now + self.config.call;
+                    let (proc, puts_off) = (a.proc, a.puts_off);
+                    if puts_off {
+                        self.put_off_all(now, proc, no);
+                    }
                 }
                 None => {}
             }

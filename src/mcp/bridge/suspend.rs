@@ -78,7 +78,7 @@ impl Bridge {
             call,
             proc,
             questions: BTreeMap::new(),
-            expires: now + self.config.call,
+            expires: self.until(now, call),
             done: None,
             principal: origin.principal,
             method: origin.method,
@@ -161,11 +161,11 @@ impl Bridge {
         }
         self.lane(now, wire, None, r.accepts, 1);
         if !s.questions.is_empty() {
-            s.expires = now + self.config.call;
+            s.expires = self.until(now, s.call);
             let json = self.input_required(r.m.id, s);
             return self.respond(now, wire, json, 200);
         }
-        let deadline = now + self.config.call;
+        let deadline = self.until(now, s.call);
         if let Some(call) = self.calls.get_mut(&s.call) {
             call.lane = Some(wire);
             call.id = r.m.id.into();

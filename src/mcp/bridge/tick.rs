@@ -10,8 +10,9 @@ impl Bridge {
     /// Looks at all deadlines. To be called about ten times a second while [`Bridge::busy`], else once a second.
     pub fn tick(&mut self, now: Instant) {
         self.tick_procs(now);
-        self.tick_calls(now);
+        // Before the calls: a question that nobody answered in time gives its server time to go on without.
         self.tick_asks(now);
+        self.tick_calls(now);
         self.tick_waiting(now);
         self.tick_suspended(now);
         self.tick_feeds(now);
@@ -29,13 +30,8 @@ impl Bridge {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.abandon(
-                now,
-                id,
-                codes::CALL_TIMEOUT,
-                "the call took longer than it may take",
-                true,
-            );
+            let why = self.too_late(now, id);
+            self.abandon(now, id, codes::CALL_TIMEOUT, &why, true);
         }
     }
 

@@ -91,6 +91,7 @@ impl Bridge {
         self.set_level(now, proc, r);
         let token = r.meta.token.map(RawValue::get).filter(|t| message::is_id(t));
         self.lane(now, wire, None, r.accepts, 1);
+        let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
             lane: Some(wire),
@@ -98,7 +99,8 @@ impl Bridge {
             client: Some(Rc::clone(&r.principal)),
             id: r.m.id.into(),
             token: token.map(Into::into),
-            deadline: Some(now + self.config.call),
+            deadline,
+            bound,
             logs: modern::least(&r.meta),
             what: What::Translated(Box::new(Origin {
                 method: (&*r.m.method).into(),

@@ -353,6 +353,31 @@ async fn a_server_that_says_nothing_is_a_gateway_timeout() {
     rig.agent.dropped.notified().await;
 }
 
+/// What an instance's own call timeout makes of the edge's: it may be longer, or shorter.
+#[tokio::test]
+async fn an_instance_has_its_own_patience() {
+    let all = Duration::from_millis(200);
+    let rig = Rig::start_with(|limits| limits.first_byte_timeout = all).await;
+    let host = rig.host();
+    let mut client = rig.client(&host, true).await;
+    let ms = Duration::from_millis;
+    let longer = berth::link::Patience {
+        least: ms(900),
+        ..berth::link::Patience::ANY
+    };
+    rig.link.set_patience(longer);
+    let began = std::time::Instant::now();
+    let response = client.send(rig.with(&host, "hang", &rig.token)).await.unwrap();
+    assert_eq!(response.status(), 504);
+    assert!(began.elapsed() >= ms(900), "not by the edge's own limit");
+    assert_eq!(longer.of(Duration::from_secs(5)), Duration::from_secs(5));
+    let exact = berth::link::Patience {
+        least: ms(70),
+        most: ms(70),
+    };
+    assert_eq!((exact.of(all), exact.of(ms(1))), (ms(70), ms(70)));
+}
+
 #[tokio::test]
 async fn states_that_are_not_running() {
     let rig = Rig::start().await;
