@@ -3,7 +3,7 @@
 //! Never decides anything of the protocol itself, and never holds a borrow of the bridge while it does something.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,10 @@ use super::memory;
 use super::process::{self, Handle};
 use super::reap::Reaper;
 use super::redact::Patterns;
+use super::room::{Group, Server};
 use super::slot::{Head, Slot};
 use super::status::Board;
-use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId};
+use crate::mcp::bridge::{Answer, Bridge, Config, Effect, Memory, ProcId, WireId};
 use crate::mcp::{codes, message};
 use crate::model::{AgentState, Secret};
 
@@ -47,6 +48,13 @@ pub(super) struct Hub {
     bridge: RefCell<Bridge>,
     slots: RefCell<HashMap<WireId, Rc<Slot>>>,
     procs: RefCell<HashMap<ProcId, Rc<Handle>>>,
+    /// Those that were told to end and have not yet.
+    leaving: RefCell<HashMap<ProcId, Rc<Handle>>>,
+    /// Those that start when what is leaving has given its memory back.
+    waiting: RefCell<VecDeque<ProcId>>,
+    memory: Group,
+    /// Of the kernel's count of processes killed for want of memory, those that are accounted for.
+    killed: Cell<u64>,
     running: Cell<usize>,
     next: Cell<u64>,
     probes: RefCell<HashMap<u64, oneshot::Sender<Option<String>>>>,
@@ -81,10 +89,20 @@ impl Hub {
                 std::process::abort();
             }
         });
+        let memory = Group::of_container();
+        let killed = Cell::new(memory.kills().unwrap_or(0));
+        let meter = |this: &Weak<Self>| {
+            let this = this.clone();
+            Box::new(move || this.upgrade().map_or_else(Memory::default, |hub| hub.measure()))
+        };
         Rc::new_cyclic(|this| Self {
-            bridge: RefCell::new(Bridge::new(config, random)),
+            bridge: RefCell::new(Bridge::new(config, random).with_meter(meter(this))),
             slots: RefCell::default(),
             procs: RefCell::default(),
+            leaving: RefCell::default(),
+            waiting: RefCell::default(),
+            memory,
+            killed,
             running: Cell::new(0),
             next: Cell::new(1),
             probes: RefCell::default(),
@@ -185,17 +203,13 @@ impl Hub {
             return;
         }
         match effect {
-            Effect::Spawn(id) => self.spawn(id, now),
+            Effect::Spawn(id) => self.spawn_in_turn(id, now),
             Effect::Input(id) => {
                 if let Some(p) = self.procs.borrow().get(&id) {
                     p.input.notify_one();
                 }
             }
-            Effect::Stop(id) => {
-                if let Some(p) = self.procs.borrow_mut().remove(&id) {
-                    p.stop();
-                }
-            }
+            Effect::Stop(id) => self.stop(id),
             Effect::Answer(wire, answer) => {
                 if let Some(slot) = self.slots.borrow_mut().remove(&wire) {
                     slot.head(head(answer));
@@ -241,6 +255,71 @@ impl Hub {
         }
     }
 
+    /// The container's memory with the server's processes.
+    fn measure(&self) -> Memory {
+        let server = |p: &Rc<Handle>, leaving| Server {
+            pid: p.pid(),
+            born: p.born(),
+            leaving,
+        };
+        let mut all: Vec<Server> = self.procs.borrow().values().map(|p| server(p, false)).collect();
+        all.extend(self.leaving.borrow().values().map(|p| server(p, true)));
+        self.memory.measure(&all, self.waiting.borrow().len())
+    }
+
+    /// Starts a process, or lets it wait while others hold the memory that it needs and are about to end. Its wait has the
+    /// time that it has to become ready.
+    fn spawn_in_turn(&self, id: ProcId, now: Instant) {
+        let waits = !self.leaving.borrow().is_empty() && !self.measure().fits_now();
+        if waits {
+            self.waiting.borrow_mut().push_back(id);
+        } else {
+            self.spawn(id, now);
+        }
+    }
+
+    fn spawn_waiting(&self, now: Instant) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for id in waiting {
+            self.spawn_in_turn(id, now);
+        }
+    }
+
+    fn stop(&self, id: ProcId) {
+        let found = self.procs.borrow_mut().remove(&id);
+        if let Some(p) = found {
+            p.stop();
+            self.leaving.borrow_mut().insert(id, p);
+            return;
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(at) = waiting.iter().position(|w| *w == id) {
+            waiting.remove(at);
+            self.bridge.borrow_mut().reaped();
+        }
+    }
+
+    /// Whether the kernel killed a process that ended by SIGKILL without being told to: it has counted one that is not
+    /// accounted for yet.
+    pub(super) fn was_killed_for_memory(&self) -> bool {
+        let counted = self.memory.kills().unwrap_or(0);
+        let accounted = self.killed.get();
+        if counted <= accounted {
+            return false;
+        }
+        self.killed.set(accounted + 1);
+        self.board.killed_for_memory();
+        true
+    }
+
+    /// The limit of the container's memory, in words.
+    pub(super) fn memory_limit(&self) -> String {
+        self.memory
+            .limit()
+            .map(|n| format!(" ({} MiB)", n >> 20))
+            .unwrap_or_default()
+    }
+
     fn spawn(&self, id: ProcId, now: Instant) {
         let Some(this) = self.this.upgrade() else { return };
         match process::start(&this, id) {
@@ -255,10 +334,17 @@ impl Hub {
     /// A process has ended.
     pub(super) fn ended(&self, id: ProcId, why: &str) {
         self.running.set(self.running.get().saturating_sub(1));
+        self.leaving.borrow_mut().remove(&id);
         if self.procs.borrow_mut().remove(&id).is_some() {
             self.with(|b, now| b.gone(now, id, why));
         } else {
             self.with(|b, _| b.reaped());
+        }
+        if !self.waiting.borrow().is_empty() && !self.closed.get() {
+            let now = Instant::now();
+            self.spawn_waiting(now);
+            // One that could not be started has ended.
+            self.with(|_, _| {});
         }
     }
 
@@ -269,6 +355,7 @@ impl Hub {
 
     /// Closes every process's stdin and sees them end.
     pub(super) fn stop_all(&self) {
+        self.waiting.borrow_mut().clear();
         for (_, p) in self.procs.borrow_mut().drain() {
             p.stop();
         }

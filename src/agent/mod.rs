@@ -31,6 +31,7 @@ mod proxy;
 mod reap;
 mod redact;
 mod renew;
+mod room;
 mod screen;
 mod serve;
 mod services;

@@ -16,11 +16,11 @@ use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::hub::Hub;
 use super::journal::{self, LastWords};
-use super::reap::Exit;
+use super::reap::{Ended, Exit};
 use super::spawn::{self, Environment};
 use crate::mcp::bridge::ProcId;
 use crate::mcp::frame::Splitter;
@@ -38,14 +38,26 @@ const RETAIN: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Handle {
     pid: i32,
+    born: Instant,
     exit: Rc<Exit>,
     /// Its stdin has lines to write.
     pub(super) input: Notify,
     stopping: Cell<bool>,
     stopped: Notify,
+    /// The agent itself sent SIGKILL.
+    killed: Cell<bool>,
 }
 
 impl Handle {
+    /// The process, which leads its session.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(super) fn born(&self) -> Instant {
+        self.born
+    }
+
     /// Sees to its end; returns at once.
     pub(super) fn stop(self: &Rc<Self>) {
         if self.stopping.replace(true) {
@@ -60,6 +72,7 @@ impl Handle {
             let group = Pid::from_raw(this.pid);
             let _ = killpg(group, Signal::SIGTERM);
             if timeout(STEP, this.exit.wait()).await.is_err() {
+                this.killed.set(true);
                 let _ = killpg(group, Signal::SIGKILL);
             }
         });
@@ -76,10 +89,12 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
     let child = spawn::spawn(&hub.reaper, &recipe.command, &environment, true)?;
     let handle = Rc::new(Handle {
         pid: child.pid,
+        born: Instant::now(),
         exit: child.exit,
         input: Notify::new(),
         stopping: Cell::new(false),
         stopped: Notify::new(),
+        killed: Cell::new(false),
     });
     let words = Rc::new(LastWords::default());
     *hub.words.borrow_mut() = Rc::clone(&words);
@@ -95,6 +110,15 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
     let (hub, handle2) = (Rc::clone(hub), Rc::clone(&handle));
     tokio::task::spawn_local(async move {
         let ended = read(&hub, id, &handle2, &child.stdout).await;
+        let unasked = ended == Ended::Signal(Signal::SIGKILL) && !handle2.killed.get();
+        let ended = if unasked && hub.was_killed_for_memory() {
+            let limit = hub.memory_limit();
+            let why = format!("was killed by the kernel: the container's memory{limit} is used up");
+            journal::say("server", &format!("process {} {why}", handle2.pid));
+            why
+        } else {
+            ended.to_string()
+        };
         let _ = timeout(REST, words.ended()).await;
         let said = words.text();
         let why = if said.is_empty() {
@@ -141,7 +165,7 @@ async fn feed(hub: Rc<Hub>, id: ProcId, handle: Rc<Handle>, mut stdin: pipe::Sen
 }
 
 /// Reads its stdout until it ends, and returns how it ended.
-async fn read(hub: &Rc<Hub>, id: ProcId, handle: &Rc<Handle>, stdout: &pipe::Receiver) -> String {
+async fn read(hub: &Rc<Hub>, id: ProcId, handle: &Rc<Handle>, stdout: &pipe::Receiver) -> Ended {
     let mut splitter = Splitter::new(hub.recipe.max_message);
     loop {
         tokio::select! {
@@ -154,13 +178,13 @@ async fn read(hub: &Rc<Hub>, id: ProcId, handle: &Rc<Handle>, stdout: &pipe::Rec
             ended = handle.exit.wait() => {
                 // What it wrote before it ended is still in the pipe; a child of its own may hold the pipe open.
                 while pump(hub, id, stdout, &mut splitter) && pending(stdout).await {}
-                return ended.to_string();
+                return ended;
             }
         }
     }
     // It closed its stdout: nothing can be answered any more.
     handle.stop();
-    handle.exit.wait().await.to_string()
+    handle.exit.wait().await
 }
 
 async fn pending(stdout: &pipe::Receiver) -> bool {

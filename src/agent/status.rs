@@ -31,6 +31,7 @@ pub(super) struct Board {
     revision: Cell<u64>,
     reason: RefCell<Option<String>>,
     services: RefCell<Vec<ServiceStatus>>,
+    oom_kills: Cell<u32>,
     hub: RefCell<Weak<Hub>>,
     listeners: RefCell<Vec<Rc<Slot>>>,
     last: Cell<Instant>,
@@ -45,6 +46,7 @@ impl Board {
             revision: Cell::new(0),
             reason: RefCell::default(),
             services: RefCell::default(),
+            oom_kills: Cell::new(0),
             hub: RefCell::default(),
             listeners: RefCell::default(),
             last: Cell::new(Instant::now()),
@@ -113,6 +115,12 @@ impl Board {
         self.publish();
     }
 
+    /// The kernel killed a server process for want of memory.
+    pub(super) fn killed_for_memory(&self) {
+        self.oom_kills.set(self.oom_kills.get().saturating_add(1));
+        self.publish();
+    }
+
     /// The status now.
     pub(super) fn status(&self) -> AgentStatus {
         let hub = self.hub.borrow().upgrade();
@@ -126,6 +134,7 @@ impl Board {
             services: self.services.borrow().clone(),
             sessions: hub.as_ref().map_or(0, |h| h.sessions() as u32),
             processes: hub.as_ref().map_or(0, |h| h.processes() as u32),
+            oom_kills: self.oom_kills.get(),
         }
     }
 

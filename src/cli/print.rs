@@ -73,6 +73,13 @@ pub(super) fn instance(v: &InstanceView) -> Result<()> {
         ("address", v.endpoints.mcp.url.clone()),
         ("by path", v.endpoints.mcp.path_url.clone()),
     ];
+    if v.oom_kills > 0 {
+        let what = format!(
+            "{} server processes by the kernel, the container's memory was used up: run it with a larger --size",
+            v.oom_kills
+        );
+        pairs.push(("killed", what));
+    }
     if let Some(p) = &v.package {
         pairs.push(("runs", format!("{} {}", p.kind, p.wanted)));
         if let Some(version) = &p.version {

@@ -227,6 +227,10 @@ pub struct InstanceView {
     pub reason: Option<String>,
     /// How often the supervisor restarted it since it was last asked to run.
     pub restarts: u32,
+    /// Server processes that the kernel killed since the container's memory was used up, since the instance was last asked
+    /// to run.
+    #[serde(default)]
+    pub oom_kills: u32,
     /// What an instance of a generic type runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageView>,

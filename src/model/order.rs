@@ -184,6 +184,9 @@ pub struct AgentStatus {
     pub sessions: u32,
     /// Live server processes of the bridge.
     pub processes: u32,
+    /// Server processes of the bridge that the kernel killed for want of memory, since this agent began.
+    #[serde(default)]
+    pub oom_kills: u32,
 }
 
 /// One service's state.
@@ -198,7 +201,7 @@ pub struct ServiceStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum AgentEvent {
-    /// The status, at first and whenever `state`, `reason` or a service changed (session counts alone do not count).
+    /// The status, at first and whenever `state`, `reason`, a service or `oom_kills` changed (session counts alone do not count).
     Status(AgentStatus),
     /// Sent every 5 s when nothing else was, so that a dead link shows.
     Alive,

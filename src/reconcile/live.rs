@@ -59,6 +59,8 @@ pub(super) struct Live {
     pub(super) next_probe: Millis,
     pub(super) probing: bool,
     pub(super) restarts: Restarts,
+    /// Server processes that the kernel killed for want of memory: in earlier runs, and in this one.
+    pub(super) oom_kills: (u32, u32),
     pub(super) hold_until: Millis,
     /// Plan nothing before this: the last step failed.
     pub(super) pause_until: Millis,
@@ -117,6 +119,7 @@ impl Default for Live {
             next_probe: Millis::MAX,
             probing: false,
             restarts: Restarts::default(),
+            oom_kills: (0, 0),
             hold_until: 0,
             pause_until: 0,
             tries: 0,
@@ -162,6 +165,7 @@ impl Live {
 
     /// Its run is over, and accounted for.
     pub(super) fn run_ended(&mut self) {
+        self.oom_kills = (self.oom_kills(), 0);
         self.started_at = None;
         self.resumed = false;
         self.kick = None;
@@ -170,6 +174,11 @@ impl Live {
         self.agent = None;
         self.healthy_since = None;
         self.not_ready();
+    }
+
+    /// Server processes that the kernel killed for want of memory, in this run and in those before.
+    pub(super) fn oom_kills(&self) -> u32 {
+        self.oom_kills.0.saturating_add(self.oom_kills.1)
     }
 
     pub(super) fn not_ready(&mut self) {
@@ -199,6 +208,7 @@ impl Live {
     /// Somebody asked for a new start: earlier troubles no longer count.
     pub(super) fn forgive(&mut self) {
         self.restarts = Restarts::default();
+        self.oom_kills.0 = 0;
         self.hold_until = 0;
         self.pause_until = 0;
         self.tries = 0;
@@ -285,5 +295,22 @@ impl Live {
             return State::Preparing;
         }
         State::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_killed_is_counted_over_runs_until_somebody_starts_it_anew() {
+        let mut live = Live::default();
+        live.oom_kills.1 = 2;
+        live.run_ended();
+        assert_eq!(live.oom_kills(), 2);
+        live.oom_kills.1 = 1;
+        assert_eq!(live.oom_kills(), 3);
+        live.forgive();
+        assert_eq!(live.oom_kills(), 1, "what its present agent has counted");
     }
 }

@@ -285,6 +285,11 @@ impl Task {
             // The agent of a container that is about to be replaced.
             return;
         }
+        if status.oom_kills > live.oom_kills.1 {
+            let (more, all) = (status.oom_kills - live.oom_kills.1, live.oom_kills());
+            log::warn!(instance = id.as_str(), before = all; "the kernel killed {more} of its server processes: the memory of its container was used up");
+        }
+        live.oom_kills.1 = status.oom_kills;
         if status.protocol != AGENT_PROTOCOL {
             live.kick = Some(format!(
                 "its agent speaks protocol {}, this supervisor {AGENT_PROTOCOL}",

@@ -95,6 +95,7 @@ impl Task {
             endpoints,
             reason,
             restarts: live.map_or(0, |l| l.restarts.total),
+            oom_kills: live.map_or(0, Live::oom_kills),
             package: record.generic.as_deref().map(package),
             token: None,
         }

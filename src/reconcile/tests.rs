@@ -114,6 +114,7 @@ impl World {
             services: vec![],
             sessions: 0,
             processes: 0,
+            oom_kills: 0,
         })
     }
 

@@ -91,6 +91,7 @@ impl Relay {
             services: Vec::new(),
             sessions: 0,
             processes: 0,
+            oom_kills: 0,
             revision: 0,
         };
         let shared = Arc::new(Shared {

@@ -88,6 +88,12 @@ pub(super) async fn text(parts: &Parts) -> String {
         "Restarts since the instance was last asked to run.",
     );
     each(&mut t, family, views.values().map(|v| (v, f64::from(v.restarts))));
+    let family = (
+        "berth_instance_oom_kills_total",
+        Kind::Counter,
+        "Server processes that the kernel killed for want of memory, since the instance was last asked to run.",
+    );
+    each(&mut t, family, views.values().map(|v| (v, f64::from(v.oom_kills))));
     requests(&mut t, parts, &views.values().collect::<Vec<_>>());
     sessions(&mut t, parts, &views.values().collect::<Vec<_>>()).await;
     usage(&mut t, parts.reconcile.box_id(), &snapshot);

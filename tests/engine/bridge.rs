@@ -294,6 +294,11 @@ async fn what_is_wrong_is_refused_in_the_right_way() {
     let rig = Rig::ready(&o).await;
     let session = rig.initialize().await;
     let s = ("mcp-session-id", session.as_str());
+    // In use, it gives way to nobody.
+    let own = rig
+        .open(Method::GET, "/mcp", &[s, ("accept", "text/event-stream")], "")
+        .await;
+    assert_eq!(own.status(), 200);
     let full = rig.post(&[], &initialize("2025-11-25")).await;
     assert_eq!(
         (full.status.as_u16(), full.json()["error"]["code"].as_i64()),
@@ -380,6 +385,34 @@ async fn abandoned_sessions_end() {
     let pid: i32 = rig.text(&session, 1, "pid", json!({})).await.parse().expect("pid");
     rig.status_until(|s| s["sessions"] == 0 && s["processes"] == 1).await;
     until("the process is gone", || !alive(pid)).await;
+}
+
+/// A client that opens a session for each call and deletes none locks nobody out, itself least of all.
+#[tokio::test]
+async fn sessions_that_nobody_deletes_give_way() {
+    for processes in ["shared", "session"] {
+        let mut o = order("legacy", processes);
+        o["mcp"]["max_sessions"] = json!(3);
+        let rig = Rig::ready(&o).await;
+        let first = rig.initialize().await;
+        let mut last = String::new();
+        for n in 0..12 {
+            let end = Instant::now() + PATIENCE;
+            // Processes that are ending still count for a moment.
+            while rig.status().await["processes"].as_u64() > Some(4) {
+                assert!(Instant::now() < end, "they never end");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            last = rig.initialize().await;
+            assert_eq!(
+                rig.text(&last, n, "echo", json!({"message": n})).await,
+                format!("Echo: {n}")
+            );
+        }
+        assert_eq!(rig.status().await["sessions"], 3, "{processes}");
+        assert_eq!(rig.call(&first, 1, "echo", json!({})).await.status, 404);
+        assert_eq!(rig.call(&last, 1, "echo", json!({})).await.status, 200);
+    }
 }
 
 #[tokio::test]

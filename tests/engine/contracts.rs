@@ -51,21 +51,136 @@ fn an_unhealthy_instance_is_restarted() {
 fn sessions_are_capped_and_expire() {
     let a = Appliance::start();
     let i = a.run("fixture-capped", &[]);
-    let first = open(&a, &i);
-    open(&a, &i);
-    let full = a.post(&i.url, &i.token, INITIALIZE, &[]);
-    assert_eq!(full.status, 503, "{}", full.body);
-    assert!(full.header("retry-after").is_some(), "waiting helps");
-    // The two are abandoned: they end by themselves, and there is room again.
-    wait_for("abandoned sessions end", MINUTE, || {
-        a.post(&i.url, &i.token, INITIALIZE, &[]).status == 200
-    });
-    let gone = call(&a, &i, &first, "echo", r#"{"message":"x"}"#);
+    let (first, second) = (open(&a, &i), open(&a, &i));
+    let echo = |session: &str| call(&a, &i, session, "echo", r#"{"message":"x"}"#);
+    let third = open(&a, &i);
+    let gone = echo(&first);
     assert_eq!(
         gone.status, 404,
         "an ended session is told so, so that the client starts anew: {}",
         gone.body
     );
+    assert_eq!((echo(&second).status, echo(&third).status), (200, 200));
+    // Both in use: there is no room.
+    let calls = [&second, &third].map(|session| {
+        let never = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"never","arguments":{}}}"#;
+        stream(&a, &i, &["-H", session, "-d", never])
+    });
+    wait_for("both are in use", MINUTE, || {
+        let full = a.post(&i.url, &i.token, INITIALIZE, &[]);
+        full.status == 503 && full.header("retry-after").is_some() && full.body.contains("are in use")
+    });
+    drop(calls);
+    // The two are abandoned: they end by themselves.
+    wait_for("abandoned sessions end", MINUTE, || {
+        let sessions = sample(&a, "berth_sessions{");
+        sessions == Some(0.0)
+    });
+}
+
+/// What a sample says whose line begins like this.
+fn sample(a: &Appliance, begins: &str) -> Option<f64> {
+    let out = std::process::Command::new("curl")
+        .args(["--silent", "--unix-socket"])
+        .arg(a.socket())
+        .arg("http://berth/metrics")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text.lines()
+        .find(|l| l.starts_with(begins))?
+        .rsplit(' ')
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// A request whose answer goes on, as long as the value lives.
+fn stream(a: &Appliance, i: &Instance, more: &[&str]) -> support::Ends {
+    let mut command = std::process::Command::new("curl");
+    command
+        .args(["--silent", "--verbose", "--max-time", "300", "--cacert"])
+        .arg(a.ca())
+        .args(["-H", "Content-Type: application/json"])
+        .args(["-H", "Accept: application/json, text/event-stream"])
+        .args(["-H", &format!("Authorization: Bearer {}", i.token)])
+        .args(more)
+        .arg(&i.url)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped());
+    let mut child = support::Ends(command.spawn().unwrap());
+    // Its head is told at once on standard error, and with the body's first bytes elsewhere.
+    let mut told = std::io::BufRead::lines(std::io::BufReader::new(child.0.stderr.take().unwrap()));
+    let head = told.find_map(|l| l.ok().filter(|l| l.starts_with("< HTTP/")));
+    assert!(head.as_ref().is_some_and(|l| l.contains(" 200")), "{more:?}: {head:?}");
+    std::thread::spawn(move || told.for_each(drop));
+    child
+}
+
+/// A server whose processes take 40 MiB each, in a container that has 256: no more are started than fit, and what the
+/// kernel kills all the same is told.
+#[test]
+fn memory_is_looked_at_before_a_process_is_started() {
+    let a = Appliance::start();
+    let code = "x = b'x' * (40 << 20); exec(open('/opt/mcp/server.py').read())";
+    let image = [
+        "--image",
+        "berth/test-servers:1",
+        "--size",
+        "small",
+        "--network",
+        "none",
+    ];
+    let command = ["--command", "python3", "--", "-I", "-S", "-c", code, "stdio"];
+    let said = a.cli(&[&["run", "image", "--json"], &image[..], &command[..]].concat());
+    let i = Instance::from(&serde_json::from_str(&said).expect("JSON"));
+    // Each is in use: its own stream is open.
+    let mut all = Vec::new();
+    let refused = loop {
+        let answer = a.post(&i.url, &i.token, INITIALIZE, &[]);
+        let Some(session) = answer.header("mcp-session-id").map(|s| format!("Mcp-Session-Id: {s}")) else {
+            break answer;
+        };
+        assert!(all.len() < 6, "256 MiB do not hold so many");
+        let own = stream(&a, &i, &["-X", "GET", "-H", &session]);
+        all.push((session, own));
+    };
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.header("retry-after").is_some());
+    assert!(
+        refused.body.contains("no memory") && refused.body.contains("of 256 MiB are in use"),
+        "{}",
+        refused.body
+    );
+    assert!(all.len() >= 2, "{} sessions", all.len());
+    for (session, _) in &all {
+        let answer = call(&a, &i, session, "echo", r#"{"message":"still here"}"#);
+        assert!(answer.body.contains("still here"), "{}", answer.body);
+    }
+    assert_eq!(a.show(&i.id)["oom_kills"], 0);
+    assert_eq!(sample(&a, "berth_instance_oom_kills_total{"), Some(0.0));
+    // One that is in use no more gives its memory to another.
+    let (idle, stream) = all.remove(0);
+    drop(stream);
+    let mut admitted = None;
+    wait_for("another is admitted", MINUTE, || {
+        let answer = a.post(&i.url, &i.token, INITIALIZE, &[]);
+        admitted = answer.header("mcp-session-id").map(|s| format!("Mcp-Session-Id: {s}"));
+        admitted.is_some()
+    });
+    assert_eq!(call(&a, &i, &idle, "echo", r#"{"message":"x"}"#).status, 404);
+    assert_eq!(a.show(&i.id)["oom_kills"], 0, "the one that gave way ended first");
+    // One takes more than there is.
+    let greedy = call(&a, &i, &admitted.unwrap(), "hold", r#"{"megabytes":300}"#);
+    assert!(greedy.body.contains("killed by the kernel"), "{}", greedy.body);
+    assert!(greedy.body.contains("memory (256 MiB) is used up"), "{}", greedy.body);
+    wait_for("it is counted", MINUTE, || {
+        a.show(&i.id)["oom_kills"].as_u64() >= Some(1)
+    });
+    assert!(sample(&a, "berth_instance_oom_kills_total{") >= Some(1.0));
+    assert!(a.cli(&["show", &i.id]).contains("by the kernel"));
+    assert!(a.log().contains("of its server processes"));
+    assert!(a.cli(&["logs", &i.id]).contains("was killed by the kernel"));
 }
 
 #[test]

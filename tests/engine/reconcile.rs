@@ -109,6 +109,7 @@ impl Links for Sockets {
             services: vec![],
             sessions: 0,
             processes: 0,
+            oom_kills: 0,
         };
         async move {
             self.say

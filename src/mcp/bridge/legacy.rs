@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::guests::Guest;
 use super::listen::Wish;
+use super::room::Need;
 use super::{Answer, Bridge, Call, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, TOO_MUCH, What, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message};
@@ -256,10 +257,6 @@ impl Bridge {
 
     /// `initialize`: opens a session.
     fn initialize(&mut self, now: Instant, wire: WireId, accepts: Accepts, principal: Rc<str>, m: &Message<'_>) {
-        if !self.has_place(now) {
-            let text = "all sessions of this server are taken, try again later";
-            return self.refuse(wire, 503, m.id, codes::BUSY, text, None);
-        }
         let params = message::params(m.params).unwrap_or_default();
         let asked = params.version.and_then(|v| message::string(v.get()));
         let Some(asked) = asked.filter(|v| v.len() <= MAX_VERSION) else {
@@ -268,6 +265,9 @@ impl Bridge {
         };
         let guest = Guest::new(&params);
         if self.per_session() {
+            if let Err(why) = self.make_room(now, Need::Process) {
+                return self.refuse(wire, 503, m.id, codes::BUSY, &why, None);
+            }
             return self.initialize_own(now, wire, accepts, m, &asked, (guest, principal));
         }
         if self.waiting.len() >= MAX_WAITING {
@@ -424,9 +424,8 @@ impl Bridge {
             if !self.lanes.contains_key(&w.lane) {
                 continue;
             }
-            if self.sessions.len() >= self.config.max_sessions {
-                let text = "all sessions of this server are taken, try again later";
-                self.refuse_on(now, w.lane, &w.id, 503, codes::BUSY, text);
+            if let Err(why) = self.make_room(now, Need::Session) {
+                self.refuse_on(now, w.lane, &w.id, 503, codes::BUSY, &why);
                 continue;
             }
             if modern && w.guest.is_none() {

@@ -92,8 +92,9 @@ impl Bridge {
             return self.refuse(wire, 503, r.m.id, codes::BUSY, "too many subscriptions", None);
         }
         let capabilities = r.meta.capabilities.map_or("{}", RawValue::get);
-        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, None) else {
-            return self.refuse(wire, 503, r.m.id, codes::BUSY, super::TOO_MUCH, None);
+        let proc = match self.choose(now, standing, &r.principal, capabilities, None) {
+            Ok(proc) => proc,
+            Err(why) => return self.refuse(wire, 503, r.m.id, codes::BUSY, &why, None),
         };
         if !self.room(wire, proc, r.m.id) {
             return;

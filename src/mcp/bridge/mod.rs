@@ -47,6 +47,9 @@ mod owner;
 mod owner_tests;
 mod pool;
 mod procs;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod rounds;
 mod sessions;
 mod suspend;
@@ -65,6 +68,8 @@ use super::head::Accepts;
 use super::sse::EventId;
 use super::version::Era;
 use crate::model::{McpOrder, Processes};
+
+pub use room::{Memory, Meter};
 
 /// A server process, as the bridge names it.
 pub type ProcId = u64;
@@ -115,7 +120,7 @@ const MAX_QUICK: u32 = 5;
 pub struct Config {
     /// One process for all, or one per session.
     pub processes: Processes,
-    /// Live sessions at most.
+    /// Live sessions, and processes for modern clients, at most.
     pub max_sessions: usize,
     /// A session without traffic or an open stream ends after this long.
     pub idle: Duration,
@@ -372,6 +377,9 @@ pub type Random = Box<dyn FnMut(&mut [u8])>;
 pub struct Bridge {
     config: Config,
     random: Random,
+    meter: Meter,
+    /// Clients that were sent away, and sessions that gave way.
+    often: (room::Often, room::Often),
     next: u64,
     procs: HashMap<ProcId, Proc>,
     standing: Standing,
@@ -417,6 +425,8 @@ impl Bridge {
         Self {
             config,
             random,
+            meter: Box::new(Memory::default),
+            often: Default::default(),
             next: 1,
             procs: HashMap::new(),
             standing: Standing::default(),

@@ -83,8 +83,9 @@ impl Bridge {
     }
 
     fn pass_modern(&mut self, now: Instant, wire: WireId, standing: ProcId, r: &Request<'_, '_>) {
-        let Some(proc) = self.choose_modern(now, standing, &r.principal) else {
-            return self.refuse(wire, 503, r.m.id, codes::BUSY, TOO_MUCH, None);
+        let proc = match self.choose_modern(now, standing, &r.principal) {
+            Ok(proc) => proc,
+            Err(why) => return self.refuse(wire, 503, r.m.id, codes::BUSY, &why, None),
         };
         if !self.room(wire, proc, r.m.id) {
             return;

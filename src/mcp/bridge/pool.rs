@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::room::Need;
 use super::{Bridge, Call, Phase, ProcId, Role, UNDELIVERED, What};
 use crate::mcp::meta;
 use crate::mcp::version::Era;
@@ -74,7 +75,10 @@ struct Candidate {
 
 impl Bridge {
     /// The process for a client of a legacy server with these capabilities; `about`: the name of what is called, if the
-    /// server may ask about it. `None` when there is no room.
+    /// server may ask about it.
+    ///
+    /// # Errors
+    /// Why there is none, in words for the client.
     pub(super) fn choose(
         &mut self,
         now: Instant,
@@ -82,17 +86,17 @@ impl Bridge {
         principal: &Rc<str>,
         capabilities: &str,
         about: Option<&str>,
-    ) -> Option<ProcId> {
+    ) -> Result<ProcId, String> {
         if !self.per_session() {
-            return Some(standing);
+            return Ok(standing);
         }
         // One text for what means the same.
         let key = serde_json::from_str::<serde_json::Value>(capabilities)
-            .ok()?
+            .map_err(|e| format!("the client's capabilities cannot be read: {e}"))?
             .to_string();
         let about = about.filter(|_| key != "{}");
         if key == "{}" && self.claim(principal) {
-            return Some(standing);
+            return Ok(standing);
         }
         let (group, all) = self.candidates(principal, &key);
         let least = |fits: &dyn Fn(&Candidate) -> bool| {
@@ -111,16 +115,22 @@ impl Bridge {
                 let enough = if plain { FEW } else { SEVERAL };
                 let few = group.len() < enough.0 && all < enough.1;
                 match shared {
-                    Some(id) if !few || !self.has_place(now) => id,
-                    None if !self.has_place(now) => return None,
-                    _ => self.spawn_pooled(now, principal, key, capabilities),
+                    Some(id) if !few => id,
+                    _ => match (
+                        self.make_room(now, shared.map_or(Need::Process, |_| Need::Spare)),
+                        shared,
+                    ) {
+                        (Ok(()), _) => self.spawn_pooled(now, principal, key, capabilities),
+                        (Err(_), Some(id)) => id,
+                        (Err(why), None) => return Err(why),
+                    },
                 }
             }
         };
         if let Some(p) = self.procs.get_mut(&chosen) {
             p.used = now;
         }
-        Some(chosen)
+        Ok(chosen)
     }
 
     /// The server of a process asks its client: about every call that could be meant it may ask again. What roots a client
@@ -142,15 +152,23 @@ impl Bridge {
     }
 
     /// The process for a client of a modern server.
-    pub(super) fn choose_modern(&mut self, now: Instant, standing: ProcId, principal: &Rc<str>) -> Option<ProcId> {
+    ///
+    /// # Errors
+    /// Why there is none, in words for the client.
+    pub(super) fn choose_modern(
+        &mut self,
+        now: Instant,
+        standing: ProcId,
+        principal: &Rc<str>,
+    ) -> Result<ProcId, String> {
         if !self.per_session() || self.claim(principal) {
-            return Some(standing);
+            return Ok(standing);
         }
         let own = self.candidates(principal, "").0.first().map(|c| c.id);
         let chosen = match own {
             Some(id) => id,
-            None if !self.has_place(now) => return None,
             None => {
+                self.make_room(now, Need::Process)?;
                 // Silence is not for an answer here: the standing process has said what it is.
                 let silent_at = now + self.config.start + Duration::from_secs(1);
                 let id = self.spawn(
@@ -166,7 +184,7 @@ impl Bridge {
         if let Some(p) = self.procs.get_mut(&chosen) {
             p.used = now;
         }
-        Some(chosen)
+        Ok(chosen)
     }
 
     /// Whether the standing process is this principal's, by now if it was nobody's.
@@ -204,28 +222,6 @@ impl Bridge {
         let id = self.spawn_legacy(now, role, &capabilities.replace(['\n', '\r'], " "));
         self.watch_too(now, id, principal);
         id
-    }
-
-    /// Whether one process more may be started for clients: an idle one gives way.
-    pub(super) fn has_place(&mut self, now: Instant) -> bool {
-        let pooled = self.procs.values().filter(|p| matches!(p.role, Role::Pool(..))).count();
-        // Processes that are about to end still count, or opening and deleting in a loop would pile them up.
-        let taken = |b: &Self, pooled: usize| b.sessions.len() + pooled + b.stopping / 2;
-        if taken(self, pooled) < self.config.max_sessions {
-            return true;
-        }
-        let idle = self
-            .procs
-            .iter()
-            .filter(|(id, p)| matches!(p.role, Role::Pool(..)) && p.calls.is_empty() && !self.is_listened_to(**id));
-        let Some(oldest) = idle
-            .min_by_key(|(id, p)| (!p.is_unsure(), p.used, **id))
-            .map(|(id, _)| *id)
-        else {
-            return false;
-        };
-        self.stop(now, oldest);
-        taken(self, pooled - 1) < self.config.max_sessions
     }
 
     /// Processes of the pool whose time is over: idle for too long, or of no use since a question of theirs could be about

@@ -81,9 +81,9 @@ impl Bridge {
         let capabilities = r.meta.capabilities.map_or("{}", RawValue::get);
         let name = r.params.name.or(r.params.uri).map_or("", RawValue::get);
         let about = may_ask(&r.m.method).then_some(name);
-        let Some(proc) = self.choose(now, standing, &r.principal, capabilities, about) else {
-            let text = "all processes of this server are taken, try again later";
-            return self.refuse(wire, 503, r.m.id, codes::BUSY, text, None);
+        let proc = match self.choose(now, standing, &r.principal, capabilities, about) {
+            Ok(proc) => proc,
+            Err(why) => return self.refuse(wire, 503, r.m.id, codes::BUSY, &why, None),
         };
         if !self.room(wire, proc, r.m.id) {
             return;
