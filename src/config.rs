@@ -28,6 +28,7 @@ pub struct Config {
     pub types_dir: PathBuf,
     pub listen: Listen,
     pub docker: Docker,
+    pub edge: Edge,
     pub tls: Tls,
     pub claim: Claim,
     pub limits: Limits,
@@ -191,6 +192,14 @@ pub struct Docker {
     pub images: Vec<String>,
 }
 
+/// Who may call from a browser.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Origins whose pages may call MCP endpoints, as browsers send them; besides the box's own and those of the
+    /// callers' own machines.
+    pub allowed_origins: Vec<String>,
+}
+
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
@@ -272,6 +281,7 @@ impl Default for Config {
                 socket: "/run/docker.sock".into(),
                 images: vec!["berth/*".into()],
             },
+            edge: Edge::default(),
             tls: Tls::LocalCa,
             claim: Claim::default(),
             limits: Limits::default(),

@@ -21,6 +21,7 @@
 mod accept;
 mod body;
 mod conn;
+mod cors;
 mod frames;
 mod front;
 mod passed;
@@ -92,7 +93,7 @@ pub enum Workers {
 pub struct EdgeConfig {
     pub router: Arc<Router>,
     pub limits: Limits,
-    /// Browser origins that may call, besides our own.
+    /// Browser origins that may call, besides our own and those of the callers' own machines.
     pub allowed_origins: Vec<String>,
     pub workers: Workers,
     pub screens: Arc<Screens>,

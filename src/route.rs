@@ -17,6 +17,8 @@
 //! a domain gives out paths at the host that it was asked at. Hosts compare without regard to case, port and one trailing
 //! dot (RFC 9110 section 4.2.3, RFC 1034 section 3.1); paths compare byte for byte.
 
+pub mod origin;
+
 use std::net::IpAddr;
 
 use crate::model::{Endpoint, Endpoints, InstanceId};

@@ -277,7 +277,7 @@ impl Built {
             edge::EdgeConfig {
                 router: self.router.clone(),
                 limits: limits.clone(),
-                allowed_origins: Vec::new(),
+                allowed_origins: self.config.edge.allowed_origins.clone(),
                 workers: edge::Workers::HalfTheCores,
                 screens: Arc::new(screen::screens(&reconcile)),
             },

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Claim, Config, Docker, Limits, Listen, Tls};
+use super::{Claim, Config, Docker, Edge, Limits, Listen, Tls};
 use crate::{
     claim::PublicKey,
     plan::quota::WorkspaceLimits,
+    route::origin::Origin,
     strict::{Document, Problem, Problems, Section},
 };
 
@@ -62,6 +63,10 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
     }
     if let Some(mut s) = root.section("docker") {
         docker(&mut s, &mut config.docker);
+        s.finish();
+    }
+    if let Some(mut s) = root.section("edge") {
+        edge(&mut s, &mut config.edge);
         s.finish();
     }
     if let Some(mut s) = root.section("tls") {
@@ -130,6 +135,30 @@ fn docker(s: &mut Section<'_>, docker: &mut Docker) {
             );
         }
         docker.images = images.value;
+    }
+}
+
+/// Origins that may be allowed: each request of a page is compared with all of them.
+const MAX_ORIGINS: usize = 64;
+
+fn edge(s: &mut Section<'_>, edge: &mut Edge) {
+    let Some(given) = s.strings("allowed_origins") else {
+        return;
+    };
+    if given.value.len() > MAX_ORIGINS {
+        s.wrong(
+            &given,
+            format!("edge.allowed_origins: at most {MAX_ORIGINS} may be named"),
+        );
+    }
+    for text in &given.value {
+        match text.parse::<Origin>() {
+            Ok(origin) => edge.allowed_origins.push(origin.as_str().to_owned()),
+            Err(e) => s.wrong(
+                &given,
+                format!("edge.allowed_origins: write origins such as \"https://inspector.example.org\"; {e}"),
+            ),
+        }
     }
 }
 
@@ -287,6 +316,33 @@ mod tests {
                 .to_string();
             assert!(all.contains(said), "{line}: {all}");
         }
+    }
+
+    #[test]
+    fn origins_that_may_call() {
+        let good = "[edge]\nallowed_origins = [\"https://Tools.Example.org:443\", \"http://tools.example.org:8080\"]\n";
+        assert_eq!(
+            parse("b.toml", good).expect("valid").edge.allowed_origins,
+            ["https://tools.example.org", "http://tools.example.org:8080"]
+        );
+        for (line, said) in [
+            (
+                "allowed_origins = [\"*\"]",
+                "b.toml:2: edge.allowed_origins: write origins such as",
+            ),
+            ("allowed_origins = [\"https://*.example.org\"]", "name each origin"),
+            ("allowed_origins = [\"https://example.org/\"]", "has a path"),
+            ("allowed_origins = \"https://example.org\"", "edge.allowed_origins"),
+            ("origins = []", "unknown key"),
+        ] {
+            let all = parse("b.toml", &format!("[edge]\n{line}\n"))
+                .expect_err(line)
+                .to_string();
+            assert!(all.contains(said), "{line}: {all}");
+        }
+        let many = vec!["\"https://a.example.org\""; 65].join(",");
+        let said = parse("b.toml", &format!("[edge]\nallowed_origins = [{many}]\n")).expect_err("many");
+        assert!(said.to_string().contains("at most 64"), "{said}");
     }
 
     #[test]

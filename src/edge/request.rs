@@ -1,4 +1,5 @@
 //! One request, from its head to the head of its answer: limits -> host and path -> Origin -> token -> state -> link.
+//! What pages of other origins may read is in [`cors`].
 //! The first that refuses answers. Somebody without a token of an instance gets the same answer whether it exists or
 //! not.
 //!
@@ -22,6 +23,7 @@ use super::{
     Edge,
     body::{self, Drain, EdgeBody, Ends, Held},
     conn::Client,
+    cors,
     front::{self, Door},
     passed,
     respond::{Refusal, or_slowed},
@@ -46,10 +48,19 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         link: None,
     };
     let own = is_own_door(request.uri().path());
+    let page = request
+        .headers()
+        .contains_key(header::ORIGIN)
+        .then(|| cors::caller(edge, &request))
+        .flatten();
     // What the client sent, as far as an error needs it to name the call.
     let mut sent = Bytes::new();
     let answer = match admit(&client, &request) {
         Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
+        Ok(Admitted::Preflight) => {
+            body::discard(request.into_body()).await;
+            Ok(cors::preflight())
+        }
         Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
         Ok(Admitted::Instance(link, token)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
@@ -78,6 +89,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             refusal.response(&sent)
         }
     });
+    if let Some(origin) = page {
+        cors::tell(response.headers_mut(), origin);
+    }
     client.answered();
     count(edge, response.status(), began.elapsed());
     response.body_mut().hold(held);
@@ -99,6 +113,8 @@ enum Admitted {
     Own(front::Entry),
     /// Routed only: screens have sessions of their own.
     Screen(InstanceId, ScreenAt),
+    /// A browser asks whether a page may call.
+    Preflight,
 }
 
 /// Whether errors there are told as the box's own API tells them, and not in JSON-RPC.
@@ -126,6 +142,9 @@ fn admit(client: &Client, request: &Request<Incoming>) -> Result<Admitted, Refus
         Target::Screen { id, at } => return Ok(Admitted::Screen(id, at)),
         Target::UnknownPath => return Err(Refusal::UnknownPath),
     };
+    if cors::is_preflight(request.method(), headers) && check_origin(edge, headers, authority).is_ok() {
+        return Ok(Admitted::Preflight);
+    }
     if edge.front.as_ref().is_some_and(|f| f.locked()) {
         return Err(Refusal::Unclaimed);
     }
@@ -201,10 +220,7 @@ fn head_size(request: &Request<Incoming>) -> usize {
 
 fn check_origin(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
     for origin in headers.get_all(header::ORIGIN) {
-        let ok = origin.to_str().is_ok_and(|o| {
-            edge.router.origin_is_ours(o, authority) || edge.config.allowed_origins.iter().any(|a| a == o)
-        });
-        if !ok {
+        if !origin.to_str().is_ok_and(|o| cors::may_call(edge, o, authority)) {
             return Err(Refusal::Origin);
         }
     }
