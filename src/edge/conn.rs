@@ -85,6 +85,11 @@ impl Permit {
         self.rise(standing, token.number())
     }
 
+    /// Whether no right token, and no session, was shown on it.
+    pub(super) fn is_strangers(&self) -> bool {
+        self.standing.load(Relaxed) <= Standing::Stranger as u8
+    }
+
     /// The same for a session of a screen.
     pub(super) fn shown_session(&self, number: u64) -> bool {
         // Apart from the tokens' numbers by chance alone, which is all that counting needs.

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     Edge,
-    body::{self, Drain, EdgeBody, Ends},
+    body::{ClientBody, Drain, EdgeBody, Ends},
     conn::Client,
     request,
     respond::Refusal,
@@ -109,12 +109,13 @@ pub(super) async fn serve(
     let http2 = parts.version == http::Version::HTTP_2;
     let head_only = parts.method == Method::HEAD;
     let uploads = entry.door == Door::Api && parts.method == Method::POST && parts.uri.path() == UPLOADS;
+    let sent = ClientBody::new(client, &parts.headers, incoming);
     let exchange = async {
         let (body, upload, patience) = if uploads {
-            let pieces = body::pieces(incoming, UPLOAD_BYTES, limits.client_timeout)?;
+            let pieces = sent.pieces(UPLOAD_BYTES, limits.client_timeout)?;
             (Bytes::new(), Some(Upload(pieces)), UPLOAD_TIME)
         } else {
-            let body = body::collect(incoming, limit, limits.client_timeout).await?;
+            let body = sent.collect(limit, limits.client_timeout).await?;
             (body, None, limits.first_byte_timeout)
         };
         let asked = Asked {

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 
 use super::{
     Edge,
-    body::{self, Drain, EdgeBody, Ends, Held},
+    body::{self, ClientBody, Drain, EdgeBody, Ends, Held},
     conn::Client,
     cors,
     front::{self, Door},
@@ -58,7 +58,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     let answer = match admit(&client, &request) {
         Ok(Admitted::Own(entry)) => front::serve(&client, entry, request).await,
         Ok(Admitted::Preflight) => {
-            body::discard(request.into_body()).await;
+            discard(&client, request).await;
             Ok(cors::preflight())
         }
         Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
@@ -74,7 +74,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
                 client.permit.fall();
             }
             let (refusal, delay) = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
-            sent = body::discard(request.into_body()).await;
+            sent = discard(&client, request).await;
             edge.delay(delay).await;
             Err(refusal)
         }
@@ -96,6 +96,11 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     count(edge, response.status(), began.elapsed());
     response.body_mut().hold(held);
     Ok(response)
+}
+
+async fn discard(client: &Arc<Client>, request: Request<Incoming>) -> Bytes {
+    let (parts, body) = request.into_parts();
+    ClientBody::new(client, &parts.headers, body).discard().await
 }
 
 fn count(edge: &Edge, status: StatusCode, took: Duration) {
@@ -261,6 +266,7 @@ async fn proxy(
     }
     let switching = upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, incoming) = request.into_parts();
+    let incoming = ClientBody::new(client, &parts.headers, incoming);
     let principal = HeaderValue::from_str(token.id().as_str()).map_err(|_| Refusal::BadToken)?;
     parts.headers.insert(PRINCIPAL, principal);
     let target = match parts.uri.query() {
@@ -278,7 +284,9 @@ async fn proxy(
     let limits = &edge.config.limits;
     let exchange = async {
         let sends = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-        let payload = body::payload(incoming, sends, limits.body_bytes, limits.client_timeout).await?;
+        let payload = incoming
+            .payload(sends, limits.body_bytes, limits.client_timeout)
+            .await?;
         if let Payload::Whole(bytes) = &payload {
             *sent = bytes.clone();
         }

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use super::{
     Edge,
-    body::{self, EdgeBody},
+    body::{ClientBody, EdgeBody},
     conn::Client,
     respond::{Refusal, or_slowed},
 };
@@ -122,7 +122,7 @@ pub(super) async fn serve(
         ScreenAt::Path(skip) => (&path[skip..], parts.uri.query()),
     };
     if parts.method != Method::GET {
-        body::discard(incoming).await;
+        ClientBody::new(client, &parts.headers, incoming).discard().await;
         return Err(Refusal::Method);
     }
     if let Some(session) = asked.session()

@@ -1,6 +1,7 @@
 //! The real edge on loopback, with a fake agent that dials its socket and real TLS clients. No test asserts a time and
 //! none sleeps for luck: each waits for the event that it is about.
 
+mod bodies;
 mod browsers;
 mod rig;
 mod strangers;
