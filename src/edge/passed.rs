@@ -22,6 +22,7 @@ fn passes(name: &str) -> bool {
             | "last-modified"
             | "date"
             | "allow"
+            | "accept-encoding"
             | "retry-after"
             // Ours is `nosniff` or nothing, and it can only forbid.
             | "x-content-type-options"
@@ -62,7 +63,7 @@ mod tests {
     #[test]
     fn what_clients_need_passes_and_what_browsers_obey_does_not() {
         let kept = "content-type mcp-session-id mcp-protocol-version cache-control retry-after etag x-accel-buffering \
-                    allow x-ratelimit-remaining";
+                    allow accept-encoding x-ratelimit-remaining";
         let gone = "www-authenticate authentication-info location refresh set-cookie alt-svc strict-transport-security \
                     clear-site-data report-to reporting-endpoints nel service-worker-allowed link sourcemap x-sourcemap \
                     content-location content-disposition access-control-allow-origin access-control-allow-credentials \

@@ -59,6 +59,15 @@ pub fn is_json(headers: &HeaderMap) -> bool {
         .eq_ignore_ascii_case("application/json")
 }
 
+/// Whether the body is in some encoding: JSON cannot be read from it as it is.
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(http::header::CONTENT_ENCODING).iter();
+    lines
+        .flat_map(|l| l.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+}
+
 /// The protocol version that is named, and its era; that is `None` for a version that is not served.
 pub fn version(headers: &HeaderMap) -> Option<(&str, Option<Era>)> {
     text(headers, VERSION).map(|v| (v, version::era(v)))
@@ -132,6 +141,22 @@ mod tests {
         assert_eq!(decode("=?base64?SGVsbG8?="), None, "padding is part of it");
         assert!(matches("42.0", &serde_json::json!(42)));
         assert!(!matches("x", &serde_json::json!(42)));
+    }
+
+    #[test]
+    fn encodings_are_noticed() {
+        for (text, encoded) in [
+            ("gzip", true),
+            ("identity, br", true),
+            ("identity", false),
+            ("Identity", false),
+            ("", false),
+        ] {
+            let mut h = HeaderMap::new();
+            assert!(!is_encoded(&h));
+            h.insert("content-encoding", text.parse().expect("header"));
+            assert_eq!(is_encoded(&h), encoded, "{text}");
+        }
     }
 
     #[test]

@@ -37,6 +37,12 @@ pub(super) struct Waiting {
 impl Bridge {
     /// `POST` on the MCP endpoint. The answer comes as effects for `wire`, now or later.
     pub fn post(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, body: &[u8]) {
+        if head::is_encoded(headers) {
+            let text = "send the body without Content-Encoding: it is read as it is";
+            let mut answer = Answer::error(415, "", codes::INVALID_REQUEST, text, None);
+            answer.accept_encoding = Some("identity");
+            return self.effects.push(super::Effect::Answer(wire, answer));
+        }
         if !head::is_json(headers) {
             let text = "send Content-Type: application/json";
             return self.refuse(wire, 415, "", codes::INVALID_REQUEST, text, None);

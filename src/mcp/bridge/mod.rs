@@ -29,6 +29,8 @@
 
 mod asks;
 mod calls;
+#[cfg(test)]
+mod client_tests;
 mod clock;
 #[cfg(test)]
 mod clock_tests;
@@ -161,6 +163,8 @@ pub struct Answer {
     pub retry_after: Option<u32>,
     /// Whether `Allow` is sent: the method does not exist here.
     pub allow: Option<&'static str>,
+    /// `Accept-Encoding`, where the body's was not taken (RFC 9110 section 12.5.3).
+    pub accept_encoding: Option<&'static str>,
     /// JSON, or nothing.
     pub body: Bytes,
 }
