@@ -24,6 +24,54 @@ fn post(p: &mut Play, all: &[(&'static str, &str)], body: &Value) -> WireId {
     p.wire
 }
 
+fn initialize(version: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": 0, "method": "initialize",
+        "params": {"protocolVersion": version, "capabilities": {}}})
+}
+
+#[test]
+fn a_session_speaks_the_version_that_it_agreed_on() {
+    // One that was there before the first that is known here, one of the future, and one that has no sessions elsewhere.
+    for version in ["2024-10-07", "DRAFT-2027-v1", "2026-07-28"] {
+        let mut p = Play::new(Processes::Session);
+        p.mute = true;
+        let wire = post(&mut p, &[], &initialize("2025-11-25"));
+        let (proc, asked) = p.asked.take().expect("initialize reached the server");
+        p.say(
+            proc,
+            &json!({"jsonrpc": "2.0", "id": asked["id"], "result":
+            {"protocolVersion": version, "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}}),
+        );
+        p.settle();
+        p.mute = false;
+        let session = p.answer(wire).and_then(|a| a.session).expect("a session");
+        let with = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", version)];
+        let wire = post(&mut p, &with, &request(1, "quick"));
+        assert_eq!(p.answer(wire).expect("an answer").status, 200, "{version}");
+        p.wire += 1;
+        p.bridge.get(p.now, p.wire, &headers(&with));
+        p.settle();
+        let (wire, own) = (p.wire, Some(session.clone()));
+        assert!(p.effects.contains(&Effect::Open(wire, own)), "{version}: its stream");
+        // Any other that is not known is refused as before, and so is this one outside its session.
+        for wrong in [
+            [
+                ("mcp-session-id", session.as_str()),
+                ("mcp-protocol-version", "1999-01-01"),
+            ],
+            [("mcp-session-id", "another"), ("mcp-protocol-version", version)],
+        ] {
+            let wire = post(&mut p, &wrong, &request(2, "quick"));
+            assert_eq!(p.answer(wire).expect("an answer").status, 400, "{wrong:?}");
+        }
+        p.wire += 1;
+        p.bridge.delete(p.now, p.wire, &headers(&with));
+        let wire = p.wire;
+        p.settle();
+        assert_eq!(p.answer(wire).expect("an answer").status, 204, "{version}");
+    }
+}
+
 #[test]
 fn an_encoded_body_is_refused_in_words() {
     let mut p = Play::new(Processes::Shared);

@@ -65,6 +65,7 @@ impl Bridge {
         };
         let named = || !headers.contains_key(head::SESSION) && meta::names_version(m.params);
         let modern = match head::version(headers) {
+            Some(_) if self.agreed(headers) => false,
             Some((_, Some(Era::Modern))) => true,
             Some((_, Some(Era::Legacy))) if named() => {
                 let text = "MCP-Protocol-Version does not match the version in params._meta";

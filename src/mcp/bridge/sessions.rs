@@ -78,6 +78,7 @@ impl Bridge {
         };
         if let Some((v, era)) = head::version(headers)
             && era != Some(Era::Legacy)
+            && !self.agreed(headers)
         {
             self.refuse_version(wire, id, v);
             return None;
@@ -93,6 +94,16 @@ impl Bridge {
         session.last = now;
         session.used = true;
         found
+    }
+
+    /// Whether a request names the version that its session agreed on with the server, which may be one that is not known
+    /// here: client and server know what they mean by it, and it is theirs to refuse.
+    pub(super) fn agreed(&self, headers: &HeaderMap) -> bool {
+        let named = head::text(headers, head::SESSION).and_then(|key| self.keys.get(key));
+        let version = head::text(headers, head::VERSION);
+        named
+            .and_then(|no| self.sessions.get(no))
+            .is_some_and(|s| version == Some(s.version.as_str()))
     }
 
     /// 400 with the versions that are served (MCP 2026-07-28, basic/versioning).
@@ -115,7 +126,7 @@ impl Bridge {
 
     /// `GET`: the session's stream, or the rest of a stream that broke.
     pub fn get(&mut self, now: Instant, wire: WireId, headers: &HeaderMap) {
-        if head::is_modern(headers) {
+        if head::is_modern(headers) && !self.agreed(headers) {
             return self.not_allowed(wire, "POST");
         }
         if !head::accepts(headers).sse {
@@ -162,7 +173,7 @@ impl Bridge {
 
     /// `DELETE`: ends the session.
     pub fn delete(&mut self, now: Instant, wire: WireId, headers: &HeaderMap) {
-        if head::is_modern(headers) {
+        if head::is_modern(headers) && !self.agreed(headers) {
             return self.not_allowed(wire, "POST");
         }
         let Some(no) = self.session(now, wire, headers, "") else {
