@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | `mcp-{id}.{domain}` | `/mcp` | the instance's MCP endpoint |
 //! | `{domain}`, `app.{domain}` | `/mcp/{id}`, `/{id}/mcp` | the same; some clients want a path that ends in `/mcp` |
+//! | `mcp-{id}.{domain}` | `/sse` | the same for clients of the transport of 2024-11-05 |
+//! | `{domain}`, `app.{domain}` | `/{id}/sse` | the same |
 //! | `vnc-{id}.{domain}` | any | the instance's screen |
 //! | `{domain}`, `app.{domain}` | `/vnc/{id}/…` | the same |
 //! | `{domain}`, `app.{domain}` | `/` | the front page |
@@ -28,6 +30,8 @@ use crate::model::{Endpoint, Endpoints, InstanceId};
 pub enum Target {
     /// An instance's MCP endpoint. Whether the instance exists is not known here.
     Mcp { id: InstanceId },
+    /// The same for clients of the transport of 2024-11-05 (HTTP with SSE).
+    Sse { id: InstanceId },
     /// An instance's screen: its page, and what belongs to it.
     Screen { id: InstanceId, at: ScreenAt },
     /// `/` on the box's own host.
@@ -119,6 +123,7 @@ impl Router {
         if let Some(id) = self.instance_of(host, "mcp-") {
             return match path {
                 "/mcp" | "/mcp/" => Target::Mcp { id },
+                "/sse" | "/sse/" => Target::Sse { id },
                 _ => Target::UnknownPath,
             };
         }
@@ -130,10 +135,9 @@ impl Router {
             "/api/claim" => Target::Claim,
             _ if path.starts_with("/api/") => Target::Api,
             _ if !self.is_front(host) => Target::UnknownHost,
-            _ => match instance_by_path(path) {
-                Some(id) => Target::Mcp { id },
-                None => screen_by_path(path).unwrap_or(Target::UnknownPath),
-            },
+            _ => endpoint_by_path(path)
+                .or_else(|| screen_by_path(path))
+                .unwrap_or(Target::UnknownPath),
         }
     }
 
@@ -271,11 +275,19 @@ pub fn is_private(host: &str) -> bool {
     })
 }
 
-/// `/mcp/{id}` or `/{id}/mcp`, with one slash at the end or without.
-fn instance_by_path(path: &str) -> Option<InstanceId> {
+/// `/mcp/{id}`, `/{id}/mcp` or `/{id}/sse`, with one slash at the end or without.
+fn endpoint_by_path(path: &str) -> Option<Target> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let swapped = || path.strip_prefix('/')?.strip_suffix("/mcp");
-    InstanceId::parse(path.strip_prefix("/mcp/").or_else(swapped)?).ok()
+    let id = |text: &str| InstanceId::parse(text).ok();
+    if let Some(rest) = path.strip_prefix("/mcp/") {
+        return id(rest).map(|id| Target::Mcp { id });
+    }
+    let (first, last) = path.strip_prefix('/')?.split_once('/')?;
+    match last {
+        "mcp" => id(first).map(|id| Target::Mcp { id }),
+        "sse" => id(first).map(|id| Target::Sse { id }),
+        _ => None,
+    }
 }
 
 /// `/vnc/{id}` and what follows.
@@ -359,6 +371,12 @@ mod tests {
         }
     }
 
+    fn sse() -> Target {
+        Target::Sse {
+            id: InstanceId::parse(ID).unwrap(),
+        }
+    }
+
     fn screen(at: ScreenAt) -> Target {
         Target::Screen {
             id: InstanceId::parse(ID).unwrap(),
@@ -403,6 +421,13 @@ mod tests {
             ("example.org", "/abcdefghij/mcp", mcp()),
             ("example.org", "/abcdefghij/mcp/", mcp()),
             ("example.org", "/mcp/abcdefghij//", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/sse", sse()),
+            ("mcp-abcdefghij.example.org", "/sse/", sse()),
+            ("example.org", "/abcdefghij/sse", sse()),
+            ("192.0.2.7", "/abcdefghij/sse/", sse()),
+            ("example.org", "/abcdefghij/sse/x", Target::UnknownPath),
+            ("example.org", "/sse", Target::UnknownPath),
+            ("example.org", "/sse/abcdefghij", Target::UnknownPath),
             ("example.org", "/mcp/abcdefghij/mcp", Target::UnknownPath),
             ("example.org", "/x/abcdefghij/mcp", Target::UnknownPath),
             ("example.org", "/mcp/mcp", Target::UnknownPath),

@@ -16,6 +16,7 @@ use crate::mcp::head;
 const PING: &str = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
 /// Not for servers: see [`head::PRINCIPAL`].
 const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
+const PATH: HeaderName = HeaderName::from_static(head::PATH);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Why a request was not passed on.
@@ -43,7 +44,7 @@ pub(super) async fn pass(
         }
         None => None,
     };
-    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE, PRINCIPAL] {
+    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE, PRINCIPAL, PATH] {
         req.headers_mut().remove(name);
     }
     let host = HeaderValue::try_from(format!("127.0.0.1:{port}")).map_err(|e| away(&e))?;

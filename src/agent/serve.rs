@@ -1,6 +1,6 @@
 //! The paths that the agent serves to the supervisor (see `model::order`), as HTTP.
 //!
-//! Knows no protocol: `/mcp` goes to the bridge or the proxy, the rest to the orders and the board.
+//! Knows no protocol: `/mcp` goes to the bridge or the proxy, `/sse` to the bridge, the rest to the orders and the board.
 
 use std::rc::Rc;
 
@@ -15,17 +15,20 @@ use super::hub::Hub;
 use super::orders::{Endpoint, Orders, Taken};
 use super::slot::{Body, Head, Keep, Marked, OnDrop, Served, Slot};
 use super::{proxy, screen};
-use crate::mcp::{codes, message};
+use crate::mcp::bridge::{asks_for_one, named};
+use crate::mcp::{codes, head, message};
 use crate::model::StartOrder;
 
 /// A start order may have so many bytes.
 const MAX_ORDER: usize = 1024 * 1024;
 const MCP: &str = "/mcp";
+/// The endpoint of the transport of 2024-11-05.
+const SSE: &str = "/sse";
 
 /// Answers one request; `mark` lives until the answer is sent.
 pub(super) async fn serve(orders: Rc<Orders>, req: Request<Incoming>, mark: Keep) -> Served {
     let (status, headers, body) = match (req.method(), req.uri().path()) {
-        (_, MCP) => match mcp(&orders, req).await {
+        (_, MCP | SSE) => match mcp(&orders, req).await {
             Ok((head, body)) => (head.status, head.headers, body),
             Err((status, code, text)) => failure(status, code, &text),
         },
@@ -121,6 +124,10 @@ async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body)
     }
     match orders.endpoint().ok_or_else(unready)? {
         Endpoint::Bridge(hub) => bridge(orders, &hub, req).await,
+        Endpoint::Proxy { .. } if req.uri().path() == SSE => {
+            let text = "this server speaks HTTP itself: its endpoint is /mcp".to_owned();
+            Err((StatusCode::NOT_FOUND, codes::NOT_FOUND, text))
+        }
         Endpoint::Proxy { port, path } => match proxy::pass(port, &path, &orders.switches, req).await {
             Ok(answer) => {
                 let (parts, body) = answer.into_parts();
@@ -162,11 +169,20 @@ async fn bridge(orders: &Orders, hub: &Rc<Hub>, req: Request<Incoming>) -> Resul
         let hub = Rc::clone(hub);
         OnDrop(Some(move || hub.drop_wire(wire)))
     };
-    hub.with(|b, now| match parts.method {
-        Method::POST => b.post(now, wire, &parts.headers, &body),
-        Method::GET => b.get(now, wire, &parts.headers),
-        Method::DELETE => b.delete(now, wire, &parts.headers),
-        _ => b.not_allowed(wire, "GET, POST, DELETE"),
+    hub.with(|b, now| {
+        let (headers, old) = (&parts.headers, parts.uri.path() == SSE);
+        match (&parts.method, named(parts.uri.query())) {
+            (&Method::POST, Some(channel)) => b.post_channel(now, wire, headers, channel, &body),
+            (&Method::GET, _) if old || asks_for_one(headers) => {
+                let path = head::text(headers, head::PATH).unwrap_or(parts.uri.path());
+                b.open_channel(now, wire, headers, path);
+            }
+            _ if old => b.not_allowed(wire, "GET"),
+            (&Method::POST, None) => b.post(now, wire, headers, &body),
+            (&Method::GET, _) => b.get(now, wire, headers),
+            (&Method::DELETE, _) => b.delete(now, wire, headers),
+            _ => b.not_allowed(wire, "GET, POST, DELETE"),
+        }
     });
     drop((parts, body, charge));
     let mut head = Slot::wait_head(&slot).await;

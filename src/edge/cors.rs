@@ -38,7 +38,10 @@ pub(super) fn caller<B>(edge: &Edge, request: &Request<B>) -> Option<HeaderValue
     let lines = request.headers().get_all(header::HOST).iter();
     let named = request.uri().authority().map(|a| a.as_str());
     let authority = route::authority(named, lines.map(HeaderValue::as_bytes)).ok()?;
-    let endpoint = matches!(edge.router.route(authority, request.uri().path()), Target::Mcp { .. });
+    let endpoint = matches!(
+        edge.router.route(authority, request.uri().path()),
+        Target::Mcp { .. } | Target::Sse { .. }
+    );
     (endpoint && may_call(edge, origin.to_str().ok()?, authority)).then(|| origin.clone())
 }
 

@@ -6,8 +6,8 @@
 //! What does not reach the instance: `Authorization` and `Cookie` (the client's secrets), hop-by-hop fields and those
 //! that `Connection` names (RFC 9110 section 7.6.1), `Forwarded` and `X-Forwarded-*` (the client could lie in them),
 //! and `Origin` (validated here; the server inside knows no outside name). In place of `Authorization` goes the token's
-//! public id, as [`head::PRINCIPAL`]: the agent keeps clients apart by it. What a client says there is replaced. What of
-//! its answer reaches the client is in [`passed`].
+//! public id, as [`head::PRINCIPAL`]: the agent keeps clients apart by it. What a client says there, or in [`head::PATH`],
+//! is replaced. What of its answer reaches the client is in [`passed`].
 
 use std::{
     convert::Infallible,
@@ -62,9 +62,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             Ok(cors::preflight())
         }
         Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
-        Ok(Admitted::Instance(link, token)) => {
+        Ok(Admitted::Instance(link, token, at)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
-            let answer = proxy(&client, &link, &token, request, &mut sent).await;
+            let answer = proxy(&client, (&link, at), &token, request, &mut sent).await;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
@@ -114,7 +114,8 @@ fn count(edge: &Edge, status: StatusCode, took: Duration) {
 
 /// Whom a request is for, once it may.
 enum Admitted {
-    Instance(Arc<Link>, Arc<Token>),
+    /// With the agent's path for it.
+    Instance(Arc<Link>, Arc<Token>, &'static str),
     Own(front::Entry),
     /// Routed only: screens have sessions of their own.
     Screen(InstanceId, ScreenAt),
@@ -137,8 +138,9 @@ fn admit(client: &Client, request: &Request<Incoming>) -> Result<Admitted, Refus
     let lines = headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
     let named = request.uri().authority().map(|a| a.as_str());
     let authority = route::authority(named, lines).map_err(Refusal::Host)?;
-    let id = match edge.router.route(authority, request.uri().path()) {
-        Target::Mcp { id } => id,
+    let (id, at) = match edge.router.route(authority, request.uri().path()) {
+        Target::Mcp { id } => (id, "/mcp"),
+        Target::Sse { id } => (id, "/sse"),
         Target::Front => return admit_own(client, request, authority, Door::Page),
         Target::Claim => return admit_own(client, request, authority, Door::Claim),
         Target::Api => return admit_own(client, request, authority, Door::Api),
@@ -172,7 +174,7 @@ fn admit(client: &Client, request: &Request<Incoming>) -> Result<Admitted, Refus
         });
     };
     match link.state() {
-        State::Running => Ok(Admitted::Instance(link, token)),
+        State::Running => Ok(Admitted::Instance(link, token, at)),
         State::Pending | State::Preparing | State::Starting => {
             Err(Refusal::NotReady(link.state(), Some(link.retry_after().unwrap_or(1))))
         }
@@ -254,7 +256,7 @@ fn check_token(headers: &HeaderMap, check: impl FnOnce(&str, i64) -> Decision) -
 
 async fn proxy(
     client: &Arc<Client>,
-    link: &Arc<Link>,
+    (link, at): (&Arc<Link>, &str),
     token: &Arc<Token>,
     mut request: Request<Incoming>,
     sent: &mut Bytes,
@@ -269,9 +271,13 @@ async fn proxy(
     let incoming = ClientBody::new(client, &parts.headers, incoming);
     let principal = HeaderValue::from_str(token.id().as_str()).map_err(|_| Refusal::BadToken)?;
     parts.headers.insert(PRINCIPAL, principal);
+    match HeaderValue::from_str(parts.uri.path()) {
+        Ok(path) if parts.method == Method::GET => drop(parts.headers.insert(PATH, path)),
+        _ => drop(parts.headers.remove(PATH)),
+    }
     let target = match parts.uri.query() {
-        None => std::borrow::Cow::Borrowed("/mcp"),
-        Some(query) => format!("/mcp?{query}").into(),
+        None => std::borrow::Cow::Borrowed(at),
+        Some(query) => format!("{at}?{query}").into(),
     };
     let named = named_by_connection(&parts.headers);
     let outgoing = link::Request {
@@ -352,6 +358,7 @@ fn switching_response(status: StatusCode, mut headers: HeaderMap) -> Response<Ed
 }
 
 const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
+const PATH: HeaderName = HeaderName::from_static(head::PATH);
 
 fn stays_here(name: &HeaderName) -> bool {
     *name == header::AUTHORIZATION
@@ -369,7 +376,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let options = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
     let names = options.filter_map(|o| HeaderName::from_bytes(o.trim_ascii()).ok());
     names
-        .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE && *n != PRINCIPAL)
+        .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE && *n != PRINCIPAL && *n != PATH)
         .collect()
 }
 

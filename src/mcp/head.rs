@@ -17,6 +17,10 @@ pub const VERSION: &str = "mcp-protocol-version";
 /// replaces what a client says there, and the agent passes it on to no server.
 pub const PRINCIPAL: &str = "berth-principal";
 
+/// The path that the client used, said by the edge to the agent with a GET: outside, an endpoint has several. Replaced and
+/// kept from servers as [`PRINCIPAL`] is.
+pub const PATH: &str = "berth-path";
+
 /// What a client can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepts {
@@ -47,6 +51,16 @@ pub fn accepts(headers: &HeaderMap) -> Accepts {
         }
     }
     if seen { out } else { Accepts { json: true, sse: true } }
+}
+
+/// Whether `Accept` names event streams, and not just anything.
+pub fn names_sse(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(http::header::ACCEPT).iter();
+    let mut kinds = lines.flat_map(|l| l.to_str().unwrap_or_default().split(','));
+    kinds.any(|k| {
+        let kind = k.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("text/event-stream")
+    })
 }
 
 /// Whether the body is declared as JSON.

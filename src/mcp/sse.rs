@@ -66,6 +66,11 @@ fn escape_separators(out: &mut Vec<u8>, from: usize) {
     out.extend_from_slice(rest);
 }
 
+/// The first event of a stream of 2024-11-05: where its client posts to, as a reference relative to the stream's own URI.
+pub fn endpoint(uri: &str) -> Vec<u8> {
+    format!("event: endpoint\ndata: {uri}\n\n").into_bytes()
+}
+
 /// An event with an id and no data: gives the client something to resume from, and says how soon to try
 /// (2025-11-25 and later).
 pub fn prime(id: EventId) -> Vec<u8> {

@@ -468,6 +468,7 @@ fn strip(headers: &mut HeaderMap) {
         header::PROXY_AUTHORIZATION,
         header::COOKIE,
         HeaderName::from_static(head::PRINCIPAL),
+        HeaderName::from_static(head::PATH),
         HeaderName::from_static("keep-alive"),
     ] {
         headers.remove(name);

@@ -9,11 +9,16 @@ use support::{Appliance, Instance, root};
 
 /// Runs a scenario of `tests/clients/run`; the JSON line that it printed.
 fn client(a: &Appliance, url: &str, token: &str, era: &str, words: &[&str]) -> Value {
+    client_by(a, "", url, token, era, words)
+}
+
+fn client_by(a: &Appliance, transport: &str, url: &str, token: &str, era: &str, words: &[&str]) -> Value {
     let out = Command::new(root().join("tests/clients/run"))
         .args(words)
         .env("BERTH_URL", url)
         .env("BERTH_TOKEN", token)
         .env("BERTH_ERA", era)
+        .env("BERTH_TRANSPORT", transport)
         .env("NODE_EXTRA_CA_CERTS", a.ca())
         .env("SSL_CERT_FILE", a.ca())
         .output()
@@ -74,6 +79,30 @@ fn typescript_1() {
     let done = client(&a, &i.url, &i.token, "legacy", &["ts1", "list-call"]);
     assert_eq!(done["session"], true, "the legacy era has sessions: {done}");
     assert_eq!(done["deleted"], 204, "DELETE ends it: {done}");
+}
+
+/// HTTP with SSE, by all addresses: the official clients that still speak it.
+#[test]
+fn the_transport_of_2024_11_05() {
+    let a = Appliance::start();
+    let i = a.run("everything", &["--size", "large"]);
+    let by_host = format!("{}/sse", i.url.strip_suffix("/mcp").unwrap());
+    let by_path = i.path_url.replace(&format!("/mcp/{}", i.id), &format!("/{}/sse", i.id));
+    for name in ["ts1", "py"] {
+        for scenario in LEGACY {
+            let done = client_by(&a, "sse", &by_host, &i.token, "legacy", &[name, scenario]);
+            assert_eq!(done["ok"], true, "{name} {scenario}: {done}");
+        }
+        // Where a client knows the newer address alone, GET says which transport it means.
+        for url in [&by_path, &i.url, &i.path_url] {
+            let done = client_by(&a, "sse", url, &i.token, "legacy", &[name, "list-call"]);
+            assert_eq!(
+                (&done["ok"], &done["session"]),
+                (&true.into(), &false.into()),
+                "{name} {url}: {done}"
+            );
+        }
+    }
 }
 
 #[test]

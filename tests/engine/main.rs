@@ -36,6 +36,7 @@ mod lifecycle;
 mod load;
 mod modern;
 mod nameless;
+mod old_transport;
 mod ownership;
 mod promises;
 mod reconcile;

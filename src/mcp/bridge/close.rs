@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::{Bridge, ProcId, SessionNo};
+use super::{Bridge, LaneId, ProcId, SessionNo};
 
 impl Bridge {
     /// Ends all sessions, calls, streams and processes.
@@ -15,6 +15,10 @@ impl Bridge {
             self.end_session(now, no, why);
         }
         self.refuse_waiting(now, why);
+        let channels: Vec<LaneId> = self.channels.keys().copied().collect();
+        for channel in channels {
+            self.end_lane(channel);
+        }
         self.end_all_listeners();
         let procs: Vec<ProcId> = self.procs.keys().copied().collect();
         for proc in procs {

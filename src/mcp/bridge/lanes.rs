@@ -54,7 +54,9 @@ impl Bridge {
             return false;
         };
         lane.last = now;
-        let Some(session) = lane.session else {
+        // A client of the old transport cannot resume.
+        let session = lane.session.filter(|_| !self.channels.contains_key(&id));
+        let Some(session) = session else {
             let Some(wire) = lane.wire else { return false };
             self.effects
                 .push(Effect::Send(wire, Bytes::from(sse::event(None, json))));
@@ -137,7 +139,7 @@ impl Bridge {
             return;
         }
         self.emit(now, id, &json);
-        if last {
+        if last && !self.channels.contains_key(&id) {
             self.end_lane(id);
         }
     }
@@ -154,6 +156,7 @@ impl Bridge {
     pub(super) fn end_lane(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.remove(&id) else { return };
         self.forget_listener(id);
+        self.channels.remove(&id);
         let Some(wire) = lane.wire else { return };
         self.moved.remove(&wire);
         if lane.opened {
@@ -176,6 +179,9 @@ impl Bridge {
 
     /// An exchange's other end is gone. In the modern era that cancels its call, in the legacy era it does not.
     pub fn closed(&mut self, now: Instant, wire: WireId) {
+        if self.channels.contains_key(&wire) {
+            return self.channel_closed(now, wire);
+        }
         let id = self.lane_of(wire);
         self.moved.remove(&wire);
         let Some(lane) = self.lanes.get_mut(&id) else { return };

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::guests::Guest;
 use super::listen::Wish;
 use super::room::Need;
-use super::{Answer, Bridge, Call, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, TOO_MUCH, What, WireId};
+use super::{Answer, Bridge, Call, Effect, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, TOO_MUCH, What, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message};
 use crate::mcp::version::Era;
@@ -37,24 +37,13 @@ pub(super) struct Waiting {
 impl Bridge {
     /// `POST` on the MCP endpoint. The answer comes as effects for `wire`, now or later.
     pub fn post(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, body: &[u8]) {
-        if head::is_encoded(headers) {
-            let text = "send the body without Content-Encoding: it is read as it is";
-            let mut answer = Answer::error(415, "", codes::INVALID_REQUEST, text, None);
-            answer.accept_encoding = Some("identity");
-            return self.effects.push(super::Effect::Answer(wire, answer));
-        }
-        if !head::is_json(headers) {
-            let text = "send Content-Type: application/json";
-            return self.refuse(wire, 415, "", codes::INVALID_REQUEST, text, None);
+        if !self.readable(wire, headers, body) {
+            return;
         }
         let accepts = head::accepts(headers);
         if !accepts.json && !accepts.sse {
             let text = "send Accept: application/json, text/event-stream";
             return self.refuse(wire, 406, "", codes::INVALID_REQUEST, text, None);
-        }
-        if body.len() > self.config.max_message {
-            let text = format!("a message may have {} bytes at most", self.config.max_message);
-            return self.refuse(wire, 413, "", codes::LIMIT, &text, None);
         }
         if body.trim_ascii_start().first() == Some(&b'[') {
             return self.batch(now, wire, headers, accepts, body);
@@ -80,7 +69,8 @@ impl Bridge {
         }
         if m.kind == Kind::Request && m.method == "initialize" {
             let principal = self.principal(headers);
-            return self.initialize(now, wire, accepts, principal, &m);
+            self.initialize(now, (wire, wire), accepts, principal, &m);
+            return;
         }
         let Some(session) = self.session(now, wire, headers, m.id) else {
             return;
@@ -102,6 +92,28 @@ impl Bridge {
                 self.accepted(wire);
             }
         }
+    }
+
+    /// Whether a body can be read at all; refused if not.
+    pub(super) fn readable(&mut self, wire: WireId, headers: &HeaderMap, body: &[u8]) -> bool {
+        if head::is_encoded(headers) {
+            let text = "send the body without Content-Encoding: it is read as it is";
+            let mut answer = Answer::error(415, "", codes::INVALID_REQUEST, text, None);
+            answer.accept_encoding = Some("identity");
+            self.effects.push(Effect::Answer(wire, answer));
+            return false;
+        }
+        if !head::is_json(headers) {
+            let text = "send Content-Type: application/json";
+            self.refuse(wire, 415, "", codes::INVALID_REQUEST, text, None);
+            return false;
+        }
+        if body.len() > self.config.max_message {
+            let text = format!("a message may have {} bytes at most", self.config.max_message);
+            self.refuse(wire, 413, "", codes::LIMIT, &text, None);
+            return false;
+        }
+        true
     }
 
     /// Refuses a request that has its lane already: by a status where the lane is no stream yet, nor a batch.
@@ -164,7 +176,7 @@ impl Bridge {
     }
 
     /// One notification of a session; `false` when the server does not read.
-    fn legacy_notification(&mut self, now: Instant, session: SessionNo, m: &Message<'_>) -> bool {
+    pub(super) fn legacy_notification(&mut self, now: Instant, session: SessionNo, m: &Message<'_>) -> bool {
         let Some(proc) = self.proc_of(now, session) else {
             return true;
         };
@@ -262,28 +274,39 @@ impl Bridge {
         }
     }
 
-    /// `initialize`: opens a session.
-    fn initialize(&mut self, now: Instant, wire: WireId, accepts: Accepts, principal: Rc<str>, m: &Message<'_>) {
+    /// `initialize`: opens a session, which is answered on the lane. `false` when the exchange was refused.
+    pub(super) fn initialize(
+        &mut self,
+        now: Instant,
+        (wire, lane): (WireId, LaneId),
+        accepts: Accepts,
+        principal: Rc<str>,
+        m: &Message<'_>,
+    ) -> bool {
         let params = message::params(m.params).unwrap_or_default();
         let asked = params.version.and_then(|v| message::string(v.get()));
         let Some(asked) = asked.filter(|v| v.len() <= MAX_VERSION) else {
             let text = "initialize needs params.protocolVersion";
-            return self.refuse(wire, 400, m.id, codes::INVALID_PARAMS, text, None);
+            self.refuse(wire, 400, m.id, codes::INVALID_PARAMS, text, None);
+            return false;
         };
         let guest = Guest::new(&params);
         if self.per_session() {
             if let Err(why) = self.make_room(now, Need::Process) {
-                return self.refuse(wire, 503, m.id, codes::BUSY, &why, None);
+                self.refuse(wire, 503, m.id, codes::BUSY, &why, None);
+                return false;
             }
-            return self.initialize_own(now, wire, accepts, m, &asked, (guest, principal));
+            self.initialize_own(now, lane, accepts, m, &asked, (guest, principal));
+            return true;
         }
         if self.waiting.len() >= MAX_WAITING {
-            return self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
+            self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
+            return false;
         }
-        self.opening_lane(now, wire, None, accepts);
+        self.opening_lane(now, lane, None, accepts);
         let until = now + self.config.start;
         self.waiting.push(Waiting {
-            lane: wire,
+            lane,
             id: m.id.into(),
             version: asked,
             guest,
@@ -291,6 +314,12 @@ impl Bridge {
             until,
         });
         self.greet_waiting(now);
+        true
+    }
+
+    /// Whether the lane's `initialize` waits for the process.
+    pub(super) fn waits(&self, lane: LaneId) -> bool {
+        self.waiting.iter().any(|w| w.lane == lane)
     }
 
     /// `initialize` where each session has a process of its own: a new one answers it, or says what it is if it is
@@ -298,7 +327,7 @@ impl Bridge {
     fn initialize_own(
         &mut self,
         now: Instant,
-        wire: WireId,
+        lane: LaneId,
         accepts: Accepts,
         m: &Message<'_>,
         asked: &str,
@@ -316,10 +345,10 @@ impl Bridge {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.guest = guest;
         }
-        self.opening_lane(now, wire, Some(session), accepts);
+        self.opening_lane(now, lane, Some(session), accepts);
         let id = self.register(Call {
             proc,
-            lane: Some(wire),
+            lane: Some(lane),
             session: Some(session),
             client: None,
             id: m.id.into(),
@@ -354,9 +383,7 @@ impl Bridge {
                 Ok(Some(found)) => found,
                 Ok(None) => return,
                 Err(()) => {
-                    if let Some(l) = self.lanes.get_mut(&lane) {
-                        l.session = None;
-                    }
+                    self.leave(lane);
                     self.respond(now, lane, self.restore(m, 0, call), 200);
                     return self.end_session(now, no, "initialize was refused");
                 }
@@ -383,11 +410,23 @@ impl Bridge {
         }
     }
 
-    /// A lane for `initialize`.
-    fn opening_lane(&mut self, now: Instant, wire: WireId, session: Option<SessionNo>, accepts: Accepts) {
-        self.lane(now, wire, session, accepts, 1);
-        if let Some(lane) = self.lanes.get_mut(&wire) {
-            lane.opening = true;
+    /// A lane for `initialize`; a channel is one already.
+    fn opening_lane(&mut self, now: Instant, id: LaneId, session: Option<SessionNo>, accepts: Accepts) {
+        if !self.channels.contains_key(&id) {
+            self.lane(now, id, session, accepts, 1);
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.opening = true;
+            }
+        } else if let Some(no) = session {
+            self.join(no, id);
+        }
+    }
+
+    /// Takes the lane of an `initialize` that failed out of its session, so that it outlives it for the answer. A channel
+    /// ends with its session, after the answer.
+    fn leave(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id).filter(|_| !self.channels.contains_key(&id)) {
+            lane.session = None;
         }
     }
 
@@ -413,9 +452,7 @@ impl Bridge {
         let (Some(no), Some(lane)) = (call.session, call.lane) else {
             return;
         };
-        if let Some(l) = self.lanes.get_mut(&lane) {
-            l.session = None;
-        }
+        self.leave(lane);
         self.respond(now, lane, message::error(&call.id, code, why, None), 200);
         self.end_session(now, no, why);
     }
@@ -450,9 +487,7 @@ impl Bridge {
                 s.guest = w.guest.filter(|_| modern);
                 key = Some(s.key.clone());
             }
-            if let Some(l) = self.lanes.get_mut(&w.lane) {
-                l.session = Some(no);
-            }
+            self.join(no, w.lane);
             self.welcome(now, w.lane, key, message::result(&w.id, &hello));
             if modern {
                 self.feed_joined(now, proc);

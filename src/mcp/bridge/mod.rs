@@ -24,11 +24,16 @@
 //! A **principal** is who the edge says is behind a request. Sessions, suspended calls and, where a type has a process for
 //! each session, processes belong to one; module `owner` says whose a message is that a server sends by itself.
 //!
+//! Clients of the transport of 2024-11-05, whatever version they speak: `channels`.
+//!
 //! Clients and servers of different eras: `translate` and `suspend` serve modern clients of legacy servers, `guests`,
 //! `rounds` and `feeds` legacy clients of modern ones.
 
 mod asks;
 mod calls;
+#[cfg(test)]
+mod channel_tests;
+mod channels;
 #[cfg(test)]
 mod client_tests;
 mod clock;
@@ -59,6 +64,8 @@ mod suspend;
 mod tests;
 mod tick;
 mod translate;
+
+pub use channels::{asks_for_one, named};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
@@ -399,6 +406,8 @@ pub struct Bridge {
     lanes: HashMap<LaneId, Lane>,
     /// Wires that carry another lane than the one that bears their number.
     moved: HashMap<WireId, LaneId>,
+    /// Streams of clients of the transport of 2024-11-05, by their lanes.
+    channels: HashMap<LaneId, channels::Channel>,
     asks: HashMap<AskId, Ask>,
     suspended: HashMap<String, suspend::Suspended>,
     listeners: HashMap<LaneId, listen::Listener>,
@@ -443,6 +452,7 @@ impl Bridge {
             calls: HashMap::new(),
             lanes: HashMap::new(),
             moved: HashMap::new(),
+            channels: HashMap::new(),
             asks: HashMap::new(),
             suspended: HashMap::new(),
             listeners: HashMap::new(),
@@ -482,7 +492,7 @@ impl Bridge {
 
     /// Things held, for tests that look for leaks: sessions, calls, lanes, asks, processes.
     pub fn held(&self) -> [usize; 5] {
-        let lanes = self.lanes.len() + self.moved.len() + self.listeners.len() + self.feeds.len();
+        let lanes = self.lanes.len() + self.moved.len() + self.channels.len() + self.listeners.len() + self.feeds.len();
         [
             self.sessions.len(),
             self.calls.len(),
@@ -515,6 +525,7 @@ impl Bridge {
         trim(&mut self.calls);
         trim(&mut self.lanes);
         trim(&mut self.moved);
+        trim(&mut self.channels);
         trim(&mut self.asks);
         self.forget_principals();
     }

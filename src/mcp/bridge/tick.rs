@@ -17,6 +17,7 @@ impl Bridge {
         self.tick_suspended(now);
         self.tick_feeds(now);
         self.tick_lanes(now);
+        self.tick_channels(now);
         self.tick_sessions(now);
         self.shrink();
     }

@@ -1,5 +1,6 @@
 """The official Python SDK (PyPI `mcp` 2.x) as a client, in both eras. Run by tests/clients/run.
 
+BERTH_TRANSPORT=sse: that of 2024-11-05, in place of Streamable HTTP.
 BERTH_ERA: legacy, modern (2026-07-28, no falling back) or auto (the default: ask server/discover first).
 The CA file in SSL_CERT_FILE is the only authority that an https address is checked against.
 """
@@ -19,6 +20,7 @@ import anyio
 import httpx2
 import mcp_types as types
 from mcp.client.client import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 MODERN = "2026-07-28"
@@ -94,13 +96,24 @@ async def connect(era=None, **callbacks):
     if os.environ.get("BERTH_TOKEN"):
         headers["Authorization"] = f"Bearer {os.environ['BERTH_TOKEN']}"
     trust = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
-    async with httpx2.AsyncClient(
-        headers=headers,
-        verify=trust,
-        timeout=httpx2.Timeout(30, read=300),
-        event_hooks={"response": [connection.note]},
-    ) as http:
-        async with Client(streamable_http_client(url, http_client=http), mode=ERAS[era], **callbacks) as client:
+
+    def http(headers=headers, timeout=None, auth=None):
+        return httpx2.AsyncClient(
+            headers=headers,
+            verify=trust,
+            timeout=timeout or httpx2.Timeout(30, read=300),
+            auth=auth,
+            event_hooks={"response": [connection.note]},
+        )
+
+    if os.environ.get("BERTH_TRANSPORT") == "sse":
+        transport = sse_client(url, headers=headers, httpx_client_factory=http)
+        async with Client(transport, mode=ERAS[era], **callbacks) as client:
+            connection.client = client
+            yield connection
+        return
+    async with http() as shared:
+        async with Client(streamable_http_client(url, http_client=shared), mode=ERAS[era], **callbacks) as client:
             connection.client = client
             yield connection
 

@@ -1,5 +1,6 @@
 // The official TypeScript SDK 1.x as a client. Run by tests/clients/run.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
   CreateMessageRequestSchema,
@@ -24,7 +25,9 @@ const sdk = {
   async connect({ capabilities = {}, fetch, prepare }) {
     const client = new Client({ name: 'berth-test-ts1', version: '1.0.0' }, { capabilities });
     prepare?.(client);
-    const transport = new StreamableHTTPClientTransport(url(), { requestInit: { headers: headers() }, fetch });
+    // BERTH_TRANSPORT=sse: that of 2024-11-05.
+    const Transport = process.env.BERTH_TRANSPORT === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport;
+    const transport = new Transport(url(), { requestInit: { headers: headers() }, fetch });
     await client.connect(transport);
     return { client, transport };
   },

@@ -39,6 +39,35 @@ async fn routes_by_host_and_by_path_on_both_versions() {
     assert_eq!((stats.requests, stats.by_class[1]), (8, 8));
 }
 
+/// The agent hears by which path a client asks for a stream, and hears it of nobody else.
+#[tokio::test]
+async fn the_endpoint_of_2024_11_05_is_routed_too() {
+    let rig = Rig::start().await;
+    for http2 in [false, true] {
+        for (host, path) in [
+            (rig.host(), "/sse".to_owned()),
+            ("localhost".into(), format!("/{}/sse", rig.id)),
+        ] {
+            let mut client = rig.client(&host, http2).await;
+            for method in [http::Method::GET, http::Method::POST] {
+                let mut request = rig.post(&host, &format!("{path}?sessionId=1-a"), "");
+                *request.method_mut() = method.clone();
+                request.headers_mut().insert("berth-path", "/forged".parse().unwrap());
+                let seen = json_of(client.send(request).await.unwrap()).await;
+                assert_eq!(seen["path"], "/sse");
+                assert_eq!(seen["query"], "sessionId=1-a");
+                let said = &seen["headers"]["berth-path"];
+                let want = if method == http::Method::GET {
+                    json!(path)
+                } else {
+                    Value::Null
+                };
+                assert_eq!(*said, want, "{method} {host} {path}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn unknown_hosts_and_paths() {
     let rig = Rig::start().await;
