@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::Budget;
 use super::hub::{Hub, Recipe};
+use super::proxy::{self, Trouble};
 use super::reap::Reaper;
 use super::redact::Patterns;
+use super::services;
 use super::status::Board;
 use super::switch::Switches;
-use super::{proxy, services};
 use crate::mcp::bridge::Config;
 use crate::model::{AgentState, HealthKind, McpTransport, ServiceStatus, StartOrder};
 
@@ -36,7 +37,7 @@ pub(super) enum Taken {
 #[derive(Debug, Clone)]
 pub(super) enum Endpoint {
     Bridge(Rc<Hub>),
-    Proxy { port: u16, path: Rc<str> },
+    Proxy(Rc<proxy::Place>),
 }
 
 /// The order and what runs by it.
@@ -137,10 +138,7 @@ impl Orders {
                 }
             }
             McpTransport::Http { port, path } => {
-                *self.endpoint.borrow_mut() = Some(Endpoint::Proxy {
-                    port: *port,
-                    path: path.as_str().into(),
-                });
+                *self.endpoint.borrow_mut() = Some(Endpoint::Proxy(proxy::Place::new(*port, path)));
                 self.probe_until_ready(order);
             }
             McpTransport::Remote { .. } => {
@@ -214,13 +212,28 @@ impl Orders {
         };
         let late = || Some(format!("no answer within {} ms", limit.as_millis()));
         match (&order.health.kind, endpoint) {
-            (HealthKind::Http { port, path }, _) => timeout(limit, proxy::probe(*port, path))
-                .await
-                .unwrap_or_else(|_| late()),
+            (HealthKind::Http { port, path }, endpoint) => {
+                let fault = timeout(limit, proxy::probe(*port, path))
+                    .await
+                    .unwrap_or_else(|_| late());
+                match endpoint {
+                    // To learn where it is. How it does is for the other question to tell.
+                    Endpoint::Proxy(place) if fault.is_none() && !place.is_found() => {
+                        match timeout(limit, place.probe()).await {
+                            Ok(Err(Trouble::Moved(why))) => Some(self.secrets().redact(&why)),
+                            _ => None,
+                        }
+                    }
+                    _ => fault,
+                }
+            }
             (HealthKind::Mcp, Endpoint::Bridge(hub)) => hub.health(limit).await,
-            (HealthKind::Mcp, Endpoint::Proxy { port, path }) => timeout(limit, proxy::probe_mcp(port, &path))
-                .await
-                .unwrap_or_else(|_| late()),
+            (HealthKind::Mcp, Endpoint::Proxy(place)) => match timeout(limit, place.probe()).await {
+                Ok(Ok(())) => None,
+                // Where it redirects to could hold a credential.
+                Ok(Err(Trouble::Moved(why) | Trouble::Fault(why))) => Some(self.secrets().redact(&why)),
+                Err(_) => late(),
+            },
         }
     }
 

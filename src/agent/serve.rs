@@ -124,11 +124,11 @@ async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body)
     }
     match orders.endpoint().ok_or_else(unready)? {
         Endpoint::Bridge(hub) => bridge(orders, &hub, req).await,
-        Endpoint::Proxy { .. } if req.uri().path() == SSE => {
+        Endpoint::Proxy(_) if req.uri().path() == SSE => {
             let text = "this server speaks HTTP itself: its endpoint is /mcp".to_owned();
             Err((StatusCode::NOT_FOUND, codes::NOT_FOUND, text))
         }
-        Endpoint::Proxy { port, path } => match proxy::pass(port, &path, &orders.switches, req).await {
+        Endpoint::Proxy(place) => match proxy::pass(&place, &orders.switches, req).await {
             Ok(answer) => {
                 let (parts, body) = answer.into_parts();
                 Ok((
@@ -142,6 +142,10 @@ async fn mcp(orders: &Rc<Orders>, req: Request<Incoming>) -> Result<(Head, Body)
             }
             Err(proxy::Fault::Away(why)) => {
                 let text = format!("the server does not answer on its port: {why}");
+                Err((StatusCode::BAD_GATEWAY, codes::SERVER_GONE, text))
+            }
+            Err(proxy::Fault::Moved(why)) => {
+                let text = orders.secrets().redact(&why);
                 Err((StatusCode::BAD_GATEWAY, codes::SERVER_GONE, text))
             }
             Err(proxy::Fault::Full) => {

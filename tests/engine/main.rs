@@ -29,6 +29,7 @@ mod edge;
 mod faults;
 mod generic;
 mod hijack;
+mod http_services;
 mod images;
 mod import;
 mod installs;
