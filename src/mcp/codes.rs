@@ -1,7 +1,7 @@
 //! JSON-RPC error codes that Berth itself answers with, in one place.
 //!
 //! -32700 to -32600 are JSON-RPC 2.0's, -32020 to -32022 the specification's (2026-07-28, basic, "Error Codes"). Ours
-//! stand outside JSON-RPC's reserved range (-32768 to -32000), as that page asks: -31000 to -31008.
+//! stand outside JSON-RPC's reserved range (-32768 to -32000), as that page asks: -31000 to -31009.
 
 /// JSON-RPC 2.0: the body is not JSON.
 pub const PARSE_ERROR: i64 = -32700;
@@ -37,3 +37,5 @@ pub const UNAUTHORIZED: i64 = -31006;
 pub const LIMIT: i64 = -31007;
 /// The server answered with what is no answer: no JSON, or no message of JSON-RPC.
 pub const BAD_ANSWER: i64 = -31008;
+/// The client has cancelled the call, which it waited for by an exchange that needs an answer.
+pub const CANCELLED: i64 = -31009;

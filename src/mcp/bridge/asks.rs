@@ -52,6 +52,10 @@ impl Bridge {
         if let Some(no) = own {
             let of_client = |id: &CallId| self.calls.get(id).is_some_and(|c| c.lane.is_some());
             let calls: Vec<CallId> = p.calls.iter().copied().filter(of_client).collect();
+            if m.method == "ping" && self.lane_to(no, &calls).is_none() {
+                // Its client has nothing open to hear it by, and may never have: that is no fault of its.
+                return self.answer_server(proc, &message::result(m.id, "{}"));
+            }
             return self.ask_session(now, proc, no, &calls, m);
         }
         self.note_asker(proc, &m.method);
@@ -146,6 +150,12 @@ impl Bridge {
 
     /// Says something to a session; `None` when it has no stream for it.
     pub(super) fn say_to(&mut self, now: Instant, no: SessionNo, calls: &[CallId], json: &[u8]) -> Option<LaneId> {
+        let lane = self.lane_to(no, calls)?;
+        self.emit(now, lane, json).then_some(lane)
+    }
+
+    /// What can carry something to a session.
+    fn lane_to(&self, no: SessionNo, calls: &[CallId]) -> Option<LaneId> {
         let standing = self.sessions.get(&no)?.lane;
         let attached = |b: &Self, lane: &LaneId| b.lanes.get(lane).is_some_and(|l| l.wire.is_some() && l.accepts.sse);
         let of_calls: Vec<LaneId> = calls
@@ -155,8 +165,7 @@ impl Bridge {
             .collect();
         let first = if calls.len() == 1 { of_calls.first() } else { None };
         let standing = attached(self, &standing).then_some(standing);
-        let lane = first.copied().or(standing).or(of_calls.last().copied())?;
-        self.emit(now, lane, json).then_some(lane)
+        first.copied().or(standing).or(of_calls.last().copied())
     }
 
     /// A client answers.

@@ -85,10 +85,11 @@ impl Bridge {
         if let Some(p) = self.procs.get_mut(&call.proc) {
             p.calls.remove(&id);
         }
-        if let Some(s) = call.session.and_then(|s| self.sessions.get_mut(&s))
-            && s.ids.get(&call.id) == Some(&id)
-        {
-            s.ids.remove(&call.id);
+        if let Some(s) = call.session.and_then(|s| self.sessions.get_mut(&s)) {
+            s.cancelled.remove(&id);
+            if s.ids.get(&call.id) == Some(&id) {
+                s.ids.remove(&call.id);
+            }
         }
         Some(call)
     }
@@ -270,14 +271,27 @@ impl Bridge {
         json
     }
 
+    /// Whether its client has cancelled a call.
+    pub(super) fn is_cancelled(&self, id: CallId) -> bool {
+        let session = self.calls.get(&id).and_then(|c| self.sessions.get(&c.session?));
+        session.is_some_and(|s| s.cancelled.contains(&id))
+    }
+
     /// Ends a call with an error to its client, and tells the server where that makes sense.
     pub(super) fn abandon(&mut self, now: Instant, id: CallId, code: i64, why: &str, cancel: bool) {
+        let cancelled = self.is_cancelled(id);
         let Some(call) = self.unregister(id) else { return };
         let unsent = matches!(&call.what, What::Guest(errand) if errand.is_asking());
         if cancel && !unsent && !matches!(call.what, What::Opening) {
             self.bury(id, &call);
-            self.cancel(call.proc, id, why);
+            if !cancelled {
+                self.cancel(call.proc, id, why);
+            }
         }
+        if cancelled && let Some(lane) = call.lane {
+            self.pass_over(now, lane, message::error(&call.id, code, why, None));
+        }
+        let lane = call.lane.filter(|_| !cancelled);
         match call.what {
             What::Health(ticket) => self.effects.push(Effect::Health(ticket, Some(why.to_owned()))),
             What::Opening => self.opening_failed(now, &call, code, why),
@@ -285,13 +299,13 @@ impl Bridge {
             What::Feed => self.feed_ended(now, call.proc, id, None),
             What::Watch(uri, whose) => {
                 self.watch_over(now, call.proc, &uri, whose, false);
-                self.answer_call(now, call.lane, &call.id, code, why);
+                self.answer_call(now, lane, &call.id, code, why);
             }
             What::Guest(_) => {
                 self.drop_asks(now, id, why);
-                self.answer_call(now, call.lane, &call.id, code, why);
+                self.answer_call(now, lane, &call.id, code, why);
             }
-            What::Plain | What::Listen | What::Translated(_) => self.answer_call(now, call.lane, &call.id, code, why),
+            What::Plain | What::Listen | What::Translated(_) => self.answer_call(now, lane, &call.id, code, why),
         }
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::tests::{Play, request};
 use super::*;
+use crate::mcp::codes;
 
 fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -84,4 +85,57 @@ fn an_encoded_body_is_refused_in_words() {
     assert!(said.contains("without Content-Encoding"), "{said}");
     let wire = post(&mut p, &[named, ("content-encoding", "identity")], &request(2, "quick"));
     assert_eq!(p.answer(wire).expect("an answer").status, 200);
+}
+
+#[test]
+fn a_call_that_was_cancelled_ends_without_blame() {
+    for accept in ["application/json", "application/json, text/event-stream"] {
+        let mut p = Play::new(Processes::Session);
+        let session = p.session();
+        let with = [("mcp-session-id", session.as_str()), ("accept", accept)];
+        let wire = post(&mut p, &with, &request(1, "long"));
+        p.after(1);
+        let streams = p.effects.contains(&Effect::Open(wire, Some(session.clone())));
+        assert_eq!(streams, accept.contains("event-stream"));
+        let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+        let note = post(&mut p, &with, &cancel);
+        assert_eq!(p.answer(note).expect("an answer").status, 202);
+        p.after(6);
+        if streams {
+            // It ends, and says nothing that its client would not know what to do with.
+            assert!(p.effects.contains(&Effect::Close(wire)));
+            assert!(!p.sent(wire).contains("error"), "{}", p.sent(wire));
+        } else {
+            let said = p.answer(wire).expect("an exchange needs an answer").body;
+            let said: Value = serde_json::from_slice(&said).expect("JSON");
+            assert_eq!(
+                (&said["id"], &said["error"]["code"]),
+                (&json!(1), &json!(codes::CANCELLED))
+            );
+            assert_eq!(said["error"]["message"], "the client cancelled the call");
+        }
+        let told = p.heard.iter().filter(|m| m["method"] == "notifications/cancelled");
+        assert_eq!(told.count(), 1, "the server is told once");
+        let wire = post(&mut p, &with, &request(1, "quick"));
+        assert_eq!(p.answer(wire).expect("an answer").status, 200, "its id is free");
+    }
+}
+
+#[test]
+fn a_ping_without_a_stream_is_answered_for_the_client() {
+    let mut p = Play::new(Processes::Session);
+    let session = p.session();
+    let with = [("mcp-session-id", session.as_str()), ("accept", "application/json")];
+    post(&mut p, &with, &request(1, "long"));
+    let (proc, _) = p.asked.take().expect("the server was asked");
+    p.say(proc, &request(7, "ping"));
+    p.settle();
+    let heard = p.heard.last().expect("an answer at once").clone();
+    assert!(heard["id"] == 7 && heard["result"] == json!({}), "{heard}");
+    // What has a stream is asked itself.
+    let stream = p.get(&session);
+    p.say(proc, &request(8, "ping"));
+    p.settle();
+    assert!(p.sent(stream).contains("\"ping\""), "{}", p.sent(stream));
+    assert_eq!(p.heard.last(), Some(&heard), "not answered here");
 }

@@ -144,6 +144,19 @@ impl Bridge {
         }
     }
 
+    /// Ends a call that its client has cancelled. A stream says nothing of it, since the client expects no answer
+    /// (2025-11-25, basic/utilities/cancellation); an exchange that is none needs one.
+    pub(super) fn pass_over(&mut self, now: Instant, id: LaneId, json: Vec<u8>) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if !lane.opened {
+            return self.respond(now, id, json, 200);
+        }
+        lane.pending = lane.pending.saturating_sub(1);
+        if lane.pending == 0 && !self.channels.contains_key(&id) {
+            self.end_lane(id);
+        }
+    }
+
     /// Answers the exchange of a lane that is no stream, and forgets the lane.
     pub(super) fn answer(&mut self, id: LaneId, answer: Answer) {
         if let Some(wire) = self.lanes.remove(&id).and_then(|l| l.wire) {

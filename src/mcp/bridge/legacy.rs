@@ -214,6 +214,9 @@ impl Bridge {
         let Some(call) = self.calls.get_mut(&id).filter(|c| c.proc == proc) else {
             return;
         };
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.cancelled.insert(id);
+        }
         let grace = now + super::UNDELIVERED;
         call.deadline = Some(call.deadline.map_or(grace, |d| d.min(grace)));
         call.bound = None;

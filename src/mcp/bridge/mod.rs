@@ -347,6 +347,8 @@ struct Session {
     lane: LaneId,
     /// The client's ids in flight.
     ids: HashMap<Box<str>, CallId>,
+    /// Of these calls, those that it has cancelled.
+    cancelled: BTreeSet<CallId>,
     backlog: VecDeque<(Option<AskId>, Vec<u8>)>,
     backlog_bytes: usize,
     replay: VecDeque<(EventId, Bytes)>,

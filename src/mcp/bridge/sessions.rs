@@ -58,6 +58,7 @@ impl Bridge {
                 listened: false,
                 lane,
                 ids: HashMap::new(),
+                cancelled: BTreeSet::new(),
                 backlog: VecDeque::new(),
                 backlog_bytes: 0,
                 replay: VecDeque::new(),

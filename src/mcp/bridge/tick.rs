@@ -31,8 +31,12 @@ impl Bridge {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            let why = self.too_late(now, id);
-            self.abandon(now, id, codes::CALL_TIMEOUT, &why, true);
+            let (code, why) = if self.is_cancelled(id) {
+                (codes::CANCELLED, "the client cancelled the call".to_owned())
+            } else {
+                (codes::CALL_TIMEOUT, self.too_late(now, id))
+            };
+            self.abandon(now, id, code, &why, true);
         }
     }
 
