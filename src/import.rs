@@ -208,6 +208,8 @@ pub struct Deploy {
     pub args: Vec<Text>,
     /// Variables of the server; all are sealed, the secret ones are named in the plan.
     pub env: BTreeMap<String, Text>,
+    /// Files of the laptop that the server reads, by the variables that hold their paths; what they hold is sealed.
+    pub files: BTreeMap<String, String>,
 }
 
 /// Which type, with what.
@@ -339,6 +341,7 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
     }
     let mut env = entry.env.clone();
     laptop::leave_places(&mut env, &mut planned);
+    let mut files = BTreeMap::new();
     let launch = match &entry.launch {
         Launch::Command { program, args } => command::read(program, args, &mut planned, &mut env),
         other => Ok(other.clone()),
@@ -358,9 +361,15 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
         Ok((target, args)) => {
             // An entry's own variables fill its arguments.
             let args: Vec<Text> = args.iter().map(|a| a.with(&entry.env)).collect();
-            let args = laptop::settle_arguments(args, &mut env, &mut planned, questions);
+            let args = laptop::settle_arguments(args, &mut env, &mut files, &mut planned, questions);
+            laptop::take_files(&mut env, &mut files, &mut planned);
             check::deployable(&target, &mut planned);
-            planned.deploy = planned.refused.is_empty().then_some(Deploy { target, args, env });
+            planned.deploy = planned.refused.is_empty().then_some(Deploy {
+                target,
+                args,
+                env,
+                files,
+            });
         }
     }
     planned

@@ -21,6 +21,7 @@
 //! | a connection that speaks another protocol by now | [`switch`] | with either side |
 
 mod budget;
+mod files;
 mod hub;
 mod journal;
 mod link;

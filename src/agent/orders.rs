@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::Budget;
+use super::files;
 use super::hub::{Hub, Recipe};
 use super::proxy::{self, Trouble};
 use super::reap::Reaper;
@@ -92,7 +93,10 @@ impl Orders {
     }
 
     /// Starts what an order says.
-    pub(super) fn begin(self: &Rc<Self>, order: StartOrder) {
+    pub(super) fn begin(self: &Rc<Self>, mut order: StartOrder) {
+        // What must not show is what the files hold, and not where they are.
+        let patterns = Patterns::of(order.env.values());
+        let placed = files::place(&mut order);
         let order = Rc::new(order);
         self.epoch.set(self.epoch.get() + 1);
         let names = order.services.iter().map(|s| ServiceStatus {
@@ -100,9 +104,12 @@ impl Orders {
             ready: false,
             restarts: 0,
         });
-        *self.secrets.borrow_mut() = Rc::new(Patterns::of(order.env.values()));
+        *self.secrets.borrow_mut() = Rc::new(patterns);
         *self.order.borrow_mut() = Some(Rc::clone(&order));
         self.board.starting(&order.spec, order.revision, names.collect());
+        if let Err(why) = placed {
+            return self.board.set(AgentState::Failed, Some(why));
+        }
         let this = Rc::clone(self);
         let next = {
             let (this, order) = (Rc::clone(self), Rc::clone(&order));

@@ -15,6 +15,8 @@ use crate::model::Secret;
 
 /// A value shorter than this is not looked for: it would be found everywhere.
 const SHORT: usize = 6;
+/// A word of a value of several lines that is shorter than this says nothing: it is one like any other.
+const TELLING: usize = 12;
 /// Beyond this length, values are looked for as they are, and encoded ones by their beginning.
 const ENCODED: usize = 4096;
 /// What stands in the place of a value.
@@ -52,8 +54,10 @@ impl Patterns {
             let value = value.expose();
             all.add_forms(value.trim());
             if value.trim().contains('\n') {
-                // A key file, say: its lines may be printed one by one.
+                // A key file, say: its lines may be printed one by one, and the values of a configuration by themselves.
                 value.lines().for_each(|line| all.add_forms(line.trim()));
+                let words = value.split(|c: char| c.is_whitespace() || "\"',:;{}[]".contains(c));
+                words.filter(|w| w.len() >= TELLING).for_each(|w| all.add_forms(w));
             }
         }
         for list in all.by_start.values_mut() {
@@ -277,6 +281,11 @@ mod tests {
         }
         let clean = p.redact(&said);
         assert_eq!(clean.matches("***").count(), 8, "{clean}");
+        let of_a_file = patterns(&["users:\n  - name: me\n    token: abcdefgh12345678\n"]);
+        assert_eq!(
+            of_a_file.redact("users: bad token abcdefgh12345678"),
+            "*** bad token ***"
+        );
         for encoded in [
             "0123456789",
             "MTIzNDU2Nz",

@@ -46,7 +46,10 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Credential> {
         let label = required(&mut s, "label", "label = \"…\", what people call it");
         let kind = s.choice("kind", &CredentialKind::ALL);
         if kind.is_none() {
-            s.missing("kind", "kind = \"password\" (not shown while it is typed) or \"text\"");
+            s.missing(
+                "kind",
+                "kind = \"password\" (not shown while it is typed), \"text\" or \"file\"",
+            );
         }
         let found = s.string("help");
         match &found {

@@ -87,6 +87,9 @@ pub(super) enum Verb {
         /// Read KEY=VALUE lines from a file, or from standard input with -
         #[arg(long, value_name = "FILE")]
         env_file: Option<PathBuf>,
+        /// Give the server this file, in memory: the variable holds its path there
+        #[arg(long, value_name = "KEY=PATH")]
+        file: Vec<String>,
         #[command(flatten)]
         what: Box<What>,
         #[command(flatten)]
@@ -272,6 +275,9 @@ pub(super) struct Bring {
     /// Read such KEY=VALUE lines from a file, or from standard input with -
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Option<PathBuf>,
+    /// Where a file is that a server reads, if it is not where the text says
+    #[arg(long = "file", value_name = "KEY=PATH")]
+    pub(super) files: Vec<String>,
     #[command(flatten)]
     pub(super) wait: Wait,
     /// In place of a file: docker run …, npx …, uvx …, claude mcp add …

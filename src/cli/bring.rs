@@ -19,7 +19,7 @@ use crate::{
     import::{self, Answers, Deploy, Format, Import, Known, Planned, Target, Text},
     model::{
         Action, HttpPlace, ImageSource, InstanceName, InstanceView, Outcome, PackageSource, RemoteAuth, RemoteSource,
-        RunRequest, Secret, Source, State, TypeName, WorkspaceName,
+        RunRequest, Secret, Source, State, TypeName,
     },
     output,
 };
@@ -93,7 +93,7 @@ impl Verbs {
             if !self.json {
                 output::error_line(&format!("==> {}", p.name));
             }
-            let result = match request(p, deploy, &answers, bring.workspace.as_ref()) {
+            let result = match request(p, deploy, &answers, bring) {
                 Ok(request) => self.run_one(request, bring).await,
                 Err(e) => Err(e),
             };
@@ -275,6 +275,9 @@ fn shown(plan: &[Planned], import: &Import) -> String {
                 }
             }
         }
+        for (key, path) in p.deploy.iter().flat_map(|d| &d.files) {
+            line(format!("{key}: the file {path} of this machine, will be sealed"));
+        }
         for file in &p.env_files {
             line(format!("variables of {file}, will be sealed"));
         }
@@ -337,6 +340,7 @@ fn as_json(p: &Planned, import: &Import) -> Value {
             "what": describe(d),
             "variables": d.env.keys().collect::<Vec<_>>(),
             "secrets": secrets,
+            "files": d.files,
         })
     });
     json!({
@@ -405,10 +409,10 @@ fn ask(id: &str, import: &Import) -> Result<Option<Secret>> {
 }
 
 /// The request for one server, everything filled.
-fn request(p: &Planned, d: &Deploy, answers: &Answers, workspace: Option<&WorkspaceName>) -> Result<RunRequest> {
+fn request(p: &Planned, d: &Deploy, answers: &Answers, bring: &Bring) -> Result<RunRequest> {
     let mut request = RunRequest::of(TypeName::parse(d.target.type_name())?);
     request.name = Some(InstanceName::parse(&p.name)?);
-    request.workspace = workspace.cloned();
+    request.workspace.clone_from(&bring.workspace);
     for file in &p.env_files {
         request.env.extend(environment::read(&[], Some(Path::new(file)))?);
     }
@@ -418,6 +422,17 @@ fn request(p: &Planned, d: &Deploy, answers: &Answers, workspace: Option<&Worksp
         if !value.expose().is_empty() {
             request.env.insert(key.clone(), value);
         }
+    }
+    for (key, path) in &d.files {
+        let given = bring.files.iter().filter_map(|pair| pair.split_once('='));
+        let path = given
+            .rev()
+            .find(|(k, _)| k == key)
+            .map_or(path.as_str(), |(_, path)| path);
+        let held =
+            environment::file(Path::new(path)).with_context(|| format!("{key}: give it with --file {key}=PATH"))?;
+        request.env.insert(key.clone(), held);
+        request.files.push(key.clone());
     }
     let args: Vec<String> = d
         .args

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{client::Supervisor, print, prompt};
+use super::{client::Supervisor, environment, print, prompt};
 use crate::{
     admin::TypeView,
     catalog,
@@ -70,10 +70,12 @@ pub(super) async fn set(supervisor: &Supervisor, view: &InstanceView, key: Strin
             .take(MAX_VALUE)
             .read_to_string(&mut text)
             .context("standard input cannot be read")?;
-        // A line end is the pipe's, not the value's.
-        let value = text
-            .strip_suffix('\n')
-            .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+        // A line end is the pipe's, not the value's; but of a file, it is the file's.
+        let file = known.is_some_and(|c| c.kind == CredentialKind::File);
+        let value = match text.strip_suffix('\n') {
+            Some(line) if !file => line.strip_suffix('\r').unwrap_or(line),
+            _ => text.as_str(),
+        };
         let value = Secret::new(value);
         drop(Secret::new(text));
         value
@@ -109,16 +111,23 @@ pub(super) async fn list(supervisor: &Supervisor, view: &InstanceView, json: boo
     print::table(&["KEY", "VALUE", "SET", "BY", "WHAT IT IS"], &rows)
 }
 
-/// One line from the terminal.
+/// One line from the terminal; of a file, its path.
 fn ask(key: &str, kind: CredentialKind) -> Result<Secret> {
-    let question = format!("{key}:");
+    let seen = |question: &str| -> Result<String> {
+        output::error(question);
+        let mut line = String::new();
+        std::io::stdin().lock().take(MAX_VALUE).read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    };
     let line = match kind {
-        CredentialKind::Password => prompt::unseen(&question)?,
-        CredentialKind::Text => {
-            output::error(&format!("{question} "));
-            let mut line = String::new();
-            std::io::stdin().lock().take(MAX_VALUE).read_line(&mut line)?;
-            line.trim().to_owned()
+        CredentialKind::Password => prompt::unseen(&format!("{key}:"))?,
+        CredentialKind::Text => seen(&format!("{key}: "))?,
+        CredentialKind::File => {
+            let path = seen(&format!("{key}, a file: "))?;
+            if path.is_empty() {
+                bail!("no file was named for {key}");
+            }
+            return environment::file(std::path::Path::new(&path));
         }
     };
     if line.is_empty() {

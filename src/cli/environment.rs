@@ -55,6 +55,31 @@ pub(super) fn read(pairs: &[String], file: Option<&Path>) -> Result<BTreeMap<Str
     Ok(env)
 }
 
+/// `KEY=PATH` pairs: what the files hold goes into the variables; the keys.
+pub(super) fn files(pairs: &[String], env: &mut BTreeMap<String, Secret>) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    for pair in pairs {
+        let (key, path) = pair
+            .split_once('=')
+            .ok_or_else(|| anyhow!("--file {pair}: write KEY=PATH"))?;
+        catalog::check_env_key(key).map_err(|e| anyhow!(e))?;
+        env.insert(key.to_owned(), file(Path::new(path))?);
+        keys.push(key.to_owned());
+    }
+    Ok(keys)
+}
+
+/// What a file holds. It must be text. Shells do not fill in `~` after a `=`.
+pub(super) fn file(path: &Path) -> Result<Secret> {
+    let home = || Some(Path::new(&std::env::var_os("HOME")?).join(path.strip_prefix("~").ok()?));
+    let path = home().unwrap_or_else(|| path.to_owned());
+    let mut text = String::new();
+    std::fs::File::open(&path)
+        .and_then(|f| f.take(MAX_ENV_FILE).read_to_string(&mut text))
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(Secret::new(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

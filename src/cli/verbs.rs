@@ -68,18 +68,21 @@ impl Verbs {
                 size,
                 env,
                 env_file,
+                file,
                 what,
                 wait,
             } => {
                 let type_name = TypeName::parse(&type_name)?;
                 credential::wipe_arguments(&env);
                 let mut env = environment::read(&env, env_file.as_deref())?;
+                let files = environment::files(&file, &mut env)?;
                 credential::ask_missing(&self.supervisor, &type_name, &mut env).await?;
                 let mut request = RunRequest {
                     name,
                     workspace,
                     size,
                     env,
+                    files,
                     ..RunRequest::of(type_name)
                 };
                 run::take(*what, &mut request)?;

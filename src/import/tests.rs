@@ -72,6 +72,9 @@ fn shown(import: &Import) -> String {
                 let secret = is_secret(k, v, &import.questions);
                 out += &format!("  {}{k}={}\n", if secret { "sealed " } else { "" }, v.shown(secret));
             }
+            for (k, path) in &d.files {
+                out += &format!("  file {k} from {path}\n");
+            }
         }
         for r in &p.refused {
             out += &format!("  REFUSED {}: {}\n", r.what, r.why);

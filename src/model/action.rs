@@ -93,6 +93,7 @@ const FIELDS: [(&str, &[&str]); 14] = [
             "workspace",
             "size",
             "env",
+            "files",
             "source",
             "remote_secret",
             "network",
@@ -172,6 +173,9 @@ pub struct RunRequest {
     /// Added to the server's environment; sealed at rest.
     #[serde(default)]
     pub env: BTreeMap<String, Secret>,
+    /// Those of `env` that are what a file holds: the server finds the file in memory, and its path in the variable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// What a generic type (`npx`, `uvx`, `image`, `remote`) is to run; for no other type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -204,6 +208,7 @@ impl RunRequest {
             workspace: None,
             size: None,
             env: BTreeMap::new(),
+            files: Vec::new(),
             source: None,
             remote_secret: None,
             network: None,
@@ -405,6 +410,7 @@ mod tests {
                 volume: Some("/x".into()),
                 processes: Some(Processes::Shared),
                 call_timeout_ms: Some(1_200_000),
+                files: vec!["A".into()],
                 ..RunRequest::of(TypeName::parse("a").unwrap())
             })
         };

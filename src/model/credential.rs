@@ -10,18 +10,24 @@ pub enum CredentialKind {
     Text,
     /// Not shown while it is typed.
     Password,
+    /// What a file holds (a kubeconfig, a service account): the server finds a file in memory, and its path in the variable.
+    File,
 }
 
 impl CredentialKind {
-    /// Both, as type files name them.
-    pub const ALL: [(&'static str, CredentialKind); 2] =
-        [("text", CredentialKind::Text), ("password", CredentialKind::Password)];
+    /// All, as type files name them.
+    pub const ALL: [(&'static str, CredentialKind); 3] = [
+        ("text", CredentialKind::Text),
+        ("password", CredentialKind::Password),
+        ("file", CredentialKind::File),
+    ];
 
     /// As type files name it.
     pub fn as_str(self) -> &'static str {
         match self {
             CredentialKind::Text => "text",
             CredentialKind::Password => "password",
+            CredentialKind::File => "file",
         }
     }
 }

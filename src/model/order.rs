@@ -37,6 +37,9 @@ pub struct StartOrder {
     pub screen: Option<u16>,
     /// Added to the environment of every process; wins over the type's own.
     pub env: BTreeMap<String, Secret>,
+    /// Those of `env` whose value goes into a file; the variable holds its path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// Counts the changes of `env`: an order of the same spec with a higher one restarts everything in place.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,

@@ -211,7 +211,8 @@ fn check_image(book: &Book<'_>, source: &Source) -> Result<(), Refusal> {
 /// Gives a record its type as it is now; what a generic one was resolved to stays.
 pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<(), Refusal> {
     let template = known_type(book, record.type_name())?;
-    record.spec = match &record.generic {
+    let files = credentials::files_of(&record.spec);
+    let spec = match &record.generic {
         None if template.kind == Kind::Fixed => template,
         Some(g) if template.kind.as_str() == g.source.kind() => {
             generic::check_allowed(book.allow, &g.source)?;
@@ -225,6 +226,7 @@ pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<
             )));
         }
     };
+    record.spec = credentials::with_files(spec, &files);
     Ok(())
 }
 
@@ -233,6 +235,11 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
     check_env(&request.env, std::iter::empty())?;
     credentials::given(&template, &request.env)?;
     let generic = generic::take(book.allow, &template, &request)?;
+    if let Some(key) = request.files.iter().find(|k| !request.env.contains_key(*k)) {
+        return Err(Refusal::Invalid(format!(
+            "the file {key} has no content; give it with --file {key}=PATH"
+        )));
+    }
     let spec = match &generic {
         Some(g) => {
             check_image(book, &g.source)?;
@@ -240,6 +247,7 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
         }
         None => template,
     };
+    let spec = credentials::with_files(spec, &request.files);
     if book.instances.len() >= book.max_instances {
         return Err(Refusal::Full {
             what: "instances",

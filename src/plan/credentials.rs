@@ -1,13 +1,45 @@
 //! Whether what a type requires was given, and what comes of a change. Never quotes a value.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::admit::{Book, Decision, check_env, live};
 use crate::{
     catalog::{InstanceType, check_env_key, fits},
-    model::{Credential, Desired, InstanceId, Refusal, Secret},
+    model::{Credential, CredentialKind, Desired, InstanceId, Refusal, Secret},
     record::InstanceRecord,
 };
+
+/// The type with these variables as files: an instance may have a file that its type does not ask for.
+pub(super) fn with_files(spec: Arc<InstanceType>, files: &[String]) -> Arc<InstanceType> {
+    let is_file = |t: &InstanceType, key: &String| {
+        let mut all = t.credentials.iter();
+        all.any(|c| c.key == *key && c.kind == CredentialKind::File)
+    };
+    if files.iter().all(|key| is_file(&spec, key)) {
+        return spec;
+    }
+    let mut spec = Arc::unwrap_or_clone(spec);
+    for key in files {
+        match spec.credentials.iter_mut().find(|c| c.key == *key) {
+            Some(c) => c.kind = CredentialKind::File,
+            None => spec.credentials.push(Credential {
+                key: key.clone(),
+                label: "a file".to_owned(),
+                kind: CredentialKind::File,
+                help: String::new(),
+                required: false,
+                pattern: None,
+            }),
+        }
+    }
+    Arc::new(spec)
+}
+
+/// The variables of an instance that are files.
+pub(super) fn files_of(spec: &InstanceType) -> Vec<String> {
+    let files = spec.credentials.iter().filter(|c| c.kind == CredentialKind::File);
+    files.map(|c| c.key.clone()).collect()
+}
 
 /// What is about to be run has all that its type requires, in the form that it requires.
 pub(super) fn given(spec: &InstanceType, env: &BTreeMap<String, Secret>) -> Result<(), Refusal> {

@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     catalog::{InstanceType, Sandbox, Transport},
-    model::{HealthOrder, InstanceId, McpOrder, McpTransport, Secret, ServiceOrder, Size, StartOrder, WorkspaceName},
+    model::{
+        CredentialKind, HealthOrder, InstanceId, McpOrder, McpTransport, Secret, ServiceOrder, Size, StartOrder,
+        WorkspaceName,
+    },
     record::InstanceRecord,
 };
 
@@ -63,6 +66,12 @@ pub fn start_order(t: &InstanceType, spec: String, env: BTreeMap<String, Secret>
             timeout_ms: ms(t.health.timeout),
         },
         screen: t.screen.map(|s| s.port),
+        files: t
+            .credentials
+            .iter()
+            .filter(|c| c.kind == CredentialKind::File)
+            .map(|c| c.key.clone())
+            .collect(),
         env,
         revision: 0,
     }

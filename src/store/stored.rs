@@ -202,7 +202,8 @@ words!(kind_word, kind, catalog::Kind, "kind of type", {
     catalog::Kind::Fixed => "fixed", catalog::Kind::Npx => "npx", catalog::Kind::Uvx => "uvx",
     catalog::Kind::Image => "image", catalog::Kind::Remote => "remote" });
 words!(credential_word, credential_kind, model::CredentialKind, "kind of credential", {
-    model::CredentialKind::Text => "text", model::CredentialKind::Password => "password" });
+    model::CredentialKind::Text => "text", model::CredentialKind::Password => "password",
+    model::CredentialKind::File => "file" });
 words!(egress_word, egress, catalog::Egress, "egress", {
     catalog::Egress::None => "none", catalog::Egress::Internet => "internet" });
 words!(seccomp_word, seccomp, catalog::Seccomp, "seccomp profile", {

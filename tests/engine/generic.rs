@@ -445,7 +445,7 @@ fn an_argument_takes_a_sealed_variable() {
         ));
         at.echo(&a);
         let container = a.container_of(&at.id);
-        let processes = a.docker_lines(&["top", &container, "-eo", "args"]);
+        let processes = a.docker_lines(&["top", &container, "-eo", "pid,args"]);
         let wanted = format!("--key={canary}");
         assert!(processes.iter().any(|p| p.contains(&wanted)), "{processes:?}");
         assert!(!a.inspect(&at.id).to_string().contains(canary));
@@ -459,6 +459,81 @@ fn an_argument_takes_a_sealed_variable() {
         said.contains("the value of OTHER") && said.contains("--env OTHER"),
         "{said}"
     );
+}
+
+/// A file of the laptop is in the container's memory, its path in the variable, and what it holds nowhere else.
+#[test]
+fn a_file_is_given_sealed_and_found_in_memory() {
+    let a = Appliance::start();
+    let held = "users:\n- token: canary-in-a-file-4711\n";
+    let file = a.dir().join("config.yaml");
+    std::fs::write(&file, held).unwrap();
+    let pair = format!("KUBECONFIG={}", file.display());
+    let server = "/opt/mcp/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+    let base = [
+        "image",
+        "--image",
+        "berth/mcp-everything:2026.8.31",
+        "--network",
+        "none",
+        "--command",
+        "node",
+        "--file",
+        &pair,
+        "--",
+        server,
+        "stdio",
+        "--config=${secret:KUBECONFIG}",
+    ];
+    let at = At::of(&run(&a, &base));
+    let env: Value = serde_json::from_str(&at.call(&a, "get-env", &json!({}))).unwrap();
+    let path = env["KUBECONFIG"].as_str().unwrap();
+    assert!(path.starts_with("/tmp/") && path.ends_with("/KUBECONFIG"), "{path}");
+    let container = a.container_of(&at.id);
+    // The engine's own view: as the server's user it is read, and nothing of it can be changed.
+    let as_server = |command: &[&str]| {
+        let all = [&["exec", "--user", "10001:10001", &container], command].concat();
+        a.docker(&all)
+    };
+    assert_eq!(String::from_utf8_lossy(&as_server(&["cat", path]).stdout), held);
+    for change in ["echo x >$0", "rm -f $0", "echo x >${0%/*}/other"] {
+        let done = as_server(&["sh", "-c", &format!("{change} 2>/dev/null"), path]);
+        assert!(!done.status.success(), "{change}");
+    }
+    let processes = a.docker_lines(&["top", &container, "-eo", "pid,args"]).join("\n");
+    assert!(processes.contains(&format!("--config={path}")), "{processes}");
+    for shown in [a.inspect(&at.id).to_string(), a.show(&at.id).to_string(), a.log()] {
+        assert!(!shown.contains("canary-in-a-file"));
+    }
+    let listed = a.json(&["credential", "list", &at.id]);
+    assert_eq!(
+        (&listed[0]["kind"], &listed[0]["set"]),
+        (&json!("file"), &json!(true)),
+        "{listed}"
+    );
+
+    // A new one takes its place, in the same container; a recreate keeps it a file.
+    let new = "users:\n- token: another-canary-4712\n";
+    let done = a.piped(&["credential", "set", &at.id, "KUBECONFIG"], new);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    at.echo(&a);
+    assert_eq!(a.container_of(&at.id), container);
+    assert_eq!(String::from_utf8_lossy(&as_server(&["cat", path]).stdout), new);
+    a.cli(&["recreate", &at.id]);
+    let env: Value = serde_json::from_str(&at.call(&a, "get-env", &json!({}))).unwrap();
+    assert_eq!(env["KUBECONFIG"], json!(path));
+
+    // A file that is not there, and what is no text, are told before anything runs.
+    let missing = [
+        "run",
+        "image",
+        "--image",
+        "berth/base:13",
+        "--file",
+        "K=/there/is/none.json",
+    ];
+    let said = a.cli_fails(1, &missing);
+    assert!(said.contains("/there/is/none.json cannot be read"), "{said}");
 }
 
 #[test]
