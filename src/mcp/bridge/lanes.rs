@@ -91,15 +91,13 @@ impl Bridge {
         let session = lane.session.and_then(|s| self.sessions.get_mut(&s));
         let key = session.as_ref().map(|s| s.key.clone());
         self.effects.push(Effect::Open(wire, key));
-        if let Some(session) = session {
-            if session.version.as_str() >= "2025-11-25" {
-                lane.seq += 1;
-                let event = EventId {
-                    lane: id,
-                    seq: lane.seq,
-                };
-                self.effects.push(Effect::Send(wire, Bytes::from(sse::prime(event))));
-            }
+        if session.is_some_and(|s| s.version.as_str() >= "2025-11-25") {
+            lane.seq += 1;
+            let event = EventId {
+                lane: id,
+                seq: lane.seq,
+            };
+            self.effects.push(Effect::Send(wire, Bytes::from(sse::prime(event))));
         }
         for early in lane.batch.take().unwrap_or_default() {
             self.emit(now, id, &early);
