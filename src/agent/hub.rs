@@ -390,7 +390,7 @@ impl Hub {
         self.next.set(ticket + 1);
         let (tell, told) = oneshot::channel();
         self.probes.borrow_mut().insert(ticket, tell);
-        self.with(|b, now| b.health(now, ticket));
+        self.with(|b, now| b.health(now, ticket, limit));
         let answer = tokio::time::timeout(limit, told).await;
         self.probes.borrow_mut().remove(&ticket);
         match answer {

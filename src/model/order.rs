@@ -141,7 +141,8 @@ pub struct HealthOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum HealthKind {
-    /// One MCP round trip to the server: `initialize` or `server/discover` first, `ping` or `server/discover` after.
+    /// One MCP round trip to the server: `initialize` or `server/discover` first, `ping` or `server/discover` after; a list
+    /// in the place of a `ping` that the server does not answer.
     Mcp,
     /// `GET` on loopback that answers 2xx.
     Http { port: u16, path: String },

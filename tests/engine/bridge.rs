@@ -146,6 +146,32 @@ async fn every_kind_of_server_gets_ready() {
 }
 
 #[tokio::test]
+async fn a_server_that_ignores_ping_is_healthy_until_it_ignores_everything() {
+    let mut o = order("pingless", "shared");
+    o["health"]["timeout_ms"] = json!(4000);
+    let rig = Rig::ready(&o).await;
+    for _ in 0..3 {
+        let got = rig.send(Method::GET, "/.berth/health", &[], "").await;
+        assert_eq!(got.status, 204, "{}", got.text);
+    }
+    let said = || {
+        rig.log
+            .lock()
+            .expect("log")
+            .iter()
+            .filter(|l| l.contains("does not answer ping"))
+            .count()
+    };
+    until("it was said", || said() > 0).await;
+    assert_eq!(said(), 1, "asked by ping once");
+    let session = rig.initialize().await;
+    rig.text(&session, 1, "deaf", json!({})).await;
+    let got = rig.send(Method::GET, "/.berth/health", &[], "").await;
+    assert_eq!(got.status, 503);
+    assert!(got.text.contains("no answer"), "{}", got.text);
+}
+
+#[tokio::test]
 async fn a_server_that_dies_mid_call_answers_its_callers_at_once() {
     let rig = Rig::ready(&order("legacy", "session")).await;
     let session = rig.initialize().await;

@@ -247,7 +247,7 @@ impl Bridge {
             What::Opening => self.opened(now, &call, m),
             What::Discover => self.discovered(now, proc, m),
             What::Handshake => self.greeted(now, proc, m),
-            What::Health(ticket) => self.effects.push(Effect::Health(ticket, None)),
+            What::Health(ticket, probe) => self.probed(proc, ticket, probe),
             What::Unheard => {}
             What::Translated(_) => self.translated(now, call, m, id),
             What::Guest(_) => self.guest_answered(now, call, m),
@@ -293,7 +293,7 @@ impl Bridge {
         }
         let lane = call.lane.filter(|_| !cancelled);
         match call.what {
-            What::Health(ticket) => self.effects.push(Effect::Health(ticket, Some(why.to_owned()))),
+            What::Health(ticket, _) => self.probe_lost(call.proc, ticket, why),
             What::Opening => self.opening_failed(now, &call, code, why),
             What::Discover | What::Handshake | What::Unheard => {}
             What::Feed => self.feed_ended(now, call.proc, id, None),

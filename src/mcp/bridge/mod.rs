@@ -44,6 +44,9 @@ mod close;
 mod era_tests;
 mod feeds;
 mod guests;
+mod health;
+#[cfg(test)]
+mod health_tests;
 mod lanes;
 mod legacy;
 mod listen;
@@ -263,6 +266,7 @@ struct Proc {
     served: owner::Served,
     /// It was said that messages of it are dropped.
     dropped: bool,
+    pings: health::Pings,
 }
 
 /// What a call's answer is for.
@@ -277,7 +281,7 @@ enum What {
     /// Our own `initialize`.
     Handshake,
     /// Our own probe, with its ticket.
-    Health(u64),
+    Health(u64, health::Probe),
     /// Our own request whose answer does not matter.
     Unheard,
     /// A modern client's `subscriptions/listen`, passed on.

@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::health::Pings;
 use super::owner::Served;
 use super::{Bridge, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What, guests};
 use crate::mcp::message::{self, Message};
@@ -91,6 +92,7 @@ impl Bridge {
                 lost_track: false,
                 served: Served::Nobody,
                 dropped: false,
+                pings: Pings::Used,
             },
         );
         self.effects.push(Effect::Spawn(id));
@@ -284,29 +286,6 @@ impl Bridge {
     /// Whether each session has a process of its own.
     pub(super) fn per_session(&self) -> bool {
         self.config.processes == Processes::Session
-    }
-
-    /// One round trip to the standing process; the answer comes as [`Effect::Health`] with the ticket.
-    pub fn health(&mut self, now: Instant, ticket: u64) {
-        let Some(proc) = self.standing_ready() else {
-            let why = "the server is not ready".to_owned();
-            return self.effects.push(Effect::Health(ticket, Some(why)));
-        };
-        if self.clogged(proc) {
-            let why = "the server does not read its stdin".to_owned();
-            return self.effects.push(Effect::Health(ticket, Some(why)));
-        }
-        if self.procs.get(&proc).is_some_and(|p| p.era == Era::Modern) {
-            self.request(
-                now,
-                proc,
-                "server/discover",
-                &meta::discover_params(),
-                What::Health(ticket),
-            );
-        } else {
-            self.request(now, proc, "ping", "{}", What::Health(ticket));
-        }
     }
 
     /// Live processes by their age: which of them have outstayed their time to become ready.

@@ -10,6 +10,7 @@ impl Bridge {
     /// Looks at all deadlines. To be called about ten times a second while [`Bridge::busy`], else once a second.
     pub fn tick(&mut self, now: Instant) {
         self.tick_procs(now);
+        self.tick_health(now);
         // Before the calls: a question that nobody answered in time gives its server time to go on without.
         self.tick_asks(now);
         self.tick_calls(now);
