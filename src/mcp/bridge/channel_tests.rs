@@ -1,6 +1,7 @@
 //! Clients of the transport of 2024-11-05, with a clock and a server that the test plays.
 
 use http::HeaderMap;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::tests::{Play, request};
@@ -199,4 +200,125 @@ fn newer_clients_are_not_taken_for_old_ones() {
         assert_eq!(named(Some(query)), name, "{query}");
     }
     assert_eq!(named(None), None);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Listen,
+    Say(usize, u64, &'static str),
+    Session,
+    Drop(u64),
+    Die,
+    Late(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let method = prop_oneof![
+        3 => Just("initialize"),
+        1 => Just("notifications/cancelled"),
+        1 => Just("quick"),
+        1 => Just("long"),
+        1 => Just("ask"),
+        1 => Just("resources/subscribe"),
+        1 => Just("tools/call"),
+        1 => Just("no JSON"),
+    ];
+    prop_oneof![
+        3 => Just(Step::Listen),
+        8 => (0..5usize, 0..4u64, method).prop_map(|(c, id, m)| Step::Say(c, id, m)),
+        1 => Just(Step::Session),
+        2 => (0..40u64).prop_map(Step::Drop),
+        1 => Just(Step::Die),
+        2 => (0..40u64).prop_map(Step::Late),
+    ]
+}
+
+/// What a step says.
+fn words(id: u64, method: &str) -> String {
+    let mut m = match method {
+        "initialize" => initialize(),
+        "notifications/cancelled" => json!({"jsonrpc": "2.0", "method": method, "params": {"requestId": id}}),
+        "no JSON" => return "{".to_owned(),
+        _ => request(id, method),
+    };
+    if m["params"].is_null() {
+        let uri = ["file:///x", "refused"][usize::from(id % 2 == 1)];
+        let name = ["ask", "long"][usize::from(id > 1)];
+        m["params"] = json!({"uri": uri, "name": name});
+    }
+    m.to_string()
+}
+
+fn is_over(p: &Play, wire: WireId) -> usize {
+    let over = |e: &&Effect| matches!(e, Effect::Answer(w, _) | Effect::Close(w) if *w == wire);
+    p.effects.iter().filter(over).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    /// Whatever old clients do in whatever order, beside newer ones: no exchange ends twice, every exchange ends, and once
+    /// everybody is gone nothing is left but the standing process.
+    #[test]
+    fn channels_leave_nothing_behind(
+        per_session in any::<bool>(), modern in any::<bool>(), steps in proptest::collection::vec(step(), 0..60),
+    ) {
+        let mut p = Play::with(if per_session { Processes::Session } else { Processes::Shared }, modern);
+        let mut names: Vec<String> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Listen => {
+                    p.wire += 1;
+                    let accept = headers("a", &[("accept", "text/event-stream")]);
+                    p.bridge.open_channel(p.now, p.wire, &accept, "/sse");
+                    p.settle();
+                    if let Some((_, name)) = p.sent(p.wire).trim_end().split_once('=') {
+                        names.push(name.to_owned());
+                    }
+                }
+                Step::Say(channel, id, method) => {
+                    let name = names.get(channel).cloned().unwrap_or_else(|| "1-a".to_owned());
+                    p.wire += 1;
+                    let head = headers("a", &[]);
+                    p.bridge.post_channel(p.now, p.wire, &head, &name, words(id, method).as_bytes());
+                    p.settle();
+                    prop_assert_eq!(is_over(&p, p.wire), 1, "answered at once");
+                }
+                Step::Session => {
+                    if p.bridge.sessions() < 4 && p.bridge.standing_ready().is_some() {
+                        let wire = p.post("", &initialize());
+                        p.effects.retain(|e| !matches!(e, Effect::Answer(w, _) if *w == wire));
+                        p.effects.push(Effect::Close(wire));
+                    }
+                }
+                Step::Drop(wire) => {
+                    if is_over(&p, wire) == 0 && wire >= 1 && wire <= p.wire {
+                        p.bridge.closed(p.now, wire);
+                        p.effects.push(Effect::Close(wire));
+                        p.settle();
+                    }
+                }
+                Step::Die => {
+                    if let Some(proc) = p.bridge.procs.keys().copied().min() {
+                        p.bridge.gone(p.now, proc, "it died");
+                        p.settle();
+                    }
+                }
+                Step::Late(seconds) => p.after(seconds),
+            }
+        }
+        for wire in 1..=p.wire {
+            let over = is_over(&p, wire);
+            prop_assert!(over <= 1, "wire {} ended {} times", wire, over);
+            if over == 0 {
+                p.bridge.closed(p.now, wire);
+                p.effects.push(Effect::Close(wire));
+                p.settle();
+            }
+        }
+        p.after(300);
+        let [sessions, calls, lanes, asks, procs] = p.bridge.held();
+        prop_assert_eq!((sessions, calls, lanes, asks), (0, 0, 0, 0));
+        prop_assert!(procs <= 1);
+        prop_assert_eq!((p.bridge.replay_total, p.bridge.kept, p.bridge.watched_bytes), (0, 0, 0));
+    }
 }
