@@ -5,7 +5,7 @@ use crate::support;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Appliance, Instance, root};
+use support::{Appliance, INITIALIZE, Instance, Options, root};
 
 /// Runs a scenario of `tests/clients/run`; the JSON line that it printed.
 fn client(a: &Appliance, url: &str, token: &str, era: &str, words: &[&str]) -> Value {
@@ -185,4 +185,47 @@ fn a_wrong_token_and_a_wrong_ca_are_refused_in_words() {
         said.to_lowercase().contains("certificate") || said.contains("fetch failed"),
         "{said}"
     );
+}
+
+/// Through a whole supervisor: the configuration's origins, and an answer that says which bodies are read.
+#[test]
+fn pages_and_encoded_bodies() {
+    let a = Appliance::with(Options {
+        extra: "[edge]\nallowed_origins = [\"https://tools.example.org\"]\n".into(),
+        ..Options::default()
+    });
+    let i = a.run("time", &[]);
+    for (origin, want) in [
+        ("https://tools.example.org", 204),
+        ("http://localhost:6274", 204),
+        ("https://example.org", 403),
+    ] {
+        let header = format!("Origin: {origin}");
+        let asked = a.curl(&[
+            "-X",
+            "OPTIONS",
+            "-H",
+            &header,
+            "-H",
+            "Access-Control-Request-Method: POST",
+            &i.url,
+        ]);
+        assert_eq!(asked.status, want, "{origin}");
+        assert_eq!(
+            asked.header("access-control-allow-origin"),
+            Some(origin).filter(|_| want == 204)
+        );
+        let answer = a.post(&i.url, &i.token, INITIALIZE, &["-H", &header]);
+        assert_eq!(answer.status, if want == 204 { 200 } else { 403 }, "{origin}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some(origin).filter(|_| want == 204)
+        );
+    }
+    let answer = a.post(&i.url, &i.token, INITIALIZE, &["-H", "Content-Encoding: gzip"]);
+    assert_eq!(
+        (answer.status, answer.header("accept-encoding")),
+        (415, Some("identity"))
+    );
+    assert!(answer.body.contains("without Content-Encoding"), "{}", answer.body);
 }
