@@ -441,7 +441,7 @@ fn an_argument_takes_a_sealed_variable() {
     ] {
         let at = At::of(&run(
             &a,
-            &[&base, &["--env", &pair], how, &["--key=${secret:ARG_KEY}"]].concat(),
+            &[&base[..], &["--env", &pair], how, &["--key=${secret:ARG_KEY}"]].concat(),
         ));
         at.echo(&a);
         let container = a.container_of(&at.id);
