@@ -49,7 +49,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// When what an earlier supervisor left is looked for again: the engine may still have been at making it.
 const SWEEPS: [u64; 3] = [3, 15, 60];
 /// Part of every key: a change of how packages are installed makes new images.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// Why there is nothing to run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

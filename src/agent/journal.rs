@@ -6,7 +6,6 @@
 //! [`redact`]: super::redact
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -15,13 +14,15 @@ use tokio::sync::Notify;
 
 use super::redact::{Patterns, Redactor};
 use crate::mcp::frame::{Line, Splitter};
+use crate::model::{Bounds, Excerpt};
 
 /// A longer line is cut into its first and last bytes.
 const MAX_LINE: usize = 4096;
-/// Lines remembered of each child.
-const WORDS: usize = 20;
-/// Characters of each remembered line.
-const WORD_LEN: usize = 240;
+/// What is remembered of each child: its first lines, which may be long since they say what to do, and its last ones.
+const WORDS: Bounds = Bounds {
+    first: (4, 480),
+    last: (12, 240),
+};
 
 /// Writes one line.
 pub(super) fn say(name: &str, text: &str) {
@@ -34,29 +35,28 @@ pub(super) fn say(name: &str, text: &str) {
     let _ = std::io::stderr().write_all(&line);
 }
 
-/// What a child said last, and whether its stderr has ended.
-#[derive(Debug, Default)]
+/// What a child said first and last, and whether its stderr has ended.
+#[derive(Debug)]
 pub(super) struct LastWords {
-    lines: RefCell<VecDeque<String>>,
-    /// The last line that names an error, and how many came after it: a stack may be longer than what is kept.
-    error: RefCell<Option<(String, usize)>>,
+    lines: RefCell<Excerpt>,
     ended: Cell<bool>,
     end: Notify,
+}
+
+impl Default for LastWords {
+    fn default() -> Self {
+        Self {
+            lines: RefCell::new(Excerpt::new(WORDS)),
+            ended: Cell::default(),
+            end: Notify::default(),
+        }
+    }
 }
 
 impl LastWords {
     /// The lines, joined.
     pub(super) fn text(&self) -> String {
-        let lines = self.lines.borrow();
-        let error = self.error.borrow();
-        let lost = error
-            .iter()
-            .filter(|(_, after)| *after >= lines.len())
-            .map(|(line, _)| line);
-        lost.chain(lines.iter())
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" | ")
+        self.lines.borrow().text()
     }
 
     /// Waits until the child's stderr has ended.
@@ -64,24 +64,6 @@ impl LastWords {
         while !self.ended.get() {
             self.end.notified().await;
         }
-    }
-
-    fn add(&self, line: &str) {
-        if line.trim().is_empty() {
-            return;
-        }
-        let mut lines = self.lines.borrow_mut();
-        if lines.len() == WORDS {
-            lines.pop_front();
-        }
-        let word: String = line.trim_end().chars().take(WORD_LEN).collect();
-        let mut error = self.error.borrow_mut();
-        if word.contains("rror:") && !word.starts_with(char::is_whitespace) {
-            *error = Some((word.clone(), 0));
-        } else if let Some((_, after)) = &mut *error {
-            *after += 1;
-        }
-        lines.push_back(word);
     }
 }
 
@@ -101,7 +83,7 @@ pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Rc<Patterns>, 
                         format!("{} … {}", String::from_utf8_lossy(head), String::from_utf8_lossy(tail))
                     }
                 };
-                words.add(&text);
+                words.lines.borrow_mut().push(&text);
                 say(&name, &text);
             });
         };
@@ -127,16 +109,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_is_not_lost_behind_its_stack() {
+    fn the_first_line_of_a_stack_stays_and_all_is_within_the_bound() {
         let words = LastWords::default();
-        words.add("starting");
-        words.add("Fatal error: password authentication failed");
-        assert_eq!(words.text(), "starting | Fatal error: password authentication failed");
-        for n in 0..WORDS {
-            words.add(&format!("    at step {n}"));
+        let advice = "Process terminated. Couldn't find a valid ICU package installed on the system. Please install \
+                      libicu (or icu-libs) using your package manager and try again. Alternatively you can set the \
+                      configuration flag System.Globalization.Invariant to true if you want to run with no support.";
+        words.lines.borrow_mut().push(advice);
+        for n in 0..1000 {
+            words
+                .lines
+                .borrow_mut()
+                .push(&format!("    at step {n} {}", "x".repeat(9999)));
         }
         let text = words.text();
-        assert!(text.starts_with("Fatal error: password"), "{text}");
-        assert!(text.ends_with("at step 19") && !text.contains("starting"), "{text}");
+        assert!(text.starts_with(advice), "{text}");
+        assert!(text.contains("at step 999") && !text.contains("at step 500 "), "{text}");
+        assert!(text.len() < 5000, "{}", text.len());
     }
 }

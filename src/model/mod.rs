@@ -3,6 +3,7 @@
 mod action;
 mod argument;
 mod credential;
+mod excerpt;
 mod id;
 mod instance;
 mod member;
@@ -14,6 +15,7 @@ mod user;
 pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field};
 pub use argument::{sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
+pub use excerpt::{Bounds, Excerpt};
 pub use id::{BASE32, BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,

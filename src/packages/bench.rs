@@ -12,7 +12,7 @@
 //!
 //! The first container waits, asleep, until the image is made: the volume is there as long as one runs that has it.
 
-use std::{collections::BTreeMap, collections::VecDeque, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
@@ -20,13 +20,18 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use super::{Inner, PrepareError, Wanted, Words, missing, site};
 use crate::{
     docker::{Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive},
+    model::{Bounds, Excerpt},
     plan::spec::{LABEL_BOX, Traffic, bridge_name},
 };
 
 /// What a report may have, in bytes.
 const REPORT: usize = 16 << 20;
-/// Last words: lines, and characters of each.
-const LINES: usize = 12;
+/// Of its words those that go into an error: its first lines and its last ones, and characters of each.
+const WORDS: Bounds = Bounds {
+    first: (4, LINE),
+    last: (8, LINE),
+};
+/// A longer line is cut, in characters.
 const LINE: usize = 400;
 /// What a container may say on one line, in bytes, before it is cut.
 const PENDING: usize = 64 << 10;
@@ -36,6 +41,9 @@ const BYTES_PER_FILE: u64 = 8 << 10;
 const TAR_PER_FILE: u64 = 2048;
 /// An installation has at most so many hundredths of the box's memory: what it writes is there, too.
 const MEMORY_PERCENT: i64 = 75;
+/// What known runtimes are told in every image that is made. .NET, which some npm packages bring along, ends without ICU
+/// or this; a variable of the instance's own wins.
+const RUNTIMES: &str = "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1";
 /// How long after its time is up a container that waits ends by itself: longer than an image takes to be made.
 const LINGER: Duration = Duration::from_secs(900);
 
@@ -299,14 +307,24 @@ impl Place {
 }
 
 /// What a container said so far.
-#[derive(Default)]
 struct Heard {
     out: Vec<u8>,
     /// A line of standard error without its end.
     pending: Vec<u8>,
-    last: VecDeque<String>,
+    words: Excerpt,
     /// Something was told that there is no space. npm goes on after that and ends well.
     full: bool,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self {
+            out: Vec::new(),
+            pending: Vec::new(),
+            words: Excerpt::new(WORDS),
+            full: false,
+        }
+    }
 }
 
 impl Heard {
@@ -331,17 +349,15 @@ impl Heard {
             }
             self.full |= no_space(&line);
             say(&line);
-            if self.last.len() == LINES {
-                self.last.pop_front();
+            if telling(&line) {
+                self.words.push(&line);
             }
-            self.last.push_back(line);
         }
         self.pending.truncate(PENDING);
     }
 
     fn told(self) -> String {
-        let told: Vec<String> = self.last.into_iter().filter(|l| telling(l)).collect();
-        told.join(" | ")
+        self.words.text()
     }
 }
 
@@ -451,7 +467,7 @@ fn dockerfile(inner: &Inner, wanted: &Wanted, key: &str, report: &Report) -> Str
     let kind = if wanted.node { "npx" } else { "uvx" };
     let plain = |s: &str| s.replace(['"', '\\', '\n', '$'], "");
     let mut text = format!(
-        "FROM {}\nLABEL {LABEL_BUILT_BOX}=\"{}\" {LABEL_BUILT}=\"{key}\" berth.package=\"{kind}:{}@{}\"\nCOPY mcp /opt/mcp\n",
+        "FROM {}\nLABEL {LABEL_BUILT_BOX}=\"{}\" {LABEL_BUILT}=\"{key}\" berth.package=\"{kind}:{}@{}\"\nENV {RUNTIMES}\nCOPY mcp /opt/mcp\n",
         wanted.runtime,
         inner.box_id,
         plain(&wanted.package),

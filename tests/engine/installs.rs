@@ -392,6 +392,10 @@ fn an_install_script_has_no_network_and_finds_nothing_of_the_site() {
         "{log}"
     );
 
+    // What a .NET program needs where there is no ICU.
+    let env = a.inspect(id)["Config"]["Env"].to_string();
+    assert!(env.contains("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1"), "{env}");
+
     // What it forged is nothing that Berth says: neither now nor at the next deploy, nor once the image is made again.
     let true_words = |id: &str| {
         let package = a.show(id)["package"].clone();
@@ -551,6 +555,27 @@ fn what_cannot_be_installed_without_a_network_or_from_git_is_told() {
     assert!(said.contains("EALLOWDIRECTORY"), "{said}");
     assert_eq!(r.stolen(), Vec::<String>::new());
     wait_for("what installed is gone", MINUTE, || builds(&a).is_empty());
+}
+
+#[test]
+fn the_first_line_of_a_servers_stack_is_in_the_reason() {
+    let r = Registry::start();
+    let server = "console.error('Process terminated. Install the library, or set SOME_FLAG=1.')\n\
+                  for (let n = 0; n < 200; n++) console.error(`   at Some.Thing.Deep${n}()`)\nprocess.exit(134)\n";
+    r.npm(
+        &json!({ "name": "strangers-stack", "version": "1.0.0", "bin": { "stack": "server.js" } }),
+        &[("server.js", format!("#!/usr/bin/env node\n{server}").as_bytes())],
+    );
+    let a = r.site("");
+    let said = a.cli_fails(1, &["run", "npx", "--package", "strangers-stack", "--network", "none"]);
+    let reason = said
+        .lines()
+        .find(|l| l.contains("exited with status 134"))
+        .unwrap_or(&said);
+    assert!(
+        reason.contains("set SOME_FLAG=1") && reason.contains("Deep199"),
+        "{said}"
+    );
 }
 
 #[test]
