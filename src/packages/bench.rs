@@ -245,13 +245,12 @@ impl Place {
 
     /// Runs what was fetched.
     async fn build(&mut self, words: &Words) -> Result<(), PrepareError> {
-        let script = if self.wanted.node {
-            include_str!("npm-build.sh")
+        let command = if self.wanted.node {
+            ["node", "-e", include_str!("npm-build.cjs")]
         } else {
-            include_str!("uv-build.sh")
+            ["sh", "-c", include_str!("uv-build.sh")]
         };
-        let command = ["sh", "-c", script].map(str::to_owned);
-        self.make(Stage::Build, command.into()).await?;
+        self.make(Stage::Build, command.map(str::to_owned).into()).await?;
         let [_, container] = self.names();
         self.watch(Stage::Build, &container, words).await.map(drop)
     }

@@ -557,6 +557,57 @@ fn what_cannot_be_installed_without_a_network_or_from_git_is_told() {
     wait_for("what installed is gone", MINUTE, || builds(&a).is_empty());
 }
 
+/// What npm does with an optional dependency that cannot be built, and with what only it needs.
+#[test]
+fn an_optional_dependency_whose_script_fails_is_left_out() {
+    let r = Registry::start();
+    let mut server = json!({ "name": "strangers-picky", "version": "1.0.0", "bin": { "picky": "server.js" } });
+    server["optionalDependencies"] = json!({ "strangers-native": "2.0.0" });
+    server["dependencies"] = json!({ "strangers-shared": "3.0.0" });
+    r.npm(&server, &[("server.js", fixture("server.js").as_bytes())]);
+    r.npm(
+        &json!({ "name": "strangers-native", "version": "2.0.0", "bin": { "native": "build.js" },
+                 "dependencies": { "strangers-shared": "3.0.0", "strangers-own": "4.0.0" },
+                 "scripts": { "postinstall": "node build.js" } }),
+        &[("build.js", b"console.error('gyp ERR! no compiler'); process.exit(7)")],
+    );
+    for (name, version) in [("strangers-shared", "3.0.0"), ("strangers-own", "4.0.0")] {
+        r.npm(&json!({ "name": name, "version": version }), &[("index.js", b"")]);
+    }
+    let a = r.site("");
+    let v = run(&a, &["npx", "--package", "strangers-picky", "--network", "none"]);
+    let id = v["id"].as_str().unwrap();
+    let log = a.cli(&["logs", "--deploy", id]);
+    let told =
+        "strangers-native@2.0.0 is optional and left out: its install script failed (status 7): gyp ERR! no compiler";
+    assert!(log.contains(told), "{log}");
+    let container = a.container_of(id);
+    let at = "/opt/mcp/node_modules";
+    let there = [
+        "exec",
+        "--user",
+        "10001:10001",
+        &container,
+        "ls",
+        "-A",
+        at,
+        "/opt/mcp/node_modules/.bin",
+    ];
+    let there = a.docker_lines(&there);
+    assert_eq!(
+        there,
+        [
+            "/opt/mcp/node_modules:",
+            ".bin",
+            "strangers-picky",
+            "strangers-shared",
+            "",
+            "/opt/mcp/node_modules/.bin:",
+            "picky"
+        ]
+    );
+}
+
 #[test]
 fn the_first_line_of_a_servers_stack_is_in_the_reason() {
     let r = Registry::start();
