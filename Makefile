@@ -9,7 +9,7 @@ STATE := .run
 TARGET := $(shell uname -m)-unknown-linux-gnu
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help deps build quick images image image-lock image-try image-check qemu-tests run test test-all bench lint clean clean-cache
+.PHONY: help deps build quick images image image-lock image-try image-check qemu-tests run test test-all bench field lint clean clean-cache
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
