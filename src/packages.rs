@@ -486,9 +486,50 @@ fn is_exact(version: &str, node: bool) -> bool {
             .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// The version of the highest precedence (Semantic Versioning 2.0.0, section 11). A release that was mended later stands
+/// last in a list, and is not the highest.
+fn highest<'v>(versions: impl Iterator<Item = &'v str>) -> Option<&'v str> {
+    let number = |part: &str| part.parse::<u64>().unwrap_or(0);
+    versions.max_by_key(|version| {
+        let plain = version.split('+').next().unwrap_or_default();
+        let (core, before) = match plain.split_once('-') {
+            Some((core, before)) => (core, Some(before)),
+            None => (plain, None),
+        };
+        let core: Vec<u64> = core.split('.').map(number).collect();
+        // Numbers come before words; a release comes after all that were before it.
+        let before: Vec<(bool, u64, &str)> = before
+            .into_iter()
+            .flat_map(|b| b.split('.'))
+            .map(|part| match part.parse::<u64>() {
+                Ok(n) => (false, n, ""),
+                Err(_) => (true, 0, part),
+            })
+            .collect();
+        (core, before.is_empty(), before)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_highest_version_is_taken_and_not_the_last() {
+        for (all, wanted) in [
+            (&["1.2.0", "2.0.0", "1.2.1"] as &[&str], "2.0.0"),
+            (&["1.9.0", "1.10.0", "1.2.0"], "1.10.0"),
+            (&["1.0.0-rc.1", "1.0.0", "1.0.0-rc.2"], "1.0.0"),
+            (
+                &["1.0.0-alpha.10", "1.0.0-alpha.9", "1.0.0-alpha.beta"],
+                "1.0.0-alpha.beta",
+            ),
+            (&["1.0.0+b", "0.9.9+z"], "1.0.0+b"),
+        ] {
+            assert_eq!(highest(all.iter().copied()), Some(wanted));
+        }
+        assert_eq!(highest(std::iter::empty()), None);
+    }
 
     #[test]
     fn exact_versions() {

@@ -384,10 +384,12 @@ pub(super) async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, words: &Words) 
     drop(place);
     let text = String::from_utf8_lossy(&out);
     let version = if wanted.node {
-        // One version, or those that a range holds, in their order.
+        // One version, or those that a range holds, as the registry lists them.
         match serde_json::from_str::<serde_json::Value>(text.trim()) {
             Ok(serde_json::Value::String(v)) => Some(v),
-            Ok(serde_json::Value::Array(all)) => all.last().and_then(|v| v.as_str()).map(str::to_owned),
+            Ok(serde_json::Value::Array(all)) => {
+                super::highest(all.iter().filter_map(|v| v.as_str())).map(str::to_owned)
+            }
             _ => None,
         }
     } else {
