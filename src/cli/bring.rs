@@ -110,7 +110,7 @@ impl Verbs {
     }
 
     async fn run_one(&self, request: RunRequest, bring: &Bring) -> Result<Box<InstanceView>> {
-        let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(request)).await? else {
+        let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(Box::new(request))).await? else {
             bail!("the supervisor's answer is not understood; is it of another version?");
         };
         if bring.wait.no_wait {

@@ -239,7 +239,7 @@ impl Verbs {
     }
 
     async fn start_one(&self, request: RunRequest, wait: &Wait) -> Result<ExitCode> {
-        let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(request)).await? else {
+        let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(Box::new(request))).await? else {
             bail!("the supervisor's answer is not understood; is it of another version?");
         };
         if !wait.no_wait {

@@ -517,7 +517,7 @@ fn read_inputs(r: &mut Reader<'_>, at: &Object, questions: &mut BTreeMap<String,
 
 /// Whose configuration it is, where the text alone says so.
 fn client_of(source: &Source) -> Option<Client> {
-    let Some(top) = source.top() else { return None };
+    let top = source.top()?;
     if top.has("mcp_servers") && source.syntax == Syntax::Toml {
         return Some(Client::Codex);
     }

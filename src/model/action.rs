@@ -17,7 +17,7 @@ pub const MEMBER_TOKEN_DAYS: i64 = 90;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
 pub enum Action {
-    Run(RunRequest),
+    Run(Box<RunRequest>),
     Stop {
         id: InstanceId,
     },
@@ -400,7 +400,7 @@ mod tests {
             auth: crate::model::RemoteAuth::Bearer,
         };
         let run = |source| {
-            Action::Run(RunRequest {
+            Action::Run(Box::new(RunRequest {
                 name: InstanceName::parse("a").ok(),
                 workspace: WorkspaceName::parse("a").ok(),
                 size: Some(Size::Small),
@@ -412,7 +412,7 @@ mod tests {
                 call_timeout_ms: Some(1_200_000),
                 files: vec!["A".into()],
                 ..RunRequest::of(TypeName::parse("a").unwrap())
-            })
+            }))
         };
         let subjects = [Subject::Instance(id.clone()), Subject::Member(MemberName::admin())];
         let mut all: Vec<Action> = subjects

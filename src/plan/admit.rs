@@ -92,7 +92,7 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
 
 fn decide(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision, Refusal> {
     match action {
-        Action::Run(request) => run(book, request, fresh),
+        Action::Run(request) => run(book, *request, fresh),
         Action::Stop { id } => {
             let mut record = live(book, &id)?.clone();
             if record.desired == Desired::Stopped {

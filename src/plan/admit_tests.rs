@@ -189,11 +189,11 @@ fn token_id(n: usize) -> TokenId {
 
 fn action(what: &Try) -> Option<Action> {
     Some(match what {
-        Try::Run { kind, name, workspace } => Action::Run(RunRequest {
+        Try::Run { kind, name, workspace } => Action::Run(Box::new(RunRequest {
             name: name.map(|n| InstanceName::parse(n).unwrap()),
             workspace: workspace.map(|w| WorkspaceName::parse(w).unwrap()),
             ..RunRequest::of(TypeName::parse(kind).unwrap())
-        }),
+        })),
         Try::Stop(n) => Action::Stop { id: id(*n) },
         Try::Start(n) => Action::Start { id: id(*n) },
         Try::Recreate(n) => Action::Recreate { id: id(*n) },
@@ -307,7 +307,7 @@ fn bad_environments_are_refused_without_quoting_values() {
             env: [(name.to_owned(), Secret::new(value))].into(),
             ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
-        let refusal = admit(&book, Action::Run(request), id(0)).unwrap_err();
+        let refusal = admit(&book, Action::Run(Box::new(request)), id(0)).unwrap_err();
         assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal:?}");
         assert!(!refusal.to_string().contains("hunter2"));
     }
@@ -448,7 +448,7 @@ fn no_more_is_promised_than_the_disk_holds() {
         };
         admit(&book, action, id(fresh))
     };
-    let run = || Action::Run(RunRequest::of(kind.clone()));
+    let run = || Action::Run(Box::new(RunRequest::of(kind.clone())));
     let mut instances = BTreeMap::new();
     let all = 3 * (small + (16 << 20));
     for n in 0..3 {

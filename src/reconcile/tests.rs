@@ -511,7 +511,7 @@ impl Bench {
             env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
             ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
-        match self.handle.submit(Action::Run(request)).await.unwrap() {
+        match self.handle.submit(Action::Run(Box::new(request))).await.unwrap() {
             Outcome::Instance(view) => *view,
             other => panic!("{other:?}"),
         }
@@ -755,10 +755,10 @@ async fn actions_are_refused_with_words_and_change_nothing() {
     let names: Vec<String> = bench.handle.views().values().map(|v| v.name.to_string()).collect();
     assert!(names.contains(&"echo-2".to_owned()), "{names:?}");
     let mut request = RunRequest::of(TypeName::parse("echo").unwrap());
-    let refused = bench.handle.submit(Action::Run(request.clone())).await;
+    let refused = bench.handle.submit(Action::Run(Box::new(request.clone()))).await;
     assert!(matches!(refused, Err(Refusal::Full { limit: 2, .. })), "{refused:?}");
     request.type_name = TypeName::parse("nope").unwrap();
-    let refused = bench.handle.submit(Action::Run(request)).await;
+    let refused = bench.handle.submit(Action::Run(Box::new(request))).await;
     assert!(matches!(refused, Err(Refusal::NoType { .. })), "{refused:?}");
     assert_eq!(bench.handle.views().len(), 2);
     let before = bench.handle.heartbeat();
@@ -792,7 +792,7 @@ mod proof;
 mod start;
 
 fn npx(version: Option<&str>) -> Action {
-    Action::Run(RunRequest {
+    Action::Run(Box::new(RunRequest {
         source: Some(Source::Npx(PackageSource {
             package: "@s/x".into(),
             version: version.map(str::to_owned),
@@ -801,7 +801,7 @@ fn npx(version: Option<&str>) -> Action {
         })),
         env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
         ..RunRequest::of(TypeName::parse("npx").unwrap())
-    })
+    }))
 }
 
 impl Bench {

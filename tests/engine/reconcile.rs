@@ -239,7 +239,7 @@ impl Bench {
 impl Supervisor {
     async fn run(&self) -> InstanceId {
         let request = RunRequest::of(TypeName::parse("script").unwrap());
-        match self.handle.submit(Action::Run(request)).await.unwrap() {
+        match self.handle.submit(Action::Run(Box::new(request))).await.unwrap() {
             Outcome::Instance(view) => view.id,
             other => panic!("{other:?}"),
         }
