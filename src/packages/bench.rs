@@ -1,10 +1,12 @@
 //! The containers that install: made, filled, watched, emptied into an image, removed. Also when it is broken off.
 //!
 //! ```text
-//! fetch   network, the site's files and credentials; npm and uv only, no code of a package
+//! fetch   network, the site's files and credentials; npm and uv only, no code of a package: what has only source is put
+//!   |     aside with what building it takes
 //!   |     its report (versions, programs, lock) is what Berth knows and keeps
 //!   v     the volume: in memory, bounded by the kernel in bytes and in files
-//! build   no network, nothing of the site, nothing else writable; install scripts of npm packages, bytecode of Python's
+//! build   no network, nothing of the site, nothing else writable; install scripts of npm packages, builds and bytecode of
+//!   |     Python's
 //!   |     what it says is shown to people and believed by nobody
 //!   v
 //! image   the volume's content on the runtime's image
@@ -61,7 +63,7 @@ pub(super) struct Report {
 struct Fetched {
     #[serde(flatten)]
     report: Report,
-    /// The packages that have install scripts.
+    /// The packages that have install scripts, or are to be built from source.
     scripts: Vec<String>,
 }
 
@@ -291,6 +293,10 @@ impl Place {
                 self.memory
             ))),
             Some((code, _)) => Err(PrepareError::Final(match stage {
+                Stage::Build if !self.wanted.node => format!(
+                    "{what} could not be installed: what has no wheel for this machine is built from source, and that ended with an error (status {code}). Builds run without a network and without a compiler; choose a version with wheels (--package NAME@VERSION), or run an image that has the server: {}",
+                    heard.told()
+                ),
                 Stage::Build => format!(
                     "{what} could not be installed: an install script ended with an error (status {code}). Install scripts run without a network, so that one that downloads something fails: {}",
                     heard.told()
@@ -418,10 +424,12 @@ pub(super) async fn install(
         ))
     })?;
     if !scripts.is_empty() {
-        words(&format!(
-            "running install scripts, without a network: {}",
-            scripts.join(", ")
-        ));
+        let what = if wanted.node {
+            "running install scripts"
+        } else {
+            "building from source"
+        };
+        words(&format!("{what}, without a network: {}", scripts.join(", ")));
     }
     // Python's is always compiled.
     if !wanted.node || !scripts.is_empty() {
@@ -504,6 +512,7 @@ fn files(wanted: &Wanted, asked: &str, lock: Option<&str>, site: &site::Site) ->
             None => format!("{asked}\n"),
         };
         a = own(a, "fetch.sh", include_bytes!("uv-fetch.sh"));
+        a = own(a, "settle.py", include_bytes!("settle.py"));
         a = own(a, "report.py", include_bytes!("report.py"));
         a = own(a, "requirements.in", line.as_bytes());
         if let Some(lock) = lock {
@@ -549,6 +558,16 @@ mod tests {
             |_| (),
         );
         assert!(heard.full);
+    }
+
+    #[test]
+    fn a_source_is_read_for_what_it_needs_and_no_host_but_the_index_gets_its_password() {
+        let ran = std::process::Command::new("python3")
+            .args(["-I", "settle_tests.py", "settle.py"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/packages"))
+            .output()
+            .expect("python3 is there");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
 
     #[test]

