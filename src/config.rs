@@ -4,7 +4,8 @@ mod check;
 mod generic;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -47,6 +48,8 @@ pub struct Network {
     pub firewall: bool,
     /// What they may reach all the same, as `address/bits`; this machine's own addresses too.
     pub private_networks: Vec<Cidr>,
+    /// Where their networks' subnets come from (`plan::subnet`), IPv4.
+    pub subnets: Cidr,
 }
 
 impl Default for Network {
@@ -54,6 +57,11 @@ impl Default for Network {
         Self {
             firewall: true,
             private_networks: Vec::new(),
+            // RFC 2544: nobody's network, and no pool of the engine's; subnets for all instances that a box can have.
+            subnets: Cidr {
+                address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)),
+                bits: 15,
+            },
         }
     }
 }
@@ -155,6 +163,12 @@ impl Cidr {
             (IpAddr::V6(a), IpAddr::V6(b)) => same(u128::from(a), u128::from(b), 128),
             _ => false,
         }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
     }
 }
 

@@ -235,7 +235,7 @@ impl Built {
             disk: tokio::sync::OnceCell::new(),
         };
         let routes = self.router.clone();
-        let docker = docker::Docker::new(&self.config.docker.socket);
+        let docker = docker::Docker::new(&self.config.docker.socket).in_network(&self.config.network);
         let deploys = deploy::Deploys::new(self.config.state_dir.join("deploys"));
         let installer = packages::Packages::new(
             docker.clone(),

@@ -16,6 +16,7 @@ use crate::{
     catalog,
     config::{self, Config, Tls},
     firewall,
+    plan::subnet::Count,
 };
 
 /// The oldest engine API that has every option we set (Docker 20.10).
@@ -203,7 +204,37 @@ async fn engine(config: &Config, alone: bool, checks: &mut Vec<Check>) {
         let mend = "keep the engine's data on XFS mounted with prjquota";
         checks.push(check("volume sizes", Verdict::Warn, "not bounded", mend));
     }
+    checks.push(subnets(config).await);
     disk("engine's disk", Path::new(&found.root_dir), checks);
+}
+
+/// How many networks there can still be. What is taken is everybody's: another box's on this machine, too.
+async fn subnets(config: &Config) -> Check {
+    let name = "container subnets";
+    let range = config.network.subnets;
+    match crate::docker::count_subnets(&config.docker.socket, &config.network).await {
+        Ok(count) => subnets_verdict(name, &range.to_string(), count, config.limits.instances),
+        Err(e) => check(
+            name,
+            Verdict::Warn,
+            e.to_string(),
+            "see that the engine lists its networks",
+        ),
+    }
+}
+
+fn subnets_verdict(name: &'static str, range: &str, count: Count, instances: usize) -> Check {
+    let mut found = format!("{} of {} in {range} are taken", count.taken, count.all);
+    let few = usize::try_from(count.all).is_ok_and(|all| all < instances);
+    if few {
+        found.push_str(&format!("; [limits] instances allows {instances}"));
+    }
+    let verdict = match few || count.is_near_the_end() {
+        true => Verdict::Warn,
+        false => Verdict::Ok,
+    };
+    let mend = "give [network] subnets in berth.toml a larger range, or one that no other network or route of this machine overlaps, and `systemctl restart berth`; or remove instances that have a network";
+    check(name, verdict, found, mend)
 }
 
 async fn networks(runtime_dir: &Path) -> Check {
@@ -353,5 +384,32 @@ fn listeners(config: &Config, checks: &mut Vec<Check>) {
                 "stop what listens there (`ss -ltnp`), or set [listen] to another address",
             ),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_subnets_are_told_before_there_is_none() {
+        let said = |taken, all, instances| {
+            let c = subnets_verdict("n", "10.0.0.0/16", Count { all, taken }, instances);
+            (c.verdict, c.found, c.mend.is_some())
+        };
+        let found = |text: &str| text.to_owned();
+        assert_eq!(
+            said(3, 8192, 1000),
+            (Verdict::Ok, found("3 of 8192 in 10.0.0.0/16 are taken"), false)
+        );
+        assert_eq!(said(6600, 8192, 1000).0, Verdict::Warn);
+        assert_eq!(
+            said(0, 2, 1000),
+            (
+                Verdict::Warn,
+                found("0 of 2 in 10.0.0.0/16 are taken; [limits] instances allows 1000"),
+                true
+            )
+        );
     }
 }

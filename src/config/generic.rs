@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{Cidr, Config, Install, check::absolute};
-use crate::strict::Section;
+use crate::{plan::subnet, strict::Section};
 
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
     if let Some(mut s) = root.section("allow") {
@@ -52,8 +52,49 @@ pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
             config.network.firewall = on.value;
         }
         config.network.private_networks = networks(&mut s, "network");
+        if let Some(given) = s.string("subnets") {
+            match subnets(&given.value) {
+                Ok(range) => config.network.subnets = range,
+                Err(why) => s.wrong(
+                    &given,
+                    format!("network.subnets: write a private IPv4 range such as \"10.213.0.0/16\"; {why}"),
+                ),
+            }
+        }
         s.finish();
     }
+}
+
+/// Where subnets may come from: ranges that are nobody's on the internet (RFC 1918, RFC 6598, RFC 2544).
+const PRIVATE: [&str; 5] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "198.18.0.0/15",
+];
+
+fn subnets(text: &str) -> Result<Cidr, String> {
+    let range: Cidr = text.parse()?;
+    let least = subnet::MOST_RANGE_BITS;
+    if range.bits > least {
+        return Err(format!(
+            "{range} is too small for two networks: a /{least} is the smallest"
+        ));
+    }
+    let within = |n: &str| {
+        n.parse()
+            .is_ok_and(|n: Cidr| n.bits <= range.bits && n.holds(range.address))
+    };
+    if !PRIVATE.iter().any(|n| within(n)) {
+        return Err(format!("{range} does not lie in one of {}", PRIVATE.join(", ")));
+    }
+    let first = subnet::first(&range);
+    if first != Some(range) {
+        let first = first.map_or_else(String::new, |f| format!(", but {f} does"));
+        return Err(format!("{range} does not begin at its first address{first}"));
+    }
+    Ok(range)
 }
 
 fn networks(s: &mut Section<'_>, section: &str) -> Vec<Cidr> {
@@ -117,13 +158,13 @@ fn install(s: &mut Section<'_>, install: &mut Install) {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::parse;
+    use crate::{config::parse, plan::subnet};
 
     #[test]
     fn a_whole_file() {
         let text = "[allow]\ntypes = [\"time\", \"npx\"]\npackages = [\"@a/*\"]\nimage = false\n[install]\n\
                     npm_registry = \"https://npm.example/\"\ntimeout = \"2m\"\n[remote]\nprivate_networks = [\"10.1.0.0/16\", \"::1\"]\n\
-                    [network]\nfirewall = false\nprivate_networks = [\"10.2.0.0/16\"]\n";
+                    [network]\nfirewall = false\nprivate_networks = [\"10.2.0.0/16\"]\nsubnets = \"10.213.0.0/20\"\n";
         let c = parse("b.toml", text).expect("valid");
         assert_eq!(
             c.allow.types.as_deref(),
@@ -131,6 +172,7 @@ mod tests {
         );
         assert!(!c.allow.image && c.allow.npx);
         let holds = |ip: &str| c.remote.private_networks.iter().any(|n| n.holds(ip.parse().expect(ip)));
+        assert_eq!(c.network.subnets.to_string(), "10.213.0.0/20");
         assert!(!c.network.firewall && c.network.private_networks == ["10.2.0.0/16".parse().expect("a network")]);
         assert!(holds("10.1.2.3") && holds("::1"));
         assert!(!holds("10.2.0.0") && !holds("::2") && !holds("127.0.0.1"));
@@ -149,6 +191,48 @@ mod tests {
             "b.toml:10:",
         ] {
             assert!(said.contains(line), "{line} not in:\n{said}");
+        }
+    }
+
+    #[test]
+    fn subnets_come_from_a_private_range() {
+        let check = |given: &str, said: &str| {
+            let text = format!("[network]\nsubnets = {given}\n");
+            match parse("b.toml", &text) {
+                Ok(c) => assert_eq!(c.network.subnets.to_string(), said, "{given}"),
+                Err(problems) => {
+                    let all = problems.to_string();
+                    assert!(
+                        all.contains("b.toml:2: network.subnets: ") && all.contains(said),
+                        "{given}: {all}"
+                    );
+                }
+            }
+        };
+        check("\"192.168.7.0/24\"", "192.168.7.0/24");
+        check("\"10.0.0.0/8\"", "10.0.0.0/8");
+        check("\"100.64.0.0/28\"", "100.64.0.0/28");
+        check("\"100.64.0.0/29\"", "a /28 is the smallest");
+        check("\"10.0.0.0/7\"", "does not lie in one of 10.0.0.0/8,");
+        check("\"203.0.113.0/24\"", "does not lie in one of");
+        check("\"10.1.2.3/16\"", "but 10.1.0.0/16 does");
+        check("\"fd00::/8\"", "does not lie in one of");
+        check("\"x\"", "is not a network");
+    }
+
+    #[test]
+    fn by_default_there_are_subnets_for_all_instances_apart_from_the_engines_pools() {
+        let network = crate::config::Network::default();
+        let count = subnet::count(&network.subnets, &[]);
+        assert!(count.all >= 10_000, "so many may be configured");
+        for pool in [
+            "172.17.0.0/16",
+            "172.18.0.0/15",
+            "172.20.0.0/14",
+            "172.24.0.0/13",
+            "192.168.0.0/16",
+        ] {
+            assert!(!subnet::overlap(&network.subnets, &pool.parse().expect(pool)), "{pool}");
         }
     }
 }

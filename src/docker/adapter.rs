@@ -29,9 +29,11 @@ use tokio::sync::OnceCell;
 
 use super::{
     Answer, Engine, EngineError, EngineInfo, Exit, LABEL_BUILD, inherit,
+    subnets::Subnets,
     translate::{create_body, map, owner, seen, users_from},
 };
 use crate::{
+    config::Network,
     model::BoxId,
     plan::{
         Observed,
@@ -57,6 +59,7 @@ pub struct Docker {
     client: OnceCell<Client>,
     /// The engine's folder, where it holds volumes to a size.
     bounded: Arc<OnceLock<PathBuf>>,
+    pub(super) subnets: Arc<Subnets>,
 }
 
 /// Asks the engine at `socket` what it is, within a bound; for `doctor`.
@@ -92,7 +95,15 @@ impl Docker {
             socket: socket.to_owned(),
             client: OnceCell::new(),
             bounded: Arc::default(),
+            subnets: Arc::new(Subnets::new(&Network::default())),
         }
+    }
+
+    /// With subnets as the configuration says.
+    #[must_use]
+    pub fn in_network(mut self, network: &Network) -> Self {
+        self.subnets = Arc::new(Subnets::new(network));
+        self
     }
 
     pub(super) async fn client(&self) -> Result<&Client, EngineError> {
@@ -423,15 +434,7 @@ impl Engine for Docker {
             labels: Some(map(labels)),
             ..NetworkCreateRequest::default()
         };
-        let call = |c: Client| async move { c.create_network(request).await.map(|_| ()) };
-        let done = self.call("create the network", SLOW, call);
-        async move {
-            match done.await {
-                Err(EngineError::Conflict { why, .. }) if why.contains("already exists") => Ok(()),
-                other => other,
-            }
-        }
-        .boxed()
+        self.add_network(request).boxed()
     }
 
     fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {

@@ -5,6 +5,7 @@
 mod adapter;
 mod inherit;
 pub mod inspect;
+mod subnets;
 pub mod tar;
 mod translate;
 mod workshop;
@@ -15,9 +16,11 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use adapter::{Docker, probe};
+pub use subnets::count as count_subnets;
 pub use workshop::{Bench, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
 
 use crate::{
+    config::Cidr,
     model::{BoxId, User},
     plan::{Observed, spec::ContainerSpec},
 };
@@ -35,6 +38,10 @@ pub enum EngineError {
     Conflict { what: &'static str, why: String },
     #[error("cannot {what}: {why}")]
     Refused { what: &'static str, why: String },
+    #[error(
+        "no subnet is left for its network: all {all} of {range} are in use, or in the way of other networks and routes of this machine; stop or remove instances that have a network, or give [network] subnets in berth.toml a larger range and restart berth"
+    )]
+    NoSubnet { range: Cidr, all: u64 },
 }
 
 impl EngineError {
@@ -102,7 +109,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Kills and removes it. One that is gone is no error.
     fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
     fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit>;
-    /// A network of its own, without inter-container traffic, on a bridge of that name. One that is there is no error.
+    /// A network of its own, without inter-container traffic, on a bridge of that name, with a small subnet. One that is
+    /// there is no error. [`EngineError::NoSubnet`] where no subnet is left.
     fn create_network<'a>(
         &'a self,
         name: &'a str,

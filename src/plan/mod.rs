@@ -7,7 +7,7 @@
 //! ```text
 //! running:  (wrong or surplus container: stop, remove) -> prepare -> open link -> network -> create
 //!           -> CPU of the start -> start -> (ready, or long enough at it) CPU of the size
-//! stopped:  stop -> close link                              (failed: the same; the container stays, for its logs)
+//! stopped:  stop -> close link -> remove network            (failed: the same; the container stays, for its logs)
 //! removed:  remove container -> network -> volume -> close link -> forget (record and tokens)
 //! no record: remove container, network, volume
 //! ```
@@ -21,6 +21,7 @@ pub mod quota;
 pub mod restart;
 pub mod room;
 pub mod spec;
+pub mod subnet;
 pub mod trial;
 
 use std::{
@@ -324,7 +325,13 @@ impl Mine<'_> {
                 Run::Exited | Run::Created => {}
             }
         }
-        (self.want.link != LinkSeen::Closed).then(|| Step::CloseLink { id: self.id.clone() })
+        let id = self.id.clone();
+        if self.want.link != LinkSeen::Closed {
+            return Some(Step::CloseLink { id });
+        }
+        // Its subnet is for those that run. A container that is left cannot be started without: a new one is made then.
+        let network = self.network?.clone();
+        Some(Step::RemoveNetwork { id, network })
     }
 
     fn run(&mut self, now: Millis) -> Option<Step> {

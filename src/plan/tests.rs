@@ -207,7 +207,14 @@ impl World {
                         assert_eq!(networks.count(), 0);
                     }
                 }
-                _ => assert!(mine.iter().all(|c| matches!(c.run, Run::Exited | Run::Created))),
+                _ => {
+                    assert!(mine.iter().all(|c| matches!(c.run, Run::Exited | Run::Created)));
+                    let network = |o: &Owner| *o == Self::owner(id);
+                    assert!(
+                        !self.seen.networks.values().any(network),
+                        "{id} rests and holds a subnet"
+                    );
+                }
             }
         }
         let orphan = |o: &Owner| o.box_id == box_id().as_str() && !self.wants.contains_key(o.instance.as_str());

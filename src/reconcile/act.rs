@@ -8,6 +8,7 @@ use super::{
     task::{Op, Task},
 };
 use crate::{
+    docker::EngineError,
     machine,
     model::{Desired, InstanceId, Secret},
     plan::{
@@ -292,6 +293,10 @@ impl Task {
 
     async fn on_trouble(&mut self, step: &Step, trouble: Trouble) {
         let now = self.now();
+        let trouble = match trouble {
+            Trouble::Engine(e @ EngineError::NoSubnet { .. }) => self.without_subnet(&e),
+            other => other,
+        };
         let level = match trouble {
             Trouble::Waits(_) => log::Level::Info,
             _ => log::Level::Warn,
@@ -343,6 +348,20 @@ impl Task {
                 live.reason = Some(format!("{other}; to be tried again"));
             }
         }
+    }
+
+    /// No subnet is left: one comes by itself only where a network is about to go.
+    fn without_subnet(&self, e: &EngineError) -> Trouble {
+        let networks = self.observed.iter().flat_map(|seen| seen.networks.values());
+        let mut ours = networks.filter(|o| o.box_id == self.tools.box_id.as_str());
+        let stays = |o: &Owner| {
+            let record = self.instances.get(o.instance.as_str());
+            record.is_some_and(|r| r.desired == Desired::Running && r.failure.is_none())
+        };
+        if ours.all(stays) {
+            return Trouble::Final(format!("{e}, then `berth start` the instance"));
+        }
+        Trouble::Waits(e.to_string())
     }
 
     /// Everything of it is gone: so is the record, with its tokens.

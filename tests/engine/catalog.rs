@@ -4,7 +4,7 @@ use crate::support;
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     time::Duration,
 };
@@ -85,18 +85,15 @@ impl Drop for Beside<'_> {
     }
 }
 
-/// The host's address on the instance's own network, and a port there that nobody listens on.
-fn address(a: &Appliance, id: &str) -> SocketAddr {
-    let filter = format!("label=berth.instance={id}");
-    let network = a.docker_lines(&["network", "ls", "-q", "--filter", &filter]).remove(0);
-    let format = "{{ (index .IPAM.Config 0).Gateway }}";
-    let ip: IpAddr = a.docker_lines(&["network", "inspect", "--format", format, &network])[0]
-        .parse()
-        .unwrap();
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+/// This machine's own address, and a port there that nobody listens on.
+fn address() -> SocketAddr {
+    TcpListener::bind((support::own_address(), 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
-/// Runs a type whose outside service is not there yet: it fails with its own words, and has its network then.
+/// Runs a type whose outside service is not there yet: it fails with its own words.
 fn run_without_service(a: &Appliance, type_name: &str, env: &str, words: &str) -> Instance {
     let out = a.piped(&["run", type_name, "--env-file", "-", "--json"], env);
     assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
@@ -247,7 +244,7 @@ fn a_real_postgresql() {
     let a = Appliance::beside_services();
     let wrong = "DSN=postgres://berth:harbour-secret@127.0.0.1:1/berth\n";
     let i = run_without_service(&a, "postgresql", wrong, "ECONNREFUSED");
-    let at = address(&a, &i.id);
+    let at = address();
     let server = format!(
         "PATH=$PATH:/usr/lib/postgresql/17/bin; cd /tmp; printf harbour-secret >password
          initdb -D data -U berth --auth=scram-sha-256 --pwfile=password >/dev/null
@@ -278,7 +275,7 @@ fn a_real_mariadb() {
     let out = a.piped(&["run", "mariadb", "--no-wait", "--env-file", "-", "--json"], wrong);
     let i = Instance::from(&serde_json::from_slice(&out.stdout).unwrap());
     wait_for("it runs", MINUTE, || a.show(&i.id)["state"] == "starting");
-    let at = address(&a, &i.id);
+    let at = address();
     let server = format!(
         "cd /tmp; mariadb-install-db --no-defaults --datadir=/tmp/data --auth-root-authentication-method=normal >/dev/null
          echo \"CREATE DATABASE berth;\" >init.sql
@@ -313,7 +310,7 @@ fn git_starts_empty_or_with_a_clone() {
         "REPOSITORY_URL=git://127.0.0.1:1/harbour\n",
         "unable to connect",
     );
-    let at = address(&a, &i.id);
+    let at = address();
     let server = format!(
         "export HOME=/tmp GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
          git init --quiet /tmp/harbour; cd /tmp/harbour; echo boats >file; git add file; git commit --quiet -m 'First boats'
@@ -352,7 +349,7 @@ fn fetch_reads_a_page() {
         ..Options::beside_services()
     });
     let i = a.run("fetch", &[]);
-    let private_page = format!("http://{}/harbour", address(&a, &i.id));
+    let private_page = format!("http://{}/harbour", address());
     let said = called(&a, &i, &json!([["fetch", { "url": private_page }]]));
     assert!(
         said["answers"][0]["text"]
@@ -362,7 +359,7 @@ fn fetch_reads_a_page() {
         "{said}"
     );
     let i = a.run("fetch-private", &[]);
-    let listener = TcpListener::bind(address(&a, &i.id)).unwrap();
+    let listener = TcpListener::bind(address()).unwrap();
     let at = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {

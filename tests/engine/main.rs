@@ -37,6 +37,7 @@ mod lifecycle;
 mod load;
 mod modern;
 mod nameless;
+mod networks;
 mod old_transport;
 mod ownership;
 mod promises;

@@ -102,6 +102,14 @@ impl Default for Options {
     }
 }
 
+/// This machine's own address, by which others reach it.
+pub fn own_address() -> std::net::IpAddr {
+    // Nothing is sent: the kernel chooses the address to send from.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("198.51.100.1:9").unwrap();
+    socket.local_addr().unwrap().ip()
+}
+
 /// A running supervisor.
 pub struct Appliance {
     dir: TempDir,
@@ -116,10 +124,10 @@ pub struct Appliance {
 }
 
 impl Options {
-    /// Instances may reach services of this machine on the bridges that Docker makes.
+    /// Instances may reach services of this machine on its own address.
     pub fn beside_services() -> Self {
         Self {
-            extra: "[network]\nprivate_networks = [\"172.16.0.0/12\", \"192.168.0.0/16\"]\n".into(),
+            extra: format!("[network]\nprivate_networks = [\"{}/32\"]\n", own_address()),
             ..Self::default()
         }
     }
