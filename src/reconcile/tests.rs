@@ -543,8 +543,12 @@ impl Bench {
         self.task.abort();
         let _ = self.task.await;
         drop(self.handle);
-        // The store's thread ends with the task.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The store's thread ends after the task, and until then the store is in use.
+        let end = tokio::time::Instant::now() + Duration::from_secs(60);
+        while let Err(e) = Store::open(self.dir.path(), &BoxId::from_random([1; 8])) {
+            assert!(tokio::time::Instant::now() < end, "{e}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.world.calls.lock().unwrap().clear();
         start_on(self.world, self.dir)
     }
