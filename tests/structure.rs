@@ -201,3 +201,20 @@ fn what_must_be_absent() {
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
+
+/// The fuzz targets have a lock of their own, which only `make test-all` builds by.
+#[test]
+fn the_lock_of_the_fuzz_targets_knows_every_dependency() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).expect(file);
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("TOML");
+    let lock = read("fuzz/Cargo.lock");
+    let (_, own) = lock.split_once("name = \"berth\"\n").expect("this crate");
+    let own = own.split("[[package]]").next().unwrap_or_default();
+    let wanted = manifest["dependencies"].as_table().expect("a table");
+    let missing: Vec<&String> = wanted.keys().filter(|d| !own.contains(&format!("\"{d}"))).collect();
+    assert!(
+        wanted.len() > 20 && missing.is_empty(),
+        "run `cargo metadata --manifest-path fuzz/Cargo.toml`: {missing:?}"
+    );
+}
