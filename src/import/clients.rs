@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Keys that say nothing about how the server runs.
-const OF_THE_CLIENT: [&str; 50] = [
+const OF_THE_CLIENT: [&str; 46] = [
     "$schema",
     "alwaysAllow",
     "allowedTools",
@@ -32,7 +32,6 @@ const OF_THE_CLIENT: [&str; 50] = [
     "display_name",
     "enabledTools",
     "enabled_tools",
-    "env_http_headers_help",
     "excludeTools",
     "fromGalleryId",
     "gallery",
@@ -41,7 +40,6 @@ const OF_THE_CLIENT: [&str; 50] = [
     "id",
     "includeTools",
     "initTimeout",
-    "lazy",
     "metadata",
     "name",
     "networkTimeout",
@@ -52,7 +50,6 @@ const OF_THE_CLIENT: [&str; 50] = [
     "serverInstructions",
     "settings",
     "source",
-    "startup",
     "startup_timeout_ms",
     "startup_timeout_sec",
     "supports_parallel_tool_calls",
@@ -62,7 +59,6 @@ const OF_THE_CLIENT: [&str; 50] = [
     "tool_timeout_sec",
     "tools",
     "trust",
-    "uiVisible",
     "version",
     "watch",
 ];
