@@ -90,6 +90,32 @@ pub struct Entry {
     pub refused: Vec<Refused>,
 }
 
+impl Entry {
+    /// One of which nothing more is known yet.
+    fn named(name: impl Into<String>, line: usize) -> Self {
+        Self {
+            name: name.into(),
+            line,
+            path: Vec::new(),
+            launch: Launch::Unknown,
+            env: BTreeMap::new(),
+            env_files: Vec::new(),
+            notes: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+}
+
+/// The host of an address, without what else may stand before its path: a port, and brackets around an IPv6 address.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
 /// How a server is started, or where it is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Launch {

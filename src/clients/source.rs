@@ -89,9 +89,8 @@ fn syntax_of(file: &str, text: &str) -> Syntax {
     if header || tree::parse(text, Syntax::Toml).is_ok_and(|t| t.is_some()) {
         return Syntax::Toml;
     }
-    let object = |n: Node| matches!(n.value, Value::Object(_) | Value::Array(_));
     match tree::parse(text, Syntax::Yaml) {
-        Ok(Some(node)) if object(node.clone()) => Syntax::Yaml,
+        Ok(Some(node)) if matches!(node.value, Value::Object(_) | Value::Array(_)) => Syntax::Yaml,
         // Its words suit best what is neither.
         _ => Syntax::Json,
     }

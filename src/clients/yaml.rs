@@ -165,33 +165,21 @@ fn find(text: &str, path: &[String]) -> Option<Place> {
     let end = byte(found.end);
     let flow = text[start..].starts_with(['{', '[']);
     let (head, key_end) = (byte(found.head), byte(found.head_end));
-    let line = text[..head].rfind('\n').map_or(0, |n| n + 1);
-    let mut column = head - line;
-    if found.item && !flow {
-        // Before the first key of an element stands its dash.
-        let before = text[..head].trim_end();
-        before.ends_with('-').then_some(())?;
-        let dash = before.len() - 1;
-        let line = text[..dash].rfind('\n').map_or(0, |n| n + 1);
-        column = dash - line;
-        return Some(Place {
-            start,
-            end,
-            flow,
-            line,
-            column,
-            key_end,
-            item: true,
-        });
-    }
+    let item = found.item && !flow;
+    // Before the first key of an element stands its dash.
+    let from = match item {
+        true => text[..head].trim_end().strip_suffix('-')?.len(),
+        false => head,
+    };
+    let line = text[..from].rfind('\n').map_or(0, |n| n + 1);
     Some(Place {
         start,
         end,
         flow,
         line,
-        column,
+        column: from - line,
         key_end,
-        item: false,
+        item,
     })
 }
 

@@ -36,16 +36,7 @@ pub(super) fn read_bundle(source: &Source) -> Result<Import, Problems> {
     let Some((top, config)) = source.top().and_then(|top| Some((top, start(top)?))) else {
         return r.finish(import);
     };
-    let mut entry = Entry {
-        name: top.string("name").unwrap_or("server").to_owned(),
-        line: config.line,
-        path: Vec::new(),
-        launch: Launch::Unknown,
-        env: BTreeMap::new(),
-        env_files: Vec::new(),
-        notes: Vec::new(),
-        refused: Vec::new(),
-    };
+    let mut entry = Entry::named(top.string("name").unwrap_or("server"), config.line);
     let program = config.string("command").unwrap_or_default().to_owned();
     let args = config.get("args").map(|p| r.strings(p)).unwrap_or_default();
     let own = |text: &String| text.contains("${__dirname}");

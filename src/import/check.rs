@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Planned, Refused, Target, Text};
+use super::{Planned, Refused, Target, Text, host_of};
 use crate::{
     authz::{INSTANCE_PREFIX, MEMBER_PREFIX},
     model::{HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, Source, check_remote_url},
@@ -97,12 +97,7 @@ fn remote(url: &Text, planned: &mut Planned) {
     if let Err(why) = check_remote_url(url) {
         return refuse(why);
     }
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let host = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = match host.strip_prefix('[') {
-        Some(six) => six.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let host = host_of(url);
     let loopback = host.eq_ignore_ascii_case("localhost")
         || host
             .parse::<std::net::IpAddr>()

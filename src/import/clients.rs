@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Entry, Format, Import, Launch, MAX_SERVERS, Refused,
+    Entry, Format, Import, Launch, MAX_SERVERS, Refused, host_of,
     text::{Question, Text},
 };
 use crate::{
@@ -245,22 +245,16 @@ fn read_alone(r: &mut Reader<'_>, server: &Object) -> Entry {
     let mut entry = read_server(r, String::new(), line, &Value::Object(server.clone()), Vec::new());
     entry.name = name.unwrap_or_else(|| match &entry.launch {
         Launch::Command { program, args } => super::shell::name_of(program, args),
-        Launch::Remote { url, .. } => host(url.head()),
+        Launch::Remote { url, .. } => owner(url.head()),
         _ => "server".into(),
     });
     entry
 }
 
 /// The part of an address that says most about whose it is.
-fn host(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
-    let labels: Vec<&str> = host.split('.').filter(|l| !["mcp", "api", "www"].contains(l)).collect();
-    labels
-        .first()
-        .filter(|l| !l.is_empty())
-        .map_or("server", |l| l)
-        .to_owned()
+fn owner(url: &str) -> String {
+    let mut labels = host_of(url).split('.').filter(|l| !["mcp", "api", "www"].contains(l));
+    labels.next().filter(|l| !l.is_empty()).unwrap_or("server").to_owned()
 }
 
 fn read_section(r: &mut Reader<'_>, section: &Section<'_>, out: &mut Vec<Entry>) {
@@ -309,14 +303,8 @@ struct Raw {
 /// One that is odd is refused by itself: the others of the file can be brought over.
 fn read_server(r: &mut Reader<'_>, name: String, line: usize, value: &Value, path: Vec<String>) -> Entry {
     let mut entry = Entry {
-        name,
-        line,
         path,
-        launch: Launch::Unknown,
-        env: BTreeMap::new(),
-        env_files: Vec::new(),
-        notes: Vec::new(),
-        refused: Vec::new(),
+        ..Entry::named(name, line)
     };
     let before = r.problems.len();
     let mut raw = Raw::default();

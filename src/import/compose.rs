@@ -131,14 +131,11 @@ fn read_service(r: &mut Reader<'_>, property: &Property) -> Entry {
         why: format!("line {}: {}", p.line, p.text),
     }));
     let mut entry = Entry {
-        name: property.name.clone(),
-        line: property.line,
-        path: Vec::new(),
-        launch: Launch::Unknown,
         env: service.env,
         env_files: service.env_files,
         notes: service.notes,
         refused: service.refused,
+        ..Entry::named(property.name.clone(), property.line)
     };
     if let Some(image) = service.image.filter(|_| entry.refused.is_empty()) {
         if !format!("{} {image}", property.name)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use started::{Argument, started};
 
 use super::{
-    Entry, Format, Import, Launch, MAX_SERVERS, Package, Planned, Refused, Registry, docker,
+    Entry, Format, Import, Launch, MAX_SERVERS, Package, Planned, Refused, Registry, docker, host_of,
     text::{Question, Text},
 };
 use crate::{
@@ -166,16 +166,7 @@ impl Wanted<'_> {
 
     fn entry(&mut self, outer: &Object, full: &str, line: usize) -> Entry {
         let server = inner(outer);
-        let mut entry = Entry {
-            name: full.rsplit('/').next().unwrap_or(full).to_owned(),
-            line,
-            path: Vec::new(),
-            launch: Launch::Unknown,
-            env: BTreeMap::new(),
-            env_files: Vec::new(),
-            notes: Vec::new(),
-            refused: Vec::new(),
-        };
+        let mut entry = Entry::named(full.rsplit('/').next().unwrap_or(full), line);
         let status = official(outer)
             .and_then(|o| o.string("status"))
             .or(server.string("status"));
@@ -557,8 +548,7 @@ impl Wanted<'_> {
 
 /// Whether an address is the registry that everybody means by the kind.
 fn is_public(registry: Registry, base: &str) -> bool {
-    let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
-    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    let host = host_of(base);
     let has = |label: &str| host.split('.').any(|l| l.eq_ignore_ascii_case(label));
     match registry {
         Registry::Npm => has("npmjs"),

@@ -150,14 +150,8 @@ fn argument(word: &str) -> String {
 pub fn read_command_line(file: &str, text: &str) -> Result<Import, Problems> {
     let line = split(text.trim()).map_err(|why| one(file, 1, why))?;
     let mut entry = Entry {
-        name: String::new(),
-        line: 1,
-        path: Vec::new(),
-        launch: Launch::Unknown,
         env: line.env,
-        env_files: Vec::new(),
-        notes: Vec::new(),
-        refused: Vec::new(),
+        ..Entry::named("", 1)
     };
     let words = match line.words.as_slice() {
         [sudo, words @ ..] if sudo == "sudo" => words,
