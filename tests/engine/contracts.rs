@@ -80,14 +80,8 @@ fn sessions_are_capped_and_expire() {
 
 /// What a sample says whose line begins like this.
 fn sample(a: &Appliance, begins: &str) -> Option<f64> {
-    let out = std::process::Command::new("curl")
-        .args(["--silent", "--unix-socket"])
-        .arg(a.socket())
-        .arg("http://berth/metrics")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    text.lines()
+    a.metrics()
+        .lines()
         .find(|l| l.starts_with(begins))?
         .rsplit(' ')
         .next()?

@@ -247,14 +247,8 @@ fn stream(a: &Appliance, i: &Instance, more: &[&str]) -> Child {
 }
 
 fn in_flight(a: &Appliance) -> bool {
-    let out = Command::new("curl")
-        .args(["--silent", "--unix-socket"])
-        .arg(a.socket())
-        .arg("http://berth/metrics")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    text.lines()
+    a.metrics()
+        .lines()
         .any(|l| l.starts_with("berth_requests_in_flight{") && l.ends_with(" 1"))
 }
 

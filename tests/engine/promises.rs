@@ -244,13 +244,7 @@ fn a_disk_that_fills_up_is_said_before_it_is_full() {
         );
         assert_eq!(said.contains("soon"), soon, "{percent}: {said}");
     }
-    let metrics = Command::new("curl")
-        .args(["--silent", "--unix-socket"])
-        .arg(a.socket())
-        .arg("http://berth/metrics")
-        .output()
-        .unwrap();
-    let metrics = String::from_utf8(metrics.stdout).unwrap();
+    let metrics = a.metrics();
     assert!(
         metrics.contains("berth_disk_free_bytes{holds=\"the supervisor's state\"}"),
         "{metrics}"

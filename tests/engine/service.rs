@@ -207,13 +207,7 @@ fn metrics_count_what_happened() {
         assert_eq!(a.post(&i.url, &i.token, INITIALIZE, &[]).status, 200);
     }
     assert_eq!(a.post(&i.url, "wrong", INITIALIZE, &[]).status, 401);
-    let out = Command::new("curl")
-        .args(["--silent", "--max-time", "20", "--unix-socket"])
-        .arg(a.socket())
-        .arg("http://berth/metrics")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
+    let text = a.metrics();
     let of = |start: &str| -> f64 {
         let line = text
             .lines()
@@ -261,17 +255,8 @@ fn a_call_in_flight_ends_before_the_supervisor_does() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let metrics = || {
-        let out = Command::new("curl")
-            .args(["--silent", "--unix-socket"])
-            .arg(a.socket())
-            .arg("http://berth/metrics")
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    };
     wait_for("the call is in flight", MINUTE, || {
-        metrics()
+        a.metrics()
             .lines()
             .any(|l| l.starts_with("berth_requests_in_flight{") && l.ends_with(" 1"))
     });

@@ -308,6 +308,17 @@ impl Appliance {
         old
     }
 
+    /// What the supervisor counts, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
+        let out = Command::new("curl")
+            .args(["--silent", "--max-time", "20", "--unix-socket"])
+            .arg(self.socket())
+            .arg("http://berth/metrics")
+            .output()
+            .unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
