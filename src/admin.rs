@@ -43,13 +43,16 @@ use tokio::sync::{mpsc, watch};
 pub use claim::{ClaimError, Claiming, Hello};
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
-pub use routes::{Answer, Via};
+pub use routes::Answer;
 
 use http::Request;
 
-use crate::model::{
-    Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, MemberName, Outcome, Refusal, RoomView,
-    Secret, TokenView,
+use crate::{
+    model::{
+        Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, RoomView,
+        Secret, TokenView,
+    },
+    policy::Signed,
 };
 
 /// A request's body may be this long, in bytes.
@@ -184,8 +187,6 @@ pub const IMAGES: &str = "/v1/images";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScreenRequest {
-    /// Who asks, as the log shall name them.
-    pub by: String,
     /// For looking only.
     #[serde(default)]
     pub view_only: bool,
@@ -211,7 +212,7 @@ pub struct LogQuery {
 /// What stands behind the API; the assembly implements it.
 pub trait Backend: Send + Sync + 'static {
     /// Admits an action; durable when it answers.
-    fn submit(&self, action: Action) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    fn submit(&self, action: Signed<Action>) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// All instances, as of now.
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>>;
     /// Ticks whenever [`Backend::views`] changed.
@@ -226,10 +227,10 @@ pub trait Backend: Send + Sync + 'static {
         id: InstanceId,
         query: LogQuery,
     ) -> impl Future<Output = Result<mpsc::Receiver<Result<Bytes, String>>, Refusal>> + Send;
-    /// A link that opens the instance's screen.
-    fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal>;
-    /// The instance's screen as PNG.
-    fn screenshot(&self, view: &InstanceView) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    /// A link that opens the instance's screen for whoever asks.
+    fn screen_link(&self, view: &InstanceView, request: ScreenRequest, by: &Principal) -> Result<ScreenLink, Refusal>;
+    /// The instance's screen as PNG; who asked for it stands in the log.
+    fn screenshot(&self, view: &InstanceView, by: &Principal) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
     /// The log of the latest deploy; with `follow`, until it ends.
     fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes>;
     /// The tools that the instance's server lists, as MCP gives them.
@@ -241,8 +242,12 @@ pub trait Backend: Send + Sync + 'static {
     fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints>;
     /// The images that are on the box.
     fn images(&self) -> impl Future<Output = Result<Vec<ImageView>, Refusal>> + Send;
-    /// Loads an archive of images; the names of those in it.
-    fn load_images(&self, archive: Archive) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
+    /// Loads an archive of images; the names of those in it. Who asked for it stands in the log.
+    fn load_images(
+        &self,
+        archive: Archive,
+        by: &Principal,
+    ) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
     /// For somebody who asked at this `host[:port]`.
     fn status(&self, at: Option<&str>) -> impl Future<Output = Status> + Send;
     /// The CA certificate, when Berth has one of its own.
@@ -254,7 +259,7 @@ pub trait Backend: Send + Sync + 'static {
     /// What a stranger is told.
     fn hello(&self) -> Result<Hello, Refusal>;
     /// Claims the box for whoever asks, if they may.
-    fn claim(&self, claiming: Claiming) -> impl Future<Output = Result<Outcome, ClaimError>> + Send;
+    fn claim(&self, claiming: Claiming, by: Principal) -> impl Future<Output = Result<Outcome, ClaimError>> + Send;
     /// What the page shows.
     fn page(&self) -> PageFacts;
 }
@@ -264,11 +269,11 @@ pub async fn network<B: Backend>(
     backend: &B,
     request: Request<Bytes>,
     upload: Option<Archive>,
-    authority: &str,
-    path: &str,
+    (authority, path): (&str, &str),
+    by: Principal,
 ) -> Answer {
     if let Some(archive) = upload {
-        return routes::load_images(backend, archive).await;
+        return routes::upload(backend, &by, archive).await;
     }
     let (parts, body) = request.into_parts();
     let asked = routes::Asked {
@@ -276,16 +281,14 @@ pub async fn network<B: Backend>(
         method: parts.method,
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
-        via: Via::Network,
-        // A box has one member: its administrator.
-        who: MemberName::admin().to_string(),
+        by,
     };
     routes::answer(backend, asked, http_body_util::Full::new(body)).await
 }
 
 /// Answers anybody at `/api/claim`.
-pub async fn claiming<B: Backend>(backend: &B, request: Request<Bytes>) -> Answer {
-    claim::answer(backend, request).await
+pub async fn claiming<B: Backend>(backend: &B, request: Request<Bytes>, by: Principal) -> Answer {
+    claim::answer(backend, request, by).await
 }
 
 /// The page at `/`, for somebody who came by this `host[:port]`.

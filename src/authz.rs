@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-use crate::model::{InstanceId, Secret, Subject, TokenId};
+use crate::model::{InstanceId, Principal, Secret, TokenId, Who};
 
 pub use limiter::{FailureLimiter, Slowed, address_group};
 pub use places::{NoPlace, Party, Places, Pulse, Room, Standing};
@@ -117,7 +117,8 @@ impl Cut {
 pub struct TokenEntry {
     pub id: TokenId,
     pub hash: TokenHash,
-    pub subject: Subject,
+    /// Whoever shows it.
+    pub principal: Principal,
     /// Unix seconds; from then on it is refused.
     pub expires_at: Option<i64>,
     /// Unix seconds, as last flushed.
@@ -129,7 +130,7 @@ pub struct TokenEntry {
 pub struct Token {
     id: TokenId,
     hash: TokenHash,
-    subject: Subject,
+    principal: Principal,
     expires_at: Option<i64>,
     last_used: AtomicI64,
     cut: Cut,
@@ -146,9 +147,20 @@ impl Token {
         &self.cut
     }
 
-    /// Whether it opens the admin API.
-    pub fn is_members(&self) -> bool {
-        self.subject.is_member()
+    /// Whoever shows it.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Notes that it was let through, at `now` (Unix seconds).
+    pub fn used(&self, now: i64) {
+        if self.last_used.load(Ordering::Relaxed) != now {
+            self.last_used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn is_of(&self, instance: &InstanceId) -> bool {
+        matches!(self.principal.who(), Who::Instance(id) if id == instance)
     }
 
     /// Tells it from others in a table of counts; no secret.
@@ -162,14 +174,11 @@ impl Token {
     }
 }
 
-/// What a bearer token amounts to, for one instance or for the admin API.
-#[derive(Debug, Clone)]
-pub enum Decision {
-    Allow(Arc<Token>),
-    /// No such token: never was, or is revoked.
+/// Why a bearer token is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoToken {
+    /// It never was, or is revoked.
     Unknown,
-    /// A good token, of another instance, or of the other kind.
-    WrongSubject,
     Expired,
 }
 
@@ -209,7 +218,7 @@ impl TokenTable {
         let token = Arc::new(Token {
             id: entry.id.clone(),
             hash: entry.hash,
-            subject: entry.subject,
+            principal: entry.principal,
             expires_at: entry.expires_at,
             last_used: AtomicI64::new(entry.last_used.unwrap_or(0)),
             cut: Cut::default(),
@@ -242,46 +251,31 @@ impl TokenTable {
     pub fn remove_instance(&self, instance: &InstanceId) -> usize {
         let ids: Vec<TokenId> = read(&self.0.by_id)
             .values()
-            .filter(|t| t.subject.is_instance(instance))
+            .filter(|t| t.is_of(instance))
             .map(|t| t.id.clone())
             .collect();
         ids.iter().filter(|id| self.remove(id)).count()
     }
 
-    /// Decides on a token's text for one instance, at `now` (Unix seconds), and notes its use.
-    pub fn check(&self, token: &str, instance: &InstanceId, now: i64) -> Decision {
-        self.decide(token, now, |s| s.is_instance(instance))
-    }
-
-    /// Decides on a token's text for the admin API, at `now` (Unix seconds), and notes its use. Members only: an
-    /// instance's token never opens it.
-    pub fn check_member(&self, token: &str, now: i64) -> Decision {
-        self.decide(token, now, Subject::is_member)
-    }
-
-    fn decide(&self, token: &str, now: i64, fits: impl Fn(&Subject) -> bool) -> Decision {
-        if !well_formed(token) {
-            return Decision::Unknown;
+    /// The token of this text, at `now` (Unix seconds). What it opens is for `policy` to say.
+    ///
+    /// # Errors
+    /// [`NoToken`].
+    pub fn authenticate(&self, text: &str, now: i64) -> Result<Arc<Token>, NoToken> {
+        if !well_formed(text) {
+            return Err(NoToken::Unknown);
         }
-        let hash = TokenHash::of(token);
+        let hash = TokenHash::of(text);
         let found = {
             let shard = read(self.shard(&hash));
             let same = |t: &&Arc<Token>| bool::from(t.hash.0.ct_eq(&hash.0));
             shard.get(&hash.key()).and_then(|list| list.iter().find(same).cloned())
         };
-        let Some(token) = found else {
-            return Decision::Unknown;
-        };
-        if token.expires_at.is_some_and(|end| now >= end) {
-            return Decision::Expired;
+        let token = found.ok_or(NoToken::Unknown)?;
+        match token.expires_at {
+            Some(end) if now >= end => Err(NoToken::Expired),
+            _ => Ok(token),
         }
-        if !fits(&token.subject) {
-            return Decision::WrongSubject;
-        }
-        if token.last_used.load(Ordering::Relaxed) != now {
-            token.last_used.store(now, Ordering::Relaxed);
-        }
-        Decision::Allow(token)
     }
 
     /// When a token was last let through, in Unix seconds.
@@ -329,7 +323,7 @@ mod tests {
         let entry = TokenEntry {
             id: TokenId::from_random([n; 12]),
             hash: TokenHash::of(secret.expose()),
-            subject: Subject::Instance(instance.clone()),
+            principal: Principal::instance(instance.clone(), TokenId::from_random([n; 12])),
             expires_at: None,
             last_used: None,
         };
@@ -355,12 +349,13 @@ mod tests {
         let (a, b) = (InstanceId::from_random([1; 10]), InstanceId::from_random([2; 10]));
         let (secret, e) = entry(7, &a);
         let text = secret.expose();
-        assert!(matches!(table.check(text, &a, 100), Decision::Unknown));
+        let known = |text: &str, now| table.authenticate(text, now).map(|t| t.id().clone());
+        assert_eq!(known(text, 100), Err(NoToken::Unknown));
         table.insert(e.clone());
-        assert!(matches!(table.check(text, &a, 100), Decision::Allow(_)));
+        assert_eq!(known(text, 100).as_ref(), Ok(&e.id));
+        assert_eq!(table.last_used(&e.id), None, "that it is known is no use");
+        table.authenticate(text, 100).unwrap().used(100);
         assert_eq!(table.last_used(&e.id), Some(100));
-        assert!(matches!(table.check(text, &b, 101), Decision::WrongSubject));
-        assert_eq!(table.last_used(&e.id), Some(100), "a refusal is no use");
         for bad in [
             "",
             "brt_i_",
@@ -369,52 +364,42 @@ mod tests {
             &format!("{text}A"),
             &text.to_lowercase(),
         ] {
-            assert!(matches!(table.check(bad, &a, 100), Decision::Unknown), "{bad}");
+            assert_eq!(known(bad, 100), Err(NoToken::Unknown), "{bad}");
         }
         table.insert(TokenEntry {
             expires_at: Some(200),
             ..e.clone()
         });
-        assert!(matches!(table.check(text, &a, 199), Decision::Allow(_)));
-        assert!(matches!(table.check(text, &a, 200), Decision::Expired));
+        assert!(known(text, 199).is_ok());
+        assert_eq!(known(text, 200), Err(NoToken::Expired));
+        assert_eq!(table.remove_instance(&b), 0);
         assert_eq!(table.remove_instance(&a), 1);
-        assert!(matches!(table.check(text, &a, 100), Decision::Unknown));
+        assert_eq!(known(text, 100), Err(NoToken::Unknown));
         assert!(table.is_empty());
     }
 
     #[test]
-    fn members_and_instances_open_different_doors() {
+    fn a_token_stands_for_its_principal() {
         let table = TokenTable::new();
         let a = InstanceId::from_random([1; 10]);
         let (of_instance, e) = entry(3, &a);
-        table.insert(e);
+        table.insert(e.clone());
         let of_member = new_member_token([3; 32]);
         assert!(of_member.expose().starts_with("brt_m_") && of_member.expose().len() == 49);
         let id = TokenId::from_random([4; 12]);
+        let admin = Principal::member(crate::model::MemberName::admin(), crate::model::Role::Owner, id.clone());
         table.insert(TokenEntry {
             id: id.clone(),
             hash: TokenHash::of(of_member.expose()),
-            subject: Subject::Member(crate::model::MemberName::admin()),
+            principal: admin.clone(),
             expires_at: Some(200),
             last_used: None,
         });
-        assert!(matches!(
-            table.check_member(of_member.expose(), 100),
-            Decision::Allow(_)
-        ));
-        assert!(matches!(
-            table.check_member(of_instance.expose(), 100),
-            Decision::WrongSubject
-        ));
-        assert!(matches!(
-            table.check(of_member.expose(), &a, 100),
-            Decision::WrongSubject
-        ));
-        assert!(matches!(table.check_member(of_member.expose(), 200), Decision::Expired));
-        assert_eq!(table.last_used(&id), Some(100));
+        let who = |secret: &Secret| table.authenticate(secret.expose(), 100).map(|t| t.principal().clone());
+        assert_eq!((who(&of_member), who(&of_instance)), (Ok(admin), Ok(e.principal)));
         assert!(table.remove(&id));
-        assert!(matches!(table.check_member(of_member.expose(), 100), Decision::Unknown));
-        assert!(matches!(table.check(of_instance.expose(), &a, 100), Decision::Allow(_)));
+        assert_eq!(who(&of_member), Err(NoToken::Unknown));
+        assert!(who(&of_instance).is_ok());
     }
 
     #[test]
@@ -423,9 +408,7 @@ mod tests {
         let a = InstanceId::from_random([1; 10]);
         let (secret, e) = entry(9, &a);
         table.insert(e.clone());
-        let Decision::Allow(token) = table.check(secret.expose(), &a, 1) else {
-            panic!("refused")
-        };
+        let token = table.authenticate(secret.expose(), 1).unwrap();
         assert!(!token.cut().is_cut());
         assert!(table.remove(&e.id));
         assert!(token.cut().is_cut());
@@ -451,7 +434,7 @@ mod tests {
                 if add { table.insert(e); model.insert(n); } else { prop_assert_eq!(table.remove(&e.id), model.remove(&n)); }
                 for n in 0..6 {
                     let (secret, _) = entry(n, &a);
-                    let allowed = matches!(table.check(secret.expose(), &a, 1), Decision::Allow(_));
+                    let allowed = table.authenticate(secret.expose(), 1).is_ok();
                     prop_assert_eq!(allowed, model.contains(&n));
                 }
             }

@@ -5,8 +5,8 @@
 //!
 //! | floor | modules | may do |
 //! | --- | --- | --- |
-//! | F0 | [`model`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`], [`escape`] | decisions: text or values in, values out |
+//! | F0 | [`model`], [`api`] | plain types: no I/O, no async |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`policy`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`], [`escape`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`] and [`rights`] only |
@@ -15,6 +15,7 @@
 
 pub mod admin;
 pub mod agent;
+pub mod api;
 pub mod authz;
 pub mod catalog;
 pub mod cgroup;
@@ -38,6 +39,7 @@ pub mod model;
 pub mod output;
 pub mod packages;
 pub mod plan;
+pub mod policy;
 pub mod reconcile;
 pub mod record;
 pub mod remote;

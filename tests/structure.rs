@@ -39,9 +39,9 @@ fn without_tests(text: &str) -> &str {
 /// A module's floor. The agent stands on its own: model, mcp and nothing else.
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
-        "model" => 0,
-        "strict" | "config" | "catalog" | "claim" | "plan" | "route" | "authz" | "mcp" | "record" | "hardening"
-        | "site" | "tty" | "screen" | "import" | "clients" | "escape" => 1,
+        "model" | "api" => 0,
+        "strict" | "config" | "catalog" | "claim" | "policy" | "plan" | "route" | "authz" | "mcp" | "record"
+        | "hardening" | "site" | "tty" | "screen" | "import" | "clients" | "escape" => 1,
         "store" | "deploy" | "docker" | "link" | "secret" | "tls" | "cgroup" | "coredump" | "rights" | "sched"
         | "metrics" | "systemd" | "machine" | "resolve" | "remote" | "output" | "firewall" => 2,
         "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,

@@ -111,7 +111,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         tokens.insert(TokenEntry {
             id: TokenId::from_random(token_id),
             hash: TokenHash::of(secret.expose()),
-            subject: berth::model::Subject::Instance(id.clone()),
+            principal: berth::model::Principal::instance(id.clone(), TokenId::from_random(token_id)),
             expires_at: None,
             last_used: None,
         });

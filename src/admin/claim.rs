@@ -9,7 +9,7 @@ use super::{
     Backend,
     routes::{Answer, error, json, refused},
 };
-use crate::model::{Outcome, Refusal, Secret};
+use crate::model::{Outcome, Principal, Refusal, Secret};
 
 /// What a box says to a stranger: enough to check its certificate and to claim it, and not which version it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub enum ClaimError {
 }
 
 /// `GET` says hello, `POST` claims.
-pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Bytes>) -> Answer {
+pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Bytes>, by: Principal) -> Answer {
     if request.method() == Method::GET {
         return match backend.hello() {
             Ok(hello) => json(StatusCode::OK, &hello),
@@ -72,7 +72,7 @@ pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Bytes>) -> 
             r#"the body is not a claim: {"by":"code","code":"…"}"#,
         );
     };
-    match backend.claim(claiming).await {
+    match backend.claim(claiming, by).await {
         Ok(outcome @ Outcome::Token(_)) => json(StatusCode::OK, &outcome),
         Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the claim made no token"),
         Err(ClaimError::Refused(r)) => refused(&r),

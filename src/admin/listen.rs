@@ -16,7 +16,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Backend, Via, routes};
+use super::{Backend, routes};
+use crate::model::Principal;
 
 /// Connections at once; past it they wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -88,14 +89,13 @@ pub async fn serve<B: Backend>(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let who = peer_name(&stream);
-        let Some(via) = allowed(&stream, group) else {
+        let Some(by) = principal(&stream, group) else {
             log::warn!("refused a peer on the admin socket: neither root nor of its group");
             continue;
         };
         let (backend, stop) = (backend.clone(), stop.clone());
         connections.spawn(async move {
-            one(stream, via, who, backend, stop).await;
+            one(stream, by, backend, stop).await;
             drop(slot);
         });
     }
@@ -112,17 +112,16 @@ async fn accept(
     Ok((stream, slot))
 }
 
-async fn one<B: Backend>(stream: UnixStream, via: Via, who: String, backend: Arc<B>, mut stop: watch::Receiver<bool>) {
+async fn one<B: Backend>(stream: UnixStream, by: Principal, backend: Arc<B>, mut stop: watch::Receiver<bool>) {
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (backend, who) = (backend.clone(), who.clone());
+        let (backend, by) = (backend.clone(), by.clone());
         async move {
             let asked = routes::Asked {
                 at: None,
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
                 query: request.uri().query().unwrap_or_default().to_owned(),
-                via,
-                who,
+                by,
             };
             Ok::<_, std::convert::Infallible>(routes::answer(&*backend, asked, request.into_body()).await)
         }
@@ -140,24 +139,16 @@ async fn one<B: Backend>(stream: UnixStream, via: Via, who: String, backend: Arc
     let _ = connection.await;
 }
 
-/// Who is at the other end, as the kernel says.
-fn peer_name(stream: &UnixStream) -> String {
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 => "root".to_owned(),
-        Ok(peer) => format!("uid {}", peer.uid()),
-        Err(_) => "unknown".to_owned(),
-    }
-}
-
-/// Root, the supervisor's own user, or a member of the socket's group; nobody else.
-fn allowed(stream: &UnixStream, group: Option<u32>) -> Option<Via> {
+/// Who is at the other end, as the kernel says: root, the supervisor's own user, or a member of the socket's group; nobody
+/// else.
+fn principal(stream: &UnixStream, group: Option<u32>) -> Option<Principal> {
     let peer = stream.peer_cred().ok()?;
     let uid = Uid::from_raw(peer.uid());
     if uid.is_root() || uid == Uid::effective() {
-        return Some(Via::Socket { root: true });
+        return Some(Principal::root());
     }
     let group = group.filter(|g| *g != 0)?;
-    of_group(&peer, group).then_some(Via::Socket { root: false })
+    of_group(&peer, group).then(|| Principal::user(peer.uid()))
 }
 
 fn of_group(peer: &tokio::net::unix::UCred, group: u32) -> bool {

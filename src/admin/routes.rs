@@ -1,4 +1,5 @@
-//! Path and method -> what the backend is asked, and its answer as JSON. Refusals become statuses here only.
+//! Method and path -> a route -> whether the principal may -> what the backend is asked, and its answer as JSON.
+//! Refusals become statuses here only.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -10,19 +11,16 @@ use hyper::body::{Body, Frame};
 use serde::Serialize;
 
 use super::{Archive, Backend, LogQuery, MAX_BODY, ScreenRequest};
-use crate::model::{Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Refusal, State, unknown_field};
+use crate::{
+    api::Route,
+    model::{
+        Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject, unknown_field,
+    },
+    policy::{self, Decision, Target, Verb},
+};
 
 /// An answer of the admin API.
 pub type Answer = Response<BoxBody<Bytes, Infallible>>;
-
-/// How somebody came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
-    /// The admin socket; whether as root or as the supervisor's own user, not only by its group.
-    Socket { root: bool },
-    /// The edge, as a member.
-    Network,
-}
 
 /// A request without its body.
 #[derive(Debug)]
@@ -32,9 +30,29 @@ pub(super) struct Asked {
     pub(super) query: String,
     /// The `host[:port]` that was asked, where it was over the network.
     pub(super) at: Option<String>,
-    pub(super) via: Via,
-    /// Who asks, as the connection vouches for it.
-    pub(super) who: String,
+    pub(super) by: Principal,
+}
+
+/// Who asks, and at which `host[:port]`.
+#[derive(Debug, Clone, Copy)]
+struct Asker<'a> {
+    by: &'a Principal,
+    at: Option<&'a str>,
+}
+
+impl Asker<'_> {
+    fn may(&self, verb: Verb, target: Target<'_>) -> Result<(), Refusal> {
+        match policy::may(self.by, verb, target) {
+            Decision::Allow => Ok(()),
+            Decision::Deny(why) => Err(denied(self.by, verb, why)),
+        }
+    }
+}
+
+/// What a denial is to whoever asked. The log names them.
+fn denied(by: &Principal, verb: Verb, why: policy::Denial) -> Refusal {
+    log::warn!(by = by.name().as_str(), via = by.via().as_str(), verb = verb.as_str(); "denied: {why}");
+    why.into()
 }
 
 /// What `wait` waits for.
@@ -46,6 +64,28 @@ enum Until {
     Gone,
 }
 
+/// What a route asks for. An action says it itself; a route of an instance asks it of that instance.
+fn verb(route: Route) -> Option<Verb> {
+    Some(match route {
+        Route::Act => return None,
+        Route::Status => Verb::ReadStatus,
+        Route::Types => Verb::ReadTypes,
+        Route::Images => Verb::ReadImages,
+        Route::LoadImages => Verb::LoadImages,
+        // Of each that is listed, once more.
+        Route::Tokens | Route::Instances => Verb::UseApi,
+        Route::Ca => Verb::ReadCa,
+        Route::Doctor => Verb::RunDoctor,
+        Route::Metrics => Verb::ReadMetrics,
+        Route::Instance | Route::Wait => Verb::ReadInstance,
+        Route::Credentials => Verb::ReadCredentials,
+        Route::Logs => Verb::ReadLogs,
+        Route::DeployLog => Verb::ReadDeployLog,
+        Route::Tools => Verb::ReadTools,
+        Route::ScreenLink | Route::Screenshot => Verb::ViewScreen,
+    })
+}
+
 pub(super) async fn answer<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     backend: &B,
     asked: Asked,
@@ -54,178 +94,207 @@ pub(super) async fn answer<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Asked {
-        method,
-        path,
-        query,
-        at,
-        via,
-        who,
-    } = asked;
-    let at = at.as_deref();
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let get = method == Method::GET;
-    if let Err(wrong) = check_query(&parts, &query) {
+    let (path, query) = (asked.path.as_str(), asked.query.as_str());
+    let Some((route, one)) = Route::find(asked.method.as_str(), path) else {
+        return error(
+            StatusCode::NOT_FOUND,
+            &format!("there is no {} {path} in the admin API", asked.method),
+        );
+    };
+    if let Err(wrong) = check_query(route, query) {
         return error(StatusCode::BAD_REQUEST, &format!("{path}: {wrong}"));
     }
-    match parts.as_slice() {
-        ["v1", "actions"] if method == Method::POST => act(backend, (via, at), &who, body).await,
-        ["v1", "status"] if get => {
-            let mut status = backend.status(at).await;
-            if via == Via::Network {
+    let asker = Asker {
+        by: &asked.by,
+        at: asked.at.as_deref(),
+    };
+    let done = match one {
+        None => of_box(backend, asker, route, query, body).await,
+        Some(one) => of_instance(backend, asker, (route, one), query, body).await,
+    };
+    done.unwrap_or_else(|r| refused(&r))
+}
+
+/// The routes of the box as a whole.
+async fn of_box<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
+    backend: &B,
+    asker: Asker<'_>,
+    route: Route,
+    query: &str,
+    body: R,
+) -> Result<Answer, Refusal>
+where
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if let Some(verb) = verb(route) {
+        asker.may(verb, Target::Box)?;
+    }
+    Ok(match route {
+        Route::Act => act(backend, asker, body).await?,
+        Route::Status => {
+            let mut status = backend.status(asker.at).await;
+            if !policy::may(asker.by, Verb::ReadClaimCode, Target::Box).is_allowed() {
                 status.own.claim_code = None;
             }
             json(StatusCode::OK, &status)
         }
-        ["v1", "types"] if get => json(StatusCode::OK, &backend.types().await),
-        ["v1", "images"] if get => match backend.images().await {
-            Ok(images) => json(StatusCode::OK, &images),
-            Err(r) => refused(&r),
-        },
-        ["v1", "images"] if method == Method::POST => {
+        Route::Types => json(StatusCode::OK, &backend.types().await),
+        Route::Images => json(StatusCode::OK, &backend.images().await?),
+        Route::LoadImages => {
             let archive = BodyDataStream::new(body).map_err(std::io::Error::other);
-            load_images(backend, Box::pin(archive)).await
+            load_images(backend, asker.by, Box::pin(archive)).await?
         }
-        ["v1", "tokens"] if get => match backend.tokens().await {
-            Ok(tokens) => json(StatusCode::OK, &tokens),
-            Err(r) => refused(&r),
-        },
-        ["v1", "ca"] if get => match backend.ca_pem() {
+        Route::Tokens => {
+            let mut tokens = backend.tokens().await?;
+            tokens.retain(|t| {
+                let seen = |target| policy::may(asker.by, Verb::ReadToken, target).is_allowed();
+                match &t.subject {
+                    Subject::Instance(id) => seen(Target::Instance(id)),
+                    Subject::Member(name) => seen(Target::Member(name)),
+                }
+            });
+            json(StatusCode::OK, &tokens)
+        }
+        Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
             None => error(
                 StatusCode::NOT_FOUND,
                 "this box uses certificate files of yours: their CA is the one to trust",
             ),
         },
-        ["v1", "doctor"] if get => {
-            let asked = pairs(&query);
+        Route::Doctor => {
+            let asked = pairs(query);
             let on = |key| asked.get(key) == Some(&"1");
-            match backend.doctor(on("json"), on("hardening")).await {
-                Ok(report) => json(StatusCode::OK, &report),
-                Err(r) => refused(&r),
-            }
+            json(StatusCode::OK, &backend.doctor(on("json"), on("hardening")).await?)
         }
-        ["v1", "instances"] if get => {
+        Route::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
+        Route::Instances => {
             let views = backend.views();
-            let seen = views.values().map(|v| seen(backend, at, listed(v)));
-            json(StatusCode::OK, &seen.collect::<Vec<_>>())
+            let seen = views.values().filter(|v| is_seen(asker.by, &v.id));
+            let views = seen.map(|v| addressed(backend, asker.at, listed(v)));
+            json(StatusCode::OK, &views.collect::<Vec<_>>())
         }
-        ["v1", "instances", one] if get => match find(backend, one) {
-            Some(view) => json(StatusCode::OK, &seen(backend, at, view)),
-            None => refused(&Refusal::NoInstance((*one).into())),
-        },
-        ["v1", "instances", one, "wait"] if get => wait(backend, at, one, &query).await,
-        ["v1", "instances", one, "credentials"] if get => credentials(backend, one).await,
-        ["v1", "instances", one, "logs"] if get => logs(backend, one, &query).await,
-        ["v1", "instances", one, "screen"] if method == Method::POST => {
-            screen_link(backend, (via, at), one, body).await
-        }
-        ["v1", "instances", one, "screen.png"] if get => screenshot(backend, one).await,
-        ["v1", "instances", one, "deploy"] if get => deploy(backend, one, &query),
-        ["v1", "instances", one, "tools"] if get => match find(backend, one) {
-            Some(view) => match backend.tools(view.id).await {
-                Ok(tools) => json(StatusCode::OK, &tools),
-                Err(why) => error(StatusCode::BAD_GATEWAY, &why),
-            },
-            None => refused(&Refusal::NoInstance((*one).into())),
-        },
-        ["metrics"] if get => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
-        _ => error(
-            StatusCode::NOT_FOUND,
-            &format!("there is no {method} {path} in the admin API"),
-        ),
-    }
+        Route::Instance
+        | Route::Wait
+        | Route::Credentials
+        | Route::Logs
+        | Route::DeployLog
+        | Route::Tools
+        | Route::ScreenLink
+        | Route::Screenshot => return Err(Refusal::NoInstance(String::new())),
+    })
 }
 
-pub(super) async fn load_images<B: Backend>(backend: &B, archive: Archive) -> Answer {
-    match backend.load_images(archive).await {
-        Ok(names) => json(StatusCode::OK, &names),
-        Err(r) => refused(&r),
-    }
-}
-
-async fn act<B: Backend, R: Body<Data = Bytes>>(
+/// The routes of one instance. One that the principal may not see is not there for them.
+async fn of_instance<B: Backend, R: Body<Data = Bytes>>(
     backend: &B,
-    (via, at): (Via, Option<&str>),
-    who: &str,
+    asker: Asker<'_>,
+    (route, one): (Route, &str),
+    query: &str,
     body: R,
-) -> Answer
+) -> Result<Answer, Refusal>
+where
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let found = find(backend, asker.by, one);
+    if route == Route::Wait {
+        return wait(backend, asker.at, (one, found), query).await;
+    }
+    let view = found.ok_or_else(|| Refusal::NoInstance(one.to_owned()))?;
+    if let Some(verb) = verb(route) {
+        asker.may(verb, Target::Instance(&view.id))?;
+    }
+    Ok(match route {
+        Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view)),
+        Route::Credentials => json(StatusCode::OK, &backend.credentials(view.id).await?),
+        Route::Logs => logs(backend, view.id, query).await?,
+        Route::DeployLog => deploy(backend, &view.id, query),
+        Route::Tools => match backend.tools(view.id).await {
+            Ok(tools) => json(StatusCode::OK, &tools),
+            Err(why) => error(StatusCode::BAD_GATEWAY, &why),
+        },
+        Route::ScreenLink => screen_link(backend, asker, view, body).await?,
+        Route::Screenshot => {
+            let png = backend.screenshot(&view, asker.by).await?;
+            plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed())
+        }
+        _ => return Err(Refusal::NoInstance(one.to_owned())),
+    })
+}
+
+/// Loads an archive as it comes, for whoever may.
+pub(super) async fn upload<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Answer {
+    let done = match policy::may(by, Verb::LoadImages, Target::Box) {
+        Decision::Allow => load_images(backend, by, archive).await,
+        Decision::Deny(why) => Err(denied(by, Verb::LoadImages, why)),
+    };
+    done.unwrap_or_else(|r| refused(&r))
+}
+
+async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<Answer, Refusal> {
+    Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
+}
+
+async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<Answer, Refusal>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(b) => b.to_bytes(),
         Err(e) => {
-            return error(
+            return Ok(error(
                 StatusCode::BAD_REQUEST,
                 &format!("the body cannot be read ({MAX_BODY} bytes at most): {e}"),
-            );
+            ));
         }
     };
     let value = serde_json::from_slice::<serde_json::Value>(&body);
     if let Some(unknown) = value.ok().as_ref().and_then(unknown_field) {
-        return error(StatusCode::BAD_REQUEST, &unknown);
+        return Ok(error(StatusCode::BAD_REQUEST, &unknown));
     }
     // serde_json's own words may quote a value, and values may be secrets: only the place is told.
     let action: Action = match serde_json::from_slice(&body) {
         Ok(a) => a,
         Err(e) => {
             let place = format!("{:?} error at line {}, column {}", e.classify(), e.line(), e.column());
-            return error(StatusCode::BAD_REQUEST, &format!("the body is not an action: {place}"));
+            let said = format!("the body is not an action: {place}");
+            return Ok(error(StatusCode::BAD_REQUEST, &said));
         }
     };
-    if action == Action::ResetAdmin && via != (Via::Socket { root: true }) {
-        return refused(&Refusal::OnTheBoxOnly);
-    }
-    match backend.submit(action.signed(who)).await {
-        Ok(Outcome::Instance(view)) => {
-            let view = seen(backend, at, *view);
+    let (verb, _) = policy::asked(&action);
+    let signed = policy::sign(asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
+    Ok(match backend.submit(signed).await? {
+        Outcome::Instance(view) => {
+            let view = addressed(backend, asker.at, *view);
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
         }
-        Ok(outcome) => json(StatusCode::OK, &outcome),
-        Err(r) => refused(&r),
-    }
+        outcome => json(StatusCode::OK, &outcome),
+    })
 }
 
 async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
     backend: &B,
-    (via, at): (Via, Option<&str>),
-    one: &str,
+    asker: Asker<'_>,
+    view: InstanceView,
     body: R,
-) -> Answer
+) -> Result<Answer, Refusal>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Some(view) = find(backend, one) else {
-        return refused(&Refusal::NoInstance(one.into()));
-    };
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
     let asked = body.and_then(|b| serde_json::from_slice::<ScreenRequest>(&b.to_bytes()).map_err(|e| e.to_string()));
-    match asked {
-        Ok(mut asked) => {
-            if via == Via::Network {
-                asked.by = format!("{} (member)", asked.by);
-            }
-            match backend.screen_link(&seen(backend, at, view), asked) {
-                Ok(link) => json(StatusCode::OK, &link),
-                Err(r) => refused(&r),
-            }
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(e) => {
+            let said = format!("the body does not ask for a screen: {e}");
+            return Ok(error(StatusCode::BAD_REQUEST, &said));
         }
-        Err(e) => error(
-            StatusCode::BAD_REQUEST,
-            &format!("the body does not ask for a screen: {e}"),
-        ),
-    }
-}
-
-async fn screenshot<B: Backend>(backend: &B, one: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
-        return refused(&Refusal::NoInstance(one.into()));
     };
-    match backend.screenshot(&view).await {
-        Ok(png) => plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed()),
-        Err(r) => refused(&r),
+    if !asked.view_only {
+        asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
+    let view = addressed(backend, asker.at, view);
+    Ok(json(StatusCode::OK, &backend.screen_link(&view, asked, asker.by)?))
 }
 
 /// As a list shows it: without all that a package brought along.
@@ -237,18 +306,24 @@ fn listed(view: &InstanceView) -> InstanceView {
     view
 }
 
-/// An instance by id, or by a name that only one instance has.
-fn find<B: Backend>(backend: &B, one: &str) -> Option<InstanceView> {
+fn is_seen(by: &Principal, id: &InstanceId) -> bool {
+    policy::may(by, Verb::ReadInstance, Target::Instance(id)).is_allowed()
+}
+
+/// An instance by id, or by a name that only one instance has, of those that the principal may see.
+fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Option<InstanceView> {
     let views = backend.views();
-    if let Some(v) = InstanceId::parse(one).ok().and_then(|id| views.get(&id)) {
+    let seen = |v: &&InstanceView| is_seen(by, &v.id);
+    let by_id = InstanceId::parse(one).ok().and_then(|id| views.get(&id));
+    if let Some(v) = by_id.filter(seen) {
         return Some(v.clone());
     }
-    let mut named = views.values().filter(|v| v.name.as_str() == one);
+    let mut named = views.values().filter(|v| v.name.as_str() == one).filter(seen);
     named.next().filter(|_| named.next().is_none()).cloned()
 }
 
 /// As it is for somebody who asked at this `host[:port]`.
-fn seen<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) -> InstanceView {
+fn addressed<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) -> InstanceView {
     if let Some(endpoints) = backend.endpoints(&view.id, at) {
         let screen = endpoints.screen.filter(|_| view.endpoints.screen.is_some());
         view.endpoints = Endpoints { screen, ..endpoints };
@@ -256,17 +331,20 @@ fn seen<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) -> In
     view
 }
 
-async fn wait<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str) -> Answer {
+async fn wait<B: Backend>(
+    backend: &B,
+    at: Option<&str>,
+    (one, found): (&str, Option<InstanceView>),
+    query: &str,
+) -> Result<Answer, Refusal> {
     let query = pairs(query);
     let until = match query.get("for").copied().unwrap_or("settled") {
         "settled" => Until::Settled,
         "stopped" => Until::Stopped,
         "gone" => Until::Gone,
         other => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                &format!("for={other}: write settled, stopped or gone"),
-            );
+            let said = format!("for={other}: write settled, stopped or gone");
+            return Ok(error(StatusCode::BAD_REQUEST, &said));
         }
     };
     let ms = query
@@ -275,12 +353,10 @@ async fn wait<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str)
         .unwrap_or(60_000u64)
         .min(3_600_000);
     let mut changed = backend.changed();
-    let Some(first) = find(backend, one) else {
-        return if until == Until::Gone {
-            empty()
-        } else {
-            refused(&Refusal::NoInstance(one.into()))
-        };
+    let first = match found {
+        Some(found) => found,
+        None if until == Until::Gone => return Ok(empty()),
+        None => return Err(Refusal::NoInstance(one.to_owned())),
     };
     let reached = async {
         loop {
@@ -296,14 +372,14 @@ async fn wait<B: Backend>(backend: &B, at: Option<&str>, one: &str, query: &str)
             }
         }
     };
-    match tokio::time::timeout(Duration::from_millis(ms), reached).await {
-        Ok(Some(view)) => json(StatusCode::OK, &seen(backend, at, view)),
+    Ok(match tokio::time::timeout(Duration::from_millis(ms), reached).await {
+        Ok(Some(view)) => json(StatusCode::OK, &addressed(backend, at, view)),
         Ok(None) => empty(),
         Err(_) => error(
             StatusCode::REQUEST_TIMEOUT,
             &format!("{one} did not get there within {ms} ms; `berth show {one}` says where it is"),
         ),
-    }
+    })
 }
 
 fn done(until: Until, v: &InstanceView) -> bool {
@@ -318,73 +394,39 @@ fn done(until: Until, v: &InstanceView) -> bool {
     }
 }
 
-async fn credentials<B: Backend>(backend: &B, one: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
-        return refused(&Refusal::NoInstance(one.into()));
-    };
-    match backend.credentials(view.id).await {
-        Ok(views) => json(StatusCode::OK, &views),
-        Err(r) => refused(&r),
-    }
-}
-
-async fn logs<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
-        return refused(&Refusal::NoInstance(one.into()));
-    };
+async fn logs<B: Backend>(backend: &B, id: InstanceId, query: &str) -> Result<Answer, Refusal> {
     let query = pairs(query);
     let wanted = LogQuery {
         follow: query.get("follow").is_some_and(|v| *v == "1"),
         tail: query.get("tail").and_then(|t| t.parse().ok()),
     };
-    match backend.logs(view.id, wanted).await {
-        Err(r) => refused(&r),
-        Ok(lines) => {
-            let frames = futures_util::stream::unfold(lines, |mut lines| async move {
-                let chunk = match lines.recv().await? {
-                    Ok(bytes) => bytes,
-                    Err(said) => Bytes::from(format!("berth: the log ends here: {said}\n")),
-                };
-                Some((Ok(Frame::data(chunk)), lines))
-            });
-            plain(
-                StatusCode::OK,
-                "text/plain; charset=utf-8",
-                StreamBody::new(frames).boxed(),
-            )
-        }
-    }
+    let lines = backend.logs(id, wanted).await?;
+    let frames = futures_util::stream::unfold(lines, |mut lines| async move {
+        let chunk = match lines.recv().await? {
+            Ok(bytes) => bytes,
+            Err(said) => Bytes::from(format!("berth: the log ends here: {said}\n")),
+        };
+        Some((Ok(Frame::data(chunk)), lines))
+    });
+    Ok(streamed(StreamBody::new(frames).boxed()))
 }
 
-fn deploy<B: Backend>(backend: &B, one: &str, query: &str) -> Answer {
-    let Some(view) = find(backend, one) else {
-        return refused(&Refusal::NoInstance(one.into()));
-    };
+fn deploy<B: Backend>(backend: &B, id: &InstanceId, query: &str) -> Answer {
     let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");
-    let frames = futures_util::stream::unfold(backend.deploy_log(&view.id, follow), |mut pieces| async move {
+    let frames = futures_util::stream::unfold(backend.deploy_log(id, follow), |mut pieces| async move {
         let piece = pieces.recv().await?;
         Some((Ok(Frame::data(piece)), pieces))
     });
-    plain(
-        StatusCode::OK,
-        "text/plain; charset=utf-8",
-        StreamBody::new(frames).boxed(),
-    )
+    streamed(StreamBody::new(frames).boxed())
 }
 
-/// The parameters of a path; what is none of them would silently be the default.
-fn check_query(parts: &[&str], query: &str) -> Result<(), String> {
-    const FLAG: fn(&str) -> bool = |v| matches!(v, "0" | "1");
-    const NUMBER: fn(&str) -> bool = |v| v.parse::<u32>().is_ok();
-    const WORD: fn(&str) -> bool = |_| true;
-    type Known = &'static [(&'static str, fn(&str) -> bool)];
-    let known: Known = match parts {
-        ["v1", "doctor"] => &[("json", FLAG), ("hardening", FLAG)],
-        ["v1", "instances", _, "wait"] => &[("for", WORD), ("ms", NUMBER)],
-        ["v1", "instances", _, "logs"] => &[("follow", FLAG), ("tail", NUMBER)],
-        ["v1", "instances", _, "deploy"] => &[("follow", FLAG)],
-        _ => &[],
-    };
+fn streamed(body: BoxBody<Bytes, Infallible>) -> Answer {
+    plain(StatusCode::OK, "text/plain; charset=utf-8", body)
+}
+
+/// The parameters of a route; what is none of them would silently be the default.
+fn check_query(route: Route, query: &str) -> Result<(), String> {
+    let known = route.row().query;
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let Some((_, fits)) = known.iter().find(|(n, _)| *n == name) else {
@@ -396,7 +438,7 @@ fn check_query(parts: &[&str], query: &str) -> Result<(), String> {
             };
             return Err(format!("there is no parameter {name:?}; its parameters are: {all}"));
         };
-        if !fits(value) {
+        if !fits.fits(value) {
             return Err(format!("the parameter {name} cannot be {value:?}"));
         }
     }
@@ -413,7 +455,7 @@ pub(super) fn refused(r: &Refusal) -> Answer {
         Refusal::NoInstance(_) | Refusal::NoToken(_) | Refusal::NoMember(_) | Refusal::NoType { .. } => {
             StatusCode::NOT_FOUND
         }
-        Refusal::OnTheBoxOnly => StatusCode::FORBIDDEN,
+        Refusal::OnTheBoxOnly | Refusal::NotPermitted => StatusCode::FORBIDDEN,
         Refusal::NameTaken { .. }
         | Refusal::Removing(_)
         | Refusal::Unclaimed

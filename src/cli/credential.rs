@@ -84,7 +84,6 @@ pub(super) async fn set(supervisor: &Supervisor, view: &InstanceView, key: Strin
         id: view.id.clone(),
         key,
         value,
-        by: String::new(),
     })
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn run(
         }
         return Ok(());
     }
-    let link: ScreenLink = supervisor.post(&base, &ScreenRequest { by: who(), view_only }).await?;
+    let link: ScreenLink = supervisor.post(&base, &ScreenRequest { view_only }).await?;
     if json {
         return print::json(&link);
     }
@@ -41,16 +41,4 @@ pub(super) async fn run(
         print::short(link.expires_at)
     ));
     Ok(())
-}
-
-/// Who asks, for the log: the person behind sudo, if there is one. Whoever may use the admin socket is trusted to say.
-fn who() -> String {
-    let named = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .filter_map(|name| std::env::var(name).ok());
-    let mut named = named.filter(|name| !name.is_empty());
-    named.next().unwrap_or_else(|| match nix::unistd::getuid() {
-        uid if uid.is_root() => "root".to_owned(),
-        uid => format!("uid {uid}"),
-    })
 }

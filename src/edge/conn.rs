@@ -30,6 +30,7 @@ use super::{
 use crate::{
     authz::{NoPlace, Party, Pulse, Standing, Token, address_group},
     config::Limits,
+    model::Who,
 };
 
 /// What a client that was refused mid-body may still send before we hang up, in bytes.
@@ -77,10 +78,9 @@ impl Permit {
     /// A right token was shown on this connection: it is no stranger's any more. False: whoever holds that token has
     /// all places that they may have, and needs every one of them.
     pub(super) fn shown(&self, token: &Token) -> bool {
-        let standing = if token.is_members() {
-            Standing::Member
-        } else {
-            Standing::Holder
+        let standing = match token.principal().who() {
+            Who::Member(..) => Standing::Member,
+            _ => Standing::Holder,
         };
         self.rise(standing, token.number())
     }

@@ -17,7 +17,7 @@ use super::{
     request,
     respond::Refusal,
 };
-use crate::authz::Token;
+use crate::{authz::Token, model::Principal};
 
 /// What a claim may send, in bytes.
 const CLAIM_BYTES: usize = 4096;
@@ -52,6 +52,7 @@ pub struct Asked {
     pub door: Door,
     /// The host, and the port where it was named, that the client used.
     pub authority: String,
+    pub by: Principal,
     /// Its body is empty where it is an upload.
     pub request: Request<Bytes>,
     pub upload: Option<Upload>,
@@ -79,6 +80,7 @@ pub(super) struct Entry {
     pub(super) front: Arc<dyn Front>,
     pub(super) door: Door,
     pub(super) authority: String,
+    pub(super) by: Principal,
     /// A member's, for the API.
     pub(super) token: Option<Arc<Token>>,
 }
@@ -121,6 +123,7 @@ pub(super) async fn serve(
         let asked = Asked {
             door: entry.door,
             authority: entry.authority,
+            by: entry.by,
             request: Request::from_parts(parts, body),
             upload,
         };

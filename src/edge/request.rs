@@ -30,10 +30,11 @@ use super::{
     screen, upgrade,
 };
 use crate::{
-    authz::{Decision, Token, bearer},
+    authz::{NoToken, Token, bearer},
     link::{self, Link, Payload, Reply, stats::InFlight},
     mcp::head,
-    model::{InstanceId, State},
+    model::{InstanceId, Principal, State, Via},
+    policy::{self, Verb},
     route::{self, ScreenAt, Target},
 };
 
@@ -161,7 +162,7 @@ fn admit(client: &Client, request: &Request<Incoming>) -> Result<Admitted, Refus
     if headers.contains_key(header::ORIGIN) {
         check_origin(edge, headers, authority)?;
     }
-    let token = check_token(headers, |token, now| edge.tokens.check(token, &id, now))?;
+    let token = authenticate(edge, headers, Verb::Call, policy::Target::Instance(&id))?;
     if !client.permit.shown(&token) {
         return Err(Refusal::Crowded);
     }
@@ -196,13 +197,15 @@ fn admit_own(client: &Client, request: &Request<Incoming>, authority: &str, door
     if !origins.all(|o| o.to_str().is_ok_and(|o| edge.router.origin_is_ours(o, authority))) {
         return Err(Refusal::Origin);
     }
-    let token = match door {
+    let (by, token) = match door {
         // A claim is looked at wherever it comes from: only a wrong one is slowed down.
-        Door::Page | Door::Claim => None,
+        Door::Page => (Principal::nobody(Via::Page), None),
+        Door::Claim => (Principal::nobody(Via::Claim), None),
         Door::Api if front.locked() => return Err(Refusal::Unclaimed),
-        Door::Api => Some(check_token(request.headers(), |token, now| {
-            edge.tokens.check_member(token, now)
-        })?),
+        Door::Api => {
+            let token = authenticate(edge, request.headers(), Verb::UseApi, policy::Target::Box)?;
+            (token.principal().clone(), Some(token))
+        }
     };
     if token.as_ref().is_some_and(|t| !client.permit.shown(t)) {
         return Err(Refusal::Crowded);
@@ -211,6 +214,7 @@ fn admit_own(client: &Client, request: &Request<Incoming>, authority: &str, door
         front: Arc::clone(front),
         door,
         authority: authority.to_owned(),
+        by,
         token,
     }))
 }
@@ -234,7 +238,13 @@ fn check_origin(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(),
     Ok(())
 }
 
-fn check_token(headers: &HeaderMap, check: impl FnOnce(&str, i64) -> Decision) -> Result<Arc<Token>, Refusal> {
+/// The token of a request, where its principal may do this.
+fn authenticate(
+    edge: &Edge,
+    headers: &HeaderMap,
+    verb: Verb,
+    target: policy::Target<'_>,
+) -> Result<Arc<Token>, Refusal> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         return Err(Refusal::NoToken);
@@ -246,12 +256,16 @@ fn check_token(headers: &HeaderMap, check: impl FnOnce(&str, i64) -> Decision) -
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    match check(token, now.as_secs().cast_signed()) {
-        Decision::Allow(token) => Ok(token),
-        Decision::Unknown => Err(Refusal::BadToken),
-        Decision::WrongSubject => Err(Refusal::WrongSubject),
-        Decision::Expired => Err(Refusal::ExpiredToken),
+    let now = now.as_secs().cast_signed();
+    let token = edge.tokens.authenticate(token, now).map_err(|e| match e {
+        NoToken::Unknown => Refusal::BadToken,
+        NoToken::Expired => Refusal::ExpiredToken,
+    })?;
+    if !policy::may(token.principal(), verb, target).is_allowed() {
+        return Err(Refusal::WrongSubject);
     }
+    token.used(now);
+    Ok(token)
 }
 
 async fn proxy(

@@ -37,7 +37,7 @@ use super::{
     respond::{Refusal, or_slowed},
 };
 use crate::{
-    model::{InstanceId, State},
+    model::{InstanceId, Principal, State},
     route::{self, ScreenAt},
     screen::access::Session,
 };
@@ -60,8 +60,8 @@ pub struct Look {
 /// The instances that have a screen, as they are now.
 pub type Looks = Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>;
 
-/// Gives an instance a new container; the error is for people.
-pub type Recreate = Box<dyn Fn(InstanceId) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Gives an instance a new container, for whoever asks, if they may; the error is for people.
+pub type Recreate = Box<dyn Fn(InstanceId, Principal) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What screens need of the rest of the supervisor.
 pub struct Screens {
@@ -78,7 +78,7 @@ impl Default for Screens {
         Self {
             look: Box::new(|_| None),
             changed: watch::channel(0).1,
-            recreate: Box::new(|_| Box::pin(async { Err("there is nothing to recreate".to_owned()) })),
+            recreate: Box::new(|_, _| Box::pin(async { Err("there is nothing to recreate".to_owned()) })),
         }
     }
 }
@@ -207,7 +207,7 @@ impl Asked<'_> {
             };
         };
         log::info!(
-            instance = self.id.as_str(), by = session.grant.by.as_str(), from:display = client.permit.from,
+            instance = self.id.as_str(), by = session.grant.by.name().as_str(), from:display = client.permit.from,
             session = session.number, control = session.grant.control; "a screen's link was opened"
         );
         let path = match self.at {

@@ -72,9 +72,6 @@ pub enum Action {
         id: InstanceId,
         key: String,
         value: Secret,
-        /// Who asks. Never read from the request: see [`Action::signed`].
-        #[serde(skip)]
-        by: String,
     },
     /// Takes it away again.
     UnsetCredential {
@@ -143,18 +140,6 @@ fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &[&str])]) -> 
     Some(format!("{name} has no field {field:?}; its fields are: {all}"))
 }
 
-impl Action {
-    /// The same, by somebody whose name the connection vouches for.
-    pub fn signed(mut self, who: &str) -> Self {
-        match &mut self {
-            Action::SetCredential { by, .. } => who.clone_into(by),
-            Action::Run(request) => who.clone_into(&mut request.by),
-            _ => {}
-        }
-        self
-    }
-}
-
 /// What `berth run` asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -194,9 +179,6 @@ pub struct RunRequest {
     /// For generic types only: how long one call may take without progress, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_timeout_ms: Option<u64>,
-    /// Who asks: see [`Action::signed`].
-    #[serde(skip)]
-    pub by: String,
 }
 
 impl RunRequest {
@@ -215,7 +197,6 @@ impl RunRequest {
             volume: None,
             processes: None,
             call_timeout_ms: None,
-            by: String::new(),
         }
     }
 }
@@ -268,6 +249,9 @@ pub enum Refusal {
     Claimed,
     #[error("only on the box itself: its administrator is reset on its screen, or by root over its admin socket")]
     OnTheBoxOnly,
+    /// Who asks may not, and is told no more.
+    #[error("you are not permitted to do this; ask an owner of this box")]
+    NotPermitted,
     #[error("there is no instance type {name:?}; known types: {known}")]
     NoType { name: String, known: String },
     #[error(
@@ -450,7 +434,6 @@ mod tests {
                 id: id.clone(),
                 key: "k".into(),
                 value: Secret::new("x"),
-                by: String::new(),
             },
             Action::UnsetCredential { id, key: "k".into() },
         ]);

@@ -8,6 +8,7 @@ mod id;
 mod instance;
 mod member;
 mod order;
+mod principal;
 mod secret;
 mod source;
 mod user;
@@ -25,6 +26,7 @@ pub use order::{
     AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, HealthKind, HealthOrder, McpOrder, McpTransport, Processes,
     Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
 };
+pub use principal::{Principal, Scope, Via, Who};
 pub use secret::Secret;
 pub use source::{
     HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, Resolved,

@@ -12,9 +12,10 @@ use crate::{
     catalog::{Catalog, InstanceType, Kind},
     config::Allow,
     model::{
-        Action, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, REMOTE_SECRET, Refusal, Role,
-        RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
+        Action, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, Principal, REMOTE_SECRET, Refusal,
+        Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
     },
+    policy::Signed,
     record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord},
 };
 
@@ -82,7 +83,7 @@ pub enum Decision {
 ///
 /// # Errors
 /// A typed [`Refusal`].
-pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision, Refusal> {
+pub fn admit(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<Decision, Refusal> {
     let decision = decide(book, action, fresh)?;
     if let Decision::Run { record, .. } | Decision::Update(record) = &decision {
         room::check(book, record)?;
@@ -90,9 +91,10 @@ pub fn admit(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decis
     Ok(decision)
 }
 
-fn decide(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision, Refusal> {
+fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<Decision, Refusal> {
+    let (by, action) = action.into_parts();
     match action {
-        Action::Run(request) => run(book, *request, fresh),
+        Action::Run(request) => run(book, *request, &by, fresh),
         Action::Stop { id } => {
             let mut record = live(book, &id)?.clone();
             if record.desired == Desired::Stopped {
@@ -160,7 +162,7 @@ fn decide(book: &Book<'_>, action: Action, fresh: InstanceId) -> Result<Decision
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken(id.to_string())),
         },
-        Action::SetCredential { id, key, value, by } => credentials::set(book, &id, key, value, by),
+        Action::SetCredential { id, key, value } => credentials::set(book, &id, key, value, by.name()),
         Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
     }
 }
@@ -230,7 +232,7 @@ pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<
     Ok(())
 }
 
-fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision, Refusal> {
+fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> Result<Decision, Refusal> {
     let template = known_type(book, &request.type_name)?;
     check_env(&request.env, std::iter::empty())?;
     credentials::given(&template, &request.env)?;
@@ -294,7 +296,7 @@ fn run(book: &Book<'_>, request: RunRequest, id: InstanceId) -> Result<Decision,
             set: env
                 .keys()
                 .filter(|k| *k != REMOTE_SECRET)
-                .map(|k| (k.clone(), mark(&request.by, book.now)))
+                .map(|k| (k.clone(), mark(by, book.now)))
                 .collect(),
         },
         spec,
@@ -333,8 +335,8 @@ pub(super) fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeNam
     Err(Refusal::Invalid("give it a name with --name".to_owned()))
 }
 
-fn mark(by: &str, at: jiff::Timestamp) -> Mark {
-    Mark { at, by: by.to_owned() }
+fn mark(by: &Principal, at: jiff::Timestamp) -> Mark {
+    Mark { at, by: by.name() }
 }
 
 /// Whether these variables may be given to an instance that has those `others` already.

@@ -12,13 +12,14 @@ use super::admit::{Book, Decision, admit};
 use crate::{
     catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     model::{
-        Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, MemberName, Processes, Refusal, RunRequest,
-        Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
+        Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, MemberName, Principal, Processes, Refusal,
+        RunRequest, Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
     },
     plan::{
         room::Disk,
         spec::{BoxFacts, container_spec},
     },
+    policy::Signed,
     record::{InstanceRecord, TokenRecord},
 };
 
@@ -187,6 +188,11 @@ fn token_id(n: usize) -> TokenId {
     TokenId::from_random([u8::try_from(n % 32).unwrap(); 12])
 }
 
+/// As root on the box asks.
+fn signed(action: Action) -> Signed<Action> {
+    crate::policy::sign(Principal::root(), action).unwrap()
+}
+
 fn action(what: &Try) -> Option<Action> {
     Some(match what {
         Try::Run { kind, name, workspace } => Action::Run(Box::new(RunRequest {
@@ -235,7 +241,7 @@ proptest! {
                 max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, disk: None,
                 install_bytes: 0, now,
             };
-            let result = admit(&book, action, id(model.made));
+            let result = admit(&book, signed(action), id(model.made));
             prop_assert_eq!(word(&result), model.expect(&what), "{:?}: {:?}", what, result);
             match result {
                 Ok(Decision::Run { record, .. }) => {
@@ -307,7 +313,7 @@ fn bad_environments_are_refused_without_quoting_values() {
             env: [(name.to_owned(), Secret::new(value))].into(),
             ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
-        let refusal = admit(&book, Action::Run(Box::new(request)), id(0)).unwrap_err();
+        let refusal = admit(&book, signed(Action::Run(Box::new(request))), id(0)).unwrap_err();
         assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal:?}");
         assert!(!refusal.to_string().contains("hunter2"));
     }
@@ -374,12 +380,15 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         name: Some("laptop".into()),
     };
     let nobody = BTreeMap::new();
-    assert_eq!(admit(&book(&nobody), create("admin"), id(0)), Err(Refusal::Unclaimed));
+    assert_eq!(
+        admit(&book(&nobody), signed(create("admin")), id(0)),
+        Err(Refusal::Unclaimed)
+    );
     let Ok(Decision::Claim {
         member,
         token_name,
         expires_at,
-    }) = admit(&book(&nobody), claim(), id(0))
+    }) = admit(&book(&nobody), signed(claim()), id(0))
     else {
         panic!("refused")
     };
@@ -387,8 +396,8 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     assert_eq!(expires_at, in_90_days, "nobody said when it ends");
     assert_eq!((member.name.as_str(), token_name.as_str()), ("admin", "laptop"));
     let members = BTreeMap::from([(member.name.clone(), member)]);
-    assert_eq!(admit(&book(&members), claim(), id(0)), Err(Refusal::Claimed));
-    let end = |action| match admit(&book(&members), action, id(0)) {
+    assert_eq!(admit(&book(&members), signed(claim()), id(0)), Err(Refusal::Claimed));
+    let end = |action| match admit(&book(&members), signed(action), id(0)) {
         Ok(Decision::CreateToken { expires_at, .. }) => Ok(expires_at),
         Ok(_) => panic!("no token"),
         Err(e) => Err(e),
@@ -408,11 +417,11 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     assert_eq!(end(said(hour, false)), Ok(hour));
     assert!(matches!(end(said(hour, true)), Err(Refusal::Invalid(_))));
     assert!(matches!(
-        admit(&book(&members), create("other"), id(0)),
+        admit(&book(&members), signed(create("other")), id(0)),
         Err(Refusal::NoMember(_))
     ));
     assert_eq!(
-        admit(&book(&members), Action::ResetAdmin, id(0)),
+        admit(&book(&members), signed(Action::ResetAdmin), id(0)),
         Ok(Decision::ResetAdmin)
     );
 }
@@ -446,7 +455,7 @@ fn no_more_is_promised_than_the_disk_holds() {
             install_bytes: 1 << 30,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
-        admit(&book, action, id(fresh))
+        admit(&book, signed(action), id(fresh))
     };
     let run = || Action::Run(Box::new(RunRequest::of(kind.clone())));
     let mut instances = BTreeMap::new();

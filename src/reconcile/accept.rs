@@ -1,10 +1,16 @@
 //! Actions: admitted, committed, and only then true. A refusal or a store that fails leaves everything as it was.
 
+use std::collections::BTreeMap;
+
 use super::{live::Live, task::Task};
 use crate::{
-    model::{Action, Desired, InstanceId, Outcome, Refusal, Secret, State, Subject, TokenCreated, TokenId},
+    model::{
+        Action, Desired, InstanceId, MemberName, Outcome, Principal, Refusal, Secret, State, Subject, TokenCreated,
+        TokenId,
+    },
     plan::admit::{Book, Decision, admit},
-    record::{InstanceRecord, TokenRecord},
+    policy::{self, Signed, Target, Verb},
+    record::{InstanceRecord, MemberRecord, TokenRecord},
     store::Change,
 };
 
@@ -15,8 +21,62 @@ fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     Ok(bytes)
 }
 
+/// An action, as the log names it once it is accepted: who, how, what, on what. Never a value.
+struct Note {
+    by: Principal,
+    verb: Verb,
+    on: String,
+}
+
+impl Note {
+    fn of(action: &Signed<Action>) -> Self {
+        let (verb, target) = policy::asked(action.what());
+        let on = match target {
+            Target::Box => "box".to_owned(),
+            Target::Instance(id) => id.to_string(),
+            Target::Member(name) => name.to_string(),
+            Target::Token(id) => id.to_string(),
+        };
+        let by = action.by().clone();
+        Self { by, verb, on }
+    }
+
+    /// What is new by it is named as well: an instance, or a token by its public id.
+    fn accepted(&self, outcome: &Outcome) {
+        let made = match outcome {
+            Outcome::Instance(view) if view.token.is_some() => view.id.as_str(),
+            Outcome::Token(made) => made.view.id.as_str(),
+            Outcome::Instance(_) | Outcome::Done => "",
+        };
+        let token = self.by.token().map_or("", TokenId::as_str);
+        let (by, via, verb, on) = (
+            self.by.name(),
+            self.by.via().as_str(),
+            self.verb.as_str(),
+            self.on.as_str(),
+        );
+        log::info!(by = by.as_str(), via, token, verb, on, made; "accepted: {verb} {on}");
+    }
+}
+
+/// Whoever shows a token; none where its member is not there.
+pub(super) fn principal_of(token: &TokenRecord, members: &BTreeMap<MemberName, MemberRecord>) -> Option<Principal> {
+    Some(match &token.subject {
+        Subject::Instance(id) => Principal::instance(id.clone(), token.id.clone()),
+        Subject::Member(name) => Principal::member(name.clone(), members.get(name)?.role, token.id.clone()),
+    })
+}
+
 impl Task {
-    pub(super) async fn accept(&mut self, action: Action) -> Result<Outcome, Refusal> {
+    /// Admits an action, has it kept, and answers. Whoever asked for what was accepted stands in the log.
+    pub(super) async fn accept(&mut self, action: Signed<Action>) -> Result<Outcome, Refusal> {
+        let note = Note::of(&action);
+        let outcome = self.decide(action).await?;
+        note.accepted(&outcome);
+        Ok(outcome)
+    }
+
+    async fn decide(&mut self, action: Signed<Action>) -> Result<Outcome, Refusal> {
         let book = Book {
             instances: &self.instances,
             tokens: &self.tokens,
@@ -64,7 +124,6 @@ impl Task {
                 let (token, secret) = self.new_token(Subject::Member(member.name.clone()), token_name, expires_at)?;
                 self.keep(vec![Change::PutMember(member.clone()), Change::PutToken(token.clone())])
                     .await?;
-                log::info!(member = member.name.as_str(); "the box is claimed");
                 self.members.insert(member.name.clone(), member);
                 Ok(self.token_made(token, secret))
             }
@@ -72,8 +131,16 @@ impl Task {
         }
     }
 
+    /// Lets the edge know a token.
+    fn open_for(&self, token: &TokenRecord) {
+        match principal_of(token, &self.members) {
+            Some(principal) => self.table.insert(token, principal),
+            None => log::warn!(token = token.id.as_str(); "a token of a member who is not there opens nothing"),
+        }
+    }
+
     fn token_made(&mut self, token: TokenRecord, secret: Secret) -> Outcome {
-        self.table.insert(&token);
+        self.open_for(&token);
         let view = self.token_view(&token);
         self.tokens.insert(token.id.clone(), token);
         Outcome::Token(TokenCreated { view, token: secret })
@@ -91,7 +158,6 @@ impl Task {
             self.tokens.remove(id);
         }
         self.members.clear();
-        log::warn!("the administrator was reset: the box is unclaimed");
         Ok(Outcome::Done)
     }
 
@@ -128,7 +194,7 @@ impl Task {
     async fn accept_run(
         &mut self,
         mut record: InstanceRecord,
-        env: std::collections::BTreeMap<String, Secret>,
+        env: BTreeMap<String, Secret>,
     ) -> Result<Outcome, Refusal> {
         for (name, value) in env {
             let sealed = self.key.seal(&record.id, &name, &value);
@@ -141,8 +207,7 @@ impl Task {
             Change::PutToken(token.clone()),
         ])
         .await?;
-        log::info!(instance = record.id.as_str(), kind = record.type_name().as_str(); "accepted to run");
-        self.table.insert(&token);
+        self.open_for(&token);
         self.tokens.insert(token.id.clone(), token);
         let id = record.id.clone();
         self.begin_deploy(&record, "run");

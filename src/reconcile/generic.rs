@@ -22,8 +22,9 @@ use super::{
 use crate::{
     deploy::Deploys,
     docker::Engine,
-    model::{Action, Desired, InstanceId, Refusal, Resolved, Secret},
+    model::{Action, Desired, InstanceId, Principal, Refusal, Resolved, Secret},
     plan::{Millis, Step, generic::concrete, order::spec_hash_of, trial::TRIAL_SECONDS},
+    policy,
     record::InstanceRecord,
     store::Change,
 };
@@ -148,7 +149,11 @@ impl Task {
         let ids: Vec<InstanceId> = self.instances.values().filter(over).map(|r| r.id.clone()).collect();
         for id in ids {
             log::info!(instance = id.as_str(); "the trial is over");
-            if let Err(e) = self.accept(Action::Remove { id }).await {
+            let removed = match policy::sign(Principal::berth(), Action::Remove { id }) {
+                Ok(signed) => self.accept(signed).await.map(|_| ()),
+                Err(denial) => Err(denial.into()),
+            };
+            if let Err(e) = removed {
                 log::warn!("a trial is not removed yet: {e}");
             }
         }

@@ -54,6 +54,7 @@ use crate::{
         Action, BoxId, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, RoomView, TokenView,
     },
     plan::quota::WorkspaceLimits,
+    policy::Signed,
     secret::BoxKey,
     store::{Store, StoreError},
 };
@@ -119,7 +120,7 @@ pub struct Snapshot {
 }
 
 enum Request {
-    Submit(Box<Action>, oneshot::Sender<Result<Outcome, Refusal>>),
+    Submit(Box<Signed<Action>>, oneshot::Sender<Result<Outcome, Refusal>>),
     Tokens(oneshot::Sender<Vec<TokenView>>),
     Catalog(Arc<Catalog>),
     Credentials(InstanceId, oneshot::Sender<Result<Vec<CredentialView>, Refusal>>),
@@ -171,7 +172,7 @@ impl Handle {
     ///
     /// # Errors
     /// A typed [`Refusal`]; nothing has changed then.
-    pub async fn submit(&self, action: Action) -> Result<Outcome, Refusal> {
+    pub async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Submit(Box::new(action), reply);
         self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;

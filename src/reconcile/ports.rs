@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     docker::EngineError,
     link::Patience,
-    model::{InstanceId, Resolved, Secret, Source, StartOrder, State, Subject, TokenId, User},
+    model::{InstanceId, Principal, Resolved, Secret, Source, StartOrder, State, Subject, TokenId, User},
     plan::quota::WorkspaceQuota,
     record::TokenRecord,
 };
@@ -56,8 +56,8 @@ pub trait Tokens: Send + Sync + 'static {
     /// # Errors
     /// The operating system gave no random bytes.
     fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), String>;
-    /// From now on it is accepted, until it expires.
-    fn insert(&self, token: &TokenRecord);
+    /// From now on whoever shows it is this principal, until it expires.
+    fn insert(&self, token: &TokenRecord, principal: Principal);
     /// From the very next request on it is refused, and its open streams are cut.
     fn remove(&self, id: &TokenId);
     fn remove_instance(&self, id: &InstanceId);

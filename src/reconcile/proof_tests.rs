@@ -41,7 +41,7 @@ async fn every_start_names_the_process() {
     bench.world.end(&container);
     bench.until("named again", |_| proved(&bench) == [1, 2]).await;
     bench.until_state(&id, State::Running).await;
-    bench.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
+    bench.act(Action::Recreate { id: id.clone() }).await.unwrap();
     bench.until("named anew", |_| proved(&bench) == [1, 2, 3]).await;
 }
 

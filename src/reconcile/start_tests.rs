@@ -30,9 +30,9 @@ async fn a_start_has_more_cpu_until_it_is_ready() {
     // Every further start of the same container is the same.
     bench.world.mute.store(false, Ordering::SeqCst);
     bench.world.calls.lock().unwrap().clear();
-    bench.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
+    bench.act(Action::Stop { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Stopped).await;
-    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.act(Action::Start { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Running).await;
     assert_eq!(bench.world.steps(), ["stop", "cpu 2000", "start", "cpu 250"]);
     bench.world.calls.lock().unwrap().clear();
@@ -92,7 +92,7 @@ async fn only_the_new_container_is_told_what_the_new_one_needs() {
     let id = bench.run().await.id;
     bench.until_state(&id, State::Running).await;
     bench.world.stop_hangs.store(true, Ordering::SeqCst);
-    bench.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
+    bench.act(Action::Recreate { id: id.clone() }).await.unwrap();
     bench
         .until("stopping", |_| bench.world.steps().contains(&"stop".to_owned()))
         .await;
@@ -128,10 +128,10 @@ async fn the_word_of_an_earlier_run_is_not_believed() {
     let id = bench.run().await.id;
     bench.until_state(&id, State::Running).await;
     let old = bench.world.generation.load(Ordering::SeqCst);
-    bench.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
+    bench.act(Action::Stop { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Stopped).await;
     bench.world.mute.store(true, Ordering::SeqCst);
-    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.act(Action::Start { id: id.clone() }).await.unwrap();
     bench
         .until("ordered again", |_| bench.world.orders.lock().unwrap().len() == 2)
         .await;
@@ -222,7 +222,7 @@ async fn new_types_are_for_what_is_run_or_recreated_from_now_on() {
     assert_eq!(bench.run().await.image, "berth/echo:2");
     assert_eq!(bench.handle.views()[&id].image, "berth/echo:1");
     assert_eq!(bench.handle.views()[&id].restarts, 0);
-    bench.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
+    bench.act(Action::Recreate { id: id.clone() }).await.unwrap();
     assert_eq!(bench.handle.views()[&id].image, "berth/echo:2");
 }
 
@@ -252,6 +252,6 @@ async fn nothing_starts_in_a_workspace_that_is_not_held() {
         })
         .await;
     bench.world.no_quota.store(false, Ordering::SeqCst);
-    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.act(Action::Start { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Running).await;
 }

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Deps, LinkReport, ReconcileError, Request, Snapshot,
+    accept::principal_of,
     keeper::Keeper,
     live::Live,
     ops::{Done, Tools, Trouble},
@@ -31,7 +32,7 @@ use crate::{
     config::Allow,
     deploy::Deploys,
     docker::Engine,
-    model::{BoxId, Desired, Endpoints, InstanceId, MemberName, Subject, TokenId},
+    model::{BoxId, Desired, Endpoints, InstanceId, MemberName, TokenId},
     plan::{Millis, Observed, Orphan, Step, quota::WorkspaceLimits, restart::engine_wait, spec::BoxFacts},
     record::{InstanceRecord, MemberRecord, TokenRecord},
     secret::BoxKey,
@@ -144,12 +145,12 @@ impl Task {
         watcher.spawn(watch_events(deps.engine.clone(), box_id.clone(), wake));
         for token in loaded.tokens.values() {
             // Only for an owner that is there to stay: what cannot be told is denied.
-            let stays = match &token.subject {
-                Subject::Instance(id) => loaded.instances.get(id).is_some_and(|r| r.desired != Desired::Removed),
-                Subject::Member(name) => loaded.members.contains_key(name),
-            };
-            if stays {
-                deps.tokens.insert(token);
+            let removed = |id| loaded.instances.get(id).is_none_or(|r| r.desired == Desired::Removed);
+            if token.subject.instance().is_some_and(removed) {
+                continue;
+            }
+            if let Some(principal) = principal_of(token, &loaded.members) {
+                deps.tokens.insert(token, principal);
             }
         }
         let mut task = Self {

@@ -16,8 +16,8 @@ use crate::{
     docker::{EngineInfo, Exit},
     link::{LinkEvent, Patience},
     model::{
-        AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, PackageSource, Processes, Resolved,
-        RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
+        AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, PackageSource, Principal, Processes,
+        Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
@@ -384,7 +384,7 @@ impl Tokens for FakeTokens {
     fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), String> {
         Ok((Secret::new("brt_i_x"), [7; 32]))
     }
-    fn insert(&self, t: &TokenRecord) {
+    fn insert(&self, t: &TokenRecord, _: Principal) {
         if let Subject::Instance(id) = &t.subject {
             self.0.table.lock().unwrap().insert(t.id.clone(), id.clone());
         }
@@ -511,7 +511,7 @@ impl Bench {
             env: [("API_KEY".to_owned(), Secret::new("hunter2"))].into(),
             ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
-        match self.handle.submit(Action::Run(Box::new(request))).await.unwrap() {
+        match self.act(Action::Run(Box::new(request))).await.unwrap() {
             Outcome::Instance(view) => *view,
             other => panic!("{other:?}"),
         }
@@ -568,13 +568,13 @@ async fn a_life_from_run_to_removal() {
     let made = ["create", "start", "cpu 250"];
     assert_eq!(bench.world.steps(), made, "no more calls than it takes");
 
-    bench.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
+    bench.act(Action::Stop { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Stopped).await;
     assert_eq!(bench.world.container().1, Run::Exited);
-    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.act(Action::Start { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Running).await;
     assert_eq!(bench.world.container().0, "c0", "start keeps the container");
-    bench.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
+    bench.act(Action::Recreate { id: id.clone() }).await.unwrap();
     bench
         .until("recreated", |v| {
             v[&id].state == State::Running && bench.world.container().0 == "c1"
@@ -587,10 +587,7 @@ async fn a_life_from_run_to_removal() {
     );
     assert_eq!(bench.handle.tokens().await.unwrap().len(), 1);
 
-    assert_eq!(
-        bench.handle.submit(Action::Remove { id: id.clone() }).await,
-        Ok(Outcome::Done)
-    );
+    assert_eq!(bench.act(Action::Remove { id: id.clone() }).await, Ok(Outcome::Done));
     assert!(
         bench.world.table.lock().unwrap().is_empty(),
         "tokens are refused at once"
@@ -601,7 +598,7 @@ async fn a_life_from_run_to_removal() {
     assert!(bench.world.steps().iter().any(|s| s.starts_with("release /berth/")));
     assert!(bench.handle.tokens().await.unwrap().is_empty());
     assert_eq!(
-        bench.handle.submit(Action::Stop { id: id.clone() }).await,
+        bench.act(Action::Stop { id: id.clone() }).await,
         Err(Refusal::NoInstance(id.to_string()))
     );
     bench.handle.shutdown().await;
@@ -632,7 +629,7 @@ async fn a_removal_that_was_interrupted_goes_on() {
     let id = bench.run().await.id;
     bench.until_state(&id, State::Running).await;
     bench.world.away.store(true, Ordering::SeqCst);
-    bench.handle.submit(Action::Remove { id: id.clone() }).await.unwrap();
+    bench.act(Action::Remove { id: id.clone() }).await.unwrap();
     let bench = bench.killed_and_started().await;
     assert_eq!(bench.handle.views()[&id].state, State::Removing);
     assert!(bench.world.table.lock().unwrap().is_empty());
@@ -673,7 +670,7 @@ async fn an_image_that_is_gone_is_said_at_once_and_start_tries_again() {
     let bench = bench.killed_and_started().await;
     assert_eq!(bench.handle.views()[&id].state, State::Failed, "and it is kept");
     bench.world.image_missing.store(false, Ordering::SeqCst);
-    bench.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    bench.act(Action::Start { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Running).await;
 }
 
@@ -740,7 +737,7 @@ async fn the_volume_of_a_removed_instance_can_be_emptied_without_the_engine() {
         .join(resource_name(&BoxId::from_random([1; 8]), &id));
     bench.world.away.store(true, Ordering::SeqCst);
     assert!(!note.exists());
-    bench.handle.submit(Action::Remove { id: id.clone() }).await.unwrap();
+    bench.act(Action::Remove { id: id.clone() }).await.unwrap();
     assert!(note.exists());
     // Another boot has another runtime folder.
     std::fs::remove_file(&note).unwrap();
@@ -759,10 +756,10 @@ async fn actions_are_refused_with_words_and_change_nothing() {
     let names: Vec<String> = bench.handle.views().values().map(|v| v.name.to_string()).collect();
     assert!(names.contains(&"echo-2".to_owned()), "{names:?}");
     let mut request = RunRequest::of(TypeName::parse("echo").unwrap());
-    let refused = bench.handle.submit(Action::Run(Box::new(request.clone()))).await;
+    let refused = bench.act(Action::Run(Box::new(request.clone()))).await;
     assert!(matches!(refused, Err(Refusal::Full { limit: 2, .. })), "{refused:?}");
     request.type_name = TypeName::parse("nope").unwrap();
-    let refused = bench.handle.submit(Action::Run(Box::new(request))).await;
+    let refused = bench.act(Action::Run(Box::new(request))).await;
     assert!(matches!(refused, Err(Refusal::NoType { .. })), "{refused:?}");
     assert_eq!(bench.handle.views().len(), 2);
     let before = bench.handle.heartbeat();
@@ -786,7 +783,7 @@ async fn a_removal_does_not_wait_for_a_pull() {
             .is_some_and(|r| r.contains("fetching the image registry.test/echo:1"))
     };
     bench.until("fetching", |v| fetching(&v[&id].reason)).await;
-    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.act(Action::Remove { id }).await.unwrap();
     bench.until("gone", BTreeMap::is_empty).await;
 }
 
@@ -809,8 +806,14 @@ fn npx(version: Option<&str>) -> Action {
 }
 
 impl Bench {
+    /// As root on the box asks.
+    async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
+        let signed = crate::policy::sign(Principal::root(), action).unwrap();
+        self.handle.submit(signed).await
+    }
+
     async fn submit(&self, action: Action) -> InstanceView {
-        match self.handle.submit(action).await.unwrap() {
+        match self.act(action).await.unwrap() {
             Outcome::Instance(view) => *view,
             other => panic!("{other:?}"),
         }
@@ -860,7 +863,7 @@ async fn a_package_is_installed_once_and_every_start_runs_the_same() {
     bench.until("prepared", |_| bench.prepared() > 0).await;
     bench.world.image_missing.store(false, Ordering::SeqCst);
     bench.until_state(&id, State::Running).await;
-    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.act(Action::Remove { id }).await.unwrap();
     bench.until("gone", BTreeMap::is_empty).await;
     assert!(bench.world.kept.lock().unwrap().is_empty());
 }
@@ -875,7 +878,7 @@ async fn an_installation_that_fails_is_told_and_one_that_hangs_holds_nobody_up()
     let hangs = bench.submit(npx(None)).await.id;
     let installing = |r: &Option<String>| r.as_ref().is_some_and(|r| r.contains("installing @s/x"));
     bench.until("installing", |v| installing(&v[&hangs].reason)).await;
-    bench.handle.submit(Action::Remove { id: hangs.clone() }).await.unwrap();
+    bench.act(Action::Remove { id: hangs.clone() }).await.unwrap();
     bench.until("gone", |v| !v.contains_key(&hangs)).await;
 }
 
@@ -890,7 +893,7 @@ async fn versions_are_tried_pinned_and_taken_over() {
         version: None,
     };
     bench.submit(pin(true)).await;
-    let refused = bench.handle.submit(newer.clone()).await.unwrap_err().to_string();
+    let refused = bench.act(newer.clone()).await.unwrap_err().to_string();
     assert!(refused.contains("pinned to 1.0.0"), "{refused}");
     bench.submit(pin(false)).await;
     let trial = bench.submit(newer).await.id;
@@ -916,6 +919,6 @@ async fn versions_are_tried_pinned_and_taken_over() {
         .await;
     assert_eq!(bench.prepared(), 2, "what the trial was installed with is taken over");
     // A trial goes with its instance.
-    bench.handle.submit(Action::Remove { id }).await.unwrap();
+    bench.act(Action::Remove { id }).await.unwrap();
     bench.until("all gone", BTreeMap::is_empty).await;
 }

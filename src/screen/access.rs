@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::InstanceId;
+use crate::model::{InstanceId, Principal};
 
 /// How long a link can be opened, in seconds.
 pub const TICKET_LIFE: u64 = 5 * 60;
@@ -23,8 +23,8 @@ const MAX_SESSIONS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub instance: InstanceId,
-    /// Who asked for the link, as the log names them.
-    pub by: String,
+    /// Who asked for the link; on this screen they reach as far as the link goes.
+    pub by: Principal,
     /// May hold the controls and recreate the instance; else only look.
     pub control: bool,
 }
@@ -58,7 +58,7 @@ impl Access {
     /// A ticket's text, made from 32 random bytes.
     pub fn ticket(&mut self, random: [u8; 32], grant: Grant, now: u64) -> String {
         self.sweep(now);
-        make_room(&mut self.tickets, MAX_TICKETS, |(grant, end)| (&grant.by, *end));
+        make_room(&mut self.tickets, MAX_TICKETS, |(grant, end)| (grant.by.name(), *end));
         let text = text(&random);
         self.tickets.insert(hash(&text), (grant, now + TICKET_LIFE));
         text
@@ -78,7 +78,7 @@ impl Access {
         if grant.instance != *instance {
             return None;
         }
-        make_room(&mut self.sessions, MAX_SESSIONS, |s| (&s.grant.by, s.ends_at));
+        make_room(&mut self.sessions, MAX_SESSIONS, |s| (s.grant.by.name(), s.ends_at));
         self.next += 1;
         let session = Session {
             number: self.next,
@@ -103,11 +103,11 @@ impl Access {
 }
 
 /// In a full table, the entry that ends first of the person with the most goes.
-fn make_room<T>(table: &mut BTreeMap<Hash, T>, most: usize, of: impl Fn(&T) -> (&String, u64)) {
+fn make_room<T>(table: &mut BTreeMap<Hash, T>, most: usize, of: impl Fn(&T) -> (String, u64)) {
     if table.len() < most {
         return;
     }
-    let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for entry in table.values() {
         *counts.entry(of(entry).0).or_default() += 1;
     }
@@ -133,10 +133,19 @@ fn hash(text: &str) -> Hash {
 mod tests {
     use super::*;
 
+    fn person(name: &str) -> Principal {
+        let name = crate::model::MemberName::parse(name).unwrap();
+        Principal::member(
+            name,
+            crate::model::Role::Owner,
+            crate::model::TokenId::from_random([1; 12]),
+        )
+    }
+
     fn grant(n: u8) -> Grant {
         Grant {
             instance: InstanceId::from_random([n; 10]),
-            by: "ada".into(),
+            by: person("ada"),
             control: true,
         }
     }
@@ -170,7 +179,7 @@ mod tests {
         };
         let (id, mut next) = (grant(1).instance, 0..);
         let by = |name: &str| Grant {
-            by: name.into(),
+            by: person(name),
             ..grant(1)
         };
         let mut ticket = |a: &mut Access, name: &str, now| a.ticket(random(next.next().unwrap()), by(name), now);

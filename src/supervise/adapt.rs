@@ -8,7 +8,7 @@ use crate::{
     authz::{self, TokenHash, TokenTable},
     cgroup::Slices,
     link::{Patience, Registry},
-    model::{InstanceId, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
+    model::{InstanceId, Principal, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
     packages::{self, Packages, PrepareError},
     plan::quota::WorkspaceQuota,
     reconcile::{Installer, Links, Preparation, Quotas, Tokens, Unprepared},
@@ -134,11 +134,11 @@ impl Tokens for RealTokens {
         Ok((token, hash))
     }
 
-    fn insert(&self, token: &TokenRecord) {
+    fn insert(&self, token: &TokenRecord, principal: Principal) {
         self.0.insert(authz::TokenEntry {
             id: token.id.clone(),
             hash: TokenHash::from_bytes(token.hash),
-            subject: token.subject.clone(),
+            principal,
             expires_at: token.expires_at.map(jiff::Timestamp::as_second),
             last_used: token.last_used_at.map(jiff::Timestamp::as_second),
         });

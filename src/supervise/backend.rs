@@ -29,9 +29,11 @@ use crate::{
     link::Registry,
     machine,
     model::{
-        Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, State, TokenView, TypeName,
+        Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, State, TokenView,
+        TypeName,
     },
     plan::{generic, image},
+    policy::Signed,
     reconcile,
     route::Router,
     tls::{self, Certificates},
@@ -115,9 +117,9 @@ impl Parts {
 }
 
 impl Backend for Parts {
-    async fn submit(&self, action: Action) -> Result<Outcome, Refusal> {
-        let kind = Kind::of(&action);
-        if let Action::Run(request) = &action {
+    async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
+        let kind = Kind::of(action.what());
+        if let Action::Run(request) = action.what() {
             self.check_images(&request.type_name).await?;
         }
         let outcome = self.reconcile.submit(action).await?;
@@ -160,12 +162,12 @@ impl Backend for Parts {
         Ok(rx)
     }
 
-    fn screen_link(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal> {
-        self.link_to_screen(view, request)
+    fn screen_link(&self, view: &InstanceView, request: ScreenRequest, by: &Principal) -> Result<ScreenLink, Refusal> {
+        self.link_to_screen(view, request, by)
     }
 
-    async fn screenshot(&self, view: &InstanceView) -> Result<Vec<u8>, Refusal> {
-        self.picture_of_screen(view).await
+    async fn screenshot(&self, view: &InstanceView, by: &Principal) -> Result<Vec<u8>, Refusal> {
+        self.picture_of_screen(view, by).await
     }
 
     fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes> {
@@ -232,7 +234,7 @@ impl Backend for Parts {
         Ok(here.into_iter().map(view).collect())
     }
 
-    async fn load_images(&self, archive: Archive) -> Result<Vec<String>, Refusal> {
+    async fn load_images(&self, archive: Archive, by: &Principal) -> Result<Vec<String>, Refusal> {
         let loaded = self.docker.load(archive).await;
         let loaded = loaded.map_err(|e| Refusal::Invalid(format!("{e}. An archive is what `docker save` makes")))?;
         if loaded.is_empty() {
@@ -240,7 +242,7 @@ impl Backend for Parts {
                 "there is no image in it; an archive is what `docker save` makes".to_owned(),
             ));
         }
-        log::info!("images were loaded: {}", loaded.join(", "));
+        log::info!(by:display = by; "images were loaded: {}", loaded.join(", "));
         Ok(loaded)
     }
 
@@ -299,8 +301,8 @@ impl Backend for Parts {
         self.claims.hello(self)
     }
 
-    async fn claim(&self, claiming: Claiming) -> Result<Outcome, ClaimError> {
-        self.claims.claim(self, claiming).await
+    async fn claim(&self, claiming: Claiming, by: Principal) -> Result<Outcome, ClaimError> {
+        self.claims.claim(self, by, claiming).await
     }
 
     fn page(&self) -> PageFacts {

@@ -16,8 +16,8 @@ use crate::{
     claim::{Desk, Tried},
     config,
     edge::{Asked, Door, Front, FrontBody},
-    model::{Action, Outcome, Refusal},
-    reconcile,
+    model::{Action, Outcome, Principal, Refusal},
+    policy, reconcile,
 };
 
 /// The doors, from before the parts behind them are there. Until [`Doors::open`] they say that the box is starting.
@@ -68,18 +68,12 @@ impl Front for Doors {
 async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
     match asked.door {
         Door::Page => admin::front_page(&*parts, &asked.authority),
-        Door::Claim => admin::claiming(&*parts, asked.request).await,
+        Door::Claim => admin::claiming(&*parts, asked.request, asked.by).await,
         Door::Api => {
             let path = asked.request.uri().path().to_owned();
             let path = path.strip_prefix("/api").unwrap_or_default();
-            admin::network(
-                &*parts,
-                asked.request,
-                asked.upload.map(|u| u.0),
-                &asked.authority,
-                path,
-            )
-            .await
+            let upload = asked.upload.map(|u| u.0);
+            admin::network(&*parts, asked.request, upload, (&asked.authority, path), asked.by).await
         }
     }
 }
@@ -153,7 +147,7 @@ impl Claims {
         })
     }
 
-    pub(super) async fn claim(&self, parts: &Parts, claiming: Claiming) -> Result<Outcome, ClaimError> {
+    pub(super) async fn claim(&self, parts: &Parts, by: Principal, claiming: Claiming) -> Result<Outcome, ClaimError> {
         let (tried, by_key, name) = match claiming {
             Claiming::Code { code, name } => (self.desk().try_code(code.expose()), false, name),
             Claiming::Key { nonce, signature, name } => {
@@ -171,7 +165,8 @@ impl Claims {
             Tried::Wrong if by_key => return Err(ClaimError::WrongKey),
             Tried::Wrong => return Err(ClaimError::WrongCode),
         }
-        let outcome = parts.reconcile.submit(Action::Claim { name }).await?;
+        let signed = policy::sign(by, Action::Claim { name }).map_err(Refusal::from)?;
+        let outcome = parts.reconcile.submit(signed).await?;
         self.after(Kind::Claim)?;
         Ok(outcome)
     }

@@ -12,8 +12,8 @@ use crate::{
     admin::{ScreenLink, ScreenRequest},
     edge::{Look, Screens},
     link::Link,
-    model::{Action, Endpoint, InstanceView, Refusal, Secret},
-    reconcile,
+    model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},
+    policy, reconcile,
     screen::{
         access::{Grant, TICKET_LIFE},
         shot::{Picture, Shot},
@@ -22,8 +22,6 @@ use crate::{
 
 /// How long a screenshot may take.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Who asked for a link, in characters at most.
-const MAX_BY: usize = 64;
 
 /// What the edge needs for its screens.
 pub(super) fn screens(reconcile: &reconcile::Handle) -> Screens {
@@ -39,10 +37,11 @@ pub(super) fn screens(reconcile: &reconcile::Handle) -> Screens {
             })
         }),
         changed: reconcile.changed(),
-        recreate: Box::new(move |id| {
+        recreate: Box::new(move |id, by| {
             let actions = actions.clone();
             Box::pin(async move {
-                let done = actions.submit(Action::Recreate { id }).await;
+                let signed = policy::sign(by, Action::Recreate { id }).map_err(|e| Refusal::from(e).to_string())?;
+                let done = actions.submit(signed).await;
                 done.map(|_| ()).map_err(|e| e.to_string())
             })
         }),
@@ -59,21 +58,26 @@ fn screen_of(view: &InstanceView) -> Result<&Endpoint, Refusal> {
 }
 
 impl Parts {
-    /// A link that opens the instance's screen.
-    pub(super) fn link_to_screen(&self, view: &InstanceView, request: ScreenRequest) -> Result<ScreenLink, Refusal> {
+    /// A link that opens the instance's screen for whoever asks.
+    pub(super) fn link_to_screen(
+        &self,
+        view: &InstanceView,
+        request: ScreenRequest,
+        by: &Principal,
+    ) -> Result<ScreenLink, Refusal> {
         let screen = screen_of(view)?;
-        let by: String = request.by.chars().filter(|c| !c.is_control()).take(MAX_BY).collect();
+        let control = !request.view_only;
         let grant = Grant {
             instance: view.id.clone(),
-            by: by.clone(),
-            control: !request.view_only,
+            by: by.clone().on_screen(view.id.clone(), control),
+            control,
         };
         let ticket = self
             .edge
             .screen_ticket(grant)
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
         let expires_at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(TICKET_LIFE.cast_signed());
-        log::info!(instance = view.id.as_str(), by = by.as_str(), view_only = request.view_only; "a link to a screen was made");
+        log::info!(instance = view.id.as_str(), by:display = by, view_only = request.view_only; "a link to a screen was made");
         Ok(ScreenLink {
             url: Secret::new(format!("{}open?ticket={ticket}", screen.url)),
             path_url: Secret::new(format!("{}open?ticket={ticket}", screen.path_url)),
@@ -82,7 +86,7 @@ impl Parts {
     }
 
     /// The instance's screen as it is now, as PNG.
-    pub(super) async fn picture_of_screen(&self, view: &InstanceView) -> Result<Vec<u8>, Refusal> {
+    pub(super) async fn picture_of_screen(&self, view: &InstanceView, by: &Principal) -> Result<Vec<u8>, Refusal> {
         screen_of(view)?;
         let failed = |why: String| Refusal::Invalid(format!("the screen of {} cannot be had: {why}", view.id));
         let link = self.links.get(view.id.as_str());
@@ -91,7 +95,7 @@ impl Parts {
         let picture = picture
             .unwrap_or_else(|_| Err("the display did not answer in time".to_owned()))
             .map_err(failed)?;
-        log::info!(instance = view.id.as_str(); "a screenshot was taken");
+        log::info!(instance = view.id.as_str(), by:display = by; "a screenshot was taken");
         png(&picture).map_err(|e| failed(e.to_string()))
     }
 }

@@ -40,6 +40,7 @@ mod nameless;
 mod networks;
 mod old_transport;
 mod ownership;
+mod policy;
 mod promises;
 mod reconcile;
 mod remote;

@@ -21,7 +21,7 @@ use berth::{
     link::{LinkEvent, LinkReport, Patience},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
-        Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName, User,
+        Principal, Refusal, Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName, User,
     },
     plan::quota::{WorkspaceLimits, WorkspaceQuota},
     reconcile::{self, Deps, Handle, Installer, Links, Preparation, Quotas, Tokens, Unprepared},
@@ -159,7 +159,7 @@ impl Tokens for NoTokens {
     fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), String> {
         Ok((Secret::new("brt_i_x"), [0; 32]))
     }
-    fn insert(&self, _: &TokenRecord) {}
+    fn insert(&self, _: &TokenRecord, _: Principal) {}
     fn remove(&self, _: &TokenId) {}
     fn remove_instance(&self, _: &InstanceId) {}
     fn last_used(&self, _: &TokenId) -> Option<i64> {
@@ -237,9 +237,15 @@ impl Bench {
 }
 
 impl Supervisor {
+    /// As root on the box asks.
+    async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
+        let signed = berth::policy::sign(Principal::root(), action).unwrap();
+        self.handle.submit(signed).await
+    }
+
     async fn run(&self) -> InstanceId {
         let request = RunRequest::of(TypeName::parse("script").unwrap());
-        match self.handle.submit(Action::Run(Box::new(request))).await.unwrap() {
+        match self.act(Action::Run(Box::new(request))).await.unwrap() {
             Outcome::Instance(view) => view.id,
             other => panic!("{other:?}"),
         }
@@ -311,13 +317,13 @@ async fn a_life_on_the_real_engine() {
     };
     assert_eq!(cpu(), "250000000", "its size's, after every start");
 
-    s.handle.submit(Action::Stop { id: id.clone() }).await.unwrap();
+    s.act(Action::Stop { id: id.clone() }).await.unwrap();
     s.until_state(&id, State::Stopped).await;
     assert!(bench.mine(&["ps", "-q"]).is_empty());
-    s.handle.submit(Action::Start { id: id.clone() }).await.unwrap();
+    s.act(Action::Start { id: id.clone() }).await.unwrap();
     s.until_state(&id, State::Running).await;
     let before = s.handle.snapshot().containers[&id].clone();
-    s.handle.submit(Action::Recreate { id: id.clone() }).await.unwrap();
+    s.act(Action::Recreate { id: id.clone() }).await.unwrap();
     let new = || s.handle.snapshot().containers.get(&id).is_some_and(|c| *c != before);
     s.until("recreated", |v| new() && v[&id].state == State::Running).await;
 
@@ -331,7 +337,7 @@ async fn a_life_on_the_real_engine() {
         &bench.image,
         "/bin/busybox",
     ]);
-    s.handle.submit(Action::Remove { id: id.clone() }).await.unwrap();
+    s.act(Action::Remove { id: id.clone() }).await.unwrap();
     s.killed().await;
     let s = bench.supervisor();
     s.until("gone", BTreeMap::is_empty).await;

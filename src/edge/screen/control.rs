@@ -178,7 +178,8 @@ impl Page {
     }
 
     async fn grant(&self, edge: &Edge, what: What) -> Result<(), String> {
-        let (by, from) = (self.session.grant.by.as_str(), self.client.permit.from);
+        let (by, from) = (self.session.grant.by.name(), self.client.permit.from);
+        let by = by.as_str();
         let (instance, viewer) = (self.id.as_str(), self.seat.number);
         match what {
             What::Take => {
@@ -196,7 +197,7 @@ impl Page {
                     return Err("this link is for looking only".to_owned());
                 }
                 log::info!(instance, by, from:display, viewer; "somebody recreates an instance from its screen");
-                (edge.config.screens.recreate)(self.id.clone()).await?;
+                (edge.config.screens.recreate)(self.id.clone(), self.session.grant.by.clone()).await?;
             }
         }
         Ok(())

@@ -83,7 +83,7 @@ impl Desk {
         let number = self.next.fetch_add(1, Relaxed) + 1;
         let viewer = Viewer {
             session: session.number,
-            by: session.grant.by.clone(),
+            by: session.grant.by.name(),
             may_control: session.grant.control,
         };
         if let Some(gone) = lock(&shared.room).join(number, viewer)? {

@@ -85,7 +85,8 @@ impl Viewing {
         let Some(socket) = sockets::open(on_upgrade).await else {
             return;
         };
-        let (from, by) = (self.client.permit.from, self.session.grant.by.as_str());
+        let (from, by) = (self.client.permit.from, self.session.grant.by.name());
+        let by = by.as_str();
         let (id, began) = (self.id.as_str(), Instant::now());
         log::info!(instance = id, by, from:display, viewer = self.number; "somebody looks at a screen");
         let why = self.carry(socket, display).await;

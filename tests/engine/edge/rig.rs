@@ -16,7 +16,7 @@ use berth::{
     config::{Limits, Tls},
     edge::{Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
-    model::{InstanceId, State, Subject, TokenId},
+    model::{InstanceId, Principal, State, TokenId},
     route::Router,
     tls::{Certificates, Names},
 };
@@ -504,7 +504,7 @@ fn add_token(table: &TokenTable, instance: &InstanceId, n: u8, expires_at: Optio
     table.insert(TokenEntry {
         id: id.clone(),
         hash: TokenHash::of(secret.expose()),
-        subject: Subject::Instance(instance.clone()),
+        principal: Principal::instance(instance.clone(), id.clone()),
         expires_at,
         last_used: None,
     });
