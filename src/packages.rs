@@ -46,6 +46,10 @@ use job::Job;
 const FRESH: Duration = Duration::from_secs(60);
 /// How often what could not be cleared away is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
+/// A registry's word on which version is wanted holds for so long, as with npm: ten of the same are run at once.
+const ANSWER: Duration = Duration::from_secs(300);
+/// So many such words are remembered.
+const ANSWERS: usize = 256;
 /// When what an earlier supervisor left is looked for again: the engine may still have been at making it.
 const SWEEPS: [u64; 3] = [3, 15, 60];
 /// Part of every key: a change of how packages are installed makes new images.
@@ -71,6 +75,8 @@ pub struct Order {
     pub builder: String,
     /// What it came to before, where its image was lost: the same is made again.
     pub before: Option<Resolved>,
+    /// What the registry said a few minutes ago is not enough.
+    pub newest: bool,
 }
 
 /// Where the words go that are said on the way.
@@ -93,6 +99,7 @@ struct Inner {
     lanes: Semaphore,
     jobs: Mutex<BTreeMap<String, Weak<Job>>>,
     fresh: Mutex<BTreeMap<String, Instant>>,
+    answers: Mutex<Answers>,
     swept: OnceCell<()>,
     /// Containers of installations that go on, or are being removed.
     active: Mutex<BTreeSet<String>>,
@@ -130,6 +137,7 @@ impl Packages {
             images,
             jobs: Mutex::default(),
             fresh: Mutex::default(),
+            answers: Mutex::default(),
             swept: OnceCell::new(),
             active: Mutex::default(),
             keep: watch::Sender::new(None),
@@ -215,9 +223,9 @@ impl Packages {
         if let Some(before) = &order.before {
             wanted.version = Some(before.version.clone());
         } else if !wanted.version.as_deref().is_some_and(|v| is_exact(v, node)) {
-            words(&format!("asking the registry for the version of {}", p.wanted()));
-            let version = self.exact(&wanted, words).await?;
-            words(&format!("{} is {version}", p.wanted()));
+            let asked = p.wanted();
+            let version = self.exact(&wanted, &asked, order.newest, words).await?;
+            words(&format!("{asked} is {version}"));
             wanted.version = Some(version);
         }
         let inner = &self.0;
@@ -281,9 +289,20 @@ impl Packages {
         Ok((report, image.id))
     }
 
-    async fn exact(&self, wanted: &Wanted, words: &Words) -> Result<String, PrepareError> {
+    async fn exact(&self, wanted: &Wanted, asked: &str, newest: bool, words: &Words) -> Result<String, PrepareError> {
+        let answers = || self.0.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = answers().get(wanted.node, asked, Instant::now());
+        if let Some(version) = known.filter(|_| !newest) {
+            words(&format!(
+                "the registry was asked for the version of {asked} a few minutes ago"
+            ));
+            return Ok(version);
+        }
+        words(&format!("asking the registry for the version of {asked}"));
         let _lane = self.0.lanes.acquire().await;
-        bench::resolve(&self.0, wanted, words).await
+        let version = bench::resolve(&self.0, wanted, asked, words).await?;
+        answers().put(wanted.node, asked, &version, Instant::now());
+        Ok(version)
     }
 
     /// The job of this key: the one that runs, or a new one.
@@ -439,6 +458,26 @@ impl Inner {
     }
 }
 
+/// What registries said of versions, for a while.
+#[derive(Debug, Default)]
+struct Answers(BTreeMap<(bool, String), (String, Instant)>);
+
+impl Answers {
+    fn get(&self, node: bool, asked: &str, now: Instant) -> Option<String> {
+        let (version, at) = self.0.get(&(node, asked.to_owned()))?;
+        (now.duration_since(*at) < ANSWER).then(|| version.clone())
+    }
+
+    fn put(&mut self, node: bool, asked: &str, version: &str, now: Instant) {
+        self.0.retain(|_, (_, at)| now.duration_since(*at) < ANSWER);
+        let oldest = self.0.iter().min_by_key(|(_, (_, at))| *at).map(|(key, _)| key.clone());
+        if let Some(oldest) = oldest.filter(|_| self.0.len() >= ANSWERS) {
+            self.0.remove(&oldest);
+        }
+        self.0.insert((node, asked.to_owned()), (version.to_owned(), now));
+    }
+}
+
 impl Wanted {
     /// What the image is called by: the same for the same package and version on the same runtime.
     fn key(&self, runtime_id: &str) -> String {
@@ -529,6 +568,21 @@ mod tests {
             assert_eq!(highest(all.iter().copied()), Some(wanted));
         }
         assert_eq!(highest(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn a_registrys_word_holds_for_a_while_and_not_all_are_remembered() {
+        let (mut answers, now) = (Answers::default(), Instant::now());
+        answers.put(true, "a", "1.0.0", now);
+        assert_eq!(answers.get(true, "a", now).as_deref(), Some("1.0.0"));
+        assert_eq!(answers.get(false, "a", now), None, "the other registry's");
+        assert_eq!(answers.get(true, "a@2", now), None);
+        assert_eq!(answers.get(true, "a", now + ANSWER), None);
+        for n in 0..ANSWERS {
+            answers.put(true, &n.to_string(), "1", now + Duration::from_secs(1));
+        }
+        assert_eq!(answers.0.len(), ANSWERS);
+        assert_eq!(answers.get(true, "a", now), None, "the oldest went");
     }
 
     #[test]

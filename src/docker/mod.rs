@@ -3,8 +3,10 @@
 //! given: whose a thing is, the plan has seen to.
 
 mod adapter;
+mod assemble;
 mod inherit;
 pub mod inspect;
+mod layer;
 mod subnets;
 pub mod tar;
 mod translate;
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use adapter::{Docker, probe};
+pub use assemble::Assembly;
 pub use subnets::count as count_subnets;
 pub use workshop::{Bench, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
 

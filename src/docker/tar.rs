@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-const BLOCK: usize = 512;
+/// The size of a header, and what contents are filled up to, in bytes.
+pub const BLOCK: usize = 512;
 
 /// An archive being written.
 #[derive(Debug, Default)]
@@ -19,9 +20,16 @@ impl Archive {
     /// Adds a file that belongs to `owner`.
     #[must_use]
     pub fn file(mut self, path: &str, mode: u32, owner: u32, content: &[u8]) -> Self {
-        self.header(path, mode, owner, content.len(), b'0');
+        self.header(path, mode, owner, content.len() as u64, b'0');
         self.0.extend_from_slice(content);
         self.0.resize(self.0.len().next_multiple_of(BLOCK), 0);
+        self
+    }
+
+    /// Adds the header of a file whose content, and what fills its last block, are to follow.
+    #[must_use]
+    pub fn file_head(mut self, path: &str, mode: u32, owner: u32, size: u64) -> Self {
+        self.header(path, mode, owner, size, b'0');
         self
     }
 
@@ -36,7 +44,7 @@ impl Archive {
         self.0.into()
     }
 
-    fn header(&mut self, path: &str, mode: u32, owner: u32, size: usize, kind: u8) {
+    fn header(&mut self, path: &str, mode: u32, owner: u32, size: u64, kind: u8) {
         let mut block = [0u8; BLOCK];
         let name = path.as_bytes();
         let n = name.len().min(100);
@@ -48,7 +56,7 @@ impl Archive {
         number(100, 8, u64::from(mode));
         number(108, 8, u64::from(owner));
         number(116, 8, u64::from(owner));
-        number(124, 12, size as u64);
+        number(124, 12, size);
         number(136, 12, 0);
         block[148..156].fill(b' ');
         block[156] = kind;

@@ -15,22 +15,18 @@ use bollard::{
         ResourcesUlimits, VolumeCreateRequest,
     },
     query_parameters::{
-        BuildImageOptionsBuilder, DownloadFromContainerOptions, ImportImageOptionsBuilder, InspectContainerOptions,
-        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-        LogsOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
-        WaitContainerOptions,
+        ImportImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+        ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveImageOptionsBuilder,
+        StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
     },
 };
 use bytes::Bytes;
-use futures_util::{
-    StreamExt,
-    stream::{self, BoxStream},
-};
+use futures_util::{StreamExt, stream::BoxStream};
 
 use super::{
     Engine, EngineError, EngineInfo,
     adapter::{Docker, QUICK, SLOW},
-    inherit, tar,
+    inherit,
     translate::map,
 };
 use crate::{
@@ -47,9 +43,6 @@ pub const LABEL_BUILD: &str = "berth.build";
 /// than those that say whose a container is.
 pub const LABEL_BUILT: &str = "berth.built";
 pub const LABEL_BUILT_BOX: &str = "berth.built.box";
-
-/// Putting an image together from files that are there takes no longer.
-const ASSEMBLE: Duration = Duration::from_secs(300);
 
 /// The options of `/tmp` in a container that installs: in memory and bounded. Scripts may run programs there.
 const SCRATCH: &str = "rw,exec,nosuid,nodev,mode=1777,size=256m,nr_inodes=16384";
@@ -91,7 +84,7 @@ pub struct Bench {
     /// The bridge that the network is on.
     pub bridge: String,
     /// A volume, and where it is seen.
-    pub volume: (String, String),
+    pub volume: (String, Vec<String>),
     /// Nothing can be written but to the volume and `/tmp`.
     pub read_only: bool,
     pub cgroup_parent: String,
@@ -170,6 +163,16 @@ impl Docker {
             soft: Some(n),
             hard: Some(n),
         };
+        let mount = |target: &String| Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(b.volume.0.clone()),
+            target: Some(target.clone()),
+            volume_options: Some(MountVolumeOptions {
+                no_copy: Some(true),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        };
         let body = ContainerCreateBody {
             image: Some(b.image.clone()),
             labels: Some(map(&b.labels)),
@@ -186,16 +189,7 @@ impl Docker {
                     "/tmp".to_owned(),
                     SCRATCH.to_owned(),
                 )])),
-                mounts: Some(vec![Mount {
-                    typ: Some(MountType::VOLUME),
-                    source: Some(b.volume.0.clone()),
-                    target: Some(b.volume.1.clone()),
-                    volume_options: Some(MountVolumeOptions {
-                        no_copy: Some(true),
-                        ..MountVolumeOptions::default()
-                    }),
-                    ..Mount::default()
-                }]),
+                mounts: Some(b.volume.1.iter().map(mount).collect()),
                 ipc_mode: Some("private".to_owned()),
                 cgroup_parent: Some(b.cgroup_parent.clone()),
                 memory: Some(b.memory),
@@ -278,62 +272,6 @@ impl Docker {
             |c: bollard::Docker| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
         let found = self.call("inspect the container", QUICK, call).await?;
         Ok(found.state.and_then(|s| s.running).unwrap_or(false))
-    }
-
-    /// An image of `from` with a folder of a container, as `dockerfile` says. The folder passes through this process
-    /// piece by piece, `limit` bytes of it at most.
-    ///
-    /// # Errors
-    /// [`EngineError`]; nothing is left under `tag` then.
-    pub async fn assemble(
-        &self,
-        container: &str,
-        folder: &str,
-        dockerfile: &str,
-        tag: &str,
-        limit: u64,
-    ) -> Result<(), EngineError> {
-        const WHAT: &str = "make the image";
-        let client = self.client().await?.clone();
-        let options = DownloadFromContainerOptions {
-            path: folder.to_owned(),
-        };
-        let head = tar::Archive::default().file("Dockerfile", 0o644, 0, dockerfile.as_bytes());
-        // The folder's archive follows, with the end that every archive has.
-        let first = stream::iter([Ok(head.open())]);
-        let mut passed: u64 = 0;
-        let rest = client
-            .download_from_container(container, Some(options))
-            .map(move |piece| {
-                let piece = piece.map_err(std::io::Error::other)?;
-                passed += piece.len() as u64;
-                if passed > limit {
-                    return Err(std::io::Error::other(format!("it has more than {limit} bytes")));
-                }
-                Ok(piece)
-            });
-        let options = BuildImageOptionsBuilder::new()
-            .dockerfile("Dockerfile")
-            .t(tag)
-            .q(true)
-            .nocache(true)
-            .rm(true)
-            .forcerm(true)
-            .networkmode("none")
-            .build();
-        let body = bollard::body_try_stream(first.chain(rest));
-        let client = self.client().await?.clone();
-        let build = async {
-            let mut said = client.build_image(options, None, Some(body));
-            while let Some(info) = said.next().await {
-                let info = info.map_err(|e| self.error(WHAT, e))?;
-                if let Some(why) = info.error_detail.and_then(|d| d.message) {
-                    return Err(EngineError::Refused { what: WHAT, why });
-                }
-            }
-            Ok(())
-        };
-        super::adapter::within_time(WHAT, ASSEMBLE, build).await
     }
 
     /// An image by its name or id; none where it is not here.

@@ -21,7 +21,9 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use super::{Inner, PrepareError, Wanted, Words, missing, site};
 use crate::{
-    docker::{Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive},
+    docker::{
+        Assembly, Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive,
+    },
     model::{Bounds, Excerpt},
     plan::spec::{LABEL_BOX, Traffic, bridge_name},
 };
@@ -33,6 +35,8 @@ const WORDS: Bounds = Bounds {
     first: (4, LINE),
     last: (8, LINE),
 };
+/// Where the programs of a Python package are found.
+const PYTHON_PATH: &str = "/opt/mcp/bin:/usr/local/bin:/usr/bin:/bin";
 /// A longer line is cut, in characters.
 const LINE: usize = 400;
 /// What a container may say on one line, in bytes, before it is cut.
@@ -45,7 +49,9 @@ const TAR_PER_FILE: u64 = 2048;
 const MEMORY_PERCENT: i64 = 75;
 /// What known runtimes are told in every image that is made. .NET, which some npm packages bring along, ends without ICU
 /// or this; a variable of the instance's own wins.
-const RUNTIMES: &str = "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1";
+const RUNTIMES: (&str, &str) = ("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
+/// The folder that becomes the layer: the volume is seen there at the path that it has in the image.
+const LAYER: &str = "/srv/layer/opt";
 /// How long after its time is up a container that waits ends by itself: longer than an image takes to be made.
 const LINGER: Duration = Duration::from_secs(900);
 
@@ -196,6 +202,10 @@ impl Place {
     async fn make(&mut self, stage: Stage, command: Vec<String>) -> Result<(), PrepareError> {
         let [fetch, build] = self.names();
         let first = stage != Stage::Build;
+        let mut seen = vec![self.folder().to_owned()];
+        if first {
+            seen.push(format!("{LAYER}/mcp"));
+        }
         let bench = Bench {
             name: if first { fetch } else { build },
             image: self.wanted.builder.clone(),
@@ -203,7 +213,7 @@ impl Place {
             command,
             bridge: bridge_name(&self.inner.box_id, Traffic::Installation, &self.name),
             network: if first { self.name.clone() } else { "none".to_owned() },
-            volume: (self.name.clone(), self.folder().to_owned()),
+            volume: (self.name.clone(), seen),
             // The files that the first one begins with are put into it by the engine, for root.
             read_only: !first,
             cgroup_parent: self.cgroup_parent.clone(),
@@ -380,13 +390,14 @@ fn no_space(line: &str) -> bool {
 }
 
 /// The exact version that a tag, a range or nothing at all stands for today.
-pub(super) async fn resolve(inner: &Arc<Inner>, wanted: &Wanted, words: &Words) -> Result<String, PrepareError> {
-    let asked = match &wanted.version {
-        Some(v) => format!("{}@{v}", wanted.package),
-        None => wanted.package.clone(),
-    };
+pub(super) async fn resolve(
+    inner: &Arc<Inner>,
+    wanted: &Wanted,
+    asked: &str,
+    words: &Words,
+) -> Result<String, PrepareError> {
     let mut place = Place::new(inner, wanted, &random_key()?).await?;
-    let out = place.fetch(Stage::Ask, &asked, None, words).await?;
+    let out = place.fetch(Stage::Ask, asked, None, words).await?;
     drop(place);
     let text = String::from_utf8_lossy(&out);
     let version = if wanted.node {
@@ -439,16 +450,32 @@ pub(super) async fn install(
     let (bytes, files) = place.bounds();
     let limit = bytes + files * TAR_PER_FILE;
     let [container, _] = place.names();
-    let folder = place.folder();
-    let dockerfile = dockerfile(inner, wanted, key, &report);
-    inner
-        .docker
-        .assemble(&container, folder, &dockerfile, tag, limit)
-        .await
-        .map_err(|e| match e {
-            e @ EngineError::Unreachable { .. } => PrepareError::Engine(e),
-            e => PrepareError::Final(format!("{}: {e}", wanted.package)),
-        })?;
+    let kind = if wanted.node { "npx" } else { "uvx" };
+    let mut env = vec![RUNTIMES];
+    if !wanted.node {
+        env.extend([("VIRTUAL_ENV", "/opt/mcp"), ("PATH", PYTHON_PATH)]);
+    }
+    let assembly = Assembly {
+        container: &container,
+        folder: LAYER,
+        limit,
+        from: &wanted.runtime,
+        tag,
+        labels: BTreeMap::from([
+            (LABEL_BUILT_BOX.to_owned(), inner.box_id.to_string()),
+            (LABEL_BUILT.to_owned(), key.to_owned()),
+            (
+                "berth.package".to_owned(),
+                format!("{kind}:{}@{}", wanted.package, report.version),
+            ),
+        ]),
+        env,
+        scratch: &inner.dir,
+    };
+    inner.docker.assemble(&assembly).await.map_err(|e| match e {
+        e @ EngineError::Unreachable { .. } => PrepareError::Engine(e),
+        e => PrepareError::Final(format!("{}: {e}", wanted.package)),
+    })?;
     // Without the container that waits there was nothing on the volume any more.
     if !inner.docker.runs(&container).await? {
         inner.docker.remove_image(tag).await?;
@@ -470,22 +497,6 @@ fn random_key() -> Result<String, PrepareError> {
     getrandom::fill(&mut bytes)
         .map_err(|_| PrepareError::Final("the operating system gave no random bytes".to_owned()))?;
     Ok(super::hex(&bytes))
-}
-
-fn dockerfile(inner: &Inner, wanted: &Wanted, key: &str, report: &Report) -> String {
-    let kind = if wanted.node { "npx" } else { "uvx" };
-    let plain = |s: &str| s.replace(['"', '\\', '\n', '$'], "");
-    let mut text = format!(
-        "FROM {}\nLABEL {LABEL_BUILT_BOX}=\"{}\" {LABEL_BUILT}=\"{key}\" berth.package=\"{kind}:{}@{}\"\nENV {RUNTIMES}\nCOPY mcp /opt/mcp\n",
-        wanted.runtime,
-        inner.box_id,
-        plain(&wanted.package),
-        plain(&report.version),
-    );
-    if !wanted.node {
-        text += "ENV VIRTUAL_ENV=/opt/mcp PATH=/opt/mcp/bin:/usr/local/bin:/usr/bin:/bin\n";
-    }
-    text
 }
 
 /// The files that the container which fetches begins with. Root's: nothing that runs in it changes them.

@@ -55,6 +55,7 @@ impl Task {
             runtime: template.image.reference.clone(),
             builder: template.builder.clone().unwrap_or_default(),
             before: generic.resolved.clone(),
+            newest: generic.trial_of.is_some(),
         };
         self.deploys
             .note(id, &format!("preparing {}", generic.source.summary()));

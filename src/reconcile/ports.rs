@@ -74,6 +74,8 @@ pub struct Preparation {
     pub builder: String,
     /// What it came to before, where that was lost.
     pub before: Option<Resolved>,
+    /// Where no version is named, the registry says which is the newest now; else what it said a few minutes ago will do.
+    pub newest: bool,
 }
 
 /// Why an instance could not be prepared.

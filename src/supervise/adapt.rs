@@ -29,6 +29,7 @@ impl Installer for RealInstaller {
                 runtime: what.runtime,
                 builder: what.builder,
                 before: what.before,
+                newest: what.newest,
             };
             self.0.prepare(order, words).await.map_err(|e| match e {
                 PrepareError::Final(why) => Unprepared::Final(why),

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use berth::{
     catalog::Egress,
     cgroup::{Cgroups, Slices},
-    docker::{Docker, Engine, EngineError, probe},
+    docker::{Assembly, Docker, Engine, EngineError, probe},
     model::{BoxId, Desired, InstanceId, InstanceName, Size, WorkspaceName},
     plan::{
         Run,
@@ -327,5 +327,113 @@ async fn the_kernel_holds_a_workspace_to_its_quota() {
         slices.release(&parent, false);
         let at = Path::new("/sys/fs/cgroup/pids").join(parent.trim_start_matches('/'));
         assert!(!at.exists(), "{} is left", at.display());
+    }
+}
+
+/// A package's files become an image by a layer that the engine loads, or, where it wants all layers, by a build. Both give
+/// the same: every file root's and without special modes, and what the image below has.
+#[tokio::test]
+async fn an_image_of_a_folder_is_the_same_loaded_and_built() {
+    let bench = Bench::new().await;
+    let below = format!("{}-below", bench.image);
+    let volume = format!("berth-test-{}", bench.box_id);
+    let label = format!("berth.box={}", bench.box_id);
+    let memory = ["type=tmpfs", "device=tmpfs", "o=uid=10001,gid=10001"].map(|o| ["--opt", o]);
+    docker(
+        &[
+            &["volume", "create", "--label", &label],
+            memory.as_flattened(),
+            &[volume.as_str()],
+        ]
+        .concat(),
+    );
+    let imported = docker(&[
+        "run",
+        "--detach",
+        "--label",
+        &format!("berth.box={}", bench.box_id),
+        "--user",
+        "10001",
+        "--volume",
+        &format!("{volume}:/srv/layer/opt"),
+        &bench.image,
+        SH,
+        "sleep",
+        "300",
+    ]);
+    docker(&[
+        "commit",
+        "--change",
+        "ENV BELOW=1 SAME=below",
+        "--change",
+        "LABEL below=1",
+        &imported,
+        &below,
+    ]);
+    let fill = "set -e; b=/bin/busybox; cd /srv/layer/opt; $b mkdir -p mcp/deep; echo one >mcp/a; $b ln mcp/a mcp/deep/b; $b ln -s ../a mcp/deep/c; $b chmod 6755 mcp/a; $b head -c 300000 /dev/zero >mcp/$($b printf 'n%.0s' $($b seq 120))";
+    docker(&["exec", &imported, SH, "sh", "-c", fill]);
+    let tags = ["load", "build"].map(|how| format!("{}-{how}", bench.image));
+    for tag in &tags {
+        let assembly = Assembly {
+            container: &imported,
+            folder: "/srv/layer/opt",
+            limit: 1 << 20,
+            from: &below,
+            tag,
+            labels: [("own".to_owned(), "x y".to_owned())].into(),
+            env: vec![("OWN", "2"), ("SAME", "own")],
+            scratch: bench.dir.path(),
+        };
+        let made = match tag.ends_with("load") {
+            true => bench.engine.assemble(&assembly).await,
+            false => bench.engine.assemble_by_build(&assembly).await,
+        };
+        made.unwrap();
+        let small = Assembly {
+            limit: 200_000,
+            ..assembly
+        };
+        assert!(
+            bench
+                .engine
+                .assemble(&small)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("more than 200000 bytes")
+        );
+    }
+    let seen = tags.clone().map(|tag| {
+        let look = "cd /opt; for f in $(/bin/busybox find . | /bin/busybox sort); do /bin/busybox stat -c '%n %u:%g %a %s %h %F' $f; done; /bin/busybox cat mcp/deep/c; /bin/busybox env | /bin/busybox grep -E '^(BELOW|OWN|SAME)=' | /bin/busybox sort";
+        docker(&["run", "--rm", "--label", &format!("berth.box={}", bench.box_id), "--network", "none", &tag, SH, "sh", "-c", look])
+    });
+    let folders = |text: &str| {
+        text.lines()
+            .filter(|l| !l.ends_with("directory"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(folders(&seen[0]), folders(&seen[1]));
+    let words = &seen[0];
+    assert!(
+        words.contains("./mcp/a 0:0 755 4 2 regular file") && words.ends_with("one\nBELOW=1\nOWN=2\nSAME=own"),
+        "{words}"
+    );
+    assert!(words.contains("./mcp 0:0 755"), "{words}");
+    // What a build makes has the image below as its parent.
+    let parents = tags
+        .clone()
+        .map(|tag| docker(&["image", "inspect", "--format", "{{.Parent}}", &tag]));
+    assert!(parents[0].is_empty() && !parents[1].is_empty(), "{parents:?}");
+    for tag in &tags {
+        let labels = docker(&["image", "inspect", "--format", "{{json .Config.Labels}}", tag]);
+        assert!(
+            labels.contains(r#""below":"1""#) && labels.contains(r#""own":"x y""#),
+            "{labels}"
+        );
+    }
+    docker(&["rm", "--force", &imported]);
+    for tag in tags.iter().chain([&below]) {
+        docker(&["rmi", tag]);
     }
 }

@@ -68,6 +68,11 @@ impl Workbench {
         bench
     }
 
+    /// Finds the images of this box: the first, and what a test calls by its name and more.
+    fn own_images(&self) -> String {
+        format!("reference=berth/test-{}:*", self.box_id)
+    }
+
     /// A type that runs the image.
     pub fn a_type(&self, name: &str, size: Size, egress: Egress, volume: Option<&str>) -> InstanceType {
         InstanceType {
@@ -129,7 +134,16 @@ impl Drop for Workbench {
                 docker(&args);
             }
         }
-        docker(&["rmi", "-f", &self.image]);
+        let made = docker(&[
+            "images",
+            "--format",
+            "{{.Repository}}:{{.Tag}}",
+            "--filter",
+            &self.own_images(),
+        ]);
+        for image in made.lines() {
+            docker(&["rmi", "-f", image]);
+        }
         remove_cgroups(self.box_id.as_str());
     }
 }
