@@ -18,10 +18,12 @@
 //! | a server process: its pipes and its end | [`process`] | with the process |
 //! | a service | [`services`] | by its restart policy |
 //! | the stderr of a child | [`journal`] | with the child |
+//! | a greeting of an HTTP service | [`greet`] | with its answer, or after its time |
 //! | a connection that speaks another protocol by now | [`switch`] | with either side |
 
 mod budget;
 mod files;
+mod greet;
 mod hub;
 mod journal;
 mod link;

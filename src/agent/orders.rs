@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::Budget;
 use super::files;
+use super::greet;
 use super::hub::{Hub, Recipe};
 use super::proxy::{self, Trouble};
 use super::reap::Reaper;
@@ -22,8 +23,8 @@ use super::switch::Switches;
 use crate::mcp::bridge::Config;
 use crate::model::{AgentState, HealthKind, McpTransport, ServiceStatus, StartOrder};
 
-/// How often the health contract is tried before it is met for the first time.
-const TRY: Duration = Duration::from_millis(50);
+/// How soon the health contract is tried again before it is met for the first time: at first, and at last.
+const TRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// What became of a start order.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,6 +162,7 @@ impl Orders {
         let epoch = self.epoch.get();
         tokio::task::spawn_local(async move {
             let end = Instant::now() + limit;
+            let mut wait = TRY.0;
             loop {
                 let answer = this.health().await;
                 if this.over(epoch) {
@@ -173,8 +175,10 @@ impl Orders {
                             .board
                             .set(AgentState::Failed, Some(format!("not healthy in time: {why}")));
                     }
-                    Some(_) => sleep(TRY).await,
+                    Some(why) => this.board.set(AgentState::Starting, Some(why)),
                 }
+                sleep(wait).await;
+                wait = (wait * 2).min(TRY.1);
             }
         });
     }
@@ -226,8 +230,8 @@ impl Orders {
                 match endpoint {
                     // To learn where it is. How it does is for the other question to tell.
                     Endpoint::Proxy(place) if fault.is_none() && !place.is_found() => {
-                        match timeout(limit, place.probe()).await {
-                            Ok(Err(Trouble::Moved(why))) => Some(self.secrets().redact(&why)),
+                        match timeout(limit, place.find()).await {
+                            Ok(Err(moved @ Trouble::Moved(_))) => Some(self.words(&moved)),
                             _ => None,
                         }
                     }
@@ -235,13 +239,21 @@ impl Orders {
                 }
             }
             (HealthKind::Mcp, Endpoint::Bridge(hub)) => hub.health(limit).await,
-            (HealthKind::Mcp, Endpoint::Proxy(place)) => match timeout(limit, place.probe()).await {
+            (HealthKind::Mcp, Endpoint::Proxy(place)) => match timeout(limit, greet::probe(&place, limit)).await {
                 Ok(Ok(())) => None,
-                // Where it redirects to could hold a credential.
-                Ok(Err(Trouble::Moved(why) | Trouble::Fault(why))) => Some(self.secrets().redact(&why)),
-                Err(_) => late(),
+                Ok(Err(trouble)) => Some(self.words(&trouble)),
+                Err(_) => {
+                    let why = format!("no answer from {} within {} ms", place.name(), limit.as_millis());
+                    Some(self.words(&Trouble::Fault(why)))
+                }
             },
         }
+    }
+
+    /// Where a service redirects to, and what it says, could hold a credential.
+    fn words(&self, trouble: &Trouble) -> String {
+        let secrets = self.secrets();
+        trouble.words(|text| secrets.redact(text))
     }
 
     /// Ends everything within `limit`: servers by a closed stdin, then SIGTERM for all, then SIGKILL.

@@ -3,24 +3,25 @@
 //!
 //! Many services redirect their endpoint to one with a slash at its end. No client could follow that, to an address on the
 //! container's own loopback, and no body is kept to follow it here. So the probe follows it, before the instance is ready
-//! ([`Place`]), and requests go to where it ended.
+//! ([`Place`]), and requests go to where it ended. Whether an MCP server is there, [`greet`] finds out.
+//!
+//! [`greet`]: super::greet
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::greet::{Greeting, PING};
 use super::switch::{self, Switches};
 use crate::mcp::head;
 
-/// The request that tells a live MCP endpoint: whatever it answers, it is there.
-const PING: &str = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
 /// Not for servers: see [`head::PRINCIPAL`].
 const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
 const PATH: HeaderName = HeaderName::from_static(head::PATH);
@@ -28,7 +29,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Redirects that are followed one after the other.
 const MAX_REDIRECTS: usize = 5;
-/// Of where a service redirects to, so many characters go into words.
+/// Of where a service redirects to, and of what it says, so many characters go into words.
 const SHOWN: usize = 200;
 
 /// Where a service's MCP endpoint is.
@@ -39,6 +40,8 @@ pub(super) struct Place {
     path: RefCell<Rc<str>>,
     /// The endpoint has answered there.
     found: Cell<bool>,
+    /// What is known of the server there.
+    pub(super) greeting: Greeting,
 }
 
 impl Place {
@@ -47,6 +50,7 @@ impl Place {
             port,
             path: RefCell::new(path.into()),
             found: Cell::new(false),
+            greeting: Greeting::default(),
         })
     }
 
@@ -59,29 +63,48 @@ impl Place {
         self.found.get()
     }
 
-    /// An MCP request: fine when the endpoint answers at all, with anything but a server error. Redirects that keep method
-    /// and body (RFC 9110 sections 15.4.8 and 15.4.9) are followed within the service, and remembered.
+    /// The endpoint, in words.
+    pub(super) fn name(&self) -> String {
+        format!("{} on port {}", self.path(), self.port)
+    }
+
+    /// Finds out where the endpoint is: fine when it answers at all, with anything but a server error.
     ///
     /// # Errors
     /// [`Trouble`].
-    pub(super) async fn probe(&self) -> Result<(), Trouble> {
+    pub(super) async fn find(&self) -> Result<(), Trouble> {
+        let body = Bytes::from_static(PING.as_bytes());
+        let status = self.reach(&Method::POST, &HeaderMap::new(), &body).await?.status();
+        if status.is_server_error() {
+            return Err(Trouble::Fault(format!("HTTP {} from {}", status.as_u16(), self.name())));
+        }
+        self.found.set(true);
+        Ok(())
+    }
+
+    /// Sends a request to the endpoint. Redirects that keep method and body (RFC 9110 sections 15.4.8 and 15.4.9) are
+    /// followed within the service, and remembered.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(super) async fn reach(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Response<Incoming>, Trouble> {
         let port = self.port;
         let mut path = self.path();
         for _ in 0..=MAX_REDIRECTS {
-            let (status, headers) = match ask(port, Method::POST, &path, PING).await {
+            let answer = match ask(port, method, &path, headers, body).await {
                 Ok(answer) => answer,
                 Err(why) => return Err(Trouble::Fault(format!("the MCP endpoint on port {port}: {why}"))),
             };
-            if status.is_server_error() {
-                return Err(Trouble::Fault(format!(
-                    "the MCP endpoint on port {port} answers {status}"
-                )));
-            }
-            match redirected(port, &path, status, &headers) {
+            let status = answer.status();
+            match redirected(port, &path, status, answer.headers()) {
                 None => {
                     *self.path.borrow_mut() = path;
-                    self.found.set(true);
-                    return Ok(());
+                    return Ok(answer);
                 }
                 Some(Redirect::Here(next)) if keeps_method(status) => path = next.into(),
                 Some(redirect) => return Err(Trouble::Moved(moved(port, &path, status, &redirect))),
@@ -94,10 +117,30 @@ impl Place {
 }
 
 /// What a probe of an endpoint finds wrong.
+#[derive(Debug)]
 pub(super) enum Trouble {
     /// It redirects where nobody can follow.
     Moved(String),
     Fault(String),
+    /// What it does instead of answering as an MCP server, and how its answer begins.
+    Said(String, Vec<u8>),
+}
+
+impl Trouble {
+    /// In words. The service chose most of them: `clean` takes credentials out.
+    pub(super) fn words(&self, clean: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Moved(why) | Self::Fault(why) => clean(why),
+            Self::Said(what, said) => {
+                let said = clean(&String::from_utf8_lossy(said));
+                let words: Vec<&str> = said.split_whitespace().collect();
+                let words = words.join(" ");
+                let shown: String = words.chars().take(SHOWN).collect();
+                let cut = if shown.len() < words.len() { " …" } else { "" };
+                format!("{}: {shown:?}{cut}", clean(what))
+            }
+        }
+    }
 }
 
 /// Where a service redirects to.
@@ -249,32 +292,55 @@ where
 
 /// `GET` on loopback: `None` when it answers 2xx.
 pub(super) async fn probe(port: u16, path: &str) -> Option<String> {
-    match ask(port, Method::GET, path, "").await {
-        Ok((status, _)) if status.is_success() => None,
-        Ok((status, _)) => Some(format!("GET {path} on port {port} answers {status}")),
+    match ask(port, &Method::GET, path, &HeaderMap::new(), &Bytes::new()).await {
+        Ok(answer) if answer.status().is_success() => None,
+        Ok(answer) => Some(format!("GET {path} on port {port} answers {}", answer.status())),
         Err(why) => Some(format!("GET {path} on port {port}: {why}")),
     }
 }
 
-async fn ask(port: u16, method: Method, path: &str, body: &'static str) -> Result<(StatusCode, HeaderMap), String> {
-    let req = Request::builder()
+/// Sends one request, with these headers beside or instead of the usual ones.
+async fn ask(
+    port: u16,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response<Incoming>, String> {
+    let mut req = Request::builder()
         .method(method)
         .uri(path)
         .header(HOST, format!("127.0.0.1:{port}"))
-        .header("content-type", "application/json")
-        .header("accept", "application/json, text/event-stream")
-        .body(Full::new(Bytes::from_static(body.as_bytes())))
+        .header(CONTENT_TYPE, "application/json")
+        .header(ACCEPT, "application/json, text/event-stream")
+        .body(Full::new(body.clone()))
         .map_err(|e| e.to_string())?;
-    let answer = send(port, req).await?;
-    let (parts, body) = answer.into_parts();
-    // A stream need not end; the head is all that was asked for.
-    drop(body.into_data_stream());
-    Ok((parts.status, parts.headers))
+    for (name, value) in headers {
+        req.headers_mut().insert(name, value.clone());
+    }
+    send(port, req).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_service_says_is_bounded_cleaned_and_harmless() {
+        let said = |text: &str| {
+            let trouble = Trouble::Said("HTTP 200 from /s3cret".to_owned(), text.as_bytes().to_vec());
+            trouble.words(|t| t.replace("s3cret", "***"))
+        };
+        assert_eq!(
+            said("<html>\n  <b>\u{1b}[31m\u{202e}\"s3cret\"</b>"),
+            r#"HTTP 200 from /***: "<html> <b>\u{1b}[31m\u{202e}\"***\"</b>""#
+        );
+        assert_eq!(
+            said(&"é".repeat(999)),
+            format!("HTTP 200 from /***: {:?} …", "é".repeat(200))
+        );
+        assert_eq!(said(""), r#"HTTP 200 from /***: """#);
+    }
 
     #[test]
     fn redirects_within_the_service_are_told_from_others() {

@@ -1,4 +1,5 @@
-//! Server-sent events as bytes, and event ids (MCP 2025-11-25, basic/transports, "Resumability and Redelivery").
+//! Server-sent events as bytes, and event ids (MCP 2025-11-25, basic/transports, "Resumability and Redelivery"); the reader
+//! of another server's stream.
 //!
 //! Never writes a line end inside `data`: what it is given is JSON, in which raw line ends become spaces.
 
@@ -86,9 +87,95 @@ fn put_id(out: &mut Vec<u8>, id: Option<EventId>) {
     }
 }
 
+/// One event of a stream that is read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its type; `message` where it names none.
+    pub kind: String,
+    /// Its lines of data, joined by line ends.
+    pub data: Vec<u8>,
+}
+
+/// Reads a stream in pieces (WHATWG HTML, "Server-sent events", 9.2.6). Events without data, such as those that only give
+/// an id, are left out. Holds the unfinished event: how much may be fed is for the caller to bound.
+#[derive(Debug, Default)]
+pub struct Reader {
+    line: Vec<u8>,
+    /// The last byte was a carriage return: a line feed after it ends no other line.
+    after_return: bool,
+    kind: String,
+    /// Each line with a line end behind it.
+    data: Vec<u8>,
+}
+
+impl Reader {
+    /// Takes a piece and gives the events that end in it.
+    pub fn feed(&mut self, piece: &[u8], mut take: impl FnMut(Event)) {
+        for byte in piece {
+            let second = std::mem::replace(&mut self.after_return, *byte == b'\r');
+            match byte {
+                b'\n' if second => {}
+                b'\n' | b'\r' => {
+                    let line = std::mem::take(&mut self.line);
+                    if let Some(event) = self.line(&line) {
+                        take(event);
+                    }
+                }
+                other => self.line.push(*other),
+            }
+        }
+    }
+
+    /// Takes one line; the event that it ends.
+    fn line(&mut self, line: &[u8]) -> Option<Event> {
+        if line.is_empty() {
+            let kind = std::mem::take(&mut self.kind);
+            let mut data = std::mem::take(&mut self.data);
+            data.pop()?;
+            let kind = if kind.is_empty() { "message".to_owned() } else { kind };
+            return Some(Event { kind, data });
+        }
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let value = line.get(colon + 1..).unwrap_or_default();
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match line[..colon].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line[..colon]) {
+            b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
+            b"data" => {
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_is_read_however_it_is_cut() {
+        let text = "\u{feff}: hello\nid: 1\nretry: 5\ndata\n\nevent: endpoint\r\ndata: /messages?x=1\r\n\r\n\
+                    data:{\"a\":\rdata:1}\r\r: beat\n\nid: 7\n\ndata: unfinished";
+        let event = |kind: &str, data: &str| Event {
+            kind: kind.to_owned(),
+            data: data.as_bytes().to_vec(),
+        };
+        // Of the first event, the one line of data is empty.
+        let want = [
+            event("message", ""),
+            event("endpoint", "/messages?x=1"),
+            event("message", "{\"a\":\n1}"),
+        ];
+        for size in 1..text.len() {
+            let (mut reader, mut got) = (Reader::default(), Vec::new());
+            for piece in text.as_bytes().chunks(size) {
+                reader.feed(piece, |e| got.push(e));
+            }
+            assert_eq!(got, want, "in pieces of {size}");
+        }
+    }
 
     #[test]
     fn separators_of_unicode_are_no_line_ends() {

@@ -142,7 +142,8 @@ pub struct HealthOrder {
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum HealthKind {
     /// One MCP round trip to the server: `initialize` or `server/discover` first, `ping` or `server/discover` after; a list
-    /// in the place of a `ping` that the server does not answer.
+    /// in the place of a `ping` that the server does not answer. A service that speaks HTTP itself is asked `ping` first, and
+    /// greeted where that is refused; an error of JSON-RPC is an answer.
     Mcp,
     /// `GET` on loopback that answers 2xx.
     Http { port: u16, path: String },
