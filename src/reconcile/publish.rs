@@ -10,6 +10,7 @@ use super::{Snapshot, live::Live, task::Task};
 use crate::{
     catalog::{Transport, USUAL_CALL_TIMEOUT},
     link::Patience,
+    mcp::bridge::LONGEST,
     model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
     plan::{Run, room::promised_to},
     record::{Generic, InstanceRecord},
@@ -157,25 +158,28 @@ impl Task {
 }
 
 /// What an instance's call timeout makes of the edge's limit. The bridge in a container ends a call by itself: the edge
-/// outwaits it, also where a client takes no stream. A server that speaks HTTP itself is held to what was asked for.
+/// outwaits it for as long as the call may take in all, also where a client takes no stream, and so sees nothing of the
+/// progress that puts the end off. A server that speaks HTTP itself is held to what was asked for.
 fn patience(record: &InstanceRecord) -> Patience {
-    let limit = record.spec.mcp.call_timeout;
     let asked = record.generic.as_ref().is_some_and(|g| g.call_timeout.is_some());
-    let longer = limit > USUAL_CALL_TIMEOUT;
-    match record.spec.mcp.transport {
-        Transport::Stdio { .. } if longer => Patience {
-            least: limit + OUTWAIT,
+    patience_with(&record.spec.mcp.transport, record.spec.mcp.call_timeout, asked)
+}
+
+fn patience_with(transport: &Transport, limit: Duration, asked: bool) -> Patience {
+    match transport {
+        Transport::Stdio { .. } => Patience {
+            least: limit.saturating_mul(LONGEST) + OUTWAIT,
             ..Patience::ANY
         },
         Transport::Http { .. } | Transport::Remote { .. } if asked => Patience {
             least: limit,
             most: limit,
         },
-        Transport::Http { .. } | Transport::Remote { .. } if longer => Patience {
+        Transport::Http { .. } | Transport::Remote { .. } if limit > USUAL_CALL_TIMEOUT => Patience {
             least: limit,
             ..Patience::ANY
         },
-        _ => Patience::ANY,
+        Transport::Http { .. } | Transport::Remote { .. } => Patience::ANY,
     }
 }
 
@@ -189,5 +193,37 @@ fn package(g: &Generic) -> PackageView {
         pinned: g.pinned,
         trial_of: g.trial_of.clone(),
         tree: resolved.map(|r| r.tree.clone()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Processes;
+
+    #[test]
+    fn the_edge_outwaits_the_longest_call_of_a_bridge() {
+        let edge = Duration::from_secs(330);
+        let stdio = Transport::Stdio {
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            processes: Processes::Shared,
+        };
+        let http = Transport::Http {
+            port: 8080,
+            path: "/mcp".to_owned(),
+        };
+        let seconds = |transport: &Transport, limit: u64, asked: bool| {
+            let patience = patience_with(transport, Duration::from_secs(limit), asked);
+            patience.of(edge).as_secs()
+        };
+        for (limit, asked) in [(300, false), (1200, true)] {
+            // Progress puts a call off eight times.
+            assert_eq!(seconds(&stdio, limit, asked), limit * 8 + 30);
+        }
+        assert_eq!(seconds(&stdio, 4, true), 330, "the edge's own limit is longer");
+        assert_eq!(seconds(&http, 300, false), 330);
+        assert_eq!(seconds(&http, 4, true), 4);
+        assert_eq!(seconds(&http, 1200, false), 1200);
     }
 }

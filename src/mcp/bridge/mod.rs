@@ -121,7 +121,7 @@ const OPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// How often a quiet event stream gets a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Progress, and people who are asked, give a call its time anew, but never more than so many times of it in all.
-const LONGEST: u32 = 8;
+pub const LONGEST: u32 = 8;
 /// A standing process that dies younger than this died quickly.
 const QUICK: Duration = Duration::from_secs(60);
 /// So many quick deaths in a row, and the server has failed.
