@@ -101,6 +101,36 @@ fn a_session_lives_on_one_stream() {
 }
 
 #[test]
+fn a_batch_is_answered_on_the_stream() {
+    for (version, has) in [("2024-11-05", true), ("2025-03-26", true), ("2025-06-18", false)] {
+        let mut p = Play::new(Processes::Shared);
+        let (stream, uri) = open(&mut p, "a");
+        let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        let batch = json!([request(1, "quick"), note, request(2, "quick")]);
+        assert_eq!(post(&mut p, "a", &uri, &batch), 400, "before initialize");
+        let mut first = initialize();
+        first["params"]["protocolVersion"] = json!(version);
+        assert_eq!(post(&mut p, "a", &uri, &first), 202);
+        p.after(1);
+        let ids = |p: &Play| -> Vec<u64> { messages(p, stream).iter().filter_map(|m| m["id"].as_u64()).collect() };
+        if !has {
+            assert_eq!(post(&mut p, "a", &uri, &batch), 400, "{version}");
+            assert_eq!(ids(&p), [0]);
+            continue;
+        }
+        assert_eq!(post(&mut p, "a", &uri, &batch), 202, "{version}");
+        assert_eq!(ids(&p), [0, 1, 2], "{version}");
+        let many = |n: u64| Value::from_iter((0..n).map(|i| request(100 + i, "quick")));
+        for wrong in [json!([]), json!([1]), json!([initialize()]), many(257)] {
+            assert_eq!(post(&mut p, "a", &uri, &wrong), 400, "{wrong}");
+        }
+        assert_eq!(ids(&p), [0, 1, 2], "nothing of a refused batch is done");
+        assert_eq!(post(&mut p, "a", &uri, &request(3, "quick")), 202);
+        assert_eq!(ids(&p), [0, 1, 2, 3], "and the stream goes on");
+    }
+}
+
+#[test]
 fn a_channel_is_its_tokens_own() {
     let mut p = Play::new(Processes::Shared);
     let (stream, uri) = open(&mut p, "a");

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::legacy::{self, NO_BATCHES};
 use super::{Bridge, Effect, LaneId, SessionNo, TOO_MUCH, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message};
@@ -26,6 +27,9 @@ use crate::mcp::{codes, sse};
 const FIRST: Duration = Duration::from_secs(60);
 /// The query's parameter that names a channel.
 const PARAMETER: &str = "sessionId";
+
+/// What a client is told that has no session yet.
+const NOT_YET: &str = "send initialize first, and wait for its answer";
 
 /// A stream of the old transport.
 #[derive(Debug)]
@@ -99,6 +103,9 @@ impl Bridge {
             let text = "unknown session: its stream has ended, open another";
             return self.refuse(wire, 404, "", codes::SESSION_NOT_FOUND, text, None);
         };
+        if legacy::is_batch(body) {
+            return self.channel_batch(now, wire, channel, body);
+        }
         let m = match message::parse(body) {
             Ok(m) => m,
             Err(e) => return self.refuse(wire, 400, "", e.code(), &e.to_string(), None),
@@ -114,33 +121,51 @@ impl Bridge {
                 }
             }
             Some(no) if !opens && self.sessions.get(&no).is_some_and(|s| s.open) => {
-                self.channel_message(now, wire, channel, no, &m);
+                if self.channel_message(now, channel, no, &m) {
+                    self.accepted(wire);
+                } else {
+                    self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
+                }
             }
             _ if opens => {
                 let text = "initialize was sent already";
                 self.refuse(wire, 400, m.id, codes::INVALID_REQUEST, text, None);
             }
-            _ => {
-                let text = "send initialize first, and wait for its answer";
-                self.refuse(wire, 400, m.id, codes::INVALID_REQUEST, text, None);
-            }
+            _ => self.refuse(wire, 400, m.id, codes::INVALID_REQUEST, NOT_YET, None),
         }
     }
 
-    fn channel_message(&mut self, now: Instant, wire: WireId, channel: LaneId, no: SessionNo, m: &Message<'_>) {
+    /// A batch: each of its requests is answered by an event of its own.
+    fn channel_batch(&mut self, now: Instant, wire: WireId, channel: LaneId, body: &[u8]) {
+        let list = match legacy::batch(body) {
+            Ok(list) => list,
+            Err((code, text)) => return self.refuse(wire, 400, "", code, &text, None),
+        };
+        let open = |no: &SessionNo| self.sessions.get(no).is_some_and(|s| s.open);
+        let Some(no) = self.session_of(channel).filter(open) else {
+            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, NOT_YET, None);
+        };
+        if !self.knows_batches(no) {
+            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, NO_BATCHES, None);
+        }
+        for m in &list {
+            // A notification that the server does not read is lost, as it is on the other path.
+            self.channel_message(now, channel, no, m);
+        }
+        self.accepted(wire);
+    }
+
+    /// One message of a session; `false` when the server does not read.
+    fn channel_message(&mut self, now: Instant, channel: LaneId, no: SessionNo, m: &Message<'_>) -> bool {
         if let Some(s) = self.sessions.get_mut(&no) {
             (s.last, s.used) = (now, true);
         }
         match m.kind {
             Kind::Request => self.legacy_request(now, channel, no, m),
-            Kind::Notification => {
-                if !self.legacy_notification(now, no, m) {
-                    return self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
-                }
-            }
+            Kind::Notification => return self.legacy_notification(now, no, m),
             Kind::Response => self.ask_answered(now, no, m),
         }
-        self.accepted(wire);
+        true
     }
 
     /// Makes a lane a session's: a channel's takes the place of the session's own.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use serde_json::value::RawValue;
 
 use super::guests::Guest;
 use super::listen::Wish;
@@ -20,6 +21,10 @@ use crate::mcp::{codes, meta};
 const MAX_WAITING: usize = 64;
 /// Messages in one batch.
 const MAX_BATCH: usize = 256;
+/// The last protocol version that has batches.
+const LAST_WITH_BATCHES: &str = "2025-03-26";
+/// What a client of a later one is told.
+pub(super) const NO_BATCHES: &str = "this protocol version has no batches";
 /// A protocol version that a client asks for, at most.
 const MAX_VERSION: usize = 64;
 
@@ -34,6 +39,25 @@ pub(super) struct Waiting {
     until: Instant,
 }
 
+/// Whether a body is a batch.
+pub(super) fn is_batch(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'[')
+}
+
+/// The messages of a batch; what is wrong with it, as code and words.
+pub(super) fn batch(body: &[u8]) -> Result<Vec<Message<'_>>, (i64, String)> {
+    let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(|e| (codes::PARSE_ERROR, e.to_string()))?;
+    let parsed: Result<Vec<_>, _> = items.iter().map(|i| message::parse(i.get().as_bytes())).collect();
+    match parsed {
+        Ok(list) if (1..=MAX_BATCH).contains(&list.len()) && list.iter().all(|m| m.method != "initialize") => Ok(list),
+        _ => {
+            let bad =
+                format!("a batch holds 1 to {MAX_BATCH} requests, notifications and responses, and no initialize");
+            Err((codes::INVALID_REQUEST, bad))
+        }
+    }
+}
+
 impl Bridge {
     /// `POST` on the MCP endpoint. The answer comes as effects for `wire`, now or later.
     pub fn post(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, body: &[u8]) {
@@ -45,7 +69,7 @@ impl Bridge {
             let text = "send Accept: application/json, text/event-stream";
             return self.refuse(wire, 406, "", codes::INVALID_REQUEST, text, None);
         }
-        if body.trim_ascii_start().first() == Some(&b'[') {
+        if is_batch(body) {
             return self.batch(now, wire, headers, accepts, body);
         }
         let m = match message::parse(body) {
@@ -230,31 +254,23 @@ impl Bridge {
         self.write(proc, |out| message::splice_line(out, m.text, &cuts));
     }
 
+    /// Whether the protocol version of a session has batches.
+    pub(super) fn knows_batches(&self, session: SessionNo) -> bool {
+        let version = self.sessions.get(&session).map(|s| s.version.as_str());
+        version.is_none_or(|v| v <= LAST_WITH_BATCHES)
+    }
+
     /// A batch (2025-03-26): all its requests share one lane.
     fn batch(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, accepts: Accepts, body: &[u8]) {
-        let items: Vec<&serde_json::value::RawValue> = match serde_json::from_slice(body) {
-            Ok(items) => items,
-            Err(e) => return self.refuse(wire, 400, "", codes::PARSE_ERROR, &e.to_string(), None),
+        let list = match self::batch(body) {
+            Ok(list) => list,
+            Err((code, text)) => return self.refuse(wire, 400, "", code, &text, None),
         };
-        let parsed: Result<Vec<_>, _> = items.iter().map(|i| message::parse(i.get().as_bytes())).collect();
-        let bad = "a batch holds 1 to 256 requests, notifications and responses, and no initialize";
-        let list = match parsed {
-            Ok(list) if !list.is_empty() && list.len() <= MAX_BATCH => list,
-            _ => return self.refuse(wire, 400, "", codes::INVALID_REQUEST, bad, None),
-        };
-        if list.iter().any(|m| m.method == "initialize") {
-            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, bad, None);
-        }
         let Some(session) = self.session(now, wire, headers, "") else {
             return;
         };
-        if self
-            .sessions
-            .get(&session)
-            .is_some_and(|s| s.version.as_str() > "2025-03-26")
-        {
-            let text = "this protocol version has no batches";
-            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, text, None);
+        if !self.knows_batches(session) {
+            return self.refuse(wire, 400, "", codes::INVALID_REQUEST, NO_BATCHES, None);
         }
         let requests = list.iter().filter(|m| m.kind == Kind::Request).count();
         if requests > 0 {
