@@ -18,7 +18,7 @@ use super::memory;
 use super::process::{self, Handle};
 use super::reap::Reaper;
 use super::redact::Patterns;
-use super::room::{Group, Server};
+use super::room::{Group, Kills, Server};
 use super::slot::{Head, Slot};
 use super::status::Board;
 use crate::mcp::bridge::{Answer, Bridge, Config, Effect, Memory, ProcId, WireId};
@@ -53,8 +53,7 @@ pub(super) struct Hub {
     /// Those that start when what is leaving has given its memory back.
     waiting: RefCell<VecDeque<ProcId>>,
     memory: Group,
-    /// Of the kernel's count of processes killed for want of memory, those that are accounted for.
-    killed: Cell<u64>,
+    pub(super) kills: Rc<Kills>,
     running: Cell<usize>,
     next: Cell<u64>,
     probes: RefCell<HashMap<u64, oneshot::Sender<Option<String>>>>,
@@ -80,7 +79,7 @@ impl Hub {
         recipe: Recipe,
         reaper: Rc<Reaper>,
         board: Rc<Board>,
-        budget: Budget,
+        (budget, kills): (Budget, Rc<Kills>),
         counts: bool,
     ) -> Rc<Self> {
         let random = Box::new(|out: &mut [u8]| {
@@ -89,8 +88,6 @@ impl Hub {
                 std::process::abort();
             }
         });
-        let memory = Group::of_container();
-        let killed = Cell::new(memory.kills().unwrap_or(0));
         let meter = |this: &Weak<Self>| {
             let this = this.clone();
             Box::new(move || this.upgrade().map_or_else(Memory::default, |hub| hub.measure()))
@@ -101,8 +98,8 @@ impl Hub {
             procs: RefCell::default(),
             leaving: RefCell::default(),
             waiting: RefCell::default(),
-            memory,
-            killed,
+            memory: Group::of_container(),
+            kills,
             running: Cell::new(0),
             next: Cell::new(1),
             probes: RefCell::default(),
@@ -297,27 +294,6 @@ impl Hub {
             waiting.remove(at);
             self.bridge.borrow_mut().reaped();
         }
-    }
-
-    /// Whether the kernel killed a process that ended by SIGKILL without being told to: it has counted one that is not
-    /// accounted for yet.
-    pub(super) fn was_killed_for_memory(&self) -> bool {
-        let counted = self.memory.kills().unwrap_or(0);
-        let accounted = self.killed.get();
-        if counted <= accounted {
-            return false;
-        }
-        self.killed.set(accounted + 1);
-        self.board.killed_for_memory();
-        true
-    }
-
-    /// The limit of the container's memory, in words.
-    pub(super) fn memory_limit(&self) -> String {
-        self.memory
-            .limit()
-            .map(|n| format!(" ({} MiB)", n >> 20))
-            .unwrap_or_default()
     }
 
     fn spawn(&self, id: ProcId, now: Instant) {

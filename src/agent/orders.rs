@@ -17,6 +17,7 @@ use super::hub::{Hub, Recipe};
 use super::proxy::{self, Trouble};
 use super::reap::Reaper;
 use super::redact::Patterns;
+use super::room::Kills;
 use super::services;
 use super::status::Board;
 use super::switch::Switches;
@@ -50,6 +51,7 @@ pub(super) struct Orders {
     pub(super) switches: Switches,
     /// What messages on their way may take of the container's memory.
     pub(super) budget: Budget,
+    pub(super) kills: Rc<Kills>,
     order: RefCell<Option<Rc<StartOrder>>>,
     pub(super) endpoint: RefCell<Option<Endpoint>>,
     secrets: RefCell<Rc<Patterns>>,
@@ -64,6 +66,7 @@ pub(super) struct Orders {
 impl Orders {
     pub(super) fn new(board: Rc<Board>, reaper: Rc<Reaper>) -> Self {
         Self {
+            kills: Kills::of_container(Rc::clone(&board)),
             board,
             reaper,
             switches: Switches::default(),
@@ -137,7 +140,8 @@ impl Orders {
                 };
                 let config = Config::new(&order.mcp, *processes);
                 let (reaper, board) = (Rc::clone(&self.reaper), Rc::clone(&self.board));
-                let hub = Hub::new(config, recipe, reaper, board, self.budget.clone(), by_answer);
+                let memory = (self.budget.clone(), Rc::clone(&self.kills));
+                let hub = Hub::new(config, recipe, reaper, board, memory, by_answer);
                 self.board.attach(&hub);
                 *self.endpoint.borrow_mut() = Some(Endpoint::Bridge(Rc::clone(&hub)));
                 hub.start();

@@ -110,14 +110,13 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
     let (hub, handle2) = (Rc::clone(hub), Rc::clone(&handle));
     tokio::task::spawn_local(async move {
         let ended = read(&hub, id, &handle2, &child.stdout).await;
-        let unasked = ended == Ended::Signal(Signal::SIGKILL) && !handle2.killed.get();
-        let ended = if unasked && hub.was_killed_for_memory() {
-            let limit = hub.memory_limit();
-            let why = format!("was killed by the kernel: the container's memory{limit} is used up");
-            journal::say("server", &format!("process {} {why}", handle2.pid));
-            why
-        } else {
-            ended.to_string()
+        let unasked = !handle2.killed.get();
+        let ended = match unasked.then(|| hub.kills.account(ended)).flatten() {
+            Some(why) => {
+                journal::say("server", &format!("process {} {why}", handle2.pid));
+                why
+            }
+            None => ended.to_string(),
         };
         let _ = timeout(REST, words.ended()).await;
         let said = words.text();

@@ -1,15 +1,20 @@
-//! The container's memory: what of it is in use, how large the server's processes are, and how many processes the kernel
-//! has killed since there was no more. Reads, never decides: the bridge does (`mcp::bridge`, `Memory`).
+//! The container's memory: what of it is in use, how large the server's processes are, and which processes the kernel has
+//! killed since there was no more. Reads, never decides: the bridge does (`mcp::bridge`, `Memory`).
 //!
 //! Both generations of cgroups are read: the container sees its own at `/sys/fs/cgroup`. Where nothing is to be read there,
 //! there is no limit, and nothing is counted.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
+use super::reap::Ended;
+use super::status::Board;
 use crate::mcp::bridge::Memory;
 
 /// A process that runs for less than this still loads its program.
@@ -67,6 +72,47 @@ impl Group {
         let stat = self.read(["memory.stat", "memory/memory.stat"]).unwrap_or_default();
         let used = current.unwrap_or_default().saturating_sub(reclaimable(&stat));
         estimate(limit, used, servers, &sizes(Path::new("/proc"), servers), waiting)
+    }
+}
+
+/// Who was killed for want of memory: server processes and services alike.
+#[derive(Debug)]
+pub(super) struct Kills {
+    group: Group,
+    /// Of the kernel's count, those that are accounted for.
+    accounted: Cell<u64>,
+    board: Rc<Board>,
+}
+
+impl Kills {
+    /// Counts from now on.
+    pub(super) fn of_container(board: Rc<Board>) -> Rc<Self> {
+        Rc::new(Self::of(Group::of_container(), board))
+    }
+
+    fn of(group: Group, board: Rc<Board>) -> Self {
+        Self {
+            accounted: Cell::new(group.kills().unwrap_or(0)),
+            group,
+            board,
+        }
+    }
+
+    /// Whether the kernel killed a child that ended without being told to, in words: it has counted one that is not
+    /// accounted for yet.
+    pub(super) fn account(&self, ended: Ended) -> Option<String> {
+        let counted = self.group.kills().unwrap_or(0);
+        let accounted = self.accounted.get();
+        if ended != Ended::Signal(Signal::SIGKILL) || counted <= accounted {
+            return None;
+        }
+        self.accounted.set(accounted + 1);
+        self.board.killed_for_memory();
+        let limit = self.group.limit().map(|n| format!(" ({} MiB)", n >> 20));
+        let limit = limit.unwrap_or_default();
+        Some(format!(
+            "was killed by the kernel: the container's memory{limit} is used up"
+        ))
     }
 }
 
@@ -188,6 +234,25 @@ mod tests {
         std::fs::write(unlimited.path().join("memory.max"), "max\n").expect("file");
         let group = Group(unlimited.path().to_owned());
         assert_eq!((group.measure(&[], 0), group.kills()), (Memory::default(), None));
+    }
+
+    #[test]
+    fn a_kill_is_accounted_for_once() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let killed = |n: u32| std::fs::write(dir.path().join("memory.events"), format!("oom 9\noom_kill {n}\n"));
+        std::fs::write(dir.path().join("memory.max"), "268435456\n").expect("file");
+        killed(2).expect("file");
+        let board = Rc::new(Board::new());
+        let kills = Kills::of(Group(dir.path().to_owned()), Rc::clone(&board));
+        let sigkill = Ended::Signal(Signal::SIGKILL);
+        assert_eq!(kills.account(sigkill), None, "what was before");
+        killed(3).expect("file");
+        assert_eq!(kills.account(Ended::Signal(Signal::SIGTERM)), None);
+        assert_eq!(kills.account(Ended::Status(137)), None);
+        let why = "was killed by the kernel: the container's memory (256 MiB) is used up";
+        assert_eq!(kills.account(sigkill).as_deref(), Some(why));
+        assert_eq!(kills.account(sigkill), None, "by somebody else");
+        assert_eq!(board.status().oom_kills, 1);
     }
 
     #[test]

@@ -92,7 +92,7 @@ async fn run(orders: Rc<Orders>, order: Rc<StartOrder>, index: usize, mark: Rc<M
             RestartPolicy::OnFailure => ended != Ok(Ended::Status(0)),
             RestartPolicy::Never => false,
         };
-        let how = ended.map_or_else(|e| e, |e| e.to_string());
+        let how = ended.map_or_else(|e| e, |e| orders.kills.account(e).unwrap_or_else(|| e.to_string()));
         journal::say(&service.name, &how);
         if !again {
             mark.over.set(true);

@@ -75,7 +75,7 @@ pub(super) fn instance(v: &InstanceView) -> Result<()> {
     ];
     if v.oom_kills > 0 {
         let what = format!(
-            "{} server processes by the kernel, the container's memory was used up: run it with a larger --size",
+            "{} processes by the kernel, the container's memory was used up: run it with a larger --size",
             v.oom_kills
         );
         pairs.push(("killed", what));

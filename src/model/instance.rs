@@ -227,8 +227,8 @@ pub struct InstanceView {
     pub reason: Option<String>,
     /// How often the supervisor restarted it since it was last asked to run.
     pub restarts: u32,
-    /// Server processes that the kernel killed since the container's memory was used up, since the instance was last asked
-    /// to run.
+    /// Processes of the server and of services that the kernel killed since the container's memory was used up, since the
+    /// instance was last asked to run.
     #[serde(default)]
     pub oom_kills: u32,
     /// What an instance of a generic type runs.

@@ -287,7 +287,7 @@ impl Task {
         }
         if status.oom_kills > live.oom_kills.1 {
             let (more, all) = (status.oom_kills - live.oom_kills.1, live.oom_kills());
-            log::warn!(instance = id.as_str(), before = all; "the kernel killed {more} of its server processes: the memory of its container was used up");
+            log::warn!(instance = id.as_str(), before = all; "the kernel killed {more} of its processes: the memory of its container was used up");
         }
         live.oom_kills.1 = status.oom_kills;
         if status.protocol != AGENT_PROTOCOL {

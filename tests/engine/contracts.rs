@@ -190,8 +190,48 @@ fn memory_is_looked_at_before_a_process_is_started() {
     });
     assert!(sample(&a, "berth_instance_oom_kills_total{") >= Some(1.0));
     assert!(a.cli(&["show", &i.id]).contains("by the kernel"));
-    assert!(a.log().contains("of its server processes"));
+    assert!(a.log().contains("of its processes"));
     assert!(a.cli(&["logs", &i.id]).contains("was killed by the kernel"));
+}
+
+/// A service that speaks HTTP itself dies in the same words, and is counted.
+#[test]
+fn a_service_that_takes_all_memory_is_counted() {
+    let a = Appliance::start();
+    let image = [
+        "--image",
+        "berth/test-servers:1",
+        "--size",
+        "small",
+        "--network",
+        "none",
+    ];
+    let server = [
+        "--http",
+        "8080/mcp",
+        "--command",
+        "python3",
+        "--",
+        "-I",
+        "-S",
+        "/opt/mcp/server.py",
+        "http",
+    ];
+    let said = a.cli(&[&["run", "image", "--json"], &image[..], &server[..]].concat());
+    let i = Instance::from(&serde_json::from_str(&said).expect("JSON"));
+    assert_eq!(a.show(&i.id)["oom_kills"], 0);
+    let body =
+        r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"hold","arguments":{"megabytes":300}}}"#;
+    let gone = a.post(&i.url, &i.token, body, &[]);
+    assert_eq!(gone.status, 502, "{}", gone.body);
+    wait_for("it is counted", MINUTE, || {
+        a.show(&i.id)["oom_kills"].as_u64() >= Some(1)
+    });
+    assert!(sample(&a, "berth_instance_oom_kills_total{") >= Some(1.0));
+    assert!(a.cli(&["show", &i.id]).contains("by the kernel"));
+    assert!(a.log().contains("of its processes"));
+    let killed = "server: was killed by the kernel: the container's memory (256 MiB) is used up";
+    wait_for("its log says so", MINUTE, || a.cli(&["logs", &i.id]).contains(killed));
 }
 
 /// `--call-timeout` holds for whatever runs: progress puts it off where the bridge sees it, and the edge keeps it for
