@@ -1,6 +1,18 @@
 //! Replaces credentials in what a server prints, before it leaves the container: the values of its start order, their
 //! lines, and the ways in which programs write values down (base64, hexadecimal, percent and JSON escapes).
 //!
+//! A value is looked for where hiding it protects something and leaves the text readable:
+//!
+//! | value | is hidden |
+//! | --- | --- |
+//! | of eight bytes and more | everywhere, also within a word |
+//! | of six or seven | where it stands alone: no letter, digit or underscore beside it |
+//! | of six or seven, a word of letters (`server`, `DEBUG`, `Admin`) | nowhere |
+//! | shorter (`true`, `8080`) | nowhere |
+//!
+//! All values of an order are sealed, names of hosts and switches too, so that their kind says nothing. What is hidden
+//! nowhere is no secret that would stand up to anybody who tries.
+//!
 //! Works on a stream: a value that is cut by a read is found all the same, since bytes that may begin one are held back
 //! until the next ones tell. Never holds back more than the longest value, and never what can be none.
 
@@ -15,6 +27,8 @@ use crate::model::Secret;
 
 /// A value shorter than this is not looked for: it would be found everywhere.
 const SHORT: usize = 6;
+/// One shorter than this is looked for where it stands alone.
+const LONG: usize = 8;
 /// A word of a value of several lines that is shorter than this says nothing: it is one like any other.
 const TELLING: usize = 12;
 /// Beyond this length, values are looked for as they are, and encoded ones by their beginning.
@@ -26,8 +40,31 @@ const MARK: &[u8] = b"***";
 #[derive(Default)]
 pub(super) struct Patterns {
     /// By their first two bytes; the longest first.
-    by_start: HashMap<[u8; 2], Vec<Secret>>,
+    by_start: HashMap<[u8; 2], Vec<Pattern>>,
     longest: usize,
+}
+
+/// One way to write a value.
+#[derive(PartialEq, Eq)]
+struct Pattern {
+    form: Secret,
+    /// It counts only where nothing of a word stands beside it.
+    alone: bool,
+}
+
+/// Whether a byte is of a word: a letter of any script, a digit or an underscore.
+fn of_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+}
+
+/// Whether a short value is a word as it stands in any text: letters, written small, large or with a capital.
+fn is_plain(value: &str) -> bool {
+    let word = value.trim_matches(|c: char| c.is_ascii_punctuation());
+    let rest = word.get(1..).unwrap_or_default();
+    let small = rest.bytes().all(|b| b.is_ascii_lowercase());
+    !word.is_empty()
+        && word.bytes().all(|b| b.is_ascii_alphabetic())
+        && (small || word.bytes().all(|b| b.is_ascii_uppercase()))
 }
 
 impl std::fmt::Debug for Patterns {
@@ -61,24 +98,25 @@ impl Patterns {
             }
         }
         for list in all.by_start.values_mut() {
-            list.sort_by_key(|p| std::cmp::Reverse(p.expose().len()));
+            list.sort_by_key(|p| std::cmp::Reverse(p.form.expose().len()));
             list.dedup();
         }
         all
     }
 
     fn add_forms(&mut self, value: &str) {
-        if value.len() < SHORT {
+        let alone = value.len() < LONG;
+        if value.len() < SHORT || (alone && is_plain(value)) {
             return;
         }
-        self.add(value.to_owned());
+        self.add(value.to_owned(), alone);
         let mut end = value.len().min(ENCODED);
         while !value.is_char_boundary(end) {
             end -= 1;
         }
         let value = &value[..end];
         if let Ok(quoted) = serde_json::to_string(value) {
-            self.add(quoted[1..quoted.len() - 1].to_owned());
+            self.add(quoted[1..quoted.len() - 1].to_owned(), alone);
         }
         let (mut lower, mut upper, mut percent) = (String::new(), String::new(), String::new());
         for b in value.bytes() {
@@ -90,32 +128,33 @@ impl Patterns {
                 let _ = write!(percent, "%{b:02X}");
             }
         }
-        for form in [lower, upper, percent] {
-            self.add(form);
-        }
+        self.add(percent, alone);
+        self.add(lower, false);
+        self.add(upper, false);
         // In a longer text its letters depend on where it begins: three ways, less the letters that its neighbours share.
         for before in 0..3 {
             let bytes = [&[0; 2][..before], value.as_bytes()].concat();
             let whole = bytes.len() * 8 / 6;
             let from = (before * 8).div_ceil(6);
             for text in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
-                self.add(text[from..whole].to_owned());
+                self.add(text[from..whole].to_owned(), false);
             }
         }
     }
 
-    fn add(&mut self, form: String) {
+    fn add(&mut self, form: String, alone: bool) {
         if form.len() < SHORT {
             return;
         }
         self.longest = self.longest.max(form.len());
         if let Some(&[a, b]) = form.as_bytes().get(..2) {
-            self.by_start.entry([a, b]).or_default().push(Secret::new(form));
+            let form = Secret::new(form);
+            self.by_start.entry([a, b]).or_default().push(Pattern { form, alone });
         }
     }
 
-    /// Looks at the beginning of `text`; `last`: nothing follows it.
-    fn at(&self, text: &[u8], last: bool) -> Place {
+    /// Looks at the beginning of `text`, which stands behind `before`; `last`: nothing follows it.
+    fn at(&self, before: Option<u8>, text: &[u8], last: bool) -> Place {
         let Some(&[a, b]) = text.get(..2) else {
             let begins = |start: &[u8; 2]| text.first() == Some(&start[0]);
             let open = !last && self.by_start.keys().any(begins);
@@ -124,15 +163,20 @@ impl Patterns {
         let Some(list) = self.by_start.get(&[a, b]) else {
             return Place::Plain;
         };
-        for pattern in list.iter().map(|p| p.expose().as_bytes()) {
-            if text.starts_with(pattern) {
-                return Place::Value(pattern.len());
-            }
-            if pattern.starts_with(text) {
+        let within = before.is_some_and(of_word);
+        for Pattern { form, alone } in list.iter().filter(|p| !(p.alone && within)) {
+            let form = form.expose().as_bytes();
+            if text.starts_with(form) {
+                match text.get(form.len()) {
+                    Some(next) if *alone && of_word(*next) => {}
+                    None if *alone && !last => return Place::Open,
+                    _ => return Place::Value(form.len()),
+                }
+            } else if form.starts_with(text) {
                 match last {
                     false => return Place::Open,
                     // What was cut off at the very end is no less a part of it.
-                    true if text.len() >= SHORT => return Place::Value(text.len()),
+                    true if text.len() >= SHORT && !alone => return Place::Value(text.len()),
                     true => {}
                 }
             }
@@ -140,11 +184,12 @@ impl Patterns {
         Place::Plain
     }
 
-    /// Cleans what is settled of `text` into `out`; the number of bytes that are.
-    fn clean(&self, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
+    /// Cleans what is settled of `text`, which stands behind `before`, into `out`; the number of bytes that are.
+    fn clean(&self, before: Option<u8>, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let mut at = 0;
         while at < text.len() {
-            match self.at(&text[at..], last) {
+            let before = if at == 0 { before } else { Some(text[at - 1]) };
+            match self.at(before, &text[at..], last) {
                 Place::Plain => {
                     out.push(text[at]);
                     at += 1;
@@ -162,7 +207,7 @@ impl Patterns {
     /// A whole text, cleaned.
     pub(super) fn redact(&self, text: &str) -> String {
         let mut out = Vec::with_capacity(text.len());
-        self.clean(text.as_bytes(), true, &mut out);
+        self.clean(None, text.as_bytes(), true, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 }
@@ -172,6 +217,8 @@ impl Patterns {
 pub(super) struct Redactor {
     patterns: Rc<Patterns>,
     held: Vec<u8>,
+    /// The byte before those.
+    before: Option<u8>,
 }
 
 impl Redactor {
@@ -179,6 +226,7 @@ impl Redactor {
         Self {
             patterns,
             held: Vec::new(),
+            before: None,
         }
     }
 
@@ -204,7 +252,10 @@ impl Redactor {
 
     fn settle(&mut self, last: bool, take: &mut impl FnMut(&[u8])) {
         let mut out = Vec::with_capacity(self.held.len());
-        let done = self.patterns.clean(&self.held, last, &mut out);
+        let done = self.patterns.clean(self.before, &self.held, last, &mut out);
+        if let Some(settled) = done.checked_sub(1) {
+            self.before = self.held.get(settled).copied();
+        }
         // What is held back may be part of a value.
         self.held[..done].fill(0);
         self.held.drain(..done);
@@ -252,6 +303,36 @@ mod tests {
     }
 
     #[test]
+    fn short_values_leave_words_as_they_are() {
+        let p = patterns(&[
+            "server",
+            "Server",
+            "DEBUG",
+            "host",
+            "true",
+            "8080",
+            "\"level\"",
+            "abc123",
+            "k-9!zx",
+            "909090",
+            "#?!*+%",
+        ]);
+        let text = "Server: the server is serverless, DEBUG \"level\" true on host:8080\n";
+        let of_tokens =
+            "abc123, key=abc123 (k-9!zx) xabc123 abc1234 _abc123 \u{e9}abc123 909090 1909090 #?!*+% abc12 abc123";
+        let hidden = "***, key=*** (***) xabc123 abc1234 _abc123 \u{e9}abc123 *** 1909090 *** abc12 ***";
+        for size in 1..text.len().max(of_tokens.len()) {
+            assert_eq!(streamed(&p, text.as_bytes(), size), text, "in pieces of {size}");
+            assert_eq!(streamed(&p, of_tokens.as_bytes(), size), hidden, "in pieces of {size}");
+        }
+        assert_eq!(p.redact("abc123"), "***");
+        assert_eq!(p.redact(&STANDARD_NO_PAD.encode("abc123")), "***");
+        // From eight bytes on, any text may be a password.
+        let p = patterns(&["password", "localhost"]);
+        assert_eq!(p.redact("mypasswords at localhost1"), "my***s at ***1");
+    }
+
+    #[test]
     fn nothing_waits_that_cannot_be_a_value() {
         let p = patterns(&["hunter2hunter2"]);
         let mut r = Redactor::new(p);
@@ -284,7 +365,7 @@ mod tests {
         let of_a_file = patterns(&["users:\n  - name: me\n    token: abcdefgh12345678\n"]);
         assert_eq!(
             of_a_file.redact("users: bad token abcdefgh12345678"),
-            "*** bad token ***"
+            "users: bad token ***"
         );
         for encoded in [
             "0123456789",
@@ -301,16 +382,24 @@ mod tests {
     proptest! {
         #[test]
         fn what_holds_no_value_is_left_as_it_is(text in "[ab \n]{0,80}", size in 1usize..9) {
-            let p = patterns(&["aXabab", "bXbbbbb"]);
+            let p = patterns(&["aXababab", "bXbbbbbb", "aX7bab"]);
             prop_assert_eq!(streamed(&p, text.as_bytes(), size), text);
         }
 
         #[test]
-        fn no_value_ever_passes(before in "[ab]{0,20}", after in "[ab]{0,20}", size in 1usize..9) {
-            let p = patterns(&["abaabb", "babbab"]);
-            let text = format!("{before}abaabb{after}");
+        fn no_value_of_eight_bytes_passes(value in "[!-~]{8,16}", before in "[ -~]{0,9}", after in "[ -~]{0,9}", size in 1usize..9) {
+            let p = patterns(&[&value, "abc123"]);
+            let text = format!("{before}{value}{after}");
             let clean = streamed(&p, text.as_bytes(), size);
-            prop_assert!(!clean.contains("abaabb") && !clean.contains("babbab"), "{}", clean);
+            prop_assert!(!clean.contains(&value), "{}", clean);
+        }
+
+        #[test]
+        fn no_value_ever_passes(before in "[ab]{0,20}", after in "[ab]{0,20}", size in 1usize..9) {
+            let p = patterns(&["abaabbab", "babbabba"]);
+            let text = format!("{before}abaabbab{after}");
+            let clean = streamed(&p, text.as_bytes(), size);
+            prop_assert!(!clean.contains("abaabbab") && !clean.contains("babbabba"), "{}", clean);
         }
     }
 }
