@@ -1,15 +1,16 @@
-//! How what an instance of a generic type runs lies on disk, in schema 1: an optional part of the instance's value. As
-//! with all stored types, unknown fields are refused and a change takes a migration.
+//! How what an instance of a generic type runs lies on disk: an optional part of the instance's row.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::stored::{Broken, egress, egress_word, ms, processes, processes_word, text};
+use super::{
+    table::Broken,
+    words::{egress, egress_word, ms, processes, processes_word, text},
+};
 use crate::{model, record};
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Generic {
     source: Source,
     resolved: Option<Resolved>,
@@ -24,7 +25,7 @@ pub(super) struct Generic {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 enum Source {
     Npx {
         package: String,
@@ -51,14 +52,13 @@ enum Source {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Http {
     port: u16,
     path: String,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "auth")]
+#[serde(rename_all = "snake_case", tag = "auth")]
 pub(super) enum Auth {
     None,
     Bearer,
@@ -67,7 +67,6 @@ pub(super) enum Auth {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Resolved {
     version: String,
     image: String,

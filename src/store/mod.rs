@@ -2,11 +2,20 @@
 //! on disk (fsync); one that failed has changed nothing. Never writes to a file of a newer schema, never repairs by
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
+//!
+//! A table is a file here (`instances`, `tokens`, `members`), which says how its rows lie on disk; `table` has what all of
+//! them do alike, `migrate` the rule by which older and newer berths share a file.
 
+mod copies;
 mod generic;
+mod instances;
+mod members;
+mod meta;
 mod migrate;
 mod revoked;
-mod stored;
+mod table;
+mod tokens;
+mod words;
 
 use std::{
     collections::BTreeMap,
@@ -15,21 +24,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-    backends::InMemoryBackend,
-};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend, backends::InMemoryBackend};
 
 use crate::{
-    model::{BoxId, InstanceId, MemberName, TokenId},
+    model::{BoxId, InstanceId, MemberName, Subject, TokenId},
     record::{InstanceRecord, MemberRecord, TokenRecord},
 };
+use instances::Instances;
+use members::Members;
+use meta::Version;
 use revoked::Revoked;
+use table::Rows;
+use tokens::{TokenRows, Tokens};
 
-const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
-const INSTANCES: TableDefinition<&str, &[u8]> = TableDefinition::new("instances");
-const TOKENS: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
-const MEMBERS: TableDefinition<&str, &[u8]> = TableDefinition::new("members");
 /// redb's page cache; the whole store of a full box fits.
 const CACHE: usize = 4 << 20;
 
@@ -42,9 +49,13 @@ pub enum StoreError {
     InUse(PathBuf),
     #[error(
         "{path} was written by a newer berth (schema {found}; this one knows up to {}); it was not touched. Install the newer berth again, or put back a backup from before",
-        migrate::SCHEMA
+        migrate::CURRENT.schema
     )]
     Newer { path: PathBuf, found: u32 },
+    #[error(
+        "cannot copy the store to {path} before it is brought up to date: {source}. The store was not changed. Where the disk is full, make room for a second store, then start Berth again"
+    )]
+    Copy { path: PathBuf, source: std::io::Error },
     #[error("{path} is damaged ({why}); it was not touched. Put back a backup of it, or move it away to begin anew")]
     Damaged { path: PathBuf, why: String },
     #[error("cannot {what} {path}: {source}")]
@@ -56,6 +67,12 @@ pub enum StoreError {
     #[error("cannot {what}: {source}")]
     Database {
         what: &'static str,
+        source: Box<redb::Error>,
+    },
+    #[error("cannot {what} the table {table}: {source}")]
+    Table {
+        what: &'static str,
+        table: &'static str,
         source: Box<redb::Error>,
     },
     #[error("{table} holds a value for {key} that this berth cannot read: {why}")]
@@ -81,6 +98,8 @@ pub enum Change {
     RemoveInstance(InstanceId),
     PutToken(TokenRecord),
     RemoveToken(TokenId),
+    /// Every token of an instance or a member.
+    RemoveTokensOf(Subject),
     PutMember(MemberRecord),
     /// The member alone: their tokens are changes of their own.
     RemoveMember(MemberName),
@@ -131,7 +150,12 @@ impl Store {
             .map_err(file_error("make folder", dir))?;
         let lock = lock(&dir.join("berth.lock"), &path)?;
         match peek(&path)? {
-            Some(found) if found > migrate::SCHEMA => return Err(StoreError::Newer { path, found }),
+            Some((Version { schema: found, .. }, _)) if found > migrate::CURRENT.schema => {
+                return Err(StoreError::Newer { path, found });
+            }
+            Some((found, bytes)) if found < migrate::CURRENT && found != Version::NONE => {
+                copies::make(&path, &bytes, found)?;
+            }
             _ => {}
         }
         let file = fs::OpenOptions::new()
@@ -159,16 +183,8 @@ impl Store {
 
     fn open_with(opener: Opener, fresh_box: &BoxId) -> Result<Self, StoreError> {
         let db = opener().map_err(failed("open the store"))?;
-        let from = schema_of(&db)?.unwrap_or(0);
-        if from < migrate::SCHEMA {
-            let mut txn = db.begin_write().map_err(failed("begin the migration"))?;
-            txn.set_durability(Durability::Immediate)
-                .map_err(failed("begin the migration"))?;
-            migrate::run(&txn, from, fresh_box)?;
-            txn.commit().map_err(failed("commit the migration"))?;
-        }
-        let box_id = read_meta(&db, "box")?.ok_or_else(|| row("meta", "box", "it is missing"))?;
-        let box_id = BoxId::parse(&box_id).map_err(|e| row("meta", "box", e))?;
+        complete(&db, fresh_box)?;
+        let box_id = meta::box_id(&db)?;
         Ok(Self {
             db: Some(db),
             opener,
@@ -189,31 +205,11 @@ impl Store {
     /// [`StoreError`]; a single unreadable row is an error, so that nothing is quietly forgotten.
     pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let txn = self.db()?.begin_read().map_err(failed("read the store"))?;
-        let mut loaded = Loaded::default();
-        let table = txn.open_table(INSTANCES).map_err(failed("read instances"))?;
-        for entry in table.iter().map_err(failed("read instances"))? {
-            let (key, value) = entry.map_err(failed("read an instance"))?;
-            let broken = |e: String| row("instances", key.value(), e);
-            let stored: stored::Instance = serde_json::from_slice(value.value()).map_err(|e| broken(e.to_string()))?;
-            let record = stored.into_record(key.value()).map_err(broken)?;
-            loaded.instances.insert(record.id.clone(), record);
-        }
-        let table = txn.open_table(TOKENS).map_err(failed("read tokens"))?;
-        for entry in table.iter().map_err(failed("read tokens"))? {
-            let (key, value) = entry.map_err(failed("read a token"))?;
-            let broken = |e: String| row("tokens", key.value(), e);
-            let stored: stored::Token = serde_json::from_slice(value.value()).map_err(|e| broken(e.to_string()))?;
-            let record = stored.into_record(key.value()).map_err(broken)?;
-            loaded.tokens.insert(record.id.clone(), record);
-        }
-        let table = txn.open_table(MEMBERS).map_err(failed("read members"))?;
-        for entry in table.iter().map_err(failed("read members"))? {
-            let (key, value) = entry.map_err(failed("read a member"))?;
-            let broken = |e: String| row("members", key.value(), e);
-            let stored: stored::Member = serde_json::from_slice(value.value()).map_err(|e| broken(e.to_string()))?;
-            let record = stored.into_record(key.value()).map_err(broken)?;
-            loaded.members.insert(record.name.clone(), record);
-        }
+        let mut loaded = Loaded {
+            instances: table::load::<Instances>(&txn)?,
+            tokens: table::load::<Tokens>(&txn)?,
+            members: table::load::<Members>(&txn)?,
+        };
         self.without_revoked(&mut loaded)?;
         Ok(loaded)
     }
@@ -260,64 +256,32 @@ impl Store {
     }
 }
 
+/// Brings the store up to this berth's version, and makes good what an older berth did not keep up.
+fn complete(db: &Database, fresh_box: &BoxId) -> Result<(), StoreError> {
+    let from = meta::version(db)?;
+    let mut txn = db.begin_write().map_err(failed("begin the migration"))?;
+    txn.set_durability(Durability::Immediate)
+        .map_err(failed("begin the migration"))?;
+    let migrated = migrate::run(&txn, from, fresh_box)?;
+    let completed = TokenRows::open(&txn)?.complete()?;
+    if !migrated && !completed {
+        return txn.abort().map_err(failed("leave the store as it is"));
+    }
+    txn.commit().map_err(failed("commit the migration"))?;
+    if from != Version::NONE {
+        log::info!(
+            "the store of version {from} was brought up to {}",
+            migrate::CURRENT.max(from)
+        );
+    }
+    Ok(())
+}
+
 fn write(db: &Database, changes: &[Change], revoked: Option<&Revoked>) -> Result<(), StoreError> {
-    let mut gone = Vec::new();
     let mut txn = db.begin_write().map_err(failed("begin a commit"))?;
     txn.set_durability(Durability::Immediate)
         .map_err(failed("begin a commit"))?;
-    {
-        let mut instances = txn.open_table(INSTANCES).map_err(failed("open instances"))?;
-        let mut tokens = txn.open_table(TOKENS).map_err(failed("open tokens"))?;
-        let mut members = txn.open_table(MEMBERS).map_err(failed("open members"))?;
-        for change in changes {
-            match change {
-                Change::PutInstance(r) => {
-                    let value = json(&stored::Instance::from_record(r), "instances", r.id.as_str())?;
-                    instances
-                        .insert(r.id.as_str(), value.as_slice())
-                        .map_err(failed("write an instance"))?;
-                }
-                Change::RemoveInstance(id) => {
-                    instances.remove(id.as_str()).map_err(failed("remove an instance"))?;
-                    let mut owned = Vec::new();
-                    for entry in tokens.iter().map_err(failed("read tokens"))? {
-                        let (key, value) = entry.map_err(failed("read a token"))?;
-                        let stored: stored::Token =
-                            serde_json::from_slice(value.value()).map_err(|e| row("tokens", key.value(), e))?;
-                        let record = stored
-                            .into_record(key.value())
-                            .map_err(|e| row("tokens", key.value(), e))?;
-                        if record.subject.is_instance(id) {
-                            owned.push(record.id);
-                        }
-                    }
-                    for token in owned {
-                        tokens.remove(token.as_str()).map_err(failed("remove a token"))?;
-                        gone.push(token.to_string());
-                    }
-                }
-                Change::PutToken(r) => {
-                    let value = json(&stored::Token::from_record(r), "tokens", r.id.as_str())?;
-                    tokens
-                        .insert(r.id.as_str(), value.as_slice())
-                        .map_err(failed("write a token"))?;
-                }
-                Change::RemoveToken(id) => {
-                    tokens.remove(id.as_str()).map_err(failed("remove a token"))?;
-                    gone.push(id.to_string());
-                }
-                Change::PutMember(r) => {
-                    let value = json(&stored::Member::from_record(r), "members", r.name.as_str())?;
-                    members
-                        .insert(r.name.as_str(), value.as_slice())
-                        .map_err(failed("write a member"))?;
-                }
-                Change::RemoveMember(name) => {
-                    members.remove(name.as_str()).map_err(failed("remove a member"))?;
-                }
-            }
-        }
-    }
+    let gone = apply(&txn, changes)?;
     if let Some(revoked) = revoked {
         revoked.add(&gone).map_err(|source| StoreError::File {
             what: "write",
@@ -328,8 +292,34 @@ fn write(db: &Database, changes: &[Change], revoked: Option<&Revoked>) -> Result
     txn.commit().map_err(failed("commit"))
 }
 
-fn json(value: &impl serde::Serialize, table: &'static str, key: &str) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|e| row(table, key, e))
+/// Makes the changes; the ids of the tokens that go with them.
+fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>, StoreError> {
+    let mut gone = Vec::new();
+    let mut instances = Rows::<Instances>::open(txn)?;
+    let mut tokens = TokenRows::open(txn)?;
+    let mut members = Rows::<Members>::open(txn)?;
+    for change in changes {
+        match change {
+            Change::PutInstance(r) => instances.put(r)?,
+            Change::RemoveInstance(id) => {
+                instances.delete(id)?;
+                let of = tokens.delete_of(&Subject::Instance(id.clone()))?;
+                gone.extend(of.iter().map(ToString::to_string));
+            }
+            Change::PutToken(r) => tokens.put(r)?,
+            Change::RemoveToken(id) => {
+                tokens.delete(id)?;
+                gone.push(id.to_string());
+            }
+            Change::RemoveTokensOf(subject) => {
+                let of = tokens.delete_of(subject)?;
+                gone.extend(of.iter().map(ToString::to_string));
+            }
+            Change::PutMember(r) => members.put(r)?,
+            Change::RemoveMember(name) => drop(members.delete(name)?),
+        }
+    }
+    Ok(gone)
 }
 
 fn row(table: &'static str, key: &str, why: impl std::fmt::Display) -> StoreError {
@@ -340,26 +330,9 @@ fn row(table: &'static str, key: &str, why: impl std::fmt::Display) -> StoreErro
     }
 }
 
-fn read_meta(db: &Database, key: &str) -> Result<Option<String>, StoreError> {
-    let txn = db.begin_read().map_err(failed("read the store"))?;
-    let table = match txn.open_table(META) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(e) => return Err(failed("read meta")(e)),
-    };
-    let value = table.get(key).map_err(failed("read meta"))?;
-    Ok(value.map(|v| v.value().to_owned()))
-}
-
-fn schema_of(db: &Database) -> Result<Option<u32>, StoreError> {
-    read_meta(db, "schema")?
-        .map(|s| s.parse().map_err(|e| row("meta", "schema", e)))
-        .transpose()
-}
-
-/// The schema of the file at `path`, read from a copy in memory: opening a redb file writes to it, and one that is
-/// newer or damaged must stay as it is.
-fn peek(path: &Path) -> Result<Option<u32>, StoreError> {
+/// The version and the content of the file at `path`, read in a copy in memory: opening a redb file writes to it, and one
+/// that is newer or damaged must stay as it is. None where there is no store yet.
+fn peek(path: &Path) -> Result<Option<(Version, Vec<u8>)>, StoreError> {
     let bytes = match fs::read(path) {
         Ok(bytes) if bytes.is_empty() => return Ok(None),
         Ok(bytes) => bytes,
@@ -373,7 +346,7 @@ fn peek(path: &Path) -> Result<Option<u32>, StoreError> {
         }
     };
     // A damaged file may make redb panic rather than fail.
-    let read = std::panic::catch_unwind(|| -> Result<Option<u32>, StoreError> {
+    let read = std::panic::catch_unwind(|| -> Result<Version, StoreError> {
         let memory = InMemoryBackend::new();
         let copied = memory
             .set_len(bytes.len() as u64)
@@ -383,10 +356,10 @@ fn peek(path: &Path) -> Result<Option<u32>, StoreError> {
             .set_cache_size(CACHE)
             .create_with_backend(memory)
             .map_err(failed("open the store"))?;
-        schema_of(&db)
+        meta::version(&db)
     });
     let why = match read {
-        Ok(Ok(schema)) => return Ok(schema),
+        Ok(Ok(version)) => return Ok(Some((version, bytes))),
         Ok(Err(e)) => e.to_string(),
         Err(_) => "it cannot be read as a database".to_owned(),
     };
@@ -398,7 +371,7 @@ fn peek(path: &Path) -> Result<Option<u32>, StoreError> {
 
 fn damaged(error: StoreError, path: &Path) -> StoreError {
     match &error {
-        StoreError::Database { source, .. } => match **source {
+        StoreError::Database { source, .. } | StoreError::Table { source, .. } => match **source {
             redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
             redb::Error::Corrupted(_) => StoreError::Damaged {
                 path: path.to_owned(),
@@ -432,3 +405,5 @@ fn lock(at: &Path, store: &Path) -> Result<fs::File, StoreError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;

@@ -6,8 +6,20 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use redb::{TableDefinition, WriteTransaction};
+
+use super::{table::Table, *};
 use crate::{catalog, model, record::Sealed};
+
+fn meta_table(txn: &WriteTransaction) -> redb::Table<'_, &'static str, &'static str> {
+    txn.open_table(TableDefinition::new("meta")).unwrap()
+}
+
+/// Puts a row as it is, as some other berth may have written it.
+pub(super) fn put_raw(txn: &WriteTransaction, table: &str, key: &str, row: &[u8]) {
+    let table: TableDefinition<&str, &[u8]> = TableDefinition::new(table);
+    txn.open_table(table).unwrap().insert(key, row).unwrap();
+}
 
 pub(super) fn instance(c: char) -> InstanceRecord {
     let spec = catalog::InstanceType {
@@ -73,7 +85,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
     }
 }
 
-fn token(c: char, of: &InstanceRecord) -> TokenRecord {
+pub(super) fn token(c: char, of: &InstanceRecord) -> TokenRecord {
     TokenRecord {
         id: TokenId::parse(&c.to_string().repeat(12)).unwrap(),
         hash: [0xab; 32],
@@ -85,7 +97,7 @@ fn token(c: char, of: &InstanceRecord) -> TokenRecord {
     }
 }
 
-fn box_id() -> BoxId {
+pub(super) fn box_id() -> BoxId {
     BoxId::from_random([7; 8])
 }
 
@@ -148,7 +160,7 @@ fn a_newer_store_is_refused_and_stays_as_it_is() {
     drop(Store::open(dir.path(), &box_id()).unwrap());
     let db = Database::create(&path).unwrap();
     let txn = db.begin_write().unwrap();
-    txn.open_table(META).unwrap().insert("schema", "999").unwrap();
+    meta_table(&txn).insert("schema", "999").unwrap();
     txn.commit().unwrap();
     drop(db);
     let before = fs::read(&path).unwrap();
@@ -182,9 +194,8 @@ fn a_store_of_schema_1_is_migrated() {
     let db = (disk.opener())().unwrap();
     let txn = db.begin_write().unwrap();
     migrate::v1_for_tests(&txn, &box_id()).unwrap();
-    for (table, key) in [(INSTANCES, "aaaaaaaaaa"), (TOKENS, "cccccccccccc")] {
-        let row = rows.next().unwrap().as_bytes();
-        txn.open_table(table).unwrap().insert(key, row).unwrap();
+    for (table, key) in [("instances", "aaaaaaaaaa"), ("tokens", "cccccccccccc")] {
+        put_raw(&txn, table, key, rows.next().unwrap().as_bytes());
     }
     txn.commit().unwrap();
     drop(db);
@@ -199,36 +210,38 @@ fn a_store_of_schema_1_is_migrated() {
     }
 }
 
+fn read<T: Table>(key: &str, row: &str) -> T::Record {
+    T::decode(key, serde_json::from_str(row).unwrap()).unwrap()
+}
+
+pub(super) fn written<T: Table>(record: &T::Record) -> String {
+    serde_json::to_string(&T::encode(record)).unwrap()
+}
+
 /// Rows as schema 2 writes them.
 #[test]
 fn schema_2_stays_readable() {
     let file = include_str!("testdata/schema2.jsonl");
     let mut rows = file.lines();
     let mut next = || rows.next().unwrap();
-    let stored: stored::Instance = serde_json::from_str(next()).unwrap();
-    let instance_read = stored.into_record("aaaaaaaaaa").unwrap();
-    assert_eq!(instance_read, instance('a'));
-    let of_instance = serde_json::from_str::<stored::Token>(next()).unwrap();
-    let of_instance = of_instance.into_record("cccccccccccc").unwrap();
-    assert_eq!(of_instance, token('c', &instance('a')));
-    let of_member = serde_json::from_str::<stored::Token>(next()).unwrap();
-    let of_member = of_member.into_record("dddddddddddd").unwrap();
+    let a = read::<Instances>("aaaaaaaaaa", next());
+    assert_eq!(a, instance('a'));
+    let of_instance = read::<Tokens>("cccccccccccc", next());
+    assert_eq!(of_instance, token('c', &a));
+    let of_member = read::<Tokens>("dddddddddddd", next());
     assert_eq!(of_member, member_token());
-    let admin = serde_json::from_str::<stored::Member>(next()).unwrap();
-    let admin = admin.into_record("admin").unwrap();
+    let admin = read::<Members>("admin", next());
     assert_eq!(admin, member());
     let written = [
-        serde_json::to_string(&stored::Instance::from_record(&instance_read)).unwrap(),
-        serde_json::to_string(&stored::Token::from_record(&of_instance)).unwrap(),
-        serde_json::to_string(&stored::Token::from_record(&of_member)).unwrap(),
-        serde_json::to_string(&stored::Member::from_record(&admin)).unwrap(),
+        written::<Instances>(&a),
+        written::<Tokens>(&of_instance),
+        written::<Tokens>(&of_member),
+        written::<Members>(&admin),
     ];
     assert_eq!(written.join("\n") + "\n", file);
-    let unknown = r#"{"role":"owner","created_at":"2026-01-01T00:00:00Z","x":1}"#;
-    assert!(serde_json::from_str::<stored::Member>(unknown).is_err());
 }
 
-fn member() -> MemberRecord {
+pub(super) fn member() -> MemberRecord {
     MemberRecord {
         name: MemberName::admin(),
         role: model::Role::Owner,
@@ -236,7 +249,7 @@ fn member() -> MemberRecord {
     }
 }
 
-fn member_token() -> TokenRecord {
+pub(super) fn member_token() -> TokenRecord {
     TokenRecord {
         id: TokenId::parse("dddddddddddd").unwrap(),
         subject: model::Subject::Member(MemberName::admin()),
@@ -264,7 +277,7 @@ fn members_and_their_tokens_come_and_go() {
 
 /// A disk that loses everything that was not synced, at a chosen write.
 #[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<DiskState>>);
+pub(super) struct Disk(Arc<Mutex<DiskState>>);
 
 #[derive(Debug, Default)]
 struct DiskState {
@@ -275,8 +288,11 @@ struct DiskState {
 }
 
 impl Disk {
-    fn power_cycle(&self) -> Disk {
-        let durable = self.0.lock().unwrap().durable.clone();
+    pub(super) fn power_cycle(&self) -> Disk {
+        Disk::holding(self.0.lock().unwrap().durable.clone())
+    }
+
+    pub(super) fn holding(durable: Vec<u8>) -> Disk {
         Disk(Arc::new(Mutex::new(DiskState {
             cached: durable.clone(),
             durable,
@@ -284,7 +300,13 @@ impl Disk {
         })))
     }
 
-    fn opener(&self) -> Opener {
+    /// Power goes after so many writes.
+    pub(super) fn with_writes(self, left: usize) -> Disk {
+        self.0.lock().unwrap().writes_left = Some(left);
+        self
+    }
+
+    pub(super) fn opener(&self) -> Opener {
         let disk = self.clone();
         Box::new(move || Database::builder().create_with_backend(disk.clone()))
     }
@@ -387,30 +409,50 @@ fn a_full_disk_refuses_and_then_serves_again() {
     assert_eq!(ids, [instance('a').id, instance('c').id]);
 }
 
-/// On a file system that is really full; needs root to mount one, and says so where it may not.
+/// A small file system of its own, in memory; None, with a word, where none may be mounted: that takes root.
+pub(super) struct Mount(tempfile::TempDir);
+
+impl Mount {
+    pub(super) fn of(size: &str) -> Option<Mount> {
+        let at = Mount(tempfile::tempdir().unwrap());
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        if mount.is_ok_and(|s| s.success()) {
+            return Some(at);
+        }
+        eprintln!("skipped: may not mount");
+        None
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Writes a file until there is no room left.
+    pub(super) fn fill(&self) -> PathBuf {
+        let filler = self.path().join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+        filler
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.path()).status();
+    }
+}
+
+/// On a file system that is really full.
 #[test]
 fn a_real_full_disk_refuses_and_then_serves_again() {
-    struct Mount(tempfile::TempDir);
-    impl Drop for Mount {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg(self.0.path()).status();
-        }
-    }
-    let at = Mount(tempfile::tempdir().unwrap());
-    let mount = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-        .arg(at.0.path())
-        .stderr(std::process::Stdio::null())
-        .status();
-    if !mount.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: may not mount");
-        return;
-    }
-    let mut store = Store::open(at.0.path(), &box_id()).unwrap();
+    let Some(at) = Mount::of("4m") else { return };
+    let mut store = Store::open(at.path(), &box_id()).unwrap();
     store.commit(&[Change::PutInstance(Box::new(instance('a')))]).unwrap();
-    let filler = at.0.path().join("filler");
-    let mut file = fs::File::create(&filler).unwrap();
-    while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    let filler = at.fill();
     let mut refused = 0;
     let mut kept = vec![instance('a').id];
     for c in 'b'..='y' {
@@ -426,11 +468,10 @@ fn a_real_full_disk_refuses_and_then_serves_again() {
     }
     assert!(refused > 0, "the disk was never full");
     fs::remove_file(&filler).unwrap();
-    drop(file);
     store.commit(&[Change::PutInstance(Box::new(instance('z')))]).unwrap();
     kept.push(instance('z').id);
     assert_eq!(store.load().unwrap().instances.into_keys().collect::<Vec<_>>(), kept);
     drop(store);
-    let again = Store::open(at.0.path(), &box_id()).unwrap().load().unwrap();
+    let again = Store::open(at.path(), &box_id()).unwrap().load().unwrap();
     assert_eq!(again.instances.into_keys().collect::<Vec<_>>(), kept);
 }

@@ -1,19 +1,21 @@
-//! How records lie on disk, in schema 2: JSON values with every field named and unknown ones refused. These types are
-//! nobody else's: a change of the domain or of the wire does not reach the disk unless it is written here, and then
-//! it takes a migration.
+//! Table `instances`: what instances shall be, by id. The types here are nobody else's: a change of the domain or of the
+//! wire does not reach the disk unless it is written here, by the rules of `table` and `migrate`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::generic::{Auth, Generic};
+use super::{
+    generic::{Auth, Generic},
+    table::{Broken, Table},
+    words::{
+        credential_kind, credential_word, desired, desired_word, egress, egress_word, hex, kind, kind_word, ms,
+        processes, processes_word, restart, restart_word, seccomp, seccomp_word, size, size_word, text, unhex,
+    },
+};
 use crate::{catalog, model, record};
 
-/// Why a stored value is not a record.
-pub(super) type Broken = String;
-
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Instance {
     name: String,
     workspace: String,
@@ -37,7 +39,6 @@ pub(super) struct Instance {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Mark {
     at: jiff::Timestamp,
     by: String,
@@ -49,33 +50,6 @@ fn is_zero(n: &u64) -> bool {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Token {
-    hash: String,
-    subject: Subject,
-    name: String,
-    created_at: jiff::Timestamp,
-    expires_at: Option<jiff::Timestamp>,
-    last_used_at: Option<jiff::Timestamp>,
-}
-
-/// `{"instance": ID}` or `{"member": NAME}`.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Subject {
-    Instance(String),
-    Member(String),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Member {
-    role: String,
-    created_at: jiff::Timestamp,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Type {
     name: String,
     title: String,
@@ -108,7 +82,6 @@ struct Type {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Sandbox {
     seccomp: String,
     tmp_mib: u32,
@@ -116,7 +89,6 @@ struct Sandbox {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Credential {
     key: String,
     label: String,
@@ -127,7 +99,6 @@ struct Credential {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Service {
     name: String,
     command: Vec<String>,
@@ -137,14 +108,14 @@ struct Service {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 enum Ready {
     Started,
     Port { port: u16, timeout_ms: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 enum Transport {
     Stdio {
         command: Vec<String>,
@@ -162,7 +133,6 @@ enum Transport {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Health {
     probe: Probe,
     interval_ms: u64,
@@ -172,75 +142,32 @@ struct Health {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 enum Probe {
     Mcp,
     Http { port: u16, path: String },
 }
 
-/// Pairs of a domain value and its word on disk, read in both directions.
-macro_rules! words {
-    ($to:ident, $from:ident, $t:ty, $what:literal, { $($v:path => $w:literal),+ $(,)? }) => {
-        pub(super) fn $to(v: $t) -> String {
-            match v { $($v => $w,)+ }.to_owned()
-        }
-        pub(super) fn $from(s: &str) -> Result<$t, Broken> {
-            match s { $($w => Ok($v),)+ other => Err(format!(concat!($what, " {:?} is unknown"), other)) }
-        }
-    };
-}
-words!(role_word, role, model::Role, "role", { model::Role::Owner => "owner" });
-words!(desired_word, desired, model::Desired, "desired state", {
-    model::Desired::Running => "running", model::Desired::Stopped => "stopped", model::Desired::Removed => "removed" });
-words!(size_word, size, model::Size, "size", {
-    model::Size::Small => "small", model::Size::Medium => "medium", model::Size::Large => "large", model::Size::Xlarge => "xlarge" });
-words!(restart_word, restart, model::RestartPolicy, "restart policy", {
-    model::RestartPolicy::Always => "always", model::RestartPolicy::OnFailure => "on-failure", model::RestartPolicy::Never => "never" });
-words!(processes_word, processes, model::Processes, "process mode", {
-    model::Processes::Session => "session", model::Processes::Shared => "shared" });
-words!(kind_word, kind, catalog::Kind, "kind of type", {
-    catalog::Kind::Fixed => "fixed", catalog::Kind::Npx => "npx", catalog::Kind::Uvx => "uvx",
-    catalog::Kind::Image => "image", catalog::Kind::Remote => "remote" });
-words!(credential_word, credential_kind, model::CredentialKind, "kind of credential", {
-    model::CredentialKind::Text => "text", model::CredentialKind::Password => "password",
-    model::CredentialKind::File => "file" });
-words!(egress_word, egress, catalog::Egress, "egress", {
-    catalog::Egress::None => "none", catalog::Egress::Internet => "internet" });
-words!(seccomp_word, seccomp, catalog::Seccomp, "seccomp profile", {
-    catalog::Seccomp::Default => "default", catalog::Seccomp::Browser => "browser" });
+pub(super) struct Instances;
 
-pub(super) fn ms(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
+impl Table for Instances {
+    const NAME: &'static str = "instances";
+    /// The list of what a package brought along has megabytes in the worst case.
+    const MAX_ROW: usize = 64 << 20;
+    type Key = model::InstanceId;
+    type Record = record::InstanceRecord;
+    type Row = Instance;
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut s = String::with_capacity(bytes.len() * 2);
-    for b in bytes {
-        let _ = write!(s, "{b:02x}");
+    fn key(r: &record::InstanceRecord) -> &model::InstanceId {
+        &r.id
     }
-    s
-}
 
-fn unhex(s: &str) -> Result<Vec<u8>, Broken> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let pairs = s.as_bytes().chunks(2);
-    pairs
-        .map(|p| match p {
-            [a, b] => digit(*a).zip(digit(*b)).map(|(a, b)| a << 4 | b),
-            _ => None,
-        })
-        .collect::<Option<_>>()
-        .ok_or_else(|| "a value is not hexadecimal".to_owned())
-}
+    fn key_text(id: &model::InstanceId) -> &str {
+        id.as_str()
+    }
 
-pub(super) fn text(e: impl std::fmt::Display) -> Broken {
-    e.to_string()
-}
-
-impl Instance {
-    pub(super) fn from_record(r: &record::InstanceRecord) -> Self {
-        Self {
+    fn encode(r: &record::InstanceRecord) -> Instance {
+        Instance {
             name: r.name.to_string(),
             workspace: r.workspace.to_string(),
             size: size_word(r.size),
@@ -268,82 +195,32 @@ impl Instance {
         }
     }
 
-    pub(super) fn into_record(self, id: &str) -> Result<record::InstanceRecord, Broken> {
+    fn decode(id: &str, row: Instance) -> Result<record::InstanceRecord, Broken> {
         Ok(record::InstanceRecord {
             id: model::InstanceId::parse(id).map_err(text)?,
-            name: model::InstanceName::parse(&self.name).map_err(text)?,
-            workspace: model::WorkspaceName::parse(&self.workspace).map_err(text)?,
-            size: size(&self.size)?,
-            desired: desired(&self.desired)?,
-            generation: self.generation,
-            spec_hash: self.spec_hash,
-            created_at: self.created_at,
-            env: self
+            name: model::InstanceName::parse(&row.name).map_err(text)?,
+            workspace: model::WorkspaceName::parse(&row.workspace).map_err(text)?,
+            size: size(&row.size)?,
+            desired: desired(&row.desired)?,
+            generation: row.generation,
+            spec_hash: row.spec_hash,
+            created_at: row.created_at,
+            env: row
                 .env
                 .into_iter()
                 .map(|(k, v)| Ok((k, record::Sealed(unhex(&v)?))))
                 .collect::<Result<_, Broken>>()?,
             marks: record::Marks {
-                revision: self.revision,
-                set: self
+                revision: row.revision,
+                set: row
                     .marks
                     .into_iter()
                     .map(|(k, m)| (k, record::Mark { at: m.at, by: m.by }))
                     .collect(),
             },
-            spec: Arc::new(self.spec.into_domain()?),
-            failure: self.failure,
-            generic: self.generic.map(Generic::into_domain).transpose()?.map(Box::new),
-        })
-    }
-}
-
-impl Token {
-    pub(super) fn from_record(r: &record::TokenRecord) -> Self {
-        Self {
-            hash: hex(&r.hash),
-            subject: match &r.subject {
-                model::Subject::Instance(id) => Subject::Instance(id.to_string()),
-                model::Subject::Member(name) => Subject::Member(name.to_string()),
-            },
-            name: r.name.clone(),
-            created_at: r.created_at,
-            expires_at: r.expires_at,
-            last_used_at: r.last_used_at,
-        }
-    }
-
-    pub(super) fn into_record(self, id: &str) -> Result<record::TokenRecord, Broken> {
-        Ok(record::TokenRecord {
-            id: model::TokenId::parse(id).map_err(text)?,
-            hash: unhex(&self.hash)?
-                .try_into()
-                .map_err(|_| "a token hash is not 32 bytes".to_owned())?,
-            subject: match self.subject {
-                Subject::Instance(id) => model::Subject::Instance(model::InstanceId::parse(&id).map_err(text)?),
-                Subject::Member(name) => model::Subject::Member(model::MemberName::parse(&name).map_err(text)?),
-            },
-            name: self.name,
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-            last_used_at: self.last_used_at,
-        })
-    }
-}
-
-impl Member {
-    pub(super) fn from_record(r: &record::MemberRecord) -> Self {
-        Self {
-            role: role_word(r.role),
-            created_at: r.created_at,
-        }
-    }
-
-    pub(super) fn into_record(self, name: &str) -> Result<record::MemberRecord, Broken> {
-        Ok(record::MemberRecord {
-            name: model::MemberName::parse(name).map_err(text)?,
-            role: role(&self.role)?,
-            created_at: self.created_at,
+            spec: Arc::new(row.spec.into_domain()?),
+            failure: row.failure,
+            generic: row.generic.map(Generic::into_domain).transpose()?.map(Box::new),
         })
     }
 }

@@ -1,0 +1,449 @@
+//! The rule of versions, from both sides: this berth opens what the one before wrote, and the one before can read what
+//! this one writes; what is newer than both is refused or left in place, and nothing is changed without a copy.
+//!
+//! The berth before is commit bc15ca3: it refused unknown fields, so that what it can read is exactly what it wrote.
+
+use std::{os::unix::fs::MetadataExt, str::FromStr};
+
+use proptest::prelude::*;
+use redb::{ReadableTable, TableDefinition, TableHandle};
+
+use super::{
+    tests::{Disk, Mount, box_id, instance, member, member_token, put_raw, token, written},
+    *,
+};
+use crate::model::Role;
+
+/// The store and its rows as text, as the berth before left them.
+const BEFORE: &[u8] = include_bytes!("testdata/2.0/berth.redb");
+const ROWS: &str = include_str!("testdata/2.0/rows.txt");
+/// The tables that the berth before knows.
+const KNOWN: [&str; 3] = ["instances", "members", "tokens"];
+
+fn rows_of(table: &str) -> Vec<(&'static str, &'static str)> {
+    let all = ROWS.lines().map(|l| l.splitn(3, ' ').collect::<Vec<_>>());
+    all.filter(|l| l[0] == table).map(|l| (l[1], l[2])).collect()
+}
+
+fn folder_with_before() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("berth.redb"), BEFORE).unwrap();
+    dir
+}
+
+fn database(dir: &Path) -> Database {
+    Database::open(dir.join("berth.redb")).unwrap()
+}
+
+/// All that the berth before reads, as it finds it: its tables, of the types that it opens them with.
+fn as_the_one_before_reads(db: &Database) -> String {
+    let txn = db.begin_read().unwrap();
+    let mut text = String::new();
+    let meta: TableDefinition<&str, &str> = TableDefinition::new("meta");
+    for key in ["box", "schema"] {
+        let meta = txn.open_table(meta).unwrap();
+        text += &format!("meta {key} {}\n", meta.get(key).unwrap().unwrap().value());
+    }
+    for name in KNOWN {
+        let table: TableDefinition<&str, &[u8]> = TableDefinition::new(name);
+        for entry in txn.open_table(table).unwrap().iter().unwrap() {
+            let (key, value) = entry.unwrap();
+            text += &format!(
+                "{name} {} {}\n",
+                key.value(),
+                std::str::from_utf8(value.value()).unwrap()
+            );
+        }
+    }
+    text
+}
+
+fn set_meta(dir: &Path, key: &str, value: &str) {
+    let db = database(dir);
+    let txn = db.begin_write().unwrap();
+    let meta: TableDefinition<&str, &str> = TableDefinition::new("meta");
+    txn.open_table(meta).unwrap().insert(key, value).unwrap();
+    txn.commit().unwrap();
+}
+
+/// Each entry of the index.
+fn links(store: &mut Store) -> Vec<(String, String)> {
+    let txn = store.db().unwrap().begin_write().unwrap();
+    let links = TokenRows::open(&txn).unwrap().links().unwrap();
+    txn.abort().unwrap();
+    links.into_iter().collect()
+}
+
+fn links_of(loaded: &Loaded) -> Vec<(String, String)> {
+    let mut all: Vec<_> = loaded
+        .tokens
+        .values()
+        .map(|t| match &t.subject {
+            Subject::Instance(id) => (format!("instance:{id}"), t.id.to_string()),
+            Subject::Member(name) => (format!("member:{name}"), t.id.to_string()),
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_store_of_the_berth_before_opens_whole() {
+    let dir = folder_with_before();
+    let mut store = Store::open(dir.path(), &BoxId::from_random([9; 8])).unwrap();
+    assert_eq!(*store.box_id(), box_id(), "the same box");
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.instances.len(), rows_of("instances").len());
+    for (key, row) in rows_of("instances") {
+        assert_eq!(written::<Instances>(&loaded.instances[key]), row);
+    }
+    assert_eq!(loaded.tokens.len(), rows_of("tokens").len());
+    for (key, row) in rows_of("tokens") {
+        assert_eq!(written::<Tokens>(&loaded.tokens[&TokenId::parse(key).unwrap()]), row);
+    }
+    assert_eq!(loaded.members.len(), rows_of("members").len());
+    assert_eq!(links(&mut store), links_of(&loaded));
+}
+
+#[test]
+fn the_berth_before_reads_what_this_one_writes() {
+    let dir = folder_with_before();
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let loaded = store.load().unwrap();
+    // Every row written anew, and others come and gone.
+    let mut changes: Vec<Change> = Vec::new();
+    changes.extend(loaded.instances.into_values().map(|r| Change::PutInstance(Box::new(r))));
+    changes.extend(loaded.tokens.into_values().map(Change::PutToken));
+    changes.extend(loaded.members.into_values().map(Change::PutMember));
+    let extra = instance('z');
+    changes.push(Change::PutInstance(Box::new(extra.clone())));
+    changes.push(Change::PutToken(token('z', &extra)));
+    changes.push(Change::RemoveInstance(extra.id));
+    store.commit(&changes).unwrap();
+    drop(store);
+    assert_eq!(as_the_one_before_reads(&database(dir.path())), ROWS);
+}
+
+#[test]
+fn a_new_store_can_be_read_by_the_berth_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let a = instance('a');
+    let changes = [
+        Change::PutInstance(Box::new(a.clone())),
+        Change::PutToken(token('c', &a)),
+        Change::PutMember(member()),
+    ];
+    store.commit(&changes).unwrap();
+    drop(store);
+    let read = as_the_one_before_reads(&database(dir.path()));
+    assert!(read.contains("\nmeta schema 2\n"), "{read}");
+    assert!(copies::list(&dir.path().join("berth.redb")).unwrap().is_empty());
+}
+
+/// The berth before ran again for a while: it wrote and removed tokens without the index.
+#[test]
+fn what_the_berth_before_did_not_keep_up_is_made_good() {
+    let dir = folder_with_before();
+    drop(Store::open(dir.path(), &box_id()).unwrap());
+    let a = instance('a');
+    {
+        let db = database(dir.path());
+        let txn = db.begin_write().unwrap();
+        put_raw(
+            &txn,
+            "tokens",
+            &"z".repeat(12),
+            written::<Tokens>(&token('z', &a)).as_bytes(),
+        );
+        let tokens: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
+        assert!(
+            txn.open_table(tokens)
+                .unwrap()
+                .remove("cccccccccccc")
+                .unwrap()
+                .is_some()
+        );
+        txn.commit().unwrap();
+    }
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!(links(&mut store), links_of(&loaded));
+    store
+        .commit(&[Change::RemoveTokensOf(Subject::Instance(a.id.clone()))])
+        .unwrap();
+    let left = store.load().unwrap();
+    assert!(!left.tokens.values().any(|t| t.subject.is_instance(&a.id)));
+    assert_eq!(left.tokens.len(), loaded.tokens.len() - 2);
+}
+
+#[test]
+fn a_later_revision_opens_and_what_it_added_stays() {
+    const LATER: TableDefinition<&str, &[u8]> = TableDefinition::new("of-a-later-berth");
+    let dir = folder_with_before();
+    drop(Store::open(dir.path(), &box_id()).unwrap());
+    set_meta(dir.path(), "revision", "99");
+    let mut row: serde_json::Value = serde_json::from_str(&written::<Instances>(&instance('y'))).unwrap();
+    row["later"] = serde_json::json!({"a": [1]});
+    row["spec"]["later"] = 1.into();
+    row["spec"]["transport"]["later"] = 1.into();
+    row["spec"]["health"]["probe"]["later"] = "x".into();
+    {
+        let db = database(dir.path());
+        let txn = db.begin_write().unwrap();
+        put_raw(&txn, LATER.name(), "k", b"v");
+        put_raw(&txn, "instances", &"y".repeat(10), row.to_string().as_bytes());
+        put_raw(
+            &txn,
+            "members",
+            "ada",
+            br#"{"role":"owner","created_at":"2026-01-01T00:00:00Z","later":1}"#,
+        );
+        txn.commit().unwrap();
+    }
+    let copied = copies::list(&dir.path().join("berth.redb")).unwrap();
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.instances[&instance('y').id], instance('y'));
+    assert!(
+        loaded
+            .members
+            .values()
+            .any(|m| m.name.as_str() == "ada" && m.role == Role::Owner)
+    );
+    store.commit(&[Change::PutToken(member_token())]).unwrap();
+    drop(store);
+    assert_eq!(
+        copies::list(&dir.path().join("berth.redb")).unwrap(),
+        copied,
+        "nothing to migrate"
+    );
+    let db = database(dir.path());
+    assert_eq!(
+        meta::version(&db).unwrap(),
+        Version {
+            schema: 2,
+            revision: 99
+        }
+    );
+    let txn = db.begin_read().unwrap();
+    assert_eq!(txn.open_table(LATER).unwrap().get("k").unwrap().unwrap().value(), b"v");
+}
+
+#[test]
+fn a_word_that_is_not_known_is_refused() {
+    let dir = folder_with_before();
+    {
+        let db = database(dir.path());
+        let txn = db.begin_write().unwrap();
+        let row = br#"{"role":"auditor","created_at":"2026-01-01T00:00:00Z"}"#;
+        put_raw(&txn, "members", "ada", row);
+        txn.commit().unwrap();
+    }
+    let error = Store::open(dir.path(), &box_id()).unwrap().load().unwrap_err();
+    assert!(error.to_string().contains("\"auditor\" is unknown"), "{error}");
+}
+
+#[test]
+fn a_copy_is_made_before_a_migration_and_opens_again() {
+    let dir = folder_with_before();
+    let path = dir.path().join("berth.redb");
+    drop(Store::open(dir.path(), &box_id()).unwrap());
+    let copy = dir.path().join("berth.redb.2.0");
+    assert!(fs::read(&copy).unwrap() == BEFORE, "byte for byte");
+    assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o600);
+    assert!(fs::read(&path).unwrap() != BEFORE);
+    // Nothing to migrate: no copy more.
+    fs::remove_file(&copy).unwrap();
+    drop(Store::open(dir.path(), &box_id()).unwrap());
+    assert!(!copy.exists());
+    // Going back to it is putting it in the store's place.
+    fs::write(&path, BEFORE).unwrap();
+    assert_eq!(
+        Store::open(dir.path(), &box_id())
+            .unwrap()
+            .load()
+            .unwrap()
+            .instances
+            .len(),
+        10
+    );
+}
+
+#[test]
+fn few_copies_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.redb");
+    for other in [
+        "berth.redb.new",
+        "berth.redb.old",
+        "berth.lock",
+        "berth.redb.1",
+        "other.redb.1.0",
+    ] {
+        fs::write(dir.path().join(other), "x").unwrap();
+    }
+    for version in ["2.10", "1.0", "2.9", "10.0"] {
+        copies::make(&path, version.as_bytes(), Version::from_str(version).unwrap()).unwrap();
+    }
+    let kept = copies::list(&path).unwrap();
+    let kept: Vec<_> = kept
+        .iter()
+        .map(|(v, at)| (v.to_string(), fs::read_to_string(at).unwrap()))
+        .collect();
+    assert_eq!(kept, [("2.10".into(), "2.10".into()), ("10.0".into(), "10.0".into())]);
+    assert!(dir.path().join("other.redb.1.0").exists() && dir.path().join("berth.redb.old").exists());
+    assert!(!dir.path().join("berth.redb.new").exists());
+}
+
+#[test]
+fn without_a_copy_nothing_is_changed() {
+    let dir = folder_with_before();
+    let path = dir.path().join("berth.redb");
+    // No file can take the place of a folder that is not empty.
+    let in_the_way = dir.path().join("berth.redb.2.0");
+    fs::create_dir(&in_the_way).unwrap();
+    fs::write(in_the_way.join("x"), "").unwrap();
+    let error = Store::open(dir.path(), &box_id()).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Copy { path, .. } if *path == in_the_way),
+        "{error}"
+    );
+    assert!(fs::read(&path).unwrap() == BEFORE, "not one byte changed");
+    assert!(!dir.path().join("berth.redb.new").exists());
+    fs::remove_dir_all(&in_the_way).unwrap();
+    Store::open(dir.path(), &box_id()).unwrap();
+}
+
+#[test]
+fn a_full_disk_stops_the_migration_before_it_begins() {
+    let Some(at) = Mount::of("6m") else { return };
+    let path = at.path().join("berth.redb");
+    fs::write(&path, BEFORE).unwrap();
+    let filler = at.fill();
+    let error = Store::open(at.path(), &box_id()).unwrap_err();
+    assert!(matches!(error, StoreError::Copy { .. }), "{error}");
+    assert!(error.to_string().contains("make room"), "{error}");
+    assert!(fs::read(&path).unwrap() == BEFORE, "not one byte changed");
+    assert!(!at.path().join("berth.redb.new").exists() && !at.path().join("berth.redb.2.0").exists());
+    fs::remove_file(&filler).unwrap();
+    drop(Store::open(at.path(), &box_id()).unwrap());
+    // A store that is up to date opens on a full disk.
+    at.fill();
+    assert_eq!(
+        Store::open(at.path(), &box_id())
+            .unwrap()
+            .load()
+            .unwrap()
+            .instances
+            .len(),
+        10
+    );
+}
+
+#[test]
+fn a_crash_at_any_write_of_a_migration_loses_nothing() {
+    for writes in 0..400 {
+        let disk = Disk::holding(BEFORE.to_vec()).with_writes(writes);
+        let migrated = Store::open_with(disk.opener(), &box_id()).is_ok();
+        let mut store = Store::open_with(disk.power_cycle().opener(), &box_id()).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.instances.len(), 10, "after {writes} writes");
+        assert_eq!(links(&mut store), links_of(&loaded), "after {writes} writes");
+        if migrated {
+            assert!(writes > 2);
+            return;
+        }
+    }
+    panic!("the crash never came after the last write");
+}
+
+#[test]
+fn a_row_beyond_all_bounds_is_refused() {
+    let mut store = Store::open_with(Disk::default().opener(), &box_id()).unwrap();
+    let long = TokenRecord {
+        name: "x".repeat(5_000),
+        ..member_token()
+    };
+    let error = store.commit(&[Change::PutToken(long)]).unwrap_err();
+    assert!(error.to_string().contains("4096 at most"), "{error}");
+    assert_eq!(store.load().unwrap(), Loaded::default());
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put { token: u8, of: u8 },
+    Remove(u8),
+    RemoveInstance(u8),
+    RemoveAllOf(u8),
+    Reopen,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let some = || 0u8..5;
+    prop_oneof![
+        4 => (some(), some()).prop_map(|(token, of)| Op::Put { token, of }),
+        2 => some().prop_map(Op::Remove),
+        1 => some().prop_map(Op::RemoveInstance),
+        1 => some().prop_map(Op::RemoveAllOf),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+/// The last is the member.
+fn subject(n: u8) -> Subject {
+    match n {
+        4 => Subject::Member(MemberName::admin()),
+        n => Subject::Instance(instance(char::from(b'a' + n)).id),
+    }
+}
+
+fn made(n: u8, of: u8) -> TokenRecord {
+    TokenRecord {
+        subject: subject(of),
+        ..token(char::from(b'p' + n), &instance('a'))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Against a map of tokens alone: whatever is put, removed, and revoked together, the index says what the table says.
+    #[test]
+    fn the_index_says_what_the_table_says(ops in proptest::collection::vec(op(), 1..30)) {
+        let disk = Disk::default();
+        let mut store = Store::open_with(disk.opener(), &box_id()).unwrap();
+        let mut model: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
+        for op in ops {
+            let change = match op {
+                Op::Put { token, of } => {
+                    let t = made(token, of);
+                    model.insert(t.id.clone(), t.clone());
+                    Change::PutToken(t)
+                }
+                Op::Remove(n) => {
+                    let id = made(n, 0).id;
+                    model.remove(&id);
+                    Change::RemoveToken(id)
+                }
+                Op::RemoveInstance(n) => {
+                    let id = instance(char::from(b'a' + n)).id;
+                    model.retain(|_, t| !t.subject.is_instance(&id));
+                    Change::RemoveInstance(id)
+                }
+                Op::RemoveAllOf(n) => {
+                    model.retain(|_, t| t.subject != subject(n));
+                    Change::RemoveTokensOf(subject(n))
+                }
+                Op::Reopen => {
+                    drop(store);
+                    store = Store::open_with(disk.opener(), &box_id()).unwrap();
+                    continue;
+                }
+            };
+            store.commit(&[change]).unwrap();
+        }
+        let loaded = store.load().unwrap();
+        prop_assert_eq!(&loaded.tokens, &model);
+        prop_assert_eq!(links(&mut store), links_of(&loaded));
+    }
+}
