@@ -1,4 +1,4 @@
-//! F1: what the supervisor remembers of an instance and of a token, as values. The store keeps them (in stored types
+//! F1: what the supervisor remembers of instances, workspaces, members and tokens, as values. The store keeps them (in stored types
 //! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
 //! tokens are hashes.
 
@@ -8,7 +8,7 @@ use crate::{
     catalog::InstanceType,
     model::{
         Desired, InstanceId, InstanceName, MemberName, Network, Processes, Resolved, Role, Size, Source, Subject,
-        TokenId, TypeName, WorkspaceName,
+        TokenId, TypeName, WorkspaceLimits, WorkspaceName,
     },
 };
 
@@ -90,6 +90,22 @@ impl InstanceRecord {
     /// The name of its type.
     pub fn type_name(&self) -> &TypeName {
         &self.spec.name
+    }
+}
+
+/// A workspace: a tenant of the box. Names of instances are unique within one, and what runs in it shares one quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceRecord {
+    pub name: WorkspaceName,
+    pub created_at: jiff::Timestamp,
+    /// None: the one that the configuration says, whatever that is today.
+    pub quota: Option<WorkspaceLimits>,
+}
+
+impl WorkspaceRecord {
+    /// What it may use; `configured` is the configuration's `[workspace]`.
+    pub fn limits(&self, configured: &WorkspaceLimits) -> WorkspaceLimits {
+        self.quota.unwrap_or(*configured)
     }
 }
 

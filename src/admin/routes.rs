@@ -452,9 +452,11 @@ fn pairs(query: &str) -> BTreeMap<&str, &str> {
 /// Refusal -> status.
 pub(super) fn refused(r: &Refusal) -> Answer {
     let status = match r {
-        Refusal::NoInstance(_) | Refusal::NoToken(_) | Refusal::NoMember(_) | Refusal::NoType { .. } => {
-            StatusCode::NOT_FOUND
-        }
+        Refusal::NoInstance(_)
+        | Refusal::NoToken(_)
+        | Refusal::NoMember(_)
+        | Refusal::NoType { .. }
+        | Refusal::NoWorkspace { .. } => StatusCode::NOT_FOUND,
         Refusal::OnTheBoxOnly | Refusal::NotPermitted => StatusCode::FORBIDDEN,
         Refusal::NameTaken { .. }
         | Refusal::Removing(_)

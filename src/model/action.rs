@@ -254,6 +254,8 @@ pub enum Refusal {
     NotPermitted,
     #[error("there is no instance type {name:?}; known types: {known}")]
     NoType { name: String, known: String },
+    #[error("there is no workspace {name:?}; this box has: {known}")]
+    NoWorkspace { name: String, known: String },
     #[error(
         "the name {name:?} is taken in workspace {workspace:?} by {by}; choose another with --name, or remove that one with `berth rm {by}`"
     )]

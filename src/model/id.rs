@@ -146,6 +146,13 @@ impl MemberName {
     }
 }
 
+/// The workspace that is meant where none is named: `default`.
+impl Default for WorkspaceName {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 impl BoxId {
     /// An id from 8 random bytes.
     pub fn from_random(bytes: [u8; 8]) -> Self {

@@ -12,6 +12,7 @@ mod principal;
 mod secret;
 mod source;
 mod user;
+mod workspace;
 
 pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field};
 pub use argument::{sealed_argument, sealed_keys, unsealed};
@@ -33,3 +34,4 @@ pub use source::{
     Source, check_remote_url, split_package,
 };
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};
+pub use workspace::WorkspaceLimits;

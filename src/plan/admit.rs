@@ -16,7 +16,7 @@ use crate::{
         Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
     },
     policy::Signed,
-    record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord},
+    record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord},
 };
 
 const ENV_VARIABLES: usize = 64;
@@ -29,6 +29,7 @@ pub struct Book<'a> {
     pub instances: &'a BTreeMap<InstanceId, InstanceRecord>,
     pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
     pub members: &'a BTreeMap<MemberName, MemberRecord>,
+    pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
     pub catalog: &'a Catalog,
     /// Instances on this box, at most.
     pub max_instances: usize,
@@ -259,10 +260,14 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
     if book.instances.contains_key(&id) {
         return Err(Refusal::Invalid("the id drawn is in use; try again".to_owned()));
     }
-    let workspace = match request.workspace {
-        Some(workspace) => workspace,
-        None => WorkspaceName::parse("default").map_err(|e| Refusal::Invalid(e.to_string()))?,
-    };
+    let workspace = request.workspace.unwrap_or_default();
+    if !book.workspaces.contains_key(&workspace) {
+        let known: Vec<_> = book.workspaces.keys().map(WorkspaceName::as_str).collect();
+        return Err(Refusal::NoWorkspace {
+            name: workspace.to_string(),
+            known: known.join(", "),
+        });
+    }
     let name = match request.name {
         Some(name) => match taken(book, &workspace, &name) {
             None => name,

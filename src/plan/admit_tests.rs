@@ -20,7 +20,7 @@ use crate::{
         spec::{BoxFacts, container_spec},
     },
     policy::Signed,
-    record::{InstanceRecord, TokenRecord},
+    record::{InstanceRecord, TokenRecord, WorkspaceRecord},
 };
 
 pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
@@ -63,6 +63,17 @@ pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
     }
 }
 
+/// `default` and one more.
+fn workspaces() -> BTreeMap<WorkspaceName, WorkspaceRecord> {
+    let names = [WorkspaceName::default(), WorkspaceName::parse("w").unwrap()];
+    let record = |name: &WorkspaceName| WorkspaceRecord {
+        name: name.clone(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        quota: None,
+    };
+    names.iter().map(|n| (n.clone(), record(n))).collect()
+}
+
 fn catalog() -> Catalog {
     let types = [a_type("echo", "berth/echo:1"), a_type("bad", "evil/x:1")];
     Catalog {
@@ -97,7 +108,7 @@ enum Try {
 
 fn any_try() -> impl Strategy<Value = Try> {
     let name = prop_oneof![Just(None), Just(Some("a")), Just(Some("echo")), Just(Some("echo-2"))];
-    let workspace = prop_oneof![Just(None), Just(Some("default")), Just(Some("w"))];
+    let workspace = prop_oneof![Just(None), Just(Some("default")), Just(Some("w")), Just(Some("gone"))];
     let kind = prop_oneof![8 => Just("echo"), 1 => Just("bad"), 1 => Just("nope")];
     prop_oneof![
         4 => (kind, name, workspace).prop_map(|(kind, name, workspace)| Try::Run { kind, name, workspace }),
@@ -134,6 +145,10 @@ impl Model {
             Try::Run { kind: "nope", .. } => "no type",
             Try::Run { kind: "bad", .. } => "invalid",
             Try::Run { .. } if self.names.len() >= MAX => "full",
+            Try::Run {
+                workspace: Some("gone"),
+                ..
+            } => "no workspace",
             Try::Run {
                 name: Some(name),
                 workspace,
@@ -177,6 +192,7 @@ fn word(result: &Result<Decision, Refusal>) -> &'static str {
         Err(Refusal::NoInstance(_)) => "none",
         Err(Refusal::NoToken(_)) => "no token",
         Err(Refusal::NoType { .. }) => "no type",
+        Err(Refusal::NoWorkspace { .. }) => "no workspace",
         Err(Refusal::NameTaken { .. }) => "taken",
         Err(Refusal::Removing(_)) => "removing",
         Err(Refusal::Full { .. }) => "full",
@@ -223,6 +239,7 @@ proptest! {
         let mut instances: BTreeMap<InstanceId, InstanceRecord> = BTreeMap::new();
         let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
         let members = BTreeMap::new();
+        let workspaces = workspaces();
         let mut model = Model::default();
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
         for what in tries {
@@ -237,7 +254,8 @@ proptest! {
                 continue;
             };
             let book = Book {
-                instances: &instances, tokens: &tokens, members: &members, catalog: &catalog, max_instances: MAX,
+                instances: &instances, tokens: &tokens, members: &members, workspaces: &workspaces,
+                catalog: &catalog, max_instances: MAX,
                 max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, disk: None,
                 install_bytes: 0, now,
             };
@@ -292,6 +310,7 @@ fn bad_environments_are_refused_without_quoting_values() {
         instances: &instances,
         tokens: &tokens,
         members: &members,
+        workspaces: &workspaces(),
         catalog: &catalog,
         max_instances: 1,
         max_tokens_per_instance: 1,
@@ -343,11 +362,12 @@ fn a_container_as_text() {
         agent: "/usr/bin/berth".into(),
         systemd_cgroups: true,
         cpus: 1,
-        quota: crate::plan::quota::WorkspaceLimits::default().on(1, 4 << 30),
+        memory: 4 << 30,
         volume_sizes: true,
         layer_sizes: true,
     };
-    let spec = container_spec(&record, &facts, "/run/berth/i/aaaaaaaaaa".into());
+    let quota = crate::plan::quota::WorkspaceLimits::default().on(facts.cpus, facts.memory);
+    let spec = container_spec(&record, &facts, &quota, "/run/berth/i/aaaaaaaaaa".into());
     let text = serde_json::to_string_pretty(&spec).unwrap() + "\n";
     assert_eq!(text, include_str!("testdata/container.json"));
 }
@@ -357,10 +377,12 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
     let allow = crate::config::Allow::default();
     let (instances, tokens) = (BTreeMap::new(), BTreeMap::new());
+    let workspaces = workspaces();
     let book = |members| Book {
         instances: &instances,
         tokens: &tokens,
         members,
+        workspaces: &workspaces,
         catalog: &catalog,
         max_instances: 1,
         max_tokens_per_instance: 1,
@@ -441,11 +463,13 @@ fn no_more_is_promised_than_the_disk_holds() {
         free: free + (2 << 30),
         volumes,
     };
+    let workspaces = workspaces();
     let admit_on = |disk, instances: &BTreeMap<InstanceId, InstanceRecord>, action, fresh| {
         let book = Book {
             instances,
             tokens: &tokens,
             members: &members,
+            workspaces: &workspaces,
             catalog: &catalog,
             max_instances: 10,
             max_tokens_per_instance: 1,

@@ -1,6 +1,9 @@
-//! What a box can hold its workspaces and volumes to. Pure: the configuration and the box's measures in, limits out.
+//! What a box can hold its workspaces and volumes to. Pure: what was asked for and the box's measures in, limits out.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
+
+pub use crate::model::WorkspaceLimits;
+use crate::{model::WorkspaceName, record::WorkspaceRecord};
 
 /// What all containers of one workspace may use together; the kernel holds it (`cgroup`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +16,6 @@ pub struct WorkspaceQuota {
     pub pids: i64,
     /// Nothing of it was asked for: it is what the box allows.
     pub by_default: bool,
-}
-
-/// The same as the configuration asks for it; None: as the box allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WorkspaceLimits {
-    pub nano_cpus: Option<i64>,
-    pub memory: Option<i64>,
-    pub pids: Option<i64>,
 }
 
 /// Processes and threads of a workspace by default; a box has 32 768 and more.
@@ -37,6 +32,24 @@ impl WorkspaceLimits {
             pids: self.pids.unwrap_or(PIDS),
             by_default: *self == Self::default(),
         }
+    }
+}
+
+/// The workspaces of a box.
+#[derive(Debug, Clone, Default)]
+pub struct Workspaces {
+    pub records: BTreeMap<WorkspaceName, WorkspaceRecord>,
+    /// For records without a quota of their own: the configuration's `[workspace]`.
+    pub configured: WorkspaceLimits,
+}
+
+impl Workspaces {
+    /// What a workspace may use on a box of so many CPUs and so much memory. One without a record gets no more than
+    /// others do.
+    pub fn quota(&self, name: &WorkspaceName, cpus: i64, memory: i64) -> WorkspaceQuota {
+        let record = self.records.get(name);
+        let limits = record.map_or(self.configured, |r| r.limits(&self.configured));
+        limits.on(cpus, memory)
     }
 }
 
@@ -87,6 +100,40 @@ mod tests {
             ..WorkspaceLimits::default()
         });
         assert_eq!(too_much.nano_cpus, 4_000_000_000);
+    }
+
+    #[test]
+    fn a_workspaces_own_quota_counts_and_the_configurations_otherwise() {
+        let limits = |pids| WorkspaceLimits {
+            pids: Some(pids),
+            ..WorkspaceLimits::default()
+        };
+        let named = |name: &str| WorkspaceName::parse(name).unwrap();
+        let record = |name: &str, quota| {
+            let record = WorkspaceRecord {
+                name: named(name),
+                created_at: jiff::Timestamp::UNIX_EPOCH,
+                quota,
+            };
+            (record.name.clone(), record)
+        };
+        let own = WorkspaceLimits {
+            memory: Some(1 << 30),
+            ..WorkspaceLimits::default()
+        };
+        let all = Workspaces {
+            records: [
+                record("default", None),
+                record("small", Some(limits(9))),
+                record("w", Some(own)),
+            ]
+            .into(),
+            configured: limits(500),
+        };
+        let pids = |name: &str| all.quota(&named(name), 4, 10 << 30).pids;
+        assert_eq!((pids("default"), pids("small"), pids("w")), (500, 9, 8192));
+        assert_eq!(pids("unknown"), 500);
+        assert_eq!(all.quota(&named("w"), 4, 10 << 30).memory, 1 << 30);
     }
 
     #[test]

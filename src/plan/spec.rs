@@ -43,8 +43,8 @@ pub struct BoxFacts {
     pub systemd_cgroups: bool,
     /// CPUs of the host; a size larger than that gets them all.
     pub cpus: i64,
-    /// What the containers of one workspace may use together.
-    pub quota: WorkspaceQuota,
+    /// Memory of the host, in bytes.
+    pub memory: i64,
     /// The engine can bound volumes.
     pub volume_sizes: bool,
     /// The engine can bound writable layers.
@@ -56,19 +56,19 @@ pub struct BoxFacts {
 const START_CPUS: i64 = 2_000_000_000;
 
 impl BoxFacts {
-    /// What one container may get at most.
-    fn most_cpus(&self) -> i64 {
-        (self.cpus.max(1) * 1_000_000_000).min(self.quota.nano_cpus)
+    /// What one container of a workspace may get at most.
+    fn most_cpus(&self, quota: &WorkspaceQuota) -> i64 {
+        (self.cpus.max(1) * 1_000_000_000).min(quota.nano_cpus)
     }
 
-    /// The CPU of a container of this size, in billionths of one.
-    pub fn size_cpus(&self, size: Size) -> i64 {
-        size.limits().nano_cpus.min(self.most_cpus())
+    /// The CPU of a container of this size in a workspace of this quota, in billionths of one.
+    pub fn size_cpus(&self, size: Size, quota: &WorkspaceQuota) -> i64 {
+        size.limits().nano_cpus.min(self.most_cpus(quota))
     }
 
     /// The same while it starts.
-    pub fn start_cpus(&self, size: Size) -> i64 {
-        self.size_cpus(size).max(START_CPUS.min(self.most_cpus()))
+    pub fn start_cpus(&self, size: Size, quota: &WorkspaceQuota) -> i64 {
+        self.size_cpus(size, quota).max(START_CPUS.min(self.most_cpus(quota)))
     }
 }
 
@@ -187,8 +187,13 @@ pub fn image_reference(reference: &str, digest: Option<&str>) -> String {
     format!("{name}@{digest}")
 }
 
-/// The container of an instance whose socket lies in `socket_dir` on the host.
-pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: PathBuf) -> ContainerSpec {
+/// The container of an instance whose socket lies in `socket_dir` on the host, in a workspace of this quota.
+pub fn container_spec(
+    record: &InstanceRecord,
+    facts: &BoxFacts,
+    quota: &WorkspaceQuota,
+    socket_dir: PathBuf,
+) -> ContainerSpec {
     let limits = record.size.limits();
     let sandbox = &record.spec.sandbox;
     let name = resource_name(&facts.box_id, &record.id);
@@ -235,7 +240,7 @@ pub fn container_spec(record: &InstanceRecord, facts: &BoxFacts, socket_dir: Pat
         cgroup_parent: cgroup_parent(&facts.box_id, record.workspace.as_str(), facts.systemd_cgroups),
         memory: limits.memory,
         memory_swap: limits.memory,
-        nano_cpus: facts.start_cpus(record.size),
+        nano_cpus: facts.start_cpus(record.size, quota),
         pids: limits.pids,
         nofile: 4096,
         oom_score_adj: 500,
@@ -276,17 +281,21 @@ mod tests {
                 agent: "/b".into(),
                 systemd_cgroups: false,
                 cpus,
-                quota: WorkspaceQuota {
-                    nano_cpus: workspace * 1_000_000,
-                    memory: 1 << 30,
-                    pids: 100,
-                    by_default: false,
-                },
+                memory: 2 << 30,
                 volume_sizes: false,
                 layer_sizes: false,
             };
+            let quota = WorkspaceQuota {
+                nano_cpus: workspace * 1_000_000,
+                memory: 1 << 30,
+                pids: 100,
+                by_default: false,
+            };
             let milli = |n| n / 1_000_000;
-            let got = (milli(facts.start_cpus(size)), milli(facts.size_cpus(size)));
+            let got = (
+                milli(facts.start_cpus(size, &quota)),
+                milli(facts.size_cpus(size, &quota)),
+            );
             assert_eq!(got, is, "{size} with {cpus} CPUs, {workspace} for its workspace");
         };
         check(Size::Medium, 16, 16_000, (2000, 500));

@@ -81,6 +81,7 @@ impl Task {
             instances: &self.instances,
             tokens: &self.tokens,
             members: &self.members,
+            workspaces: &self.workspaces.records,
             catalog: &self.catalog,
             max_instances: self.limits.instances,
             max_tokens_per_instance: self.limits.tokens_per_instance,

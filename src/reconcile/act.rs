@@ -15,6 +15,7 @@ use crate::{
         Cpu, LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
         order::start_order,
         plan,
+        quota::{WorkspaceQuota, Workspaces},
         restart::engine_wait,
         spec::{BoxFacts, cgroup_parent, container_spec, resource_name, spec_label},
     },
@@ -54,6 +55,7 @@ impl Task {
         };
         let want = |r: &InstanceRecord| {
             let live = self.lives.get(&r.id)?;
+            let quota = quota_of(&self.workspaces, facts, r);
             let want = Want {
                 desired: r.desired,
                 spec: spec_label(&r.spec_hash),
@@ -65,8 +67,8 @@ impl Task {
                 rebuild: live.rebuild,
                 link: live.link,
                 cpu: Cpu {
-                    start: facts.start_cpus(r.size),
-                    size: facts.size_cpus(r.size),
+                    start: facts.start_cpus(r.size, &quota),
+                    size: facts.size_cpus(r.size, &quota),
                     now: live.cpu,
                     settled: live.settled(r, now),
                 },
@@ -100,7 +102,7 @@ impl Task {
                         return;
                     };
                     needs.new = Some(NewContainer {
-                        spec: container_spec(record, facts, dir.clone()),
+                        spec: container_spec(record, facts, &quota_of(&self.workspaces, facts, record), dir.clone()),
                         reference: match record.built_image() {
                             // What was built here is as good as what it was built on.
                             Some(_) => self.catalog.types.get(record.type_name()).unwrap_or(&record.spec),
@@ -115,7 +117,7 @@ impl Task {
                     });
                 }
                 if matches!(step, Step::StartContainer { .. }) {
-                    needs.place = self.facts.as_ref().map(|f| place(f, record));
+                    needs.place = self.facts.as_ref().map(|f| place(&self.workspaces, f, record));
                     // What is left of an earlier run is not of this one.
                     live.generation = self.tools.links.renew(id);
                     live.link_up = false;
@@ -215,7 +217,9 @@ impl Task {
             }
             (Step::CreateContainer { id }, _) => {
                 let record = self.instances.get(id);
-                live.cpu = self.facts.as_ref().zip(record).map(|(f, r)| f.start_cpus(r.size));
+                let start =
+                    |(f, r): (&BoxFacts, &InstanceRecord)| f.start_cpus(r.size, &quota_of(&self.workspaces, f, r));
+                live.cpu = self.facts.as_ref().zip(record).map(start);
             }
             (Step::SetCpu { nano_cpus, .. }, _) => {
                 live.cpu = Some(*nano_cpus);
@@ -385,7 +389,7 @@ impl Task {
             if !self.instances.values().any(|r| r.workspace == *workspace) {
                 self.tools
                     .quotas
-                    .release(&place(facts, &record).cgroup, facts.systemd_cgroups);
+                    .release(&cgroup(facts, &record), facts.systemd_cgroups);
                 self.quota_troubles.remove(workspace.as_str());
             }
         }
@@ -439,14 +443,23 @@ impl Task {
     }
 }
 
+/// What the instance's workspace may use on this box.
+pub(super) fn quota_of(all: &Workspaces, facts: &BoxFacts, record: &InstanceRecord) -> WorkspaceQuota {
+    all.quota(&record.workspace, facts.cpus, facts.memory)
+}
+
 /// Where the containers of the instance's workspace run.
-pub(super) fn place(facts: &BoxFacts, record: &InstanceRecord) -> Place {
-    let systemd = facts.systemd_cgroups;
+pub(super) fn place(all: &Workspaces, facts: &BoxFacts, record: &InstanceRecord) -> Place {
     Place {
-        cgroup: cgroup_parent(&facts.box_id, record.workspace.as_str(), systemd),
-        quota: facts.quota,
-        systemd,
+        cgroup: cgroup(facts, record),
+        quota: quota_of(all, facts, record),
+        systemd: facts.systemd_cgroups,
     }
+}
+
+/// The cgroup of the instance's workspace.
+fn cgroup(facts: &BoxFacts, record: &InstanceRecord) -> String {
+    cgroup_parent(&facts.box_id, record.workspace.as_str(), facts.systemd_cgroups)
 }
 
 fn set_run(seen: &mut crate::plan::Observed, container: &str, run: Run) {

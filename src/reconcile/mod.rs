@@ -71,7 +71,7 @@ pub struct Deps {
     pub tokens: Arc<dyn Tokens>,
     pub link_events: mpsc::Receiver<LinkReport>,
     pub quotas: Arc<dyn Quotas>,
-    /// What one workspace may use, as the configuration says it.
+    /// What a workspace may use whose record says nothing else.
     pub workspace: WorkspaceLimits,
     pub catalog: Arc<Catalog>,
     /// The berth binary on the host, mounted into every container.

@@ -53,7 +53,7 @@ impl Task {
                 agent: self.agent.clone(),
                 systemd_cgroups: info.systemd_cgroups,
                 cpus: info.cpus,
-                quota: self.workspace.on(info.cpus, info.memory),
+                memory: info.memory,
                 volume_sizes: info.volume_sizes,
                 layer_sizes: info.layer_sizes,
             });
@@ -69,7 +69,9 @@ impl Task {
     fn hold_workspaces(&mut self) {
         let Some(facts) = &self.facts else { return };
         let each = self.instances.values();
-        let places: BTreeMap<_, _> = each.map(|r| (r.workspace.to_string(), place(facts, r))).collect();
+        let places: BTreeMap<_, _> = each
+            .map(|r| (r.workspace.to_string(), place(&self.workspaces, facts, r)))
+            .collect();
         for (workspace, place) in places {
             let op = self.tools.clone().hold(workspace.clone(), place);
             self.spawn(Op::Hold(workspace), op);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Snapshot, live::Live, task::Task};
+use super::{Snapshot, act::quota_of, live::Live, task::Task};
 use crate::{
     catalog::{Transport, USUAL_CALL_TIMEOUT},
     link::Patience,
@@ -32,7 +32,7 @@ impl Task {
     /// as soon as the engine answers; while it does not, it is not kept from serving.
     fn is_held(&self, record: &InstanceRecord, live: &Live) -> bool {
         match (live.cpu, &self.facts) {
-            (Some(cpu), Some(facts)) => cpu == facts.size_cpus(record.size),
+            (Some(cpu), Some(facts)) => cpu == facts.size_cpus(record.size, &quota_of(&self.workspaces, facts, record)),
             _ => self.away.is_some(),
         }
     }

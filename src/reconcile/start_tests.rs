@@ -1,6 +1,7 @@
 //! What a start may use, who is told its secrets, and what outlives faults of ours.
 
 use super::*;
+use crate::{model::WorkspaceName, record::WorkspaceRecord};
 
 /// An instance whose agent has its start order and never says that it is ready.
 async fn starting(bench: &Bench) -> InstanceId {
@@ -254,4 +255,46 @@ async fn nothing_starts_in_a_workspace_that_is_not_held() {
     bench.world.no_quota.store(false, Ordering::SeqCst);
     bench.act(Action::Start { id: id.clone() }).await.unwrap();
     bench.until_state(&id, State::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_workspace_is_held_to_the_quota_of_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = WorkspaceName::parse("w").unwrap();
+    let record = WorkspaceRecord {
+        name: w.clone(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        quota: Some(WorkspaceLimits {
+            pids: Some(77),
+            ..WorkspaceLimits::default()
+        }),
+    };
+    let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
+    store.commit(&[crate::store::Change::PutWorkspace(record)]).unwrap();
+    drop(store);
+    let world = Arc::new(World::default());
+    world.healthy.store(true, Ordering::SeqCst);
+    let bench = start_on(world, dir);
+    let run_in = |workspace: WorkspaceName| {
+        let request = RunRequest {
+            name: Some("same".parse().unwrap()),
+            workspace: Some(workspace),
+            ..RunRequest::of(TypeName::parse("echo").unwrap())
+        };
+        bench.handle.submit(Action::Run(Box::new(request)))
+    };
+    let refused = run_in(WorkspaceName::parse("nowhere").unwrap()).await;
+    assert!(matches!(refused, Err(Refusal::NoWorkspace { .. })), "{refused:?}");
+    for workspace in [WorkspaceName::default(), w] {
+        let Ok(Outcome::Instance(view)) = run_in(workspace).await else {
+            panic!("one name, two workspaces")
+        };
+        bench.until_state(&view.id, State::Running).await;
+    }
+    let held = bench.world.held.lock().unwrap();
+    let pids: Vec<_> = held
+        .iter()
+        .map(|(at, q)| (at.rsplit('/').next().unwrap(), q.pids))
+        .collect();
+    assert_eq!(pids, [("default", 8192), ("w", 77)]);
 }

@@ -33,7 +33,7 @@ use crate::{
     deploy::Deploys,
     docker::Engine,
     model::{BoxId, Desired, Endpoints, InstanceId, MemberName, TokenId},
-    plan::{Millis, Observed, Orphan, Step, quota::WorkspaceLimits, restart::engine_wait, spec::BoxFacts},
+    plan::{Millis, Observed, Orphan, Step, quota::Workspaces, restart::engine_wait, spec::BoxFacts},
     record::{InstanceRecord, MemberRecord, TokenRecord},
     secret::BoxKey,
 };
@@ -93,13 +93,13 @@ pub(super) struct Task {
     pub(super) agent: PathBuf,
     pub(super) removed: PathBuf,
     pub(super) limits: Limits,
-    pub(super) workspace: WorkspaceLimits,
     pub(super) endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
     pub(super) outlets: Outlets,
 
     pub(super) instances: BTreeMap<InstanceId, InstanceRecord>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
     pub(super) members: BTreeMap<MemberName, MemberRecord>,
+    pub(super) workspaces: Workspaces,
     pub(super) lives: BTreeMap<InstanceId, Live>,
 
     /// None until the first listing: nothing is planned before.
@@ -177,7 +177,6 @@ impl Task {
                 max_message: deps.max_message,
                 install_bytes: deps.install_bytes,
             },
-            workspace: deps.workspace,
             endpoints: deps.endpoints,
             outlets,
             lives: loaded
@@ -188,6 +187,10 @@ impl Task {
             instances: loaded.instances,
             tokens: loaded.tokens,
             members: loaded.members,
+            workspaces: Workspaces {
+                records: loaded.workspaces,
+                configured: deps.workspace,
+            },
             observed: None,
             facts: None,
             away: None,

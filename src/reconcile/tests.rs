@@ -54,6 +54,8 @@ struct World {
     /// Stopping a container takes until this is false.
     stop_hangs: std::sync::atomic::AtomicBool,
     no_quota: std::sync::atomic::AtomicBool,
+    /// By cgroup: what it was last held to.
+    held: Mutex<BTreeMap<String, WorkspaceQuota>>,
     cpus: Mutex<BTreeMap<String, i64>>,
     generation: AtomicU64,
     /// Process 1 of the container that was started last; and who was said to be the agent.
@@ -328,12 +330,13 @@ impl Links for FakeLinks {
 struct FakeQuotas(Arc<World>);
 
 impl Quotas for FakeQuotas {
-    fn hold<'a>(&'a self, _: &'a str, _: WorkspaceQuota, _: bool) -> BoxFuture<'a, Result<(), String>> {
+    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, _: bool) -> BoxFuture<'a, Result<(), String>> {
         let refused = self.0.no_quota.load(Ordering::SeqCst);
         async move {
             if refused {
                 return Err("read-only file system".to_owned());
             }
+            self.0.held.lock().unwrap().insert(parent.to_owned(), quota);
             Ok(())
         }
         .boxed()

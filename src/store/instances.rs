@@ -18,6 +18,7 @@ use crate::{catalog, model, record};
 #[derive(Serialize, Deserialize)]
 pub(super) struct Instance {
     name: String,
+    #[serde(default = "default_workspace")]
     workspace: String,
     size: String,
     desired: String,
@@ -42,6 +43,10 @@ pub(super) struct Instance {
 struct Mark {
     at: jiff::Timestamp,
     by: String,
+}
+
+fn default_workspace() -> String {
+    model::WorkspaceName::default().to_string()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -1,9 +1,9 @@
-//! F2: what was asked for, kept in one redb file: instances, members, their tokens, and the box's id. A commit that returned is
+//! F2: what was asked for, kept in one redb file: instances, workspaces, members, their tokens, and the box's id. A commit that returned is
 //! on disk (fsync); one that failed has changed nothing. Never writes to a file of a newer schema, never repairs by
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
 //!
-//! A table is a file here (`instances`, `tokens`, `members`), which says how its rows lie on disk; `table` has what all of
+//! A table is a file here (`instances`, `tokens`, `members`, `workspaces`), which says how its rows lie on disk; `table` has what all of
 //! them do alike, `migrate` the rule by which older and newer berths share a file.
 
 mod copies;
@@ -16,6 +16,7 @@ mod revoked;
 mod table;
 mod tokens;
 mod words;
+mod workspaces;
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +28,8 @@ use std::{
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend, backends::InMemoryBackend};
 
 use crate::{
-    model::{BoxId, InstanceId, MemberName, Subject, TokenId},
-    record::{InstanceRecord, MemberRecord, TokenRecord},
+    model::{BoxId, InstanceId, MemberName, Subject, TokenId, WorkspaceName},
+    record::{InstanceRecord, MemberRecord, TokenRecord, WorkspaceRecord},
 };
 use instances::Instances;
 use members::Members;
@@ -36,6 +37,7 @@ use meta::Version;
 use revoked::Revoked;
 use table::Rows;
 use tokens::{TokenRows, Tokens};
+use workspaces::Workspaces;
 
 /// redb's page cache; the whole store of a full box fits.
 const CACHE: usize = 4 << 20;
@@ -103,6 +105,7 @@ pub enum Change {
     PutMember(MemberRecord),
     /// The member alone: their tokens are changes of their own.
     RemoveMember(MemberName),
+    PutWorkspace(WorkspaceRecord),
 }
 
 /// Everything that the store holds.
@@ -111,6 +114,8 @@ pub struct Loaded {
     pub instances: BTreeMap<InstanceId, InstanceRecord>,
     pub tokens: BTreeMap<TokenId, TokenRecord>,
     pub members: BTreeMap<MemberName, MemberRecord>,
+    /// `default` and that of every instance are among them.
+    pub workspaces: BTreeMap<WorkspaceName, WorkspaceRecord>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -209,6 +214,7 @@ impl Store {
             instances: table::load::<Instances>(&txn)?,
             tokens: table::load::<Tokens>(&txn)?,
             members: table::load::<Members>(&txn)?,
+            workspaces: table::load::<Workspaces>(&txn)?,
         };
         self.without_revoked(&mut loaded)?;
         Ok(loaded)
@@ -263,7 +269,7 @@ fn complete(db: &Database, fresh_box: &BoxId) -> Result<(), StoreError> {
     txn.set_durability(Durability::Immediate)
         .map_err(failed("begin the migration"))?;
     let migrated = migrate::run(&txn, from, fresh_box)?;
-    let completed = TokenRows::open(&txn)?.complete()?;
+    let completed = TokenRows::open(&txn)?.complete()? | workspaces::complete(&txn)?;
     if !migrated && !completed {
         return txn.abort().map_err(failed("leave the store as it is"));
     }
@@ -298,6 +304,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
     let mut instances = Rows::<Instances>::open(txn)?;
     let mut tokens = TokenRows::open(txn)?;
     let mut members = Rows::<Members>::open(txn)?;
+    let mut workspaces = Rows::<Workspaces>::open(txn)?;
     for change in changes {
         match change {
             Change::PutInstance(r) => instances.put(r)?,
@@ -317,6 +324,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
             }
             Change::PutMember(r) => members.put(r)?,
             Change::RemoveMember(name) => drop(members.delete(name)?),
+            Change::PutWorkspace(r) => workspaces.put(r)?,
         }
     }
     Ok(gone)

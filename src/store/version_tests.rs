@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use redb::{ReadableTable, TableDefinition, TableHandle};
 
 use super::{
-    tests::{Disk, Mount, box_id, instance, member, member_token, put_raw, token, written},
+    tests::{Disk, Mount, box_id, instance, member, member_token, put_raw, read as read_row, token, written},
     *,
 };
-use crate::model::Role;
+use crate::model::{Role, WorkspaceLimits};
 
 /// The store and its rows as text, as the berth before left them.
 const BEFORE: &[u8] = include_bytes!("testdata/2.0/berth.redb");
@@ -103,6 +103,8 @@ fn a_store_of_the_berth_before_opens_whole() {
     }
     assert_eq!(loaded.members.len(), rows_of("members").len());
     assert_eq!(links(&mut store), links_of(&loaded));
+    let workspaces: Vec<_> = loaded.workspaces.values().map(|w| (w.name.as_str(), w.quota)).collect();
+    assert_eq!(workspaces, [("default", None), ("team-a", None)], "of each name in use");
 }
 
 #[test]
@@ -228,6 +230,49 @@ fn a_later_revision_opens_and_what_it_added_stays() {
     );
     let txn = db.begin_read().unwrap();
     assert_eq!(txn.open_table(LATER).unwrap().get("k").unwrap().unwrap().value(), b"v");
+}
+
+#[test]
+fn an_instance_without_a_workspace_is_in_default() {
+    let mut row: serde_json::Value = serde_json::from_str(&written::<Instances>(&instance('a'))).unwrap();
+    row.as_object_mut().unwrap().remove("workspace");
+    let read = read_row::<Instances>(&"a".repeat(10), &row.to_string());
+    assert_eq!(read.workspace, WorkspaceName::default());
+}
+
+#[test]
+fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
+    let disk = Disk::default();
+    let mut store = Store::open_with(disk.opener(), &box_id()).unwrap();
+    let default = store.load().unwrap().workspaces;
+    assert_eq!(
+        default.keys().map(WorkspaceName::as_str).collect::<Vec<_>>(),
+        ["default"]
+    );
+    let configured = WorkspaceLimits {
+        pids: Some(7),
+        ..WorkspaceLimits::default()
+    };
+    assert_eq!(default[&WorkspaceName::default()].limits(&configured), configured);
+    let own = WorkspaceRecord {
+        name: WorkspaceName::parse("w").unwrap(),
+        created_at: jiff::Timestamp::from_second(1_790_000_000).unwrap(),
+        quota: Some(WorkspaceLimits {
+            nano_cpus: Some(500_000_000),
+            memory: Some(1 << 30),
+            pids: None,
+        }),
+    };
+    store.commit(&[Change::PutWorkspace(own.clone())]).unwrap();
+    drop(store);
+    let again = Store::open_with(disk.opener(), &box_id())
+        .unwrap()
+        .load()
+        .unwrap()
+        .workspaces;
+    assert_eq!(again[&own.name], own);
+    assert_eq!(own.limits(&configured).pids, None, "nothing of the configuration's");
+    assert_eq!(again[&WorkspaceName::default()], default[&WorkspaceName::default()]);
 }
 
 #[test]
@@ -367,7 +412,7 @@ fn a_row_beyond_all_bounds_is_refused() {
     };
     let error = store.commit(&[Change::PutToken(long)]).unwrap_err();
     assert!(error.to_string().contains("4096 at most"), "{error}");
-    assert_eq!(store.load().unwrap(), Loaded::default());
+    assert!(store.load().unwrap().tokens.is_empty());
 }
 
 #[derive(Debug, Clone)]

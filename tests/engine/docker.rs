@@ -43,7 +43,7 @@ impl Bench {
             agent: "/bin/busybox".into(),
             systemd_cgroups: info.systemd_cgroups,
             cpus: info.cpus,
-            quota: WorkspaceLimits::default().on(info.cpus, info.memory),
+            memory: info.memory,
             volume_sizes: info.volume_sizes,
             layer_sizes: info.layer_sizes,
         };
@@ -66,9 +66,10 @@ impl Bench {
             failure: None,
             generic: None,
         };
+        let quota = WorkspaceLimits::default().on(self.facts.cpus, self.facts.memory);
         let sockets = self.dir.path().join("run");
         std::fs::create_dir_all(&sockets).unwrap();
-        let mut spec = container_spec(&record, &self.facts, sockets);
+        let mut spec = container_spec(&record, &self.facts, &quota, sockets);
         // The same sandbox, another program: the agent needs a supervisor.
         spec.entrypoint = command.iter().map(|s| (*s).to_owned()).collect();
         spec

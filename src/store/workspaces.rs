@@ -1,0 +1,94 @@
+//! Table `workspaces`: the tenants of the box, by name. `default` is always there. An older berth kept none, and took any
+//! name: [`complete`] makes a row of each name that an instance has.
+
+use std::collections::BTreeSet;
+
+use redb::WriteTransaction;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    StoreError,
+    instances::Instances,
+    table::{Broken, Rows, Table},
+    words::text,
+};
+use crate::{
+    model::{WorkspaceLimits, WorkspaceName},
+    record::WorkspaceRecord,
+};
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Workspace {
+    created_at: jiff::Timestamp,
+    /// Absent: the configuration's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quota: Option<Quota>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Quota {
+    nano_cpus: Option<i64>,
+    memory: Option<i64>,
+    pids: Option<i64>,
+}
+
+pub(super) struct Workspaces;
+
+impl Table for Workspaces {
+    const NAME: &'static str = "workspaces";
+    const MAX_ROW: usize = 4 << 10;
+    type Key = WorkspaceName;
+    type Record = WorkspaceRecord;
+    type Row = Workspace;
+
+    fn key(r: &WorkspaceRecord) -> &WorkspaceName {
+        &r.name
+    }
+
+    fn key_text(name: &WorkspaceName) -> &str {
+        name.as_str()
+    }
+
+    fn encode(r: &WorkspaceRecord) -> Workspace {
+        Workspace {
+            created_at: r.created_at,
+            quota: r.quota.map(|q| Quota {
+                nano_cpus: q.nano_cpus,
+                memory: q.memory,
+                pids: q.pids,
+            }),
+        }
+    }
+
+    fn decode(name: &str, row: Workspace) -> Result<WorkspaceRecord, Broken> {
+        Ok(WorkspaceRecord {
+            name: WorkspaceName::parse(name).map_err(text)?,
+            created_at: row.created_at,
+            quota: row.quota.map(|q| WorkspaceLimits {
+                nano_cpus: q.nano_cpus,
+                memory: q.memory,
+                pids: q.pids,
+            }),
+        })
+    }
+}
+
+/// Makes the rows that are missing; whether any was.
+pub(super) fn complete(txn: &WriteTransaction) -> Result<bool, StoreError> {
+    let instances = Rows::<Instances>::open(txn)?.scan()?;
+    let mut named: BTreeSet<WorkspaceName> = instances.into_values().map(|r| r.workspace).collect();
+    named.insert(WorkspaceName::default());
+    let mut rows = Rows::<Workspaces>::open(txn)?;
+    let mut missing = false;
+    for name in named {
+        if rows.get(&name)?.is_none() {
+            missing = true;
+            rows.put(&WorkspaceRecord {
+                name,
+                created_at: jiff::Timestamp::now(),
+                quota: None,
+            })?;
+        }
+    }
+    Ok(missing)
+}
