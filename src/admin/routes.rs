@@ -14,7 +14,8 @@ use super::{Archive, Backend, LogQuery, MAX_BODY, ScreenRequest};
 use crate::{
     api::Route,
     model::{
-        Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject, unknown_field,
+        Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject,
+        WorkspaceName, unknown_field,
     },
     policy::{self, Decision, Target, Verb},
 };
@@ -310,7 +311,8 @@ fn is_seen(by: &Principal, id: &InstanceId) -> bool {
     policy::may(by, Verb::ReadInstance, Target::Instance(id)).is_allowed()
 }
 
-/// An instance by id, or by a name that only one instance has, of those that the principal may see.
+/// An instance by id, or by its name in the workspace `default` (no other is asked for yet), of those that the principal
+/// may see.
 fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Option<InstanceView> {
     let views = backend.views();
     let seen = |v: &&InstanceView| is_seen(by, &v.id);
@@ -318,8 +320,10 @@ fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Option<InstanceVi
     if let Some(v) = by_id.filter(seen) {
         return Some(v.clone());
     }
-    let mut named = views.values().filter(|v| v.name.as_str() == one).filter(seen);
-    named.next().filter(|_| named.next().is_none()).cloned()
+    let workspace = WorkspaceName::default();
+    let mut all = views.values().filter(seen);
+    all.find(|v| v.workspace == workspace && v.name.as_str() == one)
+        .cloned()
 }
 
 /// As it is for somebody who asked at this `host[:port]`.
