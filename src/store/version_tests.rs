@@ -143,7 +143,8 @@ fn a_new_store_can_be_read_by_the_berth_before() {
     assert!(copies::list(&dir.path().join("berth.redb")).unwrap().is_empty());
 }
 
-/// The berth before ran again for a while: it wrote and removed tokens without the index.
+/// The berth before ran again for a while: it wrote and removed tokens without the index, and ran an instance in a
+/// workspace of any name.
 #[test]
 fn what_the_berth_before_did_not_keep_up_is_made_good() {
     let dir = folder_with_before();
@@ -158,6 +159,10 @@ fn what_the_berth_before_did_not_keep_up_is_made_good() {
             &"z".repeat(12),
             written::<Tokens>(&token('z', &a)).as_bytes(),
         );
+        let mut elsewhere = instance('x');
+        elsewhere.workspace = WorkspaceName::parse("elsewhere").unwrap();
+        let row = written::<Instances>(&elsewhere);
+        put_raw(&txn, "instances", elsewhere.id.as_str(), row.as_bytes());
         let tokens: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
         assert!(
             txn.open_table(tokens)
@@ -171,6 +176,11 @@ fn what_the_berth_before_did_not_keep_up_is_made_good() {
     let mut store = Store::open(dir.path(), &box_id()).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!(links(&mut store), links_of(&loaded));
+    assert!(
+        loaded
+            .workspaces
+            .contains_key(&WorkspaceName::parse("elsewhere").unwrap())
+    );
     store
         .commit(&[Change::RemoveTokensOf(Subject::Instance(a.id.clone()))])
         .unwrap();
