@@ -404,11 +404,11 @@ mod tests {
         }
     }
 
-    /// The README's table of clients is this module's.
+    /// The table of clients in the documentation is this module's.
     #[test]
-    fn the_readme_names_every_client() {
-        let readme = include_str!("../README.md");
-        let rows: Vec<&str> = readme
+    fn the_documentation_names_every_client() {
+        let page = include_str!("../docs/import.md");
+        let rows: Vec<&str> = page
             .lines()
             .filter(|l| l.starts_with("| `") && l.contains("` | "))
             .collect();
@@ -419,7 +419,7 @@ mod tests {
                 Syntax::Yaml => "YAML",
             };
             let row = format!("| `{}` | {} | {syntax} |", client.word(), client.name());
-            assert!(rows.contains(&row.as_str()), "{row} is not in the README");
+            assert!(rows.contains(&row.as_str()), "{row} is not in docs/import.md");
         }
     }
 
