@@ -10,6 +10,8 @@ mod console;
 mod context;
 mod credential;
 mod doctor;
+#[cfg(test)]
+mod documents_tests;
 mod environment;
 mod hardening;
 mod image;

@@ -1,5 +1,13 @@
 //! What must be true of the tree itself: floors, opening words, sizes, and what must be absent.
 
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program reads other parts of the pages"
+)]
+#[path = "documents/reader.rs"]
+mod reader;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -217,4 +225,80 @@ fn the_lock_of_the_fuzz_targets_knows_every_dependency() {
         wanted.len() > 20 && missing.is_empty(),
         "run `cargo metadata --manifest-path fuzz/Cargo.toml`: {missing:?}"
     );
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let plain: String = heading.trim().to_lowercase().chars().filter(kept).collect();
+    plain.replace(' ', "-")
+}
+
+fn anchors(page: &reader::Page) -> Vec<String> {
+    let lines = page.prose().into_iter();
+    lines
+        .filter_map(|(_, l)| {
+            l.trim_start_matches('#')
+                .strip_prefix(' ')
+                .filter(|_| l.starts_with('#'))
+        })
+        .map(anchor)
+        .collect()
+}
+
+/// Where the links of a line lead.
+fn links(line: &str) -> Vec<&str> {
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = reader::pages();
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for page in &pages {
+        let folder = Path::new(&page.name).parent().unwrap_or(Path::new(""));
+        for (line, text) in page.prose() {
+            for link in links(text).into_iter().filter(|l| !l.contains("://")) {
+                seen += 1;
+                let (file, wanted) = link.split_once('#').map_or((link, None), |(f, a)| (f, Some(a)));
+                let at = match file {
+                    "" => root.join(&page.name),
+                    file => root.join(folder).join(file),
+                };
+                let told = fs::read_to_string(&at).map(|text| reader::Page {
+                    name: link.to_owned(),
+                    text,
+                });
+                let there = match (&told, wanted) {
+                    (Ok(told), Some(wanted)) => anchors(told).iter().any(|a| a == wanted),
+                    (Ok(_), None) => true,
+                    (Err(_), _) => false,
+                };
+                if !there {
+                    wrong.push(format!("{}:{line}: {link}", page.name));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} links: are the pages still read?");
+    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+}
+
+/// The README is what a newcomer reads: short, and from it every page is found.
+#[test]
+fn the_readme_is_short_and_leads_to_every_page() {
+    let pages = reader::pages();
+    let (readme, others) = pages.split_first().expect("a README");
+    let lines = readme.text.lines().count();
+    assert!(lines < 250, "README.md has {lines} lines: move some to docs/");
+    let lost: Vec<&str> = others
+        .iter()
+        .map(|p| p.name.as_str())
+        .filter(|name| !readme.text.contains(&format!("]({name})")))
+        .collect();
+    assert!(lost.is_empty(), "README.md has no link to {lost:?}");
 }

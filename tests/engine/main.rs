@@ -25,6 +25,7 @@ mod contracts;
 mod credentials;
 mod desktop;
 mod docker;
+mod documents;
 mod edge;
 mod faults;
 mod generic;
