@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use crate::clients::Client;
 use crate::model::{InstanceName, MemberName, Network, Size, WorkspaceName};
 
-/// Hosts MCP servers: each in a sandbox of its own, behind one authenticated HTTPS address.
+/// Runs MCP servers: each in its own sandbox, behind one HTTPS address that needs a token.
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Args {
@@ -23,10 +23,10 @@ pub(super) struct Args {
 /// Which supervisor.
 #[derive(Debug, clap::Args)]
 pub(super) struct Place {
-    /// The supervisor's admin socket, or BERTH_SOCKET; /run/berth/admin.sock where no context is in use
+    /// Use the supervisor at this socket [or BERTH_SOCKET; /run/berth/admin.sock if no context is in use]
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "context")]
     pub(super) socket: Option<PathBuf>,
-    /// A box that `berth login` made known, or BERTH_CONTEXT; `local` is this machine's supervisor
+    /// Use the box with this name from `berth login` [or BERTH_CONTEXT; `local` is this machine]
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) context: Option<String>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Place {
 pub(super) enum Verb {
     /// Run the supervisor
     Serve {
-        /// The configuration file; without it /etc/berth/berth.toml, or the defaults where there is none
+        /// The configuration file [default: /etc/berth/berth.toml; without that file, the defaults]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -48,19 +48,19 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: BoxVerb,
     },
-    /// Copy the image that this box runs from onto a disk (started from a USB stick, say)
+    /// Copy the running image to a disk, for example from a USB stick
     Install {
         /// The whole disk, such as /dev/sda
         #[arg(long, value_name = "DEVICE")]
         disk: PathBuf,
-        /// Even if the disk holds data, which is lost
+        /// Erase the disk first, with all data on it
         #[arg(long)]
         erase: bool,
     },
     /// The MCP server of the type linux-command-line
     #[command(hide = true)]
     Shell,
-    /// What the supervisor is, and how it does
+    /// Show the supervisor's version, health and settings
     Status,
     /// List the instance types, show one, or check a type file
     Types {
@@ -72,22 +72,22 @@ pub(super) enum Verb {
         /// The type; `berth types` lists them
         #[arg(value_name = "TYPE")]
         type_name: String,
-        /// What to call it; the type's name where none is given
+        /// The name of the instance [default: the name of the type]
         #[arg(long)]
         name: Option<InstanceName>,
-        /// The workspace it belongs to
+        /// The workspace of the instance
         #[arg(long)]
         workspace: Option<WorkspaceName>,
-        /// small, medium, large or xlarge
+        /// CPU, memory and volume: small, medium, large or xlarge
         #[arg(long)]
         size: Option<Size>,
-        /// Add a variable to the server's environment; KEY alone takes it from this shell's
+        /// Set a variable of the server; KEY alone takes the value from this shell
         #[arg(long, value_name = "KEY=VALUE")]
         env: Vec<String>,
         /// Read KEY=VALUE lines from a file, or from standard input with -
         #[arg(long, value_name = "FILE")]
         env_file: Option<PathBuf>,
-        /// Give the server this file, in memory: the variable holds its path there
+        /// Give the server this file, in memory; the variable has its path
         #[arg(long, value_name = "KEY=PATH")]
         file: Vec<String>,
         #[command(flatten)]
@@ -100,23 +100,23 @@ pub(super) enum Verb {
     List,
     /// Show one instance
     Show { id: String },
-    /// Print an instance's log: the server's stderr and the agent's own lines
+    /// Print the log of an instance: the server's stderr and the agent's lines
     Logs {
         id: String,
-        /// Go on printing what comes
+        /// Continue to print new lines
         #[arg(long, short)]
         follow: bool,
-        /// Only the last so many lines
+        /// Print only the last N lines
         #[arg(long, short = 'n', value_name = "N")]
         tail: Option<u32>,
-        /// The log of the latest deploy: what was installed and started, and what the server said until it was healthy
+        /// Print the log of the latest deploy: installation, start, and the server's stderr until it was healthy
         #[arg(long, conflicts_with = "tail")]
         deploy: bool,
-        /// Print the server's bytes as they are, control sequences included; a terminal obeys those
+        /// Print the server's bytes unchanged; control sequences in them can act on your terminal
         #[arg(long, conflicts_with = "json")]
         raw: bool,
     },
-    /// Stop instances; volume, tokens and address stay
+    /// Stop instances; their volumes, tokens and addresses stay
     Stop {
         #[arg(required = true)]
         id: Vec<String>,
@@ -130,27 +130,27 @@ pub(super) enum Verb {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Give instances a new container from their type as it is now; volume, tokens and address stay
+    /// Make new containers from the types as they are now; volumes, tokens and addresses stay
     Recreate {
         #[arg(required = true)]
         id: Vec<String>,
         #[command(flatten)]
         wait: Wait,
     },
-    /// Remove instances and everything of theirs: container, network, volume, tokens, secrets
+    /// Remove instances with everything they have: container, network, volume, tokens, secrets
     Rm {
         #[arg(required = true)]
         id: Vec<String>,
         #[command(flatten)]
         wait: Wait,
     },
-    /// Print client configuration that works, with a token of its own
+    /// Print the configuration for a client, with a new token
     Connect {
         id: String,
-        /// Which client it is for
+        /// The client
         #[arg(long, value_enum, default_value = "json")]
         client: Client,
-        /// Use this token; without it, a new one is made for this client
+        /// Use this token; without it, the command makes a new one
         #[arg(long, env = "BERTH_TOKEN", hide_env_values = true)]
         token: Option<String>,
         /// Use the address by path, for networks without wildcard DNS
@@ -163,16 +163,16 @@ pub(super) enum Verb {
         /// Write a picture of the screen to this file, or to standard output with -
         #[arg(long, value_name = "FILE")]
         png: Option<PathBuf>,
-        /// The link is for looking only, not for taking control
+        /// Make a link for looking only
         #[arg(long, conflicts_with = "png")]
         view_only: bool,
         /// Use the address by path, for networks without wildcard DNS
         #[arg(long, conflicts_with = "png")]
         path: bool,
     },
-    /// Bring over what a laptop runs: a client's configuration, a server.json of the MCP registry, a docker run line
+    /// Import servers from a laptop: a client's configuration, a server.json of the MCP registry, a command line
     Import(Box<Bring>),
-    /// The images that types are made of
+    /// List or load the images of the instances
     Image {
         #[command(subcommand)]
         what: ImageVerb,
@@ -182,28 +182,28 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: TokenVerb,
     },
-    /// Log in to a box elsewhere, claiming it where nobody has; it is kept as a context
+    /// Log in to a box, or claim it if nobody has; every command then works on that box
     Login(Login),
-    /// The boxes that you are logged in to
+    /// List and choose the boxes where you are logged in
     Context {
         #[command(subcommand)]
         what: Option<ContextVerb>,
     },
-    /// On the box, as root: revoke all tokens of its administrator; it can be claimed anew, with a new code
+    /// On the box, as root: revoke all tokens of the administrator and make a new claim code
     ResetAdmin,
-    /// Give an instance's server a secret or setting, list what it has, or take one away; values are never shown again
+    /// Set, list and unset the secrets and settings of an instance; values are never shown
     Credential {
         #[command(subcommand)]
         what: CredentialVerb,
     },
     /// Print the CA certificate that clients must trust
     Ca,
-    /// Check what the supervisor needs, and say how to mend it
+    /// Check what the supervisor needs, and say how to repair it
     Doctor {
         /// The supervisor's configuration file
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Check the box's hardening instead: one line for each recommendation of CIS Docker, CIS Debian and KSPP
+        /// Check the hardening instead: one line for each recommendation of CIS Docker, CIS Debian and KSPP
         #[arg(long)]
         hardening: bool,
     },
@@ -245,42 +245,42 @@ pub(super) struct Bring {
     /// The file; - reads standard input
     #[arg(required_unless_present = "command", conflicts_with = "command")]
     pub(super) file: Option<PathBuf>,
-    /// Only the server of this name; again for several
+    /// Only this server; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(super) only: Vec<String>,
-    /// What the instance is called, where there is one
+    /// The name of the instance, if only one server is imported
     #[arg(long)]
     pub(super) name: Option<InstanceName>,
-    /// The workspace that the instances belong to
+    /// The workspace of the instances
     #[arg(long)]
     pub(super) workspace: Option<WorkspaceName>,
-    /// Do what the plan says, without asking
+    /// Execute the plan without asking
     #[arg(long, short)]
     pub(super) yes: bool,
-    /// Write the client's configuration back, pointing at Berth; what was there stays beside it
+    /// Change the client's configuration so that it uses Berth; the old file is kept beside it
     #[arg(long)]
     pub(super) write: bool,
-    /// Write it here instead
+    /// Write the new configuration to this file instead
     #[arg(long, value_name = "FILE", requires = "write")]
     pub(super) output: Option<PathBuf>,
-    /// Whose configuration it is, where the file's name does not say
+    /// The client of the configuration, if the file name does not say
     #[arg(long, value_enum)]
     pub(super) client: Option<Client>,
     /// Use the addresses by path, for networks without wildcard DNS
     #[arg(long)]
     pub(super) path: bool,
-    /// A value for ${KEY} or for an input of that name; KEY alone takes it from this shell's
+    /// A value for ${KEY} or for an input with that name; KEY alone takes the value from this shell
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) env: Vec<String>,
-    /// Read such KEY=VALUE lines from a file, or from standard input with -
+    /// Read KEY=VALUE lines from a file, or from standard input with -
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Option<PathBuf>,
-    /// Where a file is that a server reads, if it is not where the text says
+    /// The path of a file that a server reads, if it is not where the configuration says
     #[arg(long = "file", value_name = "KEY=PATH")]
     pub(super) files: Vec<String>,
     #[command(flatten)]
     pub(super) wait: Wait,
-    /// In place of a file: docker run …, npx …, uvx …, claude mcp add …
+    /// Instead of a file: docker run …, npx …, uvx …, claude mcp add …
     #[arg(last = true, value_name = "COMMAND")]
     pub(super) command: Vec<String>,
 }
@@ -289,41 +289,41 @@ pub(super) struct Bring {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "For the types npx, uvx, image and remote")]
 pub(super) struct What {
-    /// npx, uvx: the package, with @VERSION for a version of your choice
+    /// npx, uvx: the package [default version: the newest]
     #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["image", "url"])]
     pub(super) package: Option<String>,
-    /// npx, uvx: which of the package's programs, where it has several
+    /// npx, uvx: the program, if the package has several
     #[arg(long, value_name = "NAME", requires = "package")]
     pub(super) bin: Option<String>,
     /// image: the image that holds the server
     #[arg(long, value_name = "NAME[:TAG|@DIGEST]", conflicts_with = "url")]
     pub(super) image: Option<String>,
-    /// image: where the server speaks HTTP, such as 8080/mcp; without it, it speaks on stdin and stdout
+    /// image: where the server speaks HTTP, such as 8080/mcp [default: stdin and stdout]
     #[arg(long, value_name = "PORT/PATH", requires = "image")]
     pub(super) http: Option<String>,
-    /// image: a program to run in place of the image's own
+    /// image: run this program instead of the image's own
     #[arg(long, value_name = "PROGRAM", requires = "image")]
     pub(super) command: Option<String>,
     /// remote: the server's address
     #[arg(long, value_name = "URL")]
     pub(super) url: Option<String>,
-    /// remote: send a bearer token, read from standard input with - (asked for in a terminal)
+    /// remote: send a bearer token; - reads it from standard input, or asks on a terminal
     #[arg(long, value_name = "-", requires = "url", conflicts_with = "header")]
     pub(super) bearer: Option<String>,
-    /// remote: send this header field, its value read from standard input (asked for in a terminal); again for several, a
-    /// line for each
+    /// remote: send this header, its value read from standard input, or asked for on a terminal; may be repeated, with a
+    /// line of input for each
     #[arg(long, value_name = "NAME=-", requires = "url")]
     pub(super) header: Vec<String>,
-    /// npx, uvx, image: none or internet
+    /// npx, uvx, image: none, or internet (the default)
     #[arg(long)]
     pub(super) network: Option<Network>,
-    /// npx, uvx, image: where a volume of the instance's own is mounted
+    /// npx, uvx, image: mount a volume here, for data that must last
     #[arg(long, value_name = "PATH")]
     pub(super) volume: Option<String>,
-    /// npx, uvx, image: a server process for each session, or one for all
+    /// npx, uvx, image: a server process for each session, or one shared by all
     #[arg(long, value_enum)]
     pub(super) processes: Option<ProcessesArg>,
-    /// npx, uvx, image, remote: how long one call may take without progress, such as 90s or 20m; default 5m
+    /// npx, uvx, image, remote: how long a call may take without progress, such as 90s or 20m [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) call_timeout: Option<std::time::Duration>,
     /// npx, uvx, image: arguments of the server
@@ -345,7 +345,7 @@ pub(super) enum ProcessesArg {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Wait {
-    /// Return as soon as it is accepted
+    /// Return as soon as the request is accepted
     #[arg(long)]
     pub(super) no_wait: bool,
     /// How long to wait, in seconds
@@ -357,41 +357,41 @@ pub(super) struct Wait {
 pub(super) struct Login {
     /// The box: https://HOST or https://HOST:PORT
     pub(super) url: String,
-    /// What to call it here; without it, a name made of the host
+    /// The name of the context [default: from the host name]
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// The fingerprint on the box's screen, in place of comparing by eye
+    /// Compare with this fingerprint, from the box's screen, instead of asking
     #[arg(long, value_name = "SHA256")]
     pub(super) fingerprint: Option<String>,
     /// Read the claim code from standard input
     #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["key", "token"])]
     pub(super) code: Option<String>,
-    /// Claim with the key that the box was set up with: OpenSSH or PKCS #8, Ed25519
+    /// Claim with the key that the box's configuration names: Ed25519, OpenSSH or PKCS #8
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub(super) key: Option<PathBuf>,
-    /// Read a token of the administrator from standard input, for a box that is claimed
+    /// Log in to a claimed box with an administrator's token, read from standard input
     #[arg(long, value_name = "-", value_parser = ["-"])]
     pub(super) token: Option<String>,
-    /// Trust the CA certificates in this file, for a box that shows certificates of your own
+    /// Trust the CA certificates in this file, for a box with its own certificate files
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ContextVerb {
-    /// List them; the one in use has a star
+    /// List the boxes; a star marks the one in use
     List,
-    /// Speak to this one from now on; `local` is this machine's supervisor
+    /// Use this box from now on; `local` is the supervisor of this machine
     Use { name: String },
-    /// Show one, or the one in use; never its token
+    /// Show a box, or the one in use; never its token
     Show { name: Option<String> },
-    /// Forget one
+    /// Remove a box from the list; its token stays valid
     Rm { name: String },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageVerb {
-    /// The images that are on the box, and the types that need each
+    /// List the images on the box, and the types that need each
     List,
     /// Load an archive of images (`docker save`, compressed or not); - reads standard input
     Load { file: PathBuf },
@@ -401,26 +401,26 @@ pub(super) enum ImageVerb {
 pub(super) enum TypesVerb {
     /// Show one type
     Show { name: String },
-    /// Check a type file; every problem with its line
+    /// Check a type file; prints each problem with its line
     Check { file: PathBuf },
-    /// Keep the version of an npx or uvx instance
+    /// Keep the package version of an npx or uvx instance
     Pin {
         id: String,
-        /// Let it go again
+        /// Allow upgrades again
         #[arg(long)]
         off: bool,
     },
-    /// Show what a newer version of an npx or uvx instance would change, its tools included; --yes does it
+    /// Show what a newer package version of an npx or uvx instance changes; --yes takes it
     Upgrade {
         /// The instance
         id: String,
-        /// This version; the newest where none is given
+        /// Try this version [default: the newest]
         #[arg(long, value_name = "VERSION")]
         to: Option<String>,
-        /// Do it
+        /// Take the version
         #[arg(long)]
         yes: bool,
-        /// How long the newer version gets to be installed and to start, in seconds
+        /// How long to wait until the newer version is installed and runs, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
         timeout: u64,
     },
@@ -428,9 +428,9 @@ pub(super) enum TypesVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenVerb {
-    /// Make a token; it is shown this once
+    /// Make a token; it is shown only once
     Create {
-        /// The instance that it opens
+        /// The instance that the token opens
         #[arg(
             long,
             value_name = "ID",
@@ -438,19 +438,19 @@ pub(super) enum TokenVerb {
             conflicts_with = "member"
         )]
         instance: Option<String>,
-        /// The member whom it lets use the box as they may: the administrator is `admin`
+        /// The member whose rights the token has; the administrator is `admin`
         #[arg(long, value_name = "NAME")]
         member: Option<MemberName>,
-        /// What it is for
+        /// A note about what the token is for
         #[arg(long)]
         name: Option<String>,
-        /// When it ends: 30d, 12h or 45m from now, or never. Default: 90d for a member's token, never for an instance's
+        /// When the token expires: in 30d, 12h or 45m, or never [default: 90d for a member, never for an instance]
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
     },
-    /// List the tokens (never their secrets)
+    /// List the tokens, without their secrets
     List,
-    /// Revoke a token: refused from the next request on, and its open streams are cut
+    /// Revoke a token: the next request is refused, and open streams are cut
     Revoke {
         #[arg(value_name = "TOKEN-ID")]
         id: String,
@@ -459,18 +459,18 @@ pub(super) enum TokenVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CredentialVerb {
-    /// Give a value: asked for on a terminal, unseen; else read from standard input. A server that runs is restarted with
-    /// it in its container
+    /// Set a value: asked for on a terminal without echo, else read from standard input. A running server is restarted
+    /// in its container
     Set {
         id: String,
-        /// The variable's name; `berth credential list` shows what the type asks for
+        /// The name of the variable; `berth credential list` shows those of the type
         key: String,
         #[command(flatten)]
         wait: Wait,
     },
-    /// List the variables: whether each is set, when and by whom; never a value
+    /// List the variables: if each is set, when and by whom; never a value
     List { id: String },
-    /// Take a value away
+    /// Remove a value
     Unset {
         id: String,
         key: String,
