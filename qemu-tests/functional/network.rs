@@ -30,7 +30,7 @@ fn installed(m: &mut Machine) {
     let done = m.try_sh_within(install, patience(600));
     assert_eq!(done.status, 0, "{}", done.text);
     let again = m.try_sh(install);
-    assert!(again.status == 1 && again.text.contains("holds data"), "{again:?}");
+    assert!(again.status == 1 && again.text.contains("has data on it"), "{again:?}");
     m.cut();
 }
 
@@ -91,7 +91,7 @@ fn installed_without_network_and_time_then_with_a_static_address_then_reset() {
 fn reset(m: &mut Machine) {
     m.sh("touch /var/before");
     m.type_line("factory-reset");
-    m.await_serial("Everything on this box goes", patience(30));
+    m.await_serial("This erases everything on this box", patience(30));
     m.type_line("erase everything");
     m.await_end(patience(240));
     m.setup.network = true;

@@ -127,7 +127,7 @@ fn a_full_disk_is_survived_told_and_emptied() {
     let status = laptop.json(&["status"]);
     let notes = status["notes"].to_string();
     assert!(
-        notes.contains("% full") && notes.contains("soon nothing can be kept"),
+        notes.contains("% full") && notes.contains("soon nothing can be saved"),
         "{notes}"
     );
     let kept = state(&mut m, &c.facts.everything.id);

@@ -82,10 +82,10 @@ fn page(f: &PageFacts, authority: &str) -> String {
     };
     if !f.claimed && f.key {
         let by_key = command(&format!("{login} --key ~/.ssh/id_ed25519"));
-        steps[2] += &format!(" Or use the key that this box was set up with, in place of the code:{by_key}");
+        steps[2] += &format!(" Or use the key in the configuration of this box, instead of the code:{by_key}");
     }
     steps.push(format!(
-        "From then on every command works from there:{}",
+        "From then on, every command works on this box:{}",
         command("berth status\nberth types\nberth run everything")
     ));
     let steps: Vec<String> = steps.into_iter().map(|s| format!("<li>{s}</li>")).collect();

@@ -48,7 +48,7 @@ struct Screen {
 }
 
 pub(super) async fn run(supervisor: &Supervisor, page: bool) -> Result<ExitCode> {
-    raw().context("the screen needs a terminal as its standard input")?;
+    raw().context("standard input is not a terminal")?;
     let mut screen = Screen {
         page,
         facts: Facts::default(),
@@ -73,7 +73,7 @@ pub(super) async fn run(supervisor: &Supervisor, page: bool) -> Result<ExitCode>
             }
             if !screen.dialog.idle() && screen.touched.elapsed() > FORGET {
                 screen.dialog.cancel();
-                screen.say(vec!["Nobody answered; nothing was changed.".into()])?;
+                screen.say(vec!["No answer for five minutes. Nothing was changed.".into()])?;
             }
             screen.refresh()?;
         }
@@ -108,7 +108,7 @@ fn keys() -> Result<Vec<u8>> {
     }
     let mut buffer = [0; 256];
     let n = stdin.lock().read(&mut buffer)?;
-    anyhow::ensure!(n > 0, "the terminal went away");
+    anyhow::ensure!(n > 0, "the terminal was closed");
     Ok(buffer[..n].to_vec())
 }
 
@@ -119,7 +119,7 @@ async fn ask(supervisor: &Supervisor, request: &Request) -> String {
     };
     match asked {
         Ok(()) if *request == Request::ResetAdmin => "done".into(),
-        Ok(()) => "being done …".into(),
+        Ok(()) => "working …".into(),
         Err(e) => format!("failed: {e:#}"),
     }
 }

@@ -61,7 +61,7 @@ pub fn install(target: &Path, erase: bool, said: &mut dyn FnMut(&str)) -> Result
         .open(&real)
         .map_err(|e| match e.raw_os_error() {
             Some(nix::libc::EBUSY) => MachineError::Refused(format!(
-                "{name} is in use (mounted, or part of something): free it first"
+                "{name} is in use (mounted, or part of a volume): release it first"
             )),
             _ => failed("open", target)(e),
         })?;
@@ -80,7 +80,7 @@ pub fn install(target: &Path, erase: bool, said: &mut dyn FnMut(&str)) -> Result
     }
     if !erase && !blank(&file, bytes).map_err(failed("read", target))? {
         return refuse(format!(
-            "{name} holds data: look what it is, and give --erase if it may go"
+            "{name} has data on it: check what it is, and use --erase if it may be erased"
         ));
     }
     let in_use = root_partitions(&root);
@@ -227,7 +227,7 @@ fn copy(
         let found = walk(&fresh, to.first, to.sectors(), |_, _| Ok(())).map_err(broke("read"))?;
         if found != *sum {
             return refuse(format!(
-                "{} gives back other bytes than were written: the disk is damaged",
+                "{} returns other bytes than were written: the disk is damaged",
                 path.display()
             ));
         }

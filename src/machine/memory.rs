@@ -17,7 +17,7 @@ fn scarce(meminfo: &str) -> Option<String> {
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     let mib = kib / 1024;
     (mib < LEAST - TAKEN).then(|| {
-        format!("this machine has {mib} MiB of memory, and Berth needs {LEAST}: instances may be ended for want of it")
+        format!("this machine has {mib} MiB of memory, and Berth needs {LEAST}: the kernel may kill instances")
     })
 }
 

@@ -19,7 +19,7 @@ use crate::{
 pub fn ask(request: &Request) -> Result<(), MachineError> {
     let path = format!("{CONSOLE}/request.json");
     if Path::new(&path).exists() {
-        return Err(MachineError::Refused("the last command is still being done".into()));
+        return Err(MachineError::Refused("the last command is still running".into()));
     }
     let _ = fs::remove_file(format!("{CONSOLE}/answer"));
     let text = serde_json::to_string(request).map_err(|e| MachineError::Refused(e.to_string()))?;
@@ -81,7 +81,7 @@ fn perform(request: &Request) -> Result<String, MachineError> {
                 let _ = fs::remove_file(dir.join("network.toml"));
                 fs::write(dir.join("factory-reset"), "").map_err(failed("write", dir))
             })?;
-            systemctl(&["reboot"]).map(|()| "restarting; everything goes at the next start".into())
+            systemctl(&["reboot"]).map(|()| "restarting; everything is erased at the next start".into())
         }
         Request::Network { text } => network(text),
         Request::Install { disk, erase } => install::install(Path::new(disk), *erase, &mut |_| {}),

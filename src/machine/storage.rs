@@ -13,7 +13,7 @@ pub fn storage(dir: &Path) -> Option<String> {
     if !Path::new("/dev/berth/data").exists() {
         return Some(
             if Path::new("/dev/berth/var").exists() {
-                "missing: the data partition does not open; was the disk moved, or the firmware's Secure Boot changed?"
+                "missing: the data partition cannot be unlocked; was the disk moved, or Secure Boot changed in the firmware?"
             } else {
                 "missing: there is no data partition; the disk needs 16 GB"
             }
@@ -30,7 +30,7 @@ fn words(kind: &str) -> &'static str {
     if kind.starts_with("CRYPT-LUKS2-") {
         "encrypted: LUKS2, sealed to this machine's TPM"
     } else {
-        "plain: no TPM 2.0 (with UEFI) to seal a key with; whoever takes the disk can read it"
+        "plain: there is no TPM 2.0 (with UEFI) to seal a key; whoever takes the disk can read it"
     }
 }
 

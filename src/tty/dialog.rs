@@ -67,7 +67,7 @@ impl Dialog {
     /// The commands, as rows for a screen; while something is asked, only how to leave.
     pub fn menu(&self, f: &Facts) -> Vec<String> {
         if !self.idle() {
-            return vec!["An empty line leads back.".into()];
+            return vec!["Press Enter on an empty line to go back.".into()];
         }
         let mut words = vec!["restart", "network", "reset-admin", "factory-reset"];
         if !f.disks.is_empty() {
@@ -80,16 +80,16 @@ impl Dialog {
     pub fn prompt(&self) -> String {
         match &self.step {
             Step::Menu => "berth> ".into(),
-            Step::Confirm(_) => "type yes to go on: ".into(),
-            Step::Factory => format!("type \"{ERASE}\" to go on: "),
-            Step::NetPort => "port (name, or * for every wired one): ".into(),
-            Step::NetWay => "dhcp, static, or site for what the site file says: ".into(),
+            Step::Confirm(_) => "type yes to continue: ".into(),
+            Step::Factory => format!("type \"{ERASE}\" to continue: "),
+            Step::NetPort => "port (name, or * for all wired ports): ".into(),
+            Step::NetWay => "dhcp, static, or site (use the site file): ".into(),
             Step::NetAddress => {
                 "address with prefix, such as 192.0.2.10/24 (IPv4, IPv6, or both with a comma): ".into()
             }
-            Step::NetGateway => "gateway (one a family; none for none): ".into(),
-            Step::NetDns => "name servers (with commas; none for none): ".into(),
-            Step::NetVlan => "VLAN (1 to 4094; none for none): ".into(),
+            Step::NetGateway => "gateway (one for IPv4, one for IPv6; none for no gateway): ".into(),
+            Step::NetDns => "name servers (with commas between them; none for no server): ".into(),
+            Step::NetVlan => "VLAN (1 to 4094; none for no VLAN): ".into(),
             Step::InstallDisk => "disk to install on: ".into(),
             Step::InstallErase(disk) => {
                 format!("type \"erase {disk}\" to erase what is on it, or only \"install\" if it is empty: ")
@@ -119,7 +119,7 @@ impl Dialog {
                 };
                 if !f.disks.iter().any(|d| d.split(' ').next() == Some(&disk)) {
                     self.step = Step::InstallDisk;
-                    return say(format!("{disk} is none of: {}", f.disks.join("; ")));
+                    return say(format!("{disk} is not one of: {}", f.disks.join("; ")));
                 }
                 self.step = Step::InstallErase(disk);
                 Reply::default()
@@ -149,35 +149,32 @@ impl Dialog {
             "" => return Reply::default(),
             "restart" => (
                 Step::Confirm(Request::Restart),
-                "The box restarts; its instances start again with it.",
+                "The box restarts, and its instances start again.",
             ),
             "reset-admin" => (
                 Step::Confirm(Request::ResetAdmin),
-                "Every administrator's token ends, and a new claim code appears here. Instances and data stay.",
+                "This revokes all tokens of the administrator and shows a new claim code here. Instances and data stay.",
             ),
             "factory-reset" => (
                 Step::Factory,
-                "Everything on this box goes: instances, their data, tokens, keys, certificates, logs. A site file stays.",
+                "This erases everything on this box: instances, their data, tokens, keys, certificates, logs. The site file stays.",
             ),
-            "network" => (
-                Step::NetPort,
-                "This counts from now on, before what the site file says.",
-            ),
+            "network" => (Step::NetPort, "This setting replaces the network of the site file."),
             "install" if !f.disks.is_empty() => {
                 self.step = Step::InstallDisk;
-                let mut said = vec!["Berth goes onto one of these disks:".to_owned()];
+                let mut said = vec!["You can install Berth on one of these disks:".to_owned()];
                 said.extend(f.disks.clone());
                 return Reply { said, request: None };
             }
             "help" | "?" => {
                 let mut said = self.menu(f);
-                said.push("And status, which shows again how the box does.".into());
+                said.push("status shows the state of the box again.".into());
                 if let Some(ports) = (!f.ports.is_empty()).then(|| f.ports.join(", ")) {
                     said.push(format!("Ports: {ports}"));
                 }
                 return Reply { said, request: None };
             }
-            other => return say(format!("{other:?} is not a command here; type help")),
+            other => return say(format!("{other:?} is not a command. Type help")),
         };
         self.step = step;
         say(said)
@@ -239,7 +236,7 @@ impl Dialog {
                     draft.dhcp = false;
                     Step::NetAddress
                 }
-                other => return Err(format!("{other:?} is none of dhcp, static, site")),
+                other => return Err(format!("{other:?} is not dhcp, static or site")),
             },
             Step::NetAddress => {
                 draft.addresses = parts().map(str::parse::<Address>).collect::<Result<_, _>>()?;

@@ -71,7 +71,7 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     if f.addresses.is_empty() {
         row(
             "address",
-            "none: no DHCP server answered, or no cable; type network to set one".into(),
+            "none: no cable, or no DHCP server answered. Type network to set one".into(),
         );
     }
     if let Some(url) = &f.url {
@@ -85,9 +85,9 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     }
     match &f.claim {
         Claim::Unknown => {}
-        Claim::Code(code) => row("claim code", format!("{}   (berth login asks for it, once)", code)),
-        Claim::Key => row("claim", "by the key that the site file names".into()),
-        Claim::Done => row("claim", "this box has its administrator".into()),
+        Claim::Code(code) => row("claim code", format!("{}   (for berth login; works once)", code)),
+        Claim::Key => row("claim", "with the key in the site file".into()),
+        Claim::Done => row("claim", "done: this box has an administrator".into()),
     }
     if f.supervisor == Supervisor::Ready {
         row(
@@ -117,7 +117,7 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
         row("site file", problem.clone());
     }
     if !f.site_problems.is_empty() {
-        row("", "The box ignores that file and uses DHCP until it is mended.".into());
+        row("", "Until it is corrected, the box uses DHCP, not this file.".into());
     }
     out.push(String::new());
     out.extend(dialog.menu(f).into_iter().map(|l| format!("  {l}")));

@@ -113,7 +113,7 @@ fn a_static_network_is_asked_for_step_by_step() {
     ];
     let (said, request) = typed(&facts(), &lines);
     assert!(said.iter().any(|s| s.contains("no port \"eth9\"")), "{said:?}");
-    assert!(said.iter().any(|s| s.contains("none of dhcp")), "{said:?}");
+    assert!(said.iter().any(|s| s.contains("not dhcp")), "{said:?}");
     assert!(said.iter().any(|s| s.contains("prefix")), "{said:?}");
     let Some(Request::Network { text }) = request else {
         panic!("{said:?}")

@@ -106,8 +106,8 @@ fn an_assistant_works_while_people_watch_and_one_takes_over() {
     let log = a.log();
     for said in [
         "a screen's link was opened",
-        "somebody looks at a screen",
-        "somebody took the controls",
+        "a person opened a screen",
+        "a person took control",
     ] {
         let line = log
             .lines()
@@ -380,7 +380,7 @@ fn a_viewer_that_takes_nothing_costs_nobody_anything() {
     let lost = a
         .log()
         .lines()
-        .filter(|l| l.contains("somebody has looked at a screen"))
+        .filter(|l| l.contains("a person closed a screen"))
         .count();
     assert_eq!(lost, 0, "{}", tail(&a.log(), 20));
 }

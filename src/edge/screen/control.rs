@@ -185,18 +185,18 @@ impl Page {
             What::Take => {
                 let before = self.seat.take().map_err(|e| e.to_string())?;
                 let from_whom = before.as_deref().unwrap_or("nobody");
-                log::info!(instance, by, from:display, viewer, from_whom; "somebody took the controls of a screen");
+                log::info!(instance, by, from:display, viewer, from_whom; "a person took control of a screen");
             }
             What::Release => {
                 if self.seat.release() {
-                    log::info!(instance, by, from:display, viewer; "somebody gave the controls of a screen back");
+                    log::info!(instance, by, from:display, viewer; "a person gave back control of a screen");
                 }
             }
             What::Recreate => {
                 if !self.session.grant.control {
                     return Err("this link is for looking only".to_owned());
                 }
-                log::info!(instance, by, from:display, viewer; "somebody recreates an instance from its screen");
+                log::info!(instance, by, from:display, viewer; "a person recreates an instance from its screen");
                 (edge.config.screens.recreate)(self.id.clone(), self.session.grant.by.clone()).await?;
             }
         }

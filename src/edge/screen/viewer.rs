@@ -88,11 +88,11 @@ impl Viewing {
         let (from, by) = (self.client.permit.from, self.session.grant.by.name());
         let by = by.as_str();
         let (id, began) = (self.id.as_str(), Instant::now());
-        log::info!(instance = id, by, from:display, viewer = self.number; "somebody looks at a screen");
+        log::info!(instance = id, by, from:display, viewer = self.number; "a person opened a screen");
         let why = self.carry(socket, display).await;
         log::info!(
             instance = id, by, from:display, viewer = self.number, seconds = began.elapsed().as_secs(), why;
-            "somebody has looked at a screen"
+            "a person closed a screen"
         );
     }
 

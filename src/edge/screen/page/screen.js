@@ -49,7 +49,7 @@ function tell() {
     // A socket says nothing of why it was refused; the page's own address does.
     const page = await fetch(here, { credentials: "same-origin", cache: "no-store" }).catch(() => null);
     if (page && page.status === 403) {
-      gone = "This link has ended. Ask for a fresh one: berth screen " + document.body.dataset.id;
+      gone = "This link is no longer valid. Make a new one: berth screen " + document.body.dataset.id;
       paint();
       return;
     }
@@ -115,14 +115,14 @@ function coverText() {
   if (telling?.reason) return telling.reason;
   if (state === "stopped") return "The instance is stopped. The screen comes back when it is started.";
   if (state === "removing") return "The instance is being removed.";
-  if (state === "running") return "The display is on its way.";
+  if (state === "running") return "The display is starting.";
   return telling ? "The screen appears as soon as the instance is ready." : "";
 }
 
 function noticeText() {
   if (!telling) return "";
   if (telling.refused) return telling.refused;
-  if (telling.control === "other") return `${telling.by || "Somebody else"} has control. You are looking.`;
+  if (telling.control === "other") return `${telling.by || "Somebody else"} has control. You are watching.`;
   return "";
 }
 
@@ -138,7 +138,7 @@ function paint() {
     document.title = `${telling.name} – ${WORDS[now]} – Berth`;
   }
   const others = (telling?.viewers ?? 1) - 1;
-  by("others").textContent = others > 0 ? (others === 1 ? "1 other looks too" : `${others} others look too`) : "";
+  by("others").textContent = others > 0 ? (others === 1 ? "1 other person watches" : `${others} other people watch`) : "";
   const you = telling?.control === "you";
   by("control").textContent = you ? "Give back control" : telling?.control === "other" ? "Take over" : "Take control";
   by("control").disabled = now !== "live" || !telling?.may_control;
