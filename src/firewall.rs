@@ -46,7 +46,7 @@ const MAX_SOURCES: usize = 64;
 /// How a note begins that says that nothing keeps containers from this machine.
 pub const OPEN: &str = "no firewall of Berth's is in force";
 /// What to do about it.
-pub const MEND: &str = "run `berth serve` as root beside the engine with the package nftables installed, use the host image, or close both with a firewall of your own (SECURITY.md, \"On a Docker host of your own\")";
+pub const MEND: &str = "run `berth serve` as root on the engine's machine with the package nftables installed, use the host image, or protect both with your own firewall (SECURITY.md, \"On a Docker host of your own\")";
 
 /// Who keeps containers from this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -44,7 +44,7 @@ pub enum SecretError {
     #[error("cannot seal {0:?}")]
     Seal(String),
     #[error(
-        "the sealed value of {0:?} does not open: it was sealed with another box's key, for another instance, or is damaged; remove the instance and run it again with its values"
+        "the sealed value of {0:?} cannot be opened: it was sealed with another box's key, for another instance, or is damaged; remove the instance and run it again with its values"
     )]
     Open(String),
 }

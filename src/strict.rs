@@ -218,7 +218,7 @@ impl<'i> Section<'i> {
                 .iter()
                 .find(|(w, _)| *w == s)
                 .map(|(_, t)| *t)
-                .ok_or_else(|| Some(format!("{s:?} is none of them"))),
+                .ok_or_else(|| Some(format!("{s:?} is not one of them"))),
             _ => Err(None),
         })
     }

@@ -160,7 +160,7 @@ where
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
             None => error(
                 StatusCode::NOT_FOUND,
-                "this box uses certificate files of yours: their CA is the one to trust",
+                "this box uses your own certificate files: trust their CA",
             ),
         },
         Route::Doctor => {

@@ -607,7 +607,7 @@ tmp_mib = 256
             (
                 "network = \"internet\"",
                 "network = \"host\"",
-                "\"host\" is none of them",
+                "\"host\" is not one of them",
             ),
             ("path = \"/data\"", "path = \"/berth/run\"", "outside /berth"),
             ("path = \"/data\"", "path = \"/da/../ta\"", "absolute path outside"),
@@ -615,7 +615,7 @@ tmp_mib = 256
             (
                 "seccomp = \"browser\"",
                 "seccomp = \"unconfined\"",
-                "\"unconfined\" is none of them",
+                "\"unconfined\" is not one of them",
             ),
             ("tmp_mib = 256", "tmp_mib = 9999", "tmp_mib"),
             (
@@ -631,7 +631,7 @@ tmp_mib = 256
             (
                 "title = \"Demo\"",
                 "title = \"Demo\"\nkind = \"pip\"",
-                "\"pip\" is none of them",
+                "\"pip\" is not one of them",
             ),
             (
                 "ready = \"port:5900\"",

@@ -37,12 +37,12 @@ pub(super) fn import(root: &mut Section<'_>) -> Rules {
             if let Some(odd) = packages.value.iter().find(|p| !named(p)) {
                 s.wrong(
                     &packages,
-                    format!("import.packages: write npm:NAME, pypi:NAME or oci:NAME; {odd:?} is none of them"),
+                    format!("import.packages: write npm:NAME, pypi:NAME or oci:NAME; {odd:?} is not one of them"),
                 );
             }
             rules.packages = packages.value;
         }
-        None => s.missing("packages", "packages = [\"npm:…\"], what the type stands in for"),
+        None => s.missing("packages", "packages = [\"npm:…\"], what the type replaces"),
     }
     if let Some(arguments) = s.strings("arguments") {
         for key in &arguments.value {

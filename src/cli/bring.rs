@@ -53,7 +53,7 @@ impl Verbs {
         if let Some(name) = &bring.name {
             let [only] = plan.as_mut_slice() else {
                 bail!(
-                    "--name names one instance, and these are {} servers: choose one with --only",
+                    "--name is for one server, and there are {}: choose one with --only",
                     plan.len()
                 );
             };
@@ -67,7 +67,7 @@ impl Verbs {
             if self.json {
                 print::json(&json!({ "plan": plan.iter().map(|p| as_json(p, &import)).collect::<Vec<_>>() }))?;
             } else if runs > 0 {
-                output::error_line("nothing was done; --yes does it");
+                output::error_line("Nothing was done. Use --yes to execute the plan");
             }
             return Ok(if runs == 0 {
                 ExitCode::FAILURE
@@ -111,7 +111,7 @@ impl Verbs {
 
     async fn run_one(&self, request: RunRequest, bring: &Bring) -> Result<Box<InstanceView>> {
         let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(Box::new(request))).await? else {
-            bail!("the supervisor's answer is not understood; is it of another version?");
+            bail!("the answer of the supervisor was not understood; does it have another version?");
         };
         if bring.wait.no_wait {
             return Ok(view);
@@ -125,7 +125,7 @@ impl Verbs {
         if view.state != State::Running {
             let why = view.reason.clone().unwrap_or_else(|| "no reason is known".into());
             bail!(
-                "instance {} is {}: {why}\nit is kept: mend it and `berth start {}`, or `berth rm {}`",
+                "instance {} is {}: {why}\nIt was not removed. Correct the cause and run `berth start {}`, or run `berth rm {}`",
                 view.id,
                 view.state,
                 view.id,
@@ -179,7 +179,7 @@ impl Verbs {
             by.insert(b.path.clone(), clients::entry(client, &target));
         }
         if by.is_empty() {
-            output::error_line(&format!("{file} is left as it is: nothing was brought over"));
+            output::error_line(&format!("{file} was not changed: no server was imported"));
             return Ok(());
         }
         let written = clients::rewrite(file, text, &by).map_err(|e| anyhow!("{file} cannot be written back: {e}"))?;
@@ -191,13 +191,13 @@ impl Verbs {
                 &std::fs::read(&target).with_context(|| format!("{} cannot be read", target.display()))?,
             )?;
             output::error_line(&format!(
-                "{} keeps what was there; it holds the old secrets: remove it when all works",
+                "{} has the old file, with the old secrets. Remove it when everything works",
                 kept.display()
             ));
         }
         save(&target, written.as_bytes())?;
         output::error_line(&format!(
-            "{} points at Berth now for {} of its servers, with a token for each",
+            "{} now uses Berth for {} of its servers, each with its own token",
             target.display(),
             by.len()
         ));
@@ -224,7 +224,7 @@ fn read(bring: &Bring) -> Result<(String, String)> {
         .take(import::MAX_TEXT as u64 + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("{} cannot be read", file.display()))?;
-    let text = decoded(bytes).with_context(|| format!("{} is no text", file.display()))?;
+    let text = decoded(bytes).with_context(|| format!("{} is not text", file.display()))?;
     Ok((file.display().to_string(), text))
 }
 
@@ -252,7 +252,7 @@ fn agreed(runs: usize, json: bool) -> Result<bool> {
     if json || !prompt::person() {
         return Ok(false);
     }
-    prompt::yes(&format!("Bring {runs} over?"))
+    prompt::yes(&format!("Run {runs} of them on Berth?"))
 }
 
 /// The plan for a person. Secrets are dots.
@@ -261,7 +261,7 @@ fn shown(plan: &[Planned], import: &Import) -> String {
     for p in plan {
         let what = match &p.deploy {
             Some(d) => describe(d),
-            None => "cannot be brought over".into(),
+            None => "cannot be imported".into(),
         };
         // A name or a value that holds a newline must not look like a row of the plan.
         out += &format!("{:<24} {}\n", escape::line(&p.source), escape::line(&what));
@@ -513,10 +513,10 @@ fn remote_auth(headers: &BTreeMap<String, Text>, answers: &Answers, request: &mu
 /// Whose configuration is written back: the person's word, the text's, its place's, or an answer.
 fn client_of(file: &str, import: &Import, bring: &Bring) -> Result<Client> {
     if import.format != Format::Client {
-        bail!("--write writes a client's configuration back, and this is none");
+        bail!("--write changes the configuration of a client, and this is none");
     }
     if import.entries.iter().all(|e| e.path.is_empty()) {
-        bail!("--write has nothing to write into: this is one server without the configuration around it");
+        bail!("--write has no file to change: this is one server without a configuration around it");
     }
     let told = bring.client.or(import.client).or_else(|| Client::of_path(file));
     if let Some(client) = told {
@@ -525,16 +525,16 @@ fn client_of(file: &str, import: &Import, bring: &Bring) -> Result<Client> {
     let words: Vec<&str> = Client::ALL.iter().map(|c| c.word()).collect();
     if bring.yes || !prompt::person() {
         bail!(
-            "whose configuration {file} is cannot be told, and each client has another form: name it with --client ({})",
+            "the client of {file} is not known, and each client has its own form: name it with --client ({})",
             words.join(", ")
         );
     }
-    let typed = prompt::seen(&format!("Whose configuration is {file}? ({}): ", words.join(", ")))?;
+    let typed = prompt::seen(&format!("Which client reads {file}? ({}): ", words.join(", ")))?;
     let typed = typed.trim();
     Client::ALL
         .into_iter()
         .find(|c| c.word() == typed)
-        .ok_or_else(|| anyhow!("{typed:?} is none of them"))
+        .ok_or_else(|| anyhow!("{typed:?} is not one of them"))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

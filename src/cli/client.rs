@@ -160,7 +160,8 @@ impl Supervisor {
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let (_, bytes) = self.whole(Method::GET, path, Vec::new()).await?;
-        serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+        serde_json::from_slice(&bytes)
+            .context("the answer of the supervisor was not understood; does it have another version?")
     }
 
     /// Asks a `wait` address until it answers or `total` is over; `None` on 204. `path` ends where `ms` goes.
@@ -190,14 +191,16 @@ impl Supervisor {
 
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T> {
         let (_, bytes) = self.whole(Method::POST, path, serde_json::to_vec(body)?).await?;
-        serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+        serde_json::from_slice(&bytes)
+            .context("the answer of the supervisor was not understood; does it have another version?")
     }
 
     pub(super) async fn act(&self, action: &Action) -> Result<Outcome> {
         let (_, bytes) = self
             .whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
             .await?;
-        serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+        serde_json::from_slice(&bytes)
+            .context("the answer of the supervisor was not understood; does it have another version?")
     }
 
     /// Sends what `from` holds, as it is read.
@@ -218,7 +221,8 @@ impl Supervisor {
         let body = BodyExt::boxed(StreamBody::new(pieces));
         let answer = self.send_as(Method::POST, path, "application/x-tar", body).await?;
         let (_, bytes) = self.good(collected(answer).await?)?;
-        serde_json::from_slice(&bytes).context("the supervisor's answer is not understood; is it of another version?")
+        serde_json::from_slice(&bytes)
+            .context("the answer of the supervisor was not understood; does it have another version?")
     }
 
     /// Claims a box.
@@ -226,7 +230,8 @@ impl Supervisor {
         let (_, bytes) = self
             .whole(Method::POST, "/claim", serde_json::to_vec(claiming)?)
             .await?;
-        serde_json::from_slice(&bytes).context("the box's answer is not understood; is it of another version?")
+        serde_json::from_slice(&bytes)
+            .context("the answer of the box was not understood; does it have another version?")
     }
 
     /// Hands out a body piece by piece as it comes.

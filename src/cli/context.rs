@@ -63,7 +63,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 fn need_folder() -> Result<PathBuf> {
-    folder().ok_or_else(|| anyhow!("there is no place to keep boxes in: set HOME or XDG_CONFIG_HOME"))
+    folder().ok_or_else(|| anyhow!("there is no folder for contexts: set HOME or XDG_CONFIG_HOME"))
 }
 
 /// Where a context's CA certificate lies, for clients that want a file.
@@ -225,7 +225,7 @@ pub(super) fn run(what: Option<ContextVerb>, place: &Place, json: bool) -> Resul
                 Some(name) => name,
                 None => match choose(place, || Ok(contexts.current.clone()))? {
                     Chosen::Context(name) => name,
-                    Chosen::Socket(socket) => bail!("no context is in use: verbs speak to {}", socket.display()),
+                    Chosen::Socket(socket) => bail!("no context is in use: commands use {}", socket.display()),
                 },
             };
             show(&name, contexts.get(&name)?, json)
@@ -238,7 +238,7 @@ pub(super) fn run(what: Option<ContextVerb>, place: &Place, json: bool) -> Resul
             if let Some(file) = ca_file(&name) {
                 let _ = fs::remove_file(file);
             }
-            let hint = "its token is still good: `berth token revoke` on the box ends it";
+            let hint = "its token is still valid; to end it, run `berth token revoke` on the box";
             done(json, "removed", &name, &format!("{name} is removed from here; {hint}"))
         }
     }

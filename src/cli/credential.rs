@@ -48,7 +48,7 @@ pub(super) async fn ask_missing(
                 env.insert(c.key.clone(), value);
             } else {
                 let form = c.pattern.as_deref().unwrap_or("\"anything at all\"");
-                output::error_line(&format!("That is not of the form {form}."));
+                output::error_line(&format!("The value does not match {form}."));
             }
         }
     }
@@ -130,7 +130,7 @@ fn ask(key: &str, kind: CredentialKind) -> Result<Secret> {
         }
     };
     if line.is_empty() {
-        bail!("nothing was given for {key}");
+        bail!("{key} has no value");
     }
     Ok(Secret::new(line))
 }

@@ -150,7 +150,8 @@ fn types(config: &Config, checks: &mut Vec<Check>) {
 }
 
 /// What a note of the supervisor asks for.
-const MEND_NOTE: &str = "mend what it names, then `systemctl reload berth` (type files) or `systemctl restart berth`";
+const MEND_NOTE: &str =
+    "repair what it names, then run `systemctl reload berth` (type files) or `systemctl restart berth`";
 
 /// `alone`: no supervisor answers, who would say it.
 async fn engine(config: &Config, alone: bool, checks: &mut Vec<Check>) {
@@ -218,7 +219,7 @@ async fn subnets(config: &Config) -> Check {
             name,
             Verdict::Warn,
             e.to_string(),
-            "see that the engine lists its networks",
+            "check why the engine does not list its networks",
         ),
     }
 }
@@ -276,7 +277,7 @@ fn disk(name: &'static str, path: &Path, checks: &mut Vec<Check>) {
         checks.push(check(
             name,
             Verdict::Warn,
-            format!("{} cannot be looked at", there.display()),
+            format!("{} cannot be checked", there.display()),
             "run this as root",
         ));
         return;
@@ -317,7 +318,7 @@ fn certificates(config: &Config, checks: &mut Vec<Check>) {
                 checks.push(check(
                     "certificates",
                     Verdict::Ok,
-                    "a CA of our own; made when the supervisor first starts",
+                    "the box's own CA; the supervisor makes it at its first start",
                     "",
                 ));
                 return;
@@ -381,7 +382,7 @@ fn listeners(config: &Config, checks: &mut Vec<Check>) {
                 "port",
                 Verdict::Fail,
                 format!("{address}: {e}"),
-                "stop what listens there (`ss -ltnp`), or set [listen] to another address",
+                "stop the program that listens there (`ss -ltnp` shows it), or set [listen] to another address",
             ),
         });
     }

@@ -35,7 +35,7 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
     let mut contexts = Contexts::load()?;
     if let Some(other) = contexts.contexts.get(&name).filter(|c| c.url != address.to_string()) {
         bail!(
-            "the context {name} is of another box, {}: give this one a --name",
+            "the context {name} is another box, {}: give this one a --name",
             other.url
         );
     }
@@ -55,7 +55,7 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
         }
     };
     let Trust::Pinned { ca, name: tls_name } = &seen.trust else {
-        bail!("nobody is to be trusted");
+        bail!("there is no CA to trust");
     };
     contexts.contexts.insert(
         name.clone(),
@@ -78,7 +78,7 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
         // A claim's token exists once: better on the person's own screen than lost.
         if !hello.claimed {
             print::problem(&format_args!(
-                "keep this token, it is shown this once: {}",
+                "keep this token, it is shown only once: {}",
                 token.expose()
             ));
         }
@@ -93,13 +93,13 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
     }
     let how = if hello.claimed { "Logged in to" } else { "Claimed" };
     print::out(&format!(
-        "{how} {address}. The context {name} is in use: every verb speaks to that box now.\nTry `berth status`, `berth types`, \
+        "{how} {address}. The context {name} is in use: every command now works on that box.\nTry `berth status`, `berth types`, \
          `berth run everything`; `berth context` lists and switches boxes.\n"
     ))?;
     match ends {
         None => Ok(()),
         Some(ends) => print::out(&format!(
-            "Your token ends at {}. Before then, make another: `berth token create --member admin`, then `berth login` with it.\n",
+            "Your token ends at {}. Before then, make another one with `berth token create --member admin`, and log in with it.\n",
             print::short(ends)
         )),
     }
@@ -137,7 +137,7 @@ async fn identity(args: &Login, address: &Address, hello: &Hello) -> Result<Seen
     }
     let Some(ca) = hello.ca.clone() else {
         bail!(
-            "this box's certificate is not of Berth's own CA: name the CA file to trust with --ca (the system's is often \
+            "this box has its own certificate files: name the CA file to trust with --ca (the system's is often \
              /etc/ssl/certs/ca-certificates.crt)"
         );
     };
@@ -166,7 +166,7 @@ fn confirm(args: &Login, address: &Address, seen: &Seen) -> Result<()> {
             return Ok(());
         }
         bail!(
-            "{address} shows another fingerprint, {shown}: this is not the box that you mean, or somebody is in between; \
+            "{address} has a different fingerprint, {shown}: it is another box, or somebody is between you and the box; \
              nothing was sent"
         );
     }
@@ -174,7 +174,9 @@ fn confirm(args: &Login, address: &Address, seen: &Seen) -> Result<()> {
         return Ok(());
     }
     if !prompt::person() {
-        bail!("nobody is here to compare the fingerprint {shown}: give the one on the box's screen with --fingerprint");
+        bail!(
+            "there is no terminal to compare the fingerprint {shown}: give the one on the box's screen with --fingerprint"
+        );
     }
     output::error_line(&format!(
         "The box at {address} shows this fingerprint (SHA-256 of its CA certificate):\n\n  {shown}\n"
@@ -197,17 +199,17 @@ fn known(args: &Login) -> Result<Secret> {
         return prompt::piped().map(Secret::new);
     }
     if !prompt::person() {
-        bail!("this box is claimed already: give a token of its administrator by pipe, --token -");
+        bail!("this box is claimed already: log in with a token of its administrator, from a pipe, with --token -");
     }
     output::error_line(
-        "This box is claimed. A token comes from `berth token create --member admin`, where somebody is logged in.",
+        "This box is claimed. An administrator makes a token for you with `berth token create --member admin`.",
     );
     prompt::unseen("Token:").map(Secret::new)
 }
 
 async fn claim(args: &Login, address: &Address, name: &str, seen: &Seen) -> Result<TokenCreated> {
     if args.token.is_some() {
-        bail!("this box is not claimed yet, so no token opens it: claim it with the code on its screen");
+        bail!("this box is not claimed yet, so it has no tokens: claim it with the code on its screen");
     }
     let pinned = Supervisor::remote(name, address.clone(), seen.trust.clone(), None);
     let called = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned());
@@ -237,7 +239,7 @@ async fn claim(args: &Login, address: &Address, name: &str, seen: &Seen) -> Resu
     };
     match pinned.claim(&claiming).await? {
         Outcome::Token(created) => Ok(created),
-        _ => bail!("the box's answer is not understood; is it of another version?"),
+        _ => bail!("the answer of the box was not understood; does it have another version?"),
     }
 }
 
@@ -246,7 +248,7 @@ fn code(args: &Login) -> Result<Secret> {
         return prompt::piped().map(Secret::new);
     }
     if !prompt::person() {
-        bail!("nobody is here to type the claim code: give it by pipe, --code -");
+        bail!("there is no terminal to type the claim code: give it from a pipe, with --code -");
     }
     prompt::unseen("Claim code, from the box's screen:").map(Secret::new)
 }

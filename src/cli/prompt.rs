@@ -76,7 +76,7 @@ pub(super) fn unseen(question: &str) -> Result<String> {
     for byte in io::BufReader::new(&terminal).bytes() {
         match byte.context("the terminal is gone")? {
             b'\r' | b'\n' => break,
-            3 | 4 => bail!("broken off"),
+            3 | 4 => bail!("interrupted"),
             8 | 127 => {
                 typed.pop();
             }

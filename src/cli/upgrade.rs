@@ -31,7 +31,7 @@ impl Verbs {
         let view = self.instance_of(id).await?;
         let outcome = self.supervisor.act(&Action::Pin { id: view.id, pinned }).await?;
         let Outcome::Instance(view) = outcome else {
-            bail!("the supervisor's answer is not understood; is it of another version?");
+            bail!("the answer of the supervisor was not understood; does it have another version?");
         };
         if self.json {
             print::json(&view)?;
@@ -72,7 +72,7 @@ impl Verbs {
             version: to,
         };
         let Outcome::Instance(trial) = self.supervisor.act(&action).await? else {
-            bail!("the supervisor's answer is not understood; is it of another version?");
+            bail!("the answer of the supervisor was not understood; does it have another version?");
         };
         let done = self.try_out(&old, &trial, yes, timeout).await;
         // Whatever came of it, the trial goes.
@@ -87,7 +87,7 @@ impl Verbs {
             no_wait: false,
             timeout,
         };
-        let gone = || anyhow!("the trial was removed meanwhile");
+        let gone = || anyhow!("the trial was removed in the meantime");
         let new = self.wait_watching(&trial.id, &wait).await?.ok_or_else(gone)?;
         if new.state != State::Running {
             let why = new.reason.as_deref().unwrap_or("no reason is known");
@@ -129,7 +129,7 @@ impl Verbs {
         }
         if !upgraded {
             if !same && !self.json {
-                crate::output::error_line("nothing was changed; --yes does it");
+                crate::output::error_line("Nothing was changed. Use --yes to take the version");
             }
             return Ok(ExitCode::SUCCESS);
         }

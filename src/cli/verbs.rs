@@ -240,14 +240,14 @@ impl Verbs {
 
     async fn start_one(&self, request: RunRequest, wait: &Wait) -> Result<ExitCode> {
         let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(Box::new(request))).await? else {
-            bail!("the supervisor's answer is not understood; is it of another version?");
+            bail!("the answer of the supervisor was not understood; does it have another version?");
         };
         if !wait.no_wait {
             let token = view.token.take();
             // The token is shown even when the wait fails: it is valid, and there is no second time.
             match self.wait_watching(&view.id, wait).await {
                 Ok(Some(settled)) => *view = settled,
-                Ok(None) => bail!("instance {} was removed meanwhile", view.id),
+                Ok(None) => bail!("instance {} was removed in the meantime", view.id),
                 Err(e) => print::problem(&format_args!("{e:#}")),
             }
             view.token = token;
@@ -427,7 +427,7 @@ impl Verbs {
             .await?
         {
             Outcome::Token(created) => Ok(created),
-            _ => bail!("the supervisor's answer is not understood; is it of another version?"),
+            _ => bail!("the answer of the supervisor was not understood; does it have another version?"),
         }
     }
 
@@ -437,7 +437,7 @@ impl Verbs {
             return doctor::run(config, hardening, self.json).await;
         }
         if config.is_some() {
-            bail!("a box elsewhere reads its own configuration: leave out --config, or add `--context local`");
+            bail!("a box elsewhere reads its own configuration: omit --config, or add `--context local`");
         }
         let path = format!(
             "/v1/doctor?json={}&hardening={}",
@@ -459,7 +459,7 @@ impl Verbs {
         if self.json {
             return print::json(&status.own);
         }
-        print::out("the administrator's tokens are revoked; the box can be claimed anew\n")?;
+        print::out("The tokens of the administrator are revoked. The box can be claimed again.\n")?;
         print::fields(&[(
             "claim code",
             status.own.claim_code.map(|c| c.expose().to_owned()).unwrap_or_default(),
@@ -478,7 +478,7 @@ impl Verbs {
                 let subject = match (instance, member) {
                     (_, Some(member)) => Subject::Member(member),
                     (Some(instance), None) => Subject::Instance(self.view(&instance).await?.id),
-                    (None, None) => bail!("name whom it is for: --instance ID or --member NAME"),
+                    (None, None) => bail!("say what it is for: --instance ID or --member NAME"),
                 };
                 let of = if subject.is_member() { "member" } else { "instance" };
                 let created = self.create_token(subject, name, expires).await?;
@@ -490,7 +490,7 @@ impl Verbs {
                     (of, created.view.subject.to_string()),
                     ("name", created.view.name),
                     ("expires", created.view.expires_at.map_or("never".into(), print::short)),
-                    ("token", format!("{}   (shown this once)", created.token.expose())),
+                    ("token", format!("{}   (shown only once)", created.token.expose())),
                 ])
             }
             TokenVerb::List => {
@@ -535,7 +535,7 @@ pub(super) fn segment(id: &str) -> Result<&str> {
         Ok(id)
     } else {
         Err(anyhow!(
-            "{id:?} is neither an instance's id nor its name; `berth list` shows both"
+            "{id:?} is not the id or name of an instance; `berth list` shows both"
         ))
     }
 }

@@ -136,18 +136,18 @@ impl Refusal {
             Refusal::Host(HostError::Malformed) => "The host is not valid.",
             Refusal::UnknownHost => "This box does not serve that host; `berth list` shows its addresses.",
             Refusal::UnknownPath => {
-                "Nothing is served at that path; an MCP endpoint is /mcp on its own host, or /mcp/{id}."
+                "There is nothing at that path; an MCP endpoint is /mcp on its own host, or /mcp/{id}."
             }
-            Refusal::Method => "That method is not served.",
+            Refusal::Method => "That method is not allowed.",
             Refusal::Origin => "Pages of that origin may not call this box.",
             Refusal::NoToken => "A bearer token is needed.",
             Refusal::BadToken => "The bearer token is not valid.",
             Refusal::ExpiredToken => "The bearer token has expired.",
             Refusal::RevokedToken => "The bearer token was revoked.",
-            Refusal::WrongSubject => "The bearer token opens something else.",
+            Refusal::WrongSubject => "The bearer token is not for this address.",
             Refusal::Unclaimed => "This box is not claimed yet: `berth login` claims it, with the code on its screen.",
-            Refusal::NoSession | Refusal::BadTicket => "This screen opens by a link: `berth screen` makes one.",
-            Refusal::NotWebSocket => "This address is a WebSocket's, over HTTP/1.1.",
+            Refusal::NoSession | Refusal::BadTicket => "You need a link to open this screen: `berth screen` makes one.",
+            Refusal::NotWebSocket => "This address takes only WebSockets over HTTP/1.1.",
             Refusal::TooManyFailures(_) => {
                 "Too many wrong tokens or codes came from this address; wait before trying again."
             }

@@ -120,7 +120,7 @@ const WAIVED: [(&str, &str, &str, &str); 5] = [
         "KSPP: user.max_user_namespaces",
         "user.max_user_namespaces",
         "0",
-        "root in a container is nobody outside by way of a user namespace, and a browser's sandbox is made of one",
+        "user namespaces map root of a container to a user without rights outside, and the browser's sandbox needs one",
     ),
 ];
 

@@ -91,7 +91,7 @@ pub(super) fn check(facts: &Facts, list: &mut List) {
         "not installed",
         reason,
     );
-    let reason = "the boot menu does not open and its editor is off; the command line is in the signed kernel image";
+    let reason = "the boot menu is hidden and its editor is off; the command line is in the signed kernel image";
     list.waive(
         "CIS Debian 1.4.1",
         "the boot loader asks for a password",

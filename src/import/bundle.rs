@@ -43,7 +43,7 @@ pub(super) fn read_bundle(source: &Source) -> Result<Import, Problems> {
     if program.is_empty() || own(&program) || args.iter().any(own) {
         entry.refused.push(Refused {
             what: "a bundle".into(),
-            why: "it starts files that are in the bundle; bring the server over as the npm or PyPI package that it is made of, or build an image of it".into(),
+            why: "it starts files that are in the bundle; import the server as the npm or PyPI package that it is made of, or build an image of it".into(),
         });
     } else {
         entry.launch = Launch::Command { program, args };

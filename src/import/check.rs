@@ -81,7 +81,7 @@ fn already(headers: &BTreeMap<String, Text>, planned: &mut Planned) {
     if headers.values().any(token) {
         planned.refused.push(Refused {
             what: "a token of Berth's".into(),
-            why: "the entry points at an instance on Berth already; there is nothing to bring over".into(),
+            why: "the entry already uses an instance on Berth; there is nothing to import".into(),
         });
     }
 }
@@ -104,7 +104,7 @@ fn remote(url: &Text, planned: &mut Planned) {
             .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
     if loopback {
         refuse(format!(
-            "{host} is that machine itself: the server runs there, and Berth cannot reach it; bring over the command that starts it"
+            "{host} is the laptop itself: the server runs there, and Berth cannot reach it; import the command that starts it"
         ));
     }
 }

@@ -131,7 +131,7 @@ fn read_line(
 pub(super) fn foreign(program: &str) -> Refused {
     Refused {
         what: format!("command {:?}", base(program)),
-        why: "it is a program of that machine; bring the server over as an npm or PyPI package (npx, uvx) or as an image (docker run)".into(),
+        why: "it is a program of the laptop; import the server as an npm or PyPI package (npx, uvx) or as an image (docker run)".into(),
     }
 }
 
@@ -265,7 +265,7 @@ fn carrier(name: &str, args: &[&String]) -> Result<Launch, Refused> {
             "--stdio" => {
                 return Err(refused(
                     format!("{name} --stdio"),
-                    "it serves another program over HTTP, as Berth does itself: bring over the program behind it",
+                    "it serves another program over HTTP, as Berth does itself: import the program behind it",
                 ));
             }
             w if w.starts_with("http://") || w.starts_with("https://") || w.starts_with("${") => {

@@ -125,7 +125,7 @@ impl Run {
             (verb, _) => {
                 return Err(Refused {
                     what: format!("docker {}", verb.unwrap_or_default()),
-                    why: "only docker run starts a server that can be brought over".into(),
+                    why: "only docker run starts a server that can be imported".into(),
                 });
             }
         }
@@ -275,19 +275,19 @@ impl Sandbox {
             "--env-file" => planned.env_files.push(text.into()),
             "--privileged" => refuse("no sandbox is privileged"),
             "-v" | "--volume" => match volume(text) {
-                Mount::Host => refuse("a sandbox sees no folder of a host; its own volume keeps what must last"),
+                Mount::Host => refuse("a sandbox has no folder of the host; its own volume keeps data that must last"),
                 Mount::Socket => refuse("no sandbox gets the engine's socket"),
                 Mount::Named => planned
                     .notes
                     .push(format!("the volume {text} is left out; ask for one with the instance")),
             },
             "--mount" => match mount(text) {
-                Mount::Host => refuse("a sandbox sees no folder of a host; its own volume keeps what must last"),
+                Mount::Host => refuse("a sandbox has no folder of the host; its own volume keeps data that must last"),
                 Mount::Socket => refuse("no sandbox gets the engine's socket"),
                 Mount::Named => planned.notes.push(format!("the mount {text} is left out")),
             },
             "--network" | "--net" if text == "host" || text.starts_with("container:") => {
-                refuse("a sandbox has a network of its own, shared with nobody");
+                refuse("a sandbox has its own network, which is not shared");
             }
             "--network" | "--net" => planned.notes.push(format!(
                 "the network {text} is left out: an instance has one of its own"

@@ -260,7 +260,10 @@ fn what_points_at_a_box_already_is_not_brought_over_again() {
         let import = read("x", &clients::configuration(client, &target)).unwrap();
         let planned = &plan(&import, &[])[0];
         assert!(planned.deploy.is_none(), "{planned:?}");
-        assert!(planned.refused[0].why.contains("on Berth already"), "{planned:?}");
+        assert!(
+            planned.refused[0].why.contains("already uses an instance on Berth"),
+            "{planned:?}"
+        );
     }
 }
 

@@ -247,7 +247,7 @@ pub enum Refusal {
     Unclaimed,
     #[error("this box is claimed already; log in with a token of its administrator: `berth login URL --token -`")]
     Claimed,
-    #[error("only on the box itself: its administrator is reset on its screen, or by root over its admin socket")]
+    #[error("only possible on the box itself: on its screen, or as root with `berth reset-admin`")]
     OnTheBoxOnly,
     /// Who asks may not, and is told no more.
     #[error("you are not permitted to do this; ask an owner of this box")]
@@ -278,7 +278,7 @@ pub enum Refusal {
     #[error("the box is full: {limit} {what} at most; remove some first")]
     Full { what: &'static str, limit: usize },
     #[error(
-        "the disk has no room for it: {wanted} MiB may be written by it, and of the {room} MiB that instances may have together {promised} MiB are promised to others; remove one that nobody needs (`berth rm`), choose a smaller --size, or make the disk larger"
+        "the disk has no room for it: it may write {wanted} MiB, and {promised} of the {room} MiB for all instances are promised already; remove an instance (`berth rm`), choose a smaller --size, or make the disk larger"
     )]
     NoRoom {
         /// In MiB, as the others: what this instance may write.
@@ -330,7 +330,7 @@ fn told(of: &Option<InstanceId>, missing: &[Credential], wrong: &[Credential]) -
         missing.iter().for_each(|c| add(name(c)));
     }
     if !wrong.is_empty() {
-        add("these values do not have the form that they must have:".to_owned());
+        add("these values do not have the required form:".to_owned());
         for c in wrong {
             let form = c.pattern.as_deref().unwrap_or("not empty");
             add(format!("{} [{form}]", name(c)));

@@ -64,21 +64,17 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
     let kind = t.kind;
     let Some(source) = &request.source else {
         if kind != Kind::Fixed {
-            return refuse(format!(
-                "the type {} needs to be told what to run: {}",
-                t.name,
-                usage(kind)
-            ));
+            return refuse(format!("say what the type {} is to run: {}", t.name, usage(kind)));
         }
         if request.network.is_some() || request.volume.is_some() || request.processes.is_some() {
             return refuse(format!(
-                "the type {} has a network, a volume and processes of its own: only npx, uvx and image take --network, --volume and --processes",
+                "the type {} defines its network, volume and processes: only npx, uvx and image take --network, --volume and --processes",
                 t.name
             ));
         }
         if request.call_timeout_ms.is_some() {
             return refuse(format!(
-                "the type {} has a call timeout of its own: only npx, uvx, image and remote take --call-timeout; for others set call_timeout in [mcp] of the type file, then `berth recreate`",
+                "the type {} defines its call timeout: only npx, uvx, image and remote take --call-timeout; for others set call_timeout in [mcp] of the type file, then run `berth recreate`",
                 t.name
             ));
         }
@@ -314,7 +310,7 @@ fn check_remote(url: &str, auth: &RemoteAuth, request: &RunRequest) -> Result<()
         return refuse(why);
     }
     match (auth, &request.remote_secret) {
-        (RemoteAuth::None, Some(_)) => return refuse("a secret was given, and nothing says how to send it"),
+        (RemoteAuth::None, Some(_)) => return refuse("there is a secret, but nothing says how to send it"),
         (RemoteAuth::None, None) => {}
         (_, None) => {
             return refuse("the secret is missing: `--bearer -` and `--header NAME=-` read it from standard input");
@@ -326,9 +322,7 @@ fn check_remote(url: &str, auth: &RemoteAuth, request: &RunRequest) -> Result<()
         RemoteAuth::Header { name } => check_header(name),
         RemoteAuth::Headers { names } => {
             if !(2..=MAX_REMOTE_HEADERS).contains(&names.len()) {
-                return refuse(format!(
-                    "a remote server is given at most {MAX_REMOTE_HEADERS} header fields"
-                ));
+                return refuse(format!("a remote server takes at most {MAX_REMOTE_HEADERS} headers"));
             }
             for (n, name) in names.iter().enumerate() {
                 check_header(name)?;

@@ -28,7 +28,7 @@ impl Task {
     /// Plans and begins whatever can be begun now, then publishes.
     pub(super) async fn advance(&mut self) {
         for id in std::mem::take(&mut self.bereaved) {
-            self.on_death(&id, "its container was removed by somebody else").await;
+            self.on_death(&id, "something else removed its container").await;
         }
         if self.away.is_none()
             && let Some(seen) = &self.observed

@@ -24,11 +24,11 @@ pub struct Picture {
 pub enum ShotError {
     #[error("the display does not speak RFB 3.8")]
     Version,
-    #[error("the display wants a password, which no display of ours has")]
+    #[error("the display asks for a password, but displays of Berth have none")]
     Security,
     #[error("the display's size is out of bounds")]
     Size,
-    #[error("the display sent what nobody asked for")]
+    #[error("the display sent something unexpected")]
     Garbled,
 }
 

@@ -45,9 +45,7 @@ const CACHE: usize = 4 << 20;
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error(
-        "another supervisor uses {0}; stop it first (`systemctl stop berth`), or give this one a state_dir of its own"
-    )]
+    #[error("another supervisor uses {0}; stop it first (`systemctl stop berth`), or give this one another state_dir")]
     InUse(PathBuf),
     #[error(
         "{path} was written by a newer berth (schema {found}; this one knows up to {}); it was not touched. Install the newer berth again, or put back a backup from before",
@@ -58,7 +56,9 @@ pub enum StoreError {
         "cannot copy the store to {path} before it is brought up to date: {source}. The store was not changed. Where the disk is full, make room for a second store, then start Berth again"
     )]
     Copy { path: PathBuf, source: std::io::Error },
-    #[error("{path} is damaged ({why}); it was not touched. Put back a backup of it, or move it away to begin anew")]
+    #[error(
+        "{path} is damaged ({why}); it was not changed. Restore a backup, or move it away to start with an empty store"
+    )]
     Damaged { path: PathBuf, why: String },
     #[error("cannot {what} {path}: {source}")]
     File {

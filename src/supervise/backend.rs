@@ -107,7 +107,7 @@ impl Parts {
     fn notes(&self, disks: &[DiskView]) -> Vec<String> {
         let mut notes = self.reconcile.snapshot().notes.clone();
         if let Some(why) = &*self.catalog_trouble.load() {
-            notes.push(format!("the type files are not in use as they are now: {why}"));
+            notes.push(format!("the changed type files are not in use: {why}"));
         }
         notes.extend(self.firewall.standing().note());
         notes.extend(disks.iter().filter_map(super::space::note));

@@ -91,7 +91,7 @@ pub(super) async fn text(parts: &Parts) -> String {
     let family = (
         "berth_instance_oom_kills_total",
         Kind::Counter,
-        "Processes of the server and of services that the kernel killed for want of memory, since the instance was last asked to run.",
+        "Processes of the server and of services that the kernel killed because memory was used up, since the instance was last asked to run.",
     );
     each(&mut t, family, views.values().map(|v| (v, f64::from(v.oom_kills))));
     requests(&mut t, parts, &views.values().collect::<Vec<_>>());

@@ -63,10 +63,10 @@ pub(super) fn note(disk: &DiskView) -> Option<String> {
     let consequence = match used {
         0..SAID => return None,
         SAID..URGENT => "",
-        _ => "; soon nothing can be kept any more, and instances fail",
+        _ => "; soon nothing can be saved, and instances will fail",
     };
     Some(format!(
-        "the disk with {} is {used} % full, {} of {} MiB are free{consequence}: remove instances that nobody needs, or make it larger",
+        "the disk with {} is {used} % full, {} of {} MiB are free{consequence}: remove instances, or make the disk larger",
         disk.holds,
         mib(free),
         mib(size),
