@@ -281,7 +281,7 @@ async fn each_workspace_is_held_to_the_quota_of_its_record() {
             workspace: Some(workspace),
             ..RunRequest::of(TypeName::parse("echo").unwrap())
         };
-        bench.handle.submit(Action::Run(Box::new(request)))
+        bench.act(Action::Run(Box::new(request)))
     };
     let refused = run_in(WorkspaceName::parse("nowhere").unwrap()).await;
     assert!(matches!(refused, Err(Refusal::NoWorkspace { .. })), "{refused:?}");
