@@ -14,6 +14,7 @@ mod clients;
 mod command;
 mod compose;
 mod docker;
+mod flags;
 mod laptop;
 mod registry;
 mod secrets;
@@ -378,7 +379,10 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
             why: "the HTTP+SSE transport of 2024 is not spoken; use the server's Streamable HTTP address, often the same with /mcp in place of /sse".into(),
         }),
         Launch::Remote { url, headers, .. } => Ok((remote(url, headers, &mut env, &entry.env, &mut planned), Vec::new())),
-        Launch::Package(package) => of_package(package, known, &mut env, &mut planned),
+        Launch::Package(mut package) => {
+            flags::take(&mut package, &entry.env, &mut env, &mut planned);
+            of_package(package, known, &mut env, &mut planned)
+        }
         Launch::Command { program, .. } => Err(command::foreign(&program)),
         Launch::Unknown => Err(command::foreign(&entry.name)),
     });
