@@ -25,8 +25,9 @@
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
 //! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
 //!
-//! Errors are `{"error": "what went wrong and what to do"}`; where credentials are missing or of the wrong form, arrays
-//! `missing` and `wrong` of [`Credential`] beside it. This module decides nothing: a [`Backend`] does.
+//! Errors are `{"error": "what went wrong and what to do", "code": "a word that stays"}` ([`Refusal::code`]; requests that are
+//! none have no code); where credentials are missing or of the wrong form, arrays `missing` and `wrong` of [`Credential`]
+//! beside it. What is wrong with a request is 4xx, faults of the box and of what it stands on are 5xx. This module decides nothing: a [`Backend`] does.
 
 mod claim;
 mod listen;

@@ -466,18 +466,20 @@ pub(super) fn refused(r: &Refusal) -> Answer {
         | Refusal::Removing(_)
         | Refusal::Unclaimed
         | Refusal::Claimed
+        | Refusal::NotReady(_)
         | Refusal::NoImage { .. } => StatusCode::CONFLICT,
         Refusal::Full { .. } | Refusal::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refusal::Invalid(_) | Refusal::Credentials { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Refusal::Stopping | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Store(_) | Refusal::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    let mut body = serde_json::json!({ "error": r.to_string(), "code": r.code() });
     if let Refusal::Credentials { missing, wrong, .. } = r {
-        let body = serde_json::json!({ "error": r.to_string(), "missing": missing, "wrong": wrong });
-        return json(status, &body);
+        body["missing"] = serde_json::json!(missing);
+        body["wrong"] = serde_json::json!(wrong);
     }
-    error(status, &r.to_string())
+    json(status, &body)
 }
 
 pub(super) fn error(status: StatusCode, said: &str) -> Answer {
@@ -506,4 +508,30 @@ fn plain(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, Infallible
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_4xx_and_faults_of_the_box_are_5xx() {
+        let text = || "why".to_owned();
+        for (refusal, status, code) in [
+            (Refusal::NoInstance(text()), 404, "no-instance"),
+            (Refusal::NotPermitted, 403, "not-permitted"),
+            (Refusal::Invalid(text()), 422, "invalid"),
+            (Refusal::NotReady(text()), 409, "not-ready"),
+            (Refusal::Fault(text()), 500, "fault"),
+            (Refusal::Store(text()), 500, "store"),
+            (Refusal::Unavailable(text()), 503, "unavailable"),
+            (Refusal::Stopping, 503, "stopping"),
+        ] {
+            let answer = refused(&refusal);
+            assert_eq!(answer.status(), status, "{refusal:?}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body, serde_json::json!({ "error": refusal.to_string(), "code": code }));
+        }
+    }
 }

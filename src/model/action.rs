@@ -299,10 +299,49 @@ pub enum Refusal {
     },
     #[error("{0}")]
     Invalid(String),
+    /// The instance is not in a state for it.
+    #[error("{0}")]
+    NotReady(String),
+    /// What Berth stands on does not answer, or does not do what it must: the engine, a display, the operating system.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A fault of Berth's own.
+    #[error("{0}; this is a fault of the box, see its log (`journalctl -u berth`)")]
+    Fault(String),
     #[error("the supervisor is shutting down; try again when it is back")]
     Stopping,
     #[error("the store could not keep the change ({0}); nothing was changed. Check the disk with `berth doctor`")]
     Store(String),
+}
+
+impl Refusal {
+    /// A word for programs, which stays as it is whatever the sentence says.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::NoInstance(_) => "no-instance",
+            Refusal::NoToken(_) => "no-token",
+            Refusal::NoMember(_) => "no-member",
+            Refusal::NoWorkspace { .. } => "no-workspace",
+            Refusal::NoType { .. } => "no-type",
+            Refusal::Unclaimed => "unclaimed",
+            Refusal::Claimed => "claimed",
+            Refusal::OnTheBoxOnly => "on-the-box-only",
+            Refusal::NotPermitted => "not-permitted",
+            Refusal::NameTaken { .. } => "name-taken",
+            Refusal::NoImage { .. } => "no-image",
+            Refusal::Removing(_) => "removing",
+            Refusal::NotAllowed(_) => "not-allowed",
+            Refusal::Full { .. } => "full",
+            Refusal::NoRoom { .. } => "no-room",
+            Refusal::Credentials { .. } => "credentials",
+            Refusal::Invalid(_) => "invalid",
+            Refusal::NotReady(_) => "not-ready",
+            Refusal::Unavailable(_) => "unavailable",
+            Refusal::Fault(_) => "fault",
+            Refusal::Stopping => "stopping",
+            Refusal::Store(_) => "store",
+        }
+    }
 }
 
 fn absent(type_name: &str, images: &[String]) -> String {

@@ -258,7 +258,7 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
         });
     }
     if book.instances.contains_key(&id) {
-        return Err(Refusal::Invalid("the id drawn is in use; try again".to_owned()));
+        return Err(Refusal::Unavailable("the id drawn is in use; try again".to_owned()));
     }
     let workspace = request.workspace.unwrap_or_default();
     if !book.workspaces.contains_key(&workspace) {
@@ -332,7 +332,7 @@ pub(super) fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeNam
             let room = (40 - end.len()).min(of.as_str().len());
             format!("{}{end}", of.as_str()[..room].trim_end_matches('-'))
         };
-        let name = InstanceName::parse(&text).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let name = InstanceName::parse(&text).map_err(|e| Refusal::Fault(e.to_string()))?;
         if taken(book, workspace, &name).is_none() {
             return Ok(name);
         }

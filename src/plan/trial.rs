@@ -92,7 +92,7 @@ pub(super) fn begin(
         ..g.clone()
     }));
     respecify(book, &mut record)?;
-    let trial = TypeName::parse("trial").map_err(|e| Refusal::Invalid(e.to_string()))?;
+    let trial = TypeName::parse("trial").map_err(|e| Refusal::Fault(e.to_string()))?;
     record.name = free_name(book, &record.workspace, &trial)?;
     record.desired = Desired::Running;
     record.generation = 1;

@@ -16,8 +16,7 @@ use crate::{
 
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|_| Refusal::Invalid("the operating system gives no random bytes".to_owned()))?;
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::Fault("the operating system gives no random bytes".to_owned()))?;
     Ok(bytes)
 }
 
@@ -179,7 +178,7 @@ impl Task {
         name: String,
         expires_at: Option<jiff::Timestamp>,
     ) -> Result<(TokenRecord, Secret), Refusal> {
-        let (secret, hash) = self.table.mint(&subject).map_err(Refusal::Invalid)?;
+        let (secret, hash) = self.table.mint(&subject).map_err(Refusal::Fault)?;
         let token = TokenRecord {
             id: TokenId::from_random(random()?),
             hash,
@@ -199,7 +198,7 @@ impl Task {
     ) -> Result<Outcome, Refusal> {
         for (name, value) in env {
             let sealed = self.key.seal(&record.id, &name, &value);
-            let sealed = sealed.map_err(|e| Refusal::Invalid(e.to_string()))?;
+            let sealed = sealed.map_err(|e| Refusal::Fault(e.to_string()))?;
             record.env.insert(name, sealed);
         }
         let (token, secret) = self.new_token(Subject::Instance(record.id.clone()), "first".to_owned(), None)?;

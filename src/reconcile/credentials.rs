@@ -16,7 +16,7 @@ impl Task {
     ) -> Result<Outcome, Refusal> {
         if let Some((key, value)) = value {
             let sealed = self.key.seal(&record.id, &key, &value);
-            let sealed = sealed.map_err(|e| Refusal::Invalid(e.to_string()))?;
+            let sealed = sealed.map_err(|e| Refusal::Fault(e.to_string()))?;
             record.env.insert(key, sealed);
         }
         self.keep(vec![Change::PutInstance(Box::new(record.clone()))]).await?;

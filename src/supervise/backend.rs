@@ -217,7 +217,7 @@ impl Backend for Parts {
 
     async fn images(&self) -> Result<Vec<ImageView>, Refusal> {
         let here = self.docker.image_names().await;
-        let here = here.map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let here = here.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let catalog = self.catalog.load_full();
         let users = |name: &String| {
             let all = catalog
@@ -236,7 +236,10 @@ impl Backend for Parts {
 
     async fn load_images(&self, archive: Archive, by: &Principal) -> Result<Vec<String>, Refusal> {
         let loaded = self.docker.load(archive).await;
-        let loaded = loaded.map_err(|e| Refusal::Invalid(format!("{e}. An archive is what `docker save` makes")))?;
+        let loaded = loaded.map_err(|e| match e.is_away() {
+            true => Refusal::Unavailable(e.to_string()),
+            false => Refusal::Invalid(format!("{e}. An archive is what `docker save` makes")),
+        })?;
         if loaded.is_empty() {
             return Err(Refusal::Invalid(
                 "there is no image in it; an archive is what `docker save` makes".to_owned(),

@@ -43,7 +43,8 @@ impl Doctor {
     }
 
     pub(super) async fn look(&self, json: bool, hardening: bool) -> Result<Doctored, Refusal> {
-        let refused = |why: &dyn std::fmt::Display| Refusal::Invalid(format!("doctor cannot be run on the box: {why}"));
+        let refused =
+            |why: &dyn std::fmt::Display| Refusal::Unavailable(format!("doctor cannot be run on the box: {why}"));
         if let Some(answer) = look::ask(Question::Doctor { json, hardening }, PATIENCE).await {
             let answer = answer.map_err(|e| refused(&e))?;
             let status = answer

@@ -94,8 +94,7 @@ pub(super) struct Claims {
 
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|_| Refusal::Invalid("the operating system gives no random bytes".to_owned()))?;
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::Fault("the operating system gives no random bytes".to_owned()))?;
     Ok(bytes)
 }
 

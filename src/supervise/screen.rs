@@ -75,7 +75,7 @@ impl Parts {
         let ticket = self
             .edge
             .screen_ticket(grant)
-            .map_err(|e| Refusal::Invalid(e.to_string()))?;
+            .map_err(|e| Refusal::Fault(e.to_string()))?;
         let expires_at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(TICKET_LIFE.cast_signed());
         log::info!(instance = view.id.as_str(), by:display = by, view_only = request.view_only; "a link to a screen was made");
         Ok(ScreenLink {
@@ -88,15 +88,16 @@ impl Parts {
     /// The instance's screen as it is now, as PNG.
     pub(super) async fn picture_of_screen(&self, view: &InstanceView, by: &Principal) -> Result<Vec<u8>, Refusal> {
         screen_of(view)?;
-        let failed = |why: String| Refusal::Invalid(format!("the screen of {} cannot be had: {why}", view.id));
+        let told = |why: String| format!("the screen of {} cannot be had: {why}", view.id);
+        let failed = |why: String| Refusal::Unavailable(told(why));
         let link = self.links.get(view.id.as_str());
-        let link = link.ok_or_else(|| failed(format!("the instance is {}", view.state)))?;
+        let link = link.ok_or_else(|| Refusal::NotReady(told(format!("the instance is {}", view.state))))?;
         let picture = timeout(LIMIT, shoot(&link)).await;
         let picture = picture
             .unwrap_or_else(|_| Err("the display did not answer in time".to_owned()))
             .map_err(failed)?;
         log::info!(instance = view.id.as_str(), by:display = by; "a screenshot was taken");
-        png(&picture).map_err(|e| failed(e.to_string()))
+        png(&picture).map_err(|e| Refusal::Fault(told(e.to_string())))
     }
 }
 
