@@ -159,7 +159,7 @@ pub struct Package {
     pub args: Vec<Text>,
     /// The port and path of an HTTP server in an image; stdio where absent.
     pub http: Option<(u16, String)>,
-    /// How the text calls it, where its name is only a guess from that: it may be a program of that machine's own, so it is
+    /// How the text calls it, where its name is only a guess from that: it may be a program of the laptop's own, so it is
     /// never a stranger's package.
     pub guessed: Option<String>,
 }
@@ -465,7 +465,7 @@ fn of_package(
         return Err(Refused {
             what,
             why: format!(
-                "it may be a program of that machine's own, and no stranger's package is taken for it; if it is the package {name}, write `{} {name}` in the file and import again",
+                "it may be a program of the laptop's own, and Berth does not run an unknown package instead; if it is the package {name}, write `{} {name}` in the file and import again",
                 if registry == Registry::Pypi { "uvx" } else { "npx" }
             ),
         });
@@ -515,7 +515,7 @@ fn of_catalog(
     }
     if known.rules.ignore_arguments && package.args.len() > known.rules.arguments.len() {
         planned.notes.push(
-            "its arguments are paths of that machine and are left out: the instance has a volume of its own".into(),
+            "its arguments are paths of the laptop and are left out: the instance has a volume of its own".into(),
         );
     }
     for (key, arg) in known.rules.arguments.iter().zip(package.args) {

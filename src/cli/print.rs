@@ -102,7 +102,7 @@ pub(super) fn instance(v: &InstanceView) -> Result<()> {
         pairs.push(("reason", reason.clone()));
     }
     if let Some(token) = &v.token {
-        pairs.push(("token", format!("{}   (shown this once)", token.expose())));
+        pairs.push(("token", format!("{}   (shown only once)", token.expose())));
     }
     fields(&pairs)
 }

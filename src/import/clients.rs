@@ -351,7 +351,7 @@ fn read_server(r: &mut Reader<'_>, name: String, line: usize, value: &Value, pat
             .push(refuse("its form", "it has both command and url; keep one".into())),
         (None, None) if PART_OF_A_PROGRAM.contains(&kind.as_str()) => entry.refused.push(refuse(
             &format!("type {kind}"),
-            "it is part of a program of that machine, not a server of its own".into(),
+            "it is part of a program of the laptop, not a server of its own".into(),
         )),
         (None, None) => entry.refused.push(refuse(
             "its form",
@@ -433,7 +433,7 @@ fn read_key(r: &mut Reader<'_>, property: &Property, raw: &mut Raw) {
         }
         "headersHelper" => raw
             .notes
-            .push("headersHelper is a program of that machine and is left out".into()),
+            .push("headersHelper is a program of the laptop and is left out".into()),
         "oauth" | "auth" | "authentication" | "authProviderType" | "oauth_resource" | "scopes" => {
             if !matches!(property.value, Value::Bool(false) | Value::Null) {
                 raw.notes.push(format!(
@@ -443,7 +443,7 @@ fn read_key(r: &mut Reader<'_>, property: &Property, raw: &mut Raw) {
         }
         "cwd" | "workingDirectory" | "working_directory" => raw
             .notes
-            .push(format!("{name} is a folder of that machine and is left out")),
+            .push(format!("{name} is a folder of the laptop and is left out")),
         "type" | "transport" | "transportType" | "transport_type" => match &property.value {
             Value::Object(inner) => {
                 for property in &inner.properties {

@@ -127,7 +127,7 @@ fn read_line(
     started("a shell", &line.words, planned, env, depth)
 }
 
-/// A program that only that machine has.
+/// A program that only the laptop has.
 pub(super) fn foreign(program: &str) -> Refused {
     Refused {
         what: format!("command {:?}", base(program)),
@@ -352,7 +352,7 @@ fn uv_run(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
             w if w.starts_with('-') => {
                 return Err(refused(
                     format!("uv run {w}"),
-                    "it runs a project of that machine; publish it as a PyPI package or build an image of it",
+                    "it runs a project of the laptop; publish it as a PyPI package or build an image of it",
                 ));
             }
             _ => {
@@ -366,14 +366,14 @@ fn uv_run(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
                 let Some(spec) = spec else {
                     return Err(refused(
                         format!("uv run {}", shell::file_name(program)),
-                        "it runs a file or a project of that machine; publish it as a PyPI package or build an image of it",
+                        "it runs a file or a project of the laptop; publish it as a PyPI package or build an image of it",
                     ));
                 };
                 let args: Vec<Text> = words.map(|a| Text::parse(a)).collect();
                 if let Some(file) = args.iter().filter_map(Text::as_literal).find(|a| a.ends_with(".py")) {
                     return Err(refused(
                         format!("uv run {program} {}", shell::file_name(file)),
-                        "it runs a file of that machine; publish it as a PyPI package or build an image of it",
+                        "it runs a file of the laptop; publish it as a PyPI package or build an image of it",
                     ));
                 }
                 return python_package(spec, Some(program.to_owned()), args);
@@ -437,7 +437,7 @@ fn node(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
     let Some((_, inner)) = file.rsplit_once("node_modules/") else {
         return Err(refused(
             format!("node {}", file.rsplit('/').next().unwrap_or_default()),
-            "it runs a file of that machine; publish it as an npm package or build an image of it",
+            "it runs a file of the laptop; publish it as an npm package or build an image of it",
         ));
     };
     let mut parts = inner.split('/');
@@ -466,7 +466,7 @@ fn node(args: &[String], planned: &mut Planned) -> Result<Package, Refused> {
     })
 }
 
-/// `python -m mcp_server_time` may be the package mcp-server-time, and may be a folder of that machine: only what the catalog
+/// `python -m mcp_server_time` may be the package mcp-server-time, and may be a folder of the laptop: only what the catalog
 /// knows is taken for it. Any other file is the laptop's own.
 fn python(args: &[String]) -> Result<Package, Refused> {
     let at = args.iter().position(|a| a == "-m");
@@ -478,7 +478,7 @@ fn python(args: &[String]) -> Result<Package, Refused> {
             .unwrap_or_default();
         return Err(refused(
             format!("python {}", shell::file_name(file)),
-            "it runs a file of that machine; publish it as a PyPI package or build an image of it",
+            "it runs a file of the laptop; publish it as a PyPI package or build an image of it",
         ));
     };
     let name = module.split('.').next().unwrap_or(module).replace('_', "-");

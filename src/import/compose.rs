@@ -199,7 +199,7 @@ impl Service {
             }
             "secrets" | "configs" => self.refused.push(Refused {
                 what: name.into(),
-                why: "they are files of that machine; give what they hold in a variable that the server reads".into(),
+                why: "they are files of the laptop; give their content in a variable that the server reads".into(),
             }),
             "extends" => self.refused.push(Refused {
                 what: "extends".into(),
@@ -232,10 +232,10 @@ impl Service {
         match (object.has("build"), &self.image) {
             (true, None) => self.refused.push(Refused {
                 what: "build".into(),
-                why: "its image is built from files of that machine; push it to a registry, name it in image, and import again".into(),
+                why: "its image is built from files of the laptop; push it to a registry, name it in image, and import again".into(),
             }),
             (true, Some(image)) => {
-                let note = format!("it is built on that machine; here {image} is fetched from its registry");
+                let note = format!("it is built on the laptop; here {image} is fetched from its registry");
                 self.notes.push(note);
             }
             (false, None) if self.refused.is_empty() => self.refused.push(Refused {

@@ -55,7 +55,7 @@ pub(super) fn settle_arguments(
     for (i, arg) in args.iter().enumerate() {
         let before = args.get(i.wrapping_sub(1));
         let why = if let Some(place) = arg.place() {
-            format!("${{{place}}} is a place on that machine; an instance sees none of its files")
+            format!("${{{place}}} is a place on the laptop; an instance cannot see its files")
         } else if let Some((flag, path)) = file_in(arg) {
             let key = variable(i, flag, before, |key| {
                 !env.contains_key(key) && !files.contains_key(key)
@@ -65,7 +65,7 @@ pub(super) fn settle_arguments(
             files.insert(key, path.to_owned());
             continue;
         } else if is_path_of_a_person(arg.head()) {
-            "it is a path of that machine; an instance sees none of its files".into()
+            "it is a path of the laptop; an instance cannot see its files".into()
         } else if secrets::in_argument(before, arg, questions) {
             let (key, arg) = sealed(i, before, arg, env);
             planned.notes.push(format!(
@@ -182,7 +182,7 @@ pub(super) fn take_files(
             return false;
         }
         planned.notes.push(format!(
-            "{key} names a place of that machine, and an instance sees none of its files"
+            "{key} names a place of the laptop, and an instance cannot see its files"
         ));
         true
     });
@@ -193,7 +193,7 @@ pub(super) fn leave_places(env: &mut BTreeMap<String, Text>, planned: &mut Plann
     env.retain(|key, value| {
         if OF_THE_MACHINE.contains(&key.to_ascii_uppercase().as_str()) {
             planned.notes.push(format!(
-                "{key} is left out: it describes that machine, and an instance has its own"
+                "{key} is left out: it describes the laptop, and an instance has its own"
             ));
             return false;
         }
@@ -201,7 +201,7 @@ pub(super) fn leave_places(env: &mut BTreeMap<String, Text>, planned: &mut Plann
         if let Some(place) = place {
             planned
                 .notes
-                .push(format!("{key} is left out: ${{{place}}} is a place on that machine"));
+                .push(format!("{key} is left out: ${{{place}}} is a place on the laptop"));
         }
         place.is_none()
     });

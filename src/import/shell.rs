@@ -89,7 +89,7 @@ pub(super) fn split(text: &str) -> Result<Line, String> {
             Some(_) if exports => return Err("export takes KEY=VALUE".to_owned()),
             Some(words) if ["source", ".", "cd"].contains(&words[0].as_str()) => {
                 return Err(format!(
-                    "it begins with {:?}: it is bound to folders of that machine",
+                    "it begins with {:?}: it is bound to folders of the laptop",
                     words[0]
                 ));
             }

@@ -1,5 +1,5 @@
 //! Values that a person's own machine would fill in: `${input:id}` (VS Code asks), `${env:NAME}` and `${NAME}`
-//! (from the environment), `${workspaceFolder}` (a path of that machine). Such values may be secrets: nothing here
+//! (from the environment), `${workspaceFolder}` (a path of the laptop). Such values may be secrets: nothing here
 //! prints them.
 
 use std::{collections::BTreeMap, fmt};
