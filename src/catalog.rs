@@ -12,7 +12,7 @@ use crate::model::{Credential, HealthKind, Processes, Ready, RemoteAuth, Restart
 
 pub use crate::model::Network as Egress;
 
-pub use check::{check_env_key, check_volume, load_dir, load_file, millis, parse};
+pub use check::{check_env_key, check_volume, millis, parse};
 pub use credential::fits;
 
 /// How long a call may take that nothing else is said of.

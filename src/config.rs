@@ -1,4 +1,4 @@
-//! F1: the text of `berth.toml` -> a checked [`Config`]. Reads no file but the one it is given; never guesses.
+//! F1: the text of `berth.toml` -> a checked [`Config`]. Reads no file (`load` does); never guesses.
 
 mod check;
 mod generic;
@@ -11,7 +11,7 @@ use std::{
 };
 
 pub(crate) use check::domain;
-pub use check::{load, parse};
+pub use check::parse;
 
 use crate::{claim::PublicKey, plan::quota::WorkspaceLimits};
 

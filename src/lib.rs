@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | F0 | [`model`], [`api`] | plain types: no I/O, no async |
 //! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`policy`], [`plan`], [`route`], [`authz`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`import`], [`escape`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each |
+//! | F2 | [`store`], [`deploy`], [`docker`], [`link`], [`load`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`] and [`rights`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
@@ -32,6 +32,7 @@ pub mod firewall;
 pub mod hardening;
 pub mod import;
 pub mod link;
+pub mod load;
 pub mod machine;
 pub mod mcp;
 pub mod metrics;

@@ -36,13 +36,8 @@ use tokio::{
 };
 
 use crate::{
-    admin,
-    authz::TokenTable,
-    catalog::{self, Catalog},
-    config::{self, Config},
-    deploy, docker, edge, firewall, link, machine,
-    model::BoxId,
-    output, packages, reconcile, remote, route, secret, store, systemd, tls,
+    admin, authz::TokenTable, catalog::Catalog, config::Config, deploy, docker, edge, firewall, link, load, machine,
+    model::BoxId, output, packages, reconcile, remote, route, secret, store, systemd, tls,
 };
 
 /// Where the appliance's configuration lies.
@@ -98,8 +93,8 @@ fn memory_stays_here() {
 
 fn read_config(file: Option<&Path>) -> Result<Config, crate::strict::Problems> {
     match file {
-        Some(file) => config::load(file),
-        None if Path::new(DEFAULT_CONFIG).exists() => config::load(Path::new(DEFAULT_CONFIG)),
+        Some(file) => load::config(file),
+        None if Path::new(DEFAULT_CONFIG).exists() => load::config(Path::new(DEFAULT_CONFIG)),
         None => Ok(Config::default()),
     }
 }
@@ -161,7 +156,7 @@ fn ended_early(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> a
 }
 
 fn build(config: Config, file: Option<&Path>) -> Result<Built> {
-    let catalog = Arc::new(catalog::load_dir(&config.types_dir).context("the instance types cannot be used")?);
+    let catalog = Arc::new(load::types(&config.types_dir).context("the instance types cannot be used")?);
     // The store's lock comes first: it says that no other supervisor works on this state.
     let store = store::Store::open(&config.state_dir, &fresh_box()?)?;
     let key = secret::BoxKey::find(&config.state_dir.join("keys"), systemd::credentials().as_deref())?;
@@ -386,7 +381,7 @@ impl Running {
     /// Instances keep the type that they were made of until they are recreated.
     async fn reload_catalog(&self) {
         let dir = self.types_dir.clone();
-        let loaded = tokio::task::spawn_blocking(move || catalog::load_dir(&dir)).await;
+        let loaded = tokio::task::spawn_blocking(move || load::types(&dir)).await;
         let loaded = loaded
             .map_err(|e| e.to_string())
             .and_then(|l| l.map_err(|e| e.to_string()));

@@ -1,9 +1,9 @@
 //! Raw TOML -> checked instance types; every problem with its file, its line and what to write instead.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    CALL_TIMEOUT, Catalog, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Screen, Service, Transport,
+    CALL_TIMEOUT, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Screen, Service, Transport,
     USUAL_CALL_TIMEOUT,
 };
 use crate::{
@@ -14,64 +14,6 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// Reads every `*.toml` of a folder.
-///
-/// # Errors
-/// All problems of all files at once. A folder without types is a problem too.
-pub fn load_dir(dir: &Path) -> Result<Catalog, Problems> {
-    let whole = |text: String| {
-        Problems(vec![Problem {
-            file: dir.display().to_string(),
-            line: 1,
-            text,
-        }])
-    };
-    let entries = std::fs::read_dir(dir).map_err(|e| {
-        whole(format!(
-            "cannot be read: {e}; set types_dir to the folder of instance types"
-        ))
-    })?;
-    let mut paths: Vec<_> = entries
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|x| x == "toml"))
-        .collect();
-    paths.sort();
-    if paths.is_empty() {
-        return Err(whole("holds no instance types (*.toml)".into()));
-    }
-    let (mut catalog, mut problems) = (Catalog::default(), Vec::new());
-    for path in paths {
-        match load_file(&path) {
-            Ok(t) => {
-                catalog.types.insert(t.name.clone(), Arc::new(t));
-            }
-            Err(p) => problems.extend(p.0),
-        }
-    }
-    if problems.is_empty() {
-        Ok(catalog)
-    } else {
-        Err(Problems(problems))
-    }
-}
-
-/// Reads one type file.
-///
-/// # Errors
-/// All problems of the file at once.
-pub fn load_file(path: &Path) -> Result<InstanceType, Problems> {
-    let file = path.display().to_string();
-    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&file, &stem, &text),
-        Err(e) => Err(Problems(vec![Problem {
-            file,
-            line: 1,
-            text: format!("cannot be read: {e}"),
-        }])),
-    }
-}
 
 /// Checks the text of a type. `file` is for messages, `stem` is what `name` must be.
 ///

@@ -13,9 +13,8 @@ use serde::Serialize;
 use super::{client::Supervisor, print};
 use crate::{
     admin::Status,
-    catalog,
-    config::{self, Config, Tls},
-    firewall,
+    config::{Config, Tls},
+    firewall, load,
     plan::subnet::Count,
 };
 
@@ -115,7 +114,7 @@ fn configuration(file: Option<&Path>, checks: &mut Vec<Check>) -> Config {
         checks.push(check("configuration", Verdict::Ok, "no file; defaults are used", ""));
         return Config::default();
     }
-    match config::load(&path) {
+    match load::config(&path) {
         Ok(c) => {
             checks.push(check("configuration", Verdict::Ok, path.display().to_string(), ""));
             c
@@ -133,7 +132,7 @@ fn configuration(file: Option<&Path>, checks: &mut Vec<Check>) -> Config {
 }
 
 fn types(config: &Config, checks: &mut Vec<Check>) {
-    checks.push(match catalog::load_dir(&config.types_dir) {
+    checks.push(match load::types(&config.types_dir) {
         Ok(c) => check(
             "instance types",
             Verdict::Ok,

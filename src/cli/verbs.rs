@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     admin::{Doctored, Status, TypeView},
-    catalog,
     clients::{self, Client},
+    load,
     model::{
         Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenCreated, TokenId,
         TokenView, TypeName,
@@ -213,7 +213,7 @@ impl Verbs {
     }
 
     fn check_type(&self, file: &Path) -> Result<ExitCode> {
-        match catalog::load_file(file) {
+        match load::type_file(file) {
             Ok(t) => {
                 if self.json {
                     print::json(&serde_json::json!({ "name": t.name, "problems": [] }))?;

@@ -1,34 +1,14 @@
 //! Raw TOML -> checked configuration; every problem with its file, its line and what to write instead.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{Claim, Config, Docker, Edge, Limits, Listen, Tls};
 use crate::{
     claim::PublicKey,
     plan::quota::WorkspaceLimits,
     route::origin::Origin,
-    strict::{Document, Problem, Problems, Section},
+    strict::{Document, Problems, Section},
 };
-
-/// Reads and checks a file.
-///
-/// # Errors
-/// All problems of the file at once; an unreadable file is one problem on line 1.
-pub fn load(path: &Path) -> Result<Config, Problems> {
-    let file = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&file, &text),
-        Err(e) => Err(Problems(vec![Problem {
-            file,
-            line: 1,
-            text: format!("cannot be read: {e}"),
-        }])),
-    }
-}
 
 /// Checks the text of a configuration. `file` is only for messages.
 ///

@@ -156,7 +156,7 @@ impl Drop for Engine {
 fn instances_come_back_after_the_engine_restarts() {
     let mut engine = Engine::start();
     let types = support::root().join("instance-types/time.toml");
-    let image = berth::catalog::load_file(&types).unwrap().image.reference;
+    let image = berth::load::type_file(&types).unwrap().image.reference;
     engine.copy(&image);
     let a = Appliance::with(Options {
         engine: engine.socket(),
