@@ -12,8 +12,9 @@ use std::{
 
 pub(crate) use check::domain;
 pub use check::parse;
+pub use generic::MOST_RANGE_BITS;
 
-use crate::{claim::PublicKey, plan::quota::WorkspaceLimits};
+use crate::{claim::PublicKey, model::WorkspaceLimits};
 
 /// The checked configuration of one supervisor. Every key has a default that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +153,25 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// First and last address of an IPv4 network, in numbers that cannot overflow; none for IPv6.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        let IpAddr::V4(address) = self.address else {
+            return None;
+        };
+        let size = 1u64 << 32u8.saturating_sub(self.bits);
+        let first = u64::from(u32::from(address)) / size * size;
+        Some((first, first + size - 1))
+    }
+
+    /// The network by its first address; none for IPv6.
+    pub fn first(&self) -> Option<Cidr> {
+        let address = u32::try_from(self.span()?.0).ok()?;
+        Some(Cidr {
+            address: Ipv4Addr::from(address).into(),
+            bits: self.bits,
+        })
+    }
+
     /// Whether an address lies in it.
     pub fn holds(&self, ip: IpAddr) -> bool {
         let same = |a: u128, b: u128, width: u32| {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::{Claim, Config, Docker, Edge, Limits, Listen, Tls};
 use crate::{
     claim::PublicKey,
-    plan::quota::WorkspaceLimits,
+    model::WorkspaceLimits,
     route::origin::Origin,
     strict::{Document, Problems, Section},
 };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{Cidr, Config, Install, check::absolute};
-use crate::{plan::subnet, strict::Section};
+use crate::strict::Section;
 
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
     if let Some(mut s) = root.section("allow") {
@@ -74,9 +74,12 @@ const PRIVATE: [&str; 5] = [
     "198.18.0.0/15",
 ];
 
+/// A range that holds fewer subnets than two is no use: a prefix may have so many bits at most.
+pub const MOST_RANGE_BITS: u8 = 28;
+
 fn subnets(text: &str) -> Result<Cidr, String> {
     let range: Cidr = text.parse()?;
-    let least = subnet::MOST_RANGE_BITS;
+    let least = MOST_RANGE_BITS;
     if range.bits > least {
         return Err(format!(
             "{range} is too small for two networks: a /{least} is the smallest"
@@ -89,7 +92,7 @@ fn subnets(text: &str) -> Result<Cidr, String> {
     if !PRIVATE.iter().any(|n| within(n)) {
         return Err(format!("{range} does not lie in one of {}", PRIVATE.join(", ")));
     }
-    let first = subnet::first(&range);
+    let first = range.first();
     if first != Some(range) {
         let first = first.map_or_else(String::new, |f| format!(", but {f} does"));
         return Err(format!("{range} does not begin at its first address{first}"));
@@ -158,7 +161,7 @@ fn install(s: &mut Section<'_>, install: &mut Install) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{config::parse, plan::subnet};
+    use crate::config::parse;
 
     #[test]
     fn a_whole_file() {
@@ -218,21 +221,5 @@ mod tests {
         check("\"10.1.2.3/16\"", "but 10.1.0.0/16 does");
         check("\"fd00::/8\"", "does not lie in one of");
         check("\"x\"", "is not a network");
-    }
-
-    #[test]
-    fn by_default_there_are_subnets_for_all_instances_apart_from_the_engines_pools() {
-        let network = crate::config::Network::default();
-        let count = subnet::count(&network.subnets, &[]);
-        assert!(count.all >= 10_000, "so many may be configured");
-        for pool in [
-            "172.17.0.0/16",
-            "172.18.0.0/15",
-            "172.20.0.0/14",
-            "172.24.0.0/13",
-            "192.168.0.0/16",
-        ] {
-            assert!(!subnet::overlap(&network.subnets, &pool.parse().expect(pool)), "{pool}");
-        }
     }
 }

@@ -2,47 +2,29 @@
 //! for everybody on the machine; Berth's come from a range of its own, each just large enough for a container and its
 //! gateway, and lie apart from what the engine and the machine's routes have. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use crate::config::Cidr;
+use crate::config::{Cidr, MOST_RANGE_BITS};
 
 /// The prefix of a subnet: eight addresses, of which network, broadcast and gateway take three.
 pub const BITS: u8 = 29;
-/// A range that holds fewer subnets than two is no use: a prefix may have so many bits at most.
-pub const MOST_RANGE_BITS: u8 = 28;
 /// Shorter prefixes than this one lead to the rest of the world (a default route, or its halves): nothing lies in them.
 pub const LEAST_BITS: u8 = 8;
 
 /// Addresses of one subnet.
 const SIZE: u64 = 1 << (32 - BITS);
 
-/// First and last address of an IPv4 network, in numbers that cannot overflow.
-fn span(network: &Cidr) -> Option<(u64, u64)> {
-    let IpAddr::V4(address) = network.address else {
-        return None;
-    };
-    let size = 1u64 << 32u8.saturating_sub(network.bits);
-    let first = u64::from(u32::from(address)) / size * size;
-    Some((first, first + size - 1))
-}
-
-/// The network by its first address; none for IPv6.
-pub fn first(network: &Cidr) -> Option<Cidr> {
-    let address = u32::try_from(span(network)?.0).ok()?;
-    Some(Cidr {
-        address: Ipv4Addr::from(address).into(),
-        bits: network.bits,
-    })
-}
+// Any range that may be configured holds two subnets.
+const _: () = assert!(MOST_RANGE_BITS < BITS);
 
 /// The parts of `range` that are taken, in order; they may overlap.
 fn spans(range: &Cidr, taken: &[Cidr]) -> Vec<(u64, u64)> {
-    let Some((first, last)) = span(range) else {
+    let Some((first, last)) = range.span() else {
         return Vec::new();
     };
     let narrow = taken.iter().filter(|n| n.bits >= LEAST_BITS);
     let mut spans: Vec<_> = narrow
-        .filter_map(span)
+        .filter_map(Cidr::span)
         .filter(|(from, to)| *from <= last && *to >= first)
         .collect();
     spans.sort_unstable();
@@ -51,7 +33,7 @@ fn spans(range: &Cidr, taken: &[Cidr]) -> Vec<(u64, u64)> {
 
 /// Whether two IPv4 networks have an address in common.
 pub fn overlap(a: &Cidr, b: &Cidr) -> bool {
-    match (span(a), span(b)) {
+    match (a.span(), b.span()) {
         (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
         _ => false,
     }
@@ -59,7 +41,7 @@ pub fn overlap(a: &Cidr, b: &Cidr) -> bool {
 
 /// The lowest subnet of `range` that has no address in common with what is taken; none where there is none left.
 pub fn choose(range: &Cidr, taken: &[Cidr]) -> Option<Cidr> {
-    let (mut at, last) = span(range)?;
+    let (mut at, last) = range.span()?;
     for (from, to) in spans(range, taken) {
         if from > at + SIZE - 1 {
             break;
@@ -76,7 +58,7 @@ pub fn choose(range: &Cidr, taken: &[Cidr]) -> Option<Cidr> {
 
 /// The machine's own address in a subnet: the first after the network's, as engines have it.
 pub fn gateway(subnet: &Cidr) -> Option<Ipv4Addr> {
-    u32::try_from(span(subnet)?.0 + 1).ok().map(Ipv4Addr::from)
+    u32::try_from(subnet.span()?.0 + 1).ok().map(Ipv4Addr::from)
 }
 
 /// How many subnets a range has.
@@ -99,7 +81,7 @@ impl Count {
 
 /// Counts the subnets of `range`.
 pub fn count(range: &Cidr, taken: &[Cidr]) -> Count {
-    let Some((first, last)) = span(range) else {
+    let Some((first, last)) = range.span() else {
         return Count { all: 0, taken: 0 };
     };
     let slot = |address: u64| (address.clamp(first, last) - first) / SIZE;
@@ -210,6 +192,22 @@ mod tests {
                     x\ty\n";
         assert_eq!(routes(text), [net("192.0.2.0/24"), net("10.0.0.0/8")]);
         assert!(routes("").is_empty());
+    }
+
+    #[test]
+    fn by_default_there_are_subnets_for_all_instances_apart_from_the_engines_pools() {
+        let network = crate::config::Network::default();
+        let count = count(&network.subnets, &[]);
+        assert!(count.all >= 10_000, "so many may be configured");
+        for pool in [
+            "172.17.0.0/16",
+            "172.18.0.0/15",
+            "172.20.0.0/14",
+            "172.24.0.0/13",
+            "192.168.0.0/16",
+        ] {
+            assert!(!overlap(&network.subnets, &pool.parse().expect(pool)), "{pool}");
+        }
     }
 
     prop_compose! {
