@@ -49,6 +49,7 @@ pub use routes::Answer;
 use http::Request;
 
 use crate::{
+    catalog::ImportRules,
     model::{
         Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, RoomView,
         Secret, TokenView,
@@ -162,7 +163,7 @@ pub struct TypeView {
     pub screen: bool,
     /// Which packages it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub import: Option<crate::import::Rules>,
+    pub import: Option<ImportRules>,
     /// What has to be given before it runs.
     #[serde(default)]
     pub credentials: Vec<Credential>,

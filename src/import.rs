@@ -26,8 +26,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 pub use check::header_is_own;
 pub use clients::read_client;
 pub use compose::read_compose;
@@ -37,6 +35,7 @@ pub use shell::read_command_line;
 pub use text::{Answers, Missing, Question, Text};
 
 use crate::{
+    catalog::ImportRules,
     clients::{Client, Source, one},
     strict::Problems,
 };
@@ -194,21 +193,7 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub type_name: String,
-    pub rules: Rules,
-}
-
-/// What a type says of the packages that it stands in for: `[import]` in its file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Rules {
-    /// `npm:NAME`, `pypi:NAME`, `oci:NAME`.
-    pub packages: Vec<String>,
-    /// What their command lines say and the type takes as variables, by position.
-    pub arguments: Vec<String>,
-    /// The type has no use for further arguments (paths of the laptop, say).
-    pub ignore_arguments: bool,
-    /// A package's variable -> the type's.
-    pub variables: BTreeMap<String, String>,
+    pub rules: ImportRules,
 }
 
 /// One server of the plan.

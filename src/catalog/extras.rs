@@ -1,7 +1,7 @@
 //! Tables of a type file that most types do without: `[sandbox]` and `[import]`.
 
-use super::{Sandbox, Seccomp, check_env_key};
-use crate::{import::Rules, strict::Section};
+use super::{ImportRules, Sandbox, Seccomp, check_env_key};
+use crate::strict::Section;
 
 pub(super) fn sandbox(root: &mut Section<'_>) -> Sandbox {
     let mut sandbox = Sandbox::default();
@@ -23,8 +23,8 @@ pub(super) fn sandbox(root: &mut Section<'_>) -> Sandbox {
     sandbox
 }
 
-pub(super) fn import(root: &mut Section<'_>) -> Rules {
-    let mut rules = Rules::default();
+pub(super) fn import(root: &mut Section<'_>) -> ImportRules {
+    let mut rules = ImportRules::default();
     let Some(mut s) = root.section("import") else {
         return rules;
     };

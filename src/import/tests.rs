@@ -11,7 +11,7 @@ use crate::{
 fn known() -> Vec<Known> {
     let known = |type_name: &str, replaces: &[&str], arguments: &[&str], ignores: bool| Known {
         type_name: type_name.into(),
-        rules: Rules {
+        rules: ImportRules {
             packages: replaces.iter().map(|s| (*s).into()).collect(),
             arguments: arguments.iter().map(|s| (*s).into()).collect(),
             ignore_arguments: ignores,
