@@ -1,6 +1,6 @@
-//! F1: who may reach what: bearer tokens, looked up in memory by hash. It never reads the store, never holds a lock
-//! across an await, and never keeps a token's text: only its SHA-256 (the tokens are 256 random bits, so that a slow
-//! hash would add nothing).
+//! F2: who may reach what: bearer tokens, looked up in memory by hash, in one table that tasks share. It never reads the
+//! store, never holds a lock across an await, and never keeps a token's text: only its SHA-256 (the tokens are 256
+//! random bits, so that a slow hash would add nothing).
 //!
 //! A revoked token is gone from the table before [`TokenTable::remove`] returns, and its [`Cut`] fires: requests and
 //! streams that hold it end at once.
@@ -20,26 +20,22 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-use crate::model::{InstanceId, Principal, Secret, TokenId, Who};
+use crate::model::{INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Secret, TokenId, Who};
 
 pub use limiter::{FailureLimiter, Slowed, address_group};
 pub use places::{NoPlace, Party, Places, Pulse, Room, Standing};
 
-/// What an instance's token starts with, so that scanners for leaked secrets can tell it.
-pub const INSTANCE_PREFIX: &str = "brt_i_";
-/// What a member's token starts with.
-pub const MEMBER_PREFIX: &str = "brt_m_";
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const SHARDS: usize = 16;
 
 /// A new instance token from 32 random bytes: `brt_i_` and 43 characters of base64url (RFC 4648 section 5).
 pub fn new_instance_token(random: [u8; 32]) -> Secret {
-    new_token(INSTANCE_PREFIX, random)
+    new_token(INSTANCE_TOKEN_PREFIX, random)
 }
 
 /// A new member's token: `brt_m_` and 43 characters of base64url.
 pub fn new_member_token(random: [u8; 32]) -> Secret {
-    new_token(MEMBER_PREFIX, random)
+    new_token(MEMBER_TOKEN_PREFIX, random)
 }
 
 fn new_token(prefix: &str, random: [u8; 32]) -> Secret {
@@ -297,7 +293,7 @@ impl TokenTable {
 
 /// The shape of a token; anything else is not worth hashing.
 fn well_formed(token: &str) -> bool {
-    let kinds = [INSTANCE_PREFIX, MEMBER_PREFIX];
+    let kinds = [INSTANCE_TOKEN_PREFIX, MEMBER_TOKEN_PREFIX];
     kinds.iter().find_map(|p| token.strip_prefix(p)).is_some_and(|rest| {
         rest.len() == 43
             && rest

@@ -48,10 +48,10 @@ fn without_tests(text: &str) -> &str {
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
         "model" | "api" => 0,
-        "strict" | "config" | "catalog" | "claim" | "policy" | "plan" | "route" | "authz" | "mcp" | "record"
-        | "hardening" | "site" | "tty" | "screen" | "import" | "clients" | "escape" => 1,
-        "store" | "deploy" | "docker" | "link" | "load" | "secret" | "tls" | "cgroup" | "coredump" | "rights"
-        | "sched" | "metrics" | "systemd" | "machine" | "resolve" | "remote" | "output" | "firewall" => 2,
+        "strict" | "config" | "catalog" | "claim" | "policy" | "plan" | "route" | "mcp" | "record" | "hardening"
+        | "site" | "tty" | "screen" | "import" | "clients" | "escape" => 1,
+        "store" | "authz" | "deploy" | "docker" | "link" | "load" | "secret" | "tls" | "cgroup" | "coredump"
+        | "rights" | "sched" | "metrics" | "systemd" | "machine" | "resolve" | "remote" | "output" | "firewall" => 2,
         "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,
         "supervise" | "cli" => 4,
         _ => return None,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Planned, Refused, Target, Text, host_of};
 use crate::{
-    authz::{INSTANCE_PREFIX, MEMBER_PREFIX},
-    model::{HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, Source, check_remote_url},
+    model::{
+        HttpPlace, INSTANCE_TOKEN_PREFIX, ImageSource, MAX_REMOTE_HEADERS, MEMBER_TOKEN_PREFIX, PackageSource, Source,
+        check_remote_url,
+    },
     plan::generic::check_form,
 };
 
@@ -76,7 +78,9 @@ fn already(headers: &BTreeMap<String, Text>, planned: &mut Planned) {
     let token = |value: &Text| {
         let text = value.as_literal().unwrap_or_default();
         let token = text.strip_prefix("Bearer ").unwrap_or(text);
-        [INSTANCE_PREFIX, MEMBER_PREFIX].iter().any(|p| token.starts_with(p))
+        [INSTANCE_TOKEN_PREFIX, MEMBER_TOKEN_PREFIX]
+            .iter()
+            .any(|p| token.starts_with(p))
     };
     if headers.values().any(token) {
         planned.refused.push(Refused {

@@ -117,6 +117,11 @@ id!(
     |s| slug(s, 1, 40)
 );
 
+/// What an instance's token starts with, so that scanners for leaked secrets can tell it.
+pub const INSTANCE_TOKEN_PREFIX: &str = "brt_i_";
+/// What a member's token starts with.
+pub const MEMBER_TOKEN_PREFIX: &str = "brt_m_";
+
 /// The digits of ids.
 pub const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 

@@ -18,7 +18,10 @@ pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenC
 pub use argument::{sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use excerpt::{Bounds, Excerpt};
-pub use id::{BASE32, BoxId, InstanceId, InstanceName, MemberName, ParseError, TokenId, TypeName, WorkspaceName};
+pub use id::{
+    BASE32, BoxId, INSTANCE_TOKEN_PREFIX, InstanceId, InstanceName, MEMBER_TOKEN_PREFIX, MemberName, ParseError,
+    TokenId, TypeName, WorkspaceName,
+};
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,
 };
