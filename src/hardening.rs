@@ -1,5 +1,5 @@
-//! The hardening list of `berth doctor --hardening`: what is known of a box in, one finding for each check out, with
-//! the recommendation that it answers: CIS Docker (1.6.0), CIS Debian (Debian 12, 1.1.0), KSPP (the Kernel Self
+//! F1: the hardening list of `berth doctor --hardening`: what is known of a box in, one finding for each check out,
+//! with the recommendation that it answers: CIS Docker (1.6.0), CIS Debian (Debian 12, 1.1.0), KSPP (the Kernel Self
 //! Protection Project's recommended settings). A waiver stands beside its check with its reason, and waives only that
 //! check's failure. Pure: it reads nothing itself; what could not be read fails its check.
 

@@ -8,127 +8,21 @@
 #[path = "documents/reader.rs"]
 mod reader;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "structure/floors.rs"]
+mod floors;
+#[path = "structure/sources.rs"]
+mod sources;
 
-fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).expect("readable") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            sources(&path, out);
-        } else if path.extension().is_some_and(|x| x == "rs") && !path.to_string_lossy().ends_with("tests.rs") {
-            out.push(path);
-        }
-    }
-}
+use std::{fs, path::Path};
 
-fn all() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut paths = Vec::new();
-    sources(&root, &mut paths);
-    paths.sort();
-    assert!(paths.len() > 20, "only {} sources found", paths.len());
-    paths
-        .into_iter()
-        .map(|p| {
-            let name = p.strip_prefix(&root).expect("below src").display().to_string();
-            (name, fs::read_to_string(&p).expect("readable"))
-        })
-        .collect()
-}
-
-/// The text before the tests of a file.
-fn without_tests(text: &str) -> &str {
-    text.split("\n#[cfg(test)]").next().unwrap_or(text)
-}
-
-/// A module's floor. The agent stands on its own: model, mcp and nothing else.
-fn floor(module: &str) -> Option<u8> {
-    Some(match module {
-        "model" | "api" => 0,
-        "strict" | "config" | "catalog" | "claim" | "policy" | "plan" | "route" | "mcp" | "record" | "hardening"
-        | "site" | "tty" | "screen" | "import" | "clients" | "escape" => 1,
-        "store" | "authz" | "deploy" | "docker" | "link" | "load" | "secret" | "tls" | "cgroup" | "coredump"
-        | "rights" | "sched" | "metrics" | "systemd" | "machine" | "resolve" | "remote" | "output" | "firewall" => 2,
-        "reconcile" | "edge" | "admin" | "agent" | "shell" | "packages" => 3,
-        "supervise" | "cli" => 4,
-        _ => return None,
-    })
-}
-
-fn imports(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let code: String = without_tests(text)
-        .lines()
-        .filter(|l| !l.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + 7..];
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut word = String::new();
-            for c in group.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    _ => {}
-                }
-                if depth == 0 && (c.is_alphanumeric() || c == '_' || c == ':' || c == ',') {
-                    word.push(c);
-                }
-            }
-            found.extend(
-                word.split(',')
-                    .filter_map(|w| w.split(':').next())
-                    .filter(|w| !w.is_empty())
-                    .map(str::to_owned),
-            );
-        } else {
-            found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
-        }
-    }
-    found
-}
-
-#[test]
-fn imports_run_down_the_floors() {
-    let mut wrong = Vec::new();
-    let mut seen = 0;
-    for (name, text) in all() {
-        let module = name.split(['/', '.']).next().unwrap_or_default().to_owned();
-        if module == "lib" || module == "main" {
-            continue;
-        }
-        let own =
-            floor(&module).unwrap_or_else(|| panic!("src/{name}: module {module} has no floor; give it one here"));
-        for import in imports(&text) {
-            let Some(theirs) = floor(&import) else { continue };
-            seen += 1;
-            let sideways = own == 3 && theirs == 3 && import != module;
-            let agent = module == "agent"
-                && !["model", "mcp", "sched", "coredump", "rights", "agent"].contains(&import.as_str());
-            if theirs > own || sideways || agent {
-                wrong.push(format!("src/{name} (F{own}) imports {import} (F{theirs})"));
-            }
-        }
-    }
-    assert!(
-        seen > 50,
-        "only {seen} imports found: does this test still read the sources?"
-    );
-    assert!(wrong.is_empty(), "imports that do not run down:\n{}", wrong.join("\n"));
-}
+use sources::all;
 
 #[test]
 fn every_file_says_what_it_is_for() {
     let bad: Vec<_> = all()
         .into_iter()
-        .filter(|(_, t)| !t.starts_with("//!"))
-        .map(|(n, _)| n)
+        .filter(|s| !s.text.starts_with("//!"))
+        .map(|s| s.name)
         .collect();
     assert!(bad.is_empty(), "files that do not open with //!: {bad:?}");
 }
@@ -137,8 +31,8 @@ fn every_file_says_what_it_is_for() {
 fn files_stay_small() {
     let bad: Vec<_> = all()
         .into_iter()
-        .map(|(n, t)| (n, without_tests(&t).lines().count()))
-        .filter(|(_, lines)| *lines > 600)
+        .map(|s| (s.text.lines().count(), s.name))
+        .filter(|(lines, _)| *lines > 600)
         .collect();
     assert!(bad.is_empty(), "files over 600 lines without their tests: {bad:?}");
 }
@@ -154,10 +48,11 @@ fn holds_word(text: &str, word: &str) -> bool {
 #[test]
 fn only_output_prints() {
     let mut bad = Vec::new();
-    for (name, text) in all() {
-        if ["output", "agent", "shell"].contains(&name.split(['/', '.']).next().unwrap_or_default()) {
+    for source in all() {
+        if ["output", "agent", "shell"].contains(&source.module()) {
             continue;
         }
+        let name = &source.name;
         for word in [
             "print!(",
             "println!(",
@@ -174,7 +69,7 @@ fn only_output_prints() {
             "/dev/stderr",
         ] {
             let ours = name == "systemd.rs" && word == "Stderr";
-            if !ours && holds_word(without_tests(&text), word) {
+            if !ours && holds_word(&source.text, word) {
                 bad.push(format!("src/{name}: {word} (print by src/output.rs)"));
             }
         }
@@ -185,13 +80,20 @@ fn only_output_prints() {
 #[test]
 fn what_must_be_absent() {
     let mut bad = Vec::new();
-    for (name, text) in all() {
+    for source in all() {
+        let (name, code) = (&source.name, &source.text);
         for word in ["utils", "common", "helpers", "manager", "misc"] {
             if name.split(['/', '.']).any(|p| p == word) {
                 bad.push(format!("src/{name}: a module named {word}"));
             }
         }
-        let code = without_tests(&text);
+        // What names a file of tests is behind `#[cfg(test)]`, with that in front of its other attributes; and every test
+        // lies in such a file or module.
+        for word in ["tests.rs\"]", "tests;", "mod tests", "#[test]"] {
+            if code.contains(word) {
+                bad.push(format!("src/{name}: {word} outside a test module"));
+            }
+        }
         // The last three ask the C library for names: in a static binary that loads foreign modules and crashes.
         for word in [
             "todo!(",

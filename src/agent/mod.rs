@@ -1,5 +1,5 @@
-//! Process 1 in every container: dials home, receives its start order, runs the type's services and server processes,
-//! bridges stdio to Streamable HTTP, and says how it is.
+//! F3: process 1 in every container: dials home, receives its start order, runs the type's services and server
+//! processes, bridges stdio to Streamable HTTP, and says how it is.
 //!
 //! One thread, one runtime, no locks: tasks share state by `Rc` and never hold a borrow across a wait. Uses `model` and
 //! `mcp` only, and a few words with the kernel (`sched`, `coredump`, `rights`). Never writes a credential anywhere but
