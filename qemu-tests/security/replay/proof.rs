@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::FileExt, path::Path, process::Command, sync::Arc};
 
 use berth::{
     authz::TokenHash,
-    catalog,
+    load,
     model::{BoxId, Desired, InstanceId, InstanceName, MemberName, Role, Subject, TokenId, WorkspaceName},
     record::{InstanceRecord, Marks, MemberRecord, TokenRecord},
     store::{Change, Store},
@@ -36,7 +36,7 @@ fn token(c: char) -> String {
 
 /// An instance and its token.
 fn instance(c: char, desired: Desired) -> Vec<Change> {
-    let spec = catalog::load_file(&root().join("instance-types/memory.toml")).unwrap();
+    let spec = load::type_file(&root().join("instance-types/memory.toml")).unwrap();
     let id = InstanceId::parse(&id(c)).unwrap();
     let at = jiff::Timestamp::from_second(1_790_000_000).unwrap();
     let record = InstanceRecord {
