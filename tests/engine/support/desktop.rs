@@ -130,7 +130,7 @@ impl Browser {
         c.args([
             "-H",
             &engine,
-            "run",
+            "create",
             "--rm",
             "--interactive",
             "--network",
@@ -152,11 +152,25 @@ impl Browser {
         .arg(format!("--volume={}:/t:ro", root().join("tests/screen").display()))
         .arg(format!("--volume={}:/edge.sock", socket.display()))
         .args([IMAGE, "node", "/t/view.mjs", &a.https.to_string()]);
-        Self {
-            lines: Some(Lines::start("the browser", &mut c)),
+        let mut browser = Self {
+            lines: None,
             name,
             engine,
-        }
+        };
+        // Made before it is started: whatever fails from here on, there is something to be removed.
+        let made = c.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut start = Command::new("docker");
+        start.args([
+            "-H",
+            &browser.engine,
+            "start",
+            "--attach",
+            "--interactive",
+            &browser.name,
+        ]);
+        browser.lines = Some(Lines::start("the browser", &mut start));
+        browser
     }
 
     pub fn ask(&mut self, question: Value) -> Value {
