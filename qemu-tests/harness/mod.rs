@@ -55,6 +55,10 @@ pub fn state_dir() -> PathBuf {
     dir
 }
 
+/// How much longer than on a quick machine a deadline is, where `BERTH_QEMU_PATIENCE` says nothing else: a machine without
+/// KVM may be less than half as quick as another.
+const PATIENCE: f64 = 2.0;
+
 /// A deadline, made longer by `BERTH_QEMU_PATIENCE` where a machine is slow or has other work.
 pub fn patience(seconds: u64) -> Duration {
     static FACTOR: OnceLock<f64> = OnceLock::new();
@@ -62,7 +66,7 @@ pub fn patience(seconds: u64) -> Duration {
         std::env::var("BERTH_QEMU_PATIENCE")
             .ok()
             .and_then(|v| v.parse().ok())
-            .unwrap_or(1.0)
+            .unwrap_or(PATIENCE)
     });
     Duration::from_secs(seconds).mul_f64(factor)
 }
