@@ -36,7 +36,7 @@ use crate::{
     config::Install,
     docker::{Docker, EngineError},
     firewall::Firewall,
-    model::{BoxId, ImageSource, PackageSource, Resolved, Source},
+    model::{BoxId, ImageSource, PackageSource, Resolved, Source, hex},
     plan::image,
 };
 use bench::Report;
@@ -502,14 +502,6 @@ fn missing(image: &str) -> PrepareError {
         "the image {image} is not on this box; {}, then `berth start` the instance",
         image::HOW_TO_GET
     ))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }
 
 /// Whether a version names one release and no other.

@@ -29,6 +29,7 @@ use super::{
     layer::Layer,
     tar,
 };
+use crate::model::hex;
 
 /// Making an image of files that are there takes no longer.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -184,10 +185,7 @@ impl Docker {
         }
         file.flush().await.map_err(cannot)?;
         file.rewind().await.map_err(cannot)?;
-        let digest = hash.finalize();
-        let digest = digest
-            .iter()
-            .fold("sha256:".to_owned(), |text, b| text + &format!("{b:02x}"));
+        let digest = format!("sha256:{}", hex(&hash.finalize()));
         Ok(Kept { file, size, digest })
     }
 }

@@ -161,7 +161,7 @@ impl Default for WorkspaceName {
 impl BoxId {
     /// An id from 8 random bytes.
     pub fn from_random(bytes: [u8; 8]) -> Self {
-        Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+        Self(super::hex(&bytes))
     }
 }
 

@@ -4,6 +4,7 @@ mod action;
 mod argument;
 mod credential;
 mod excerpt;
+mod hex;
 mod id;
 mod instance;
 mod member;
@@ -18,6 +19,7 @@ pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenC
 pub use argument::{sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use excerpt::{Bounds, Excerpt};
+pub use hex::hex;
 pub use id::{
     BASE32, BoxId, INSTANCE_TOKEN_PREFIX, InstanceId, InstanceName, MEMBER_TOKEN_PREFIX, MemberName, ParseError,
     TokenId, TypeName, WorkspaceName,

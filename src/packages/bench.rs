@@ -24,7 +24,7 @@ use crate::{
     docker::{
         Assembly, Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive,
     },
-    model::{Bounds, Excerpt},
+    model::{Bounds, Excerpt, hex},
     plan::spec::{LABEL_BOX, Traffic, bridge_name},
 };
 
@@ -496,7 +496,7 @@ fn random_key() -> Result<String, PrepareError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|_| PrepareError::Final("the operating system gave no random bytes".to_owned()))?;
-    Ok(super::hex(&bytes))
+    Ok(hex(&bytes))
 }
 
 /// The files that the container which fetches begins with. Root's: nothing that runs in it changes them.

@@ -119,12 +119,7 @@ pub fn spec_hash(t: &InstanceType, id: &InstanceId, workspace: &WorkspaceName, s
         order: start_order(t, String::new(), BTreeMap::new(), 0),
     };
     let text = serde_json::to_vec(&canonical).unwrap_or_default();
-    let mut hash = String::with_capacity(64);
-    for b in Sha256::digest(&text) {
-        use std::fmt::Write;
-        let _ = write!(hash, "{b:02x}");
-    }
-    hash
+    crate::model::hex(&Sha256::digest(&text))
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! berth screen ──► ticket ──opened once, within 5 min──► session (cookie) ──8 h──► gone
 //! ```
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{InstanceId, Principal};
+use crate::model::{InstanceId, Principal, hex};
 
 /// How long a link can be opened, in seconds.
 pub const TICKET_LIFE: u64 = 5 * 60;
@@ -59,7 +59,7 @@ impl Access {
     pub fn ticket(&mut self, random: [u8; 32], grant: Grant, now: u64) -> String {
         self.sweep(now);
         make_room(&mut self.tickets, MAX_TICKETS, |(grant, end)| (grant.by.name(), *end));
-        let text = text(&random);
+        let text = hex(&random);
         self.tickets.insert(hash(&text), (grant, now + TICKET_LIFE));
         text
     }
@@ -85,7 +85,7 @@ impl Access {
             grant,
             ends_at: now + SESSION_LIFE,
         };
-        let secret = text(&random);
+        let secret = hex(&random);
         self.sessions.insert(hash(&secret), session.clone());
         Some((secret, session))
     }
@@ -116,13 +116,6 @@ fn make_room<T>(table: &mut BTreeMap<Hash, T>, most: usize, of: impl Fn(&T) -> (
     if let Some(hash) = theirs.min_by_key(|(_, e)| of(e).1).map(|(hash, _)| *hash) {
         table.remove(&hash);
     }
-}
-
-fn text(random: &[u8; 32]) -> String {
-    random.iter().fold(String::with_capacity(64), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }
 
 fn hash(text: &str) -> Hash {

@@ -9,8 +9,8 @@ use super::{
     generic::{Auth, Generic},
     table::{Broken, Table},
     words::{
-        credential_kind, credential_word, desired, desired_word, egress, egress_word, hex, kind, kind_word, ms,
-        processes, processes_word, restart, restart_word, seccomp, seccomp_word, size, size_word, text, unhex,
+        credential_kind, credential_word, desired, desired_word, egress, egress_word, kind, kind_word, ms, processes,
+        processes_word, restart, restart_word, seccomp, seccomp_word, size, size_word, text, unhex,
     },
 };
 use crate::{catalog, model, record};
@@ -180,7 +180,7 @@ impl Table for Instances {
             generation: r.generation,
             spec_hash: r.spec_hash.clone(),
             created_at: r.created_at,
-            env: r.env.iter().map(|(k, v)| (k.clone(), hex(&v.0))).collect(),
+            env: r.env.iter().map(|(k, v)| (k.clone(), model::hex(&v.0))).collect(),
             revision: r.marks.revision,
             marks: r
                 .marks

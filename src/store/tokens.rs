@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     table::{Broken, Rows, Table, failed_in},
-    words::{hex, text, unhex},
+    words::{text, unhex},
 };
 use crate::{
     model::{self, TokenId},
@@ -58,7 +58,7 @@ impl Table for Tokens {
 
     fn encode(r: &TokenRecord) -> Token {
         Token {
-            hash: hex(&r.hash),
+            hash: model::hex(&r.hash),
             subject: match &r.subject {
                 model::Subject::Instance(id) => Subject::Instance(id.to_string()),
                 model::Subject::Member(name) => Subject::Member(name.to_string()),

@@ -1,7 +1,7 @@
 //! What the screen's page is made of: our own files beside this one, and noVNC's, which `build.rs` fetched. All of it
 //! is in the binary. Assets stand under an address that changes with them, so that browsers keep them for good.
 
-use std::{fmt::Write, sync::LazyLock};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -31,10 +31,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         hash.update(name.as_bytes());
         hash.update(text);
     }
-    hash.finalize().iter().take(8).fold(String::new(), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
+    crate::model::hex(&hash.finalize()[..8])
 });
 
 /// The page itself.

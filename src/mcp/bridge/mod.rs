@@ -545,7 +545,7 @@ impl Bridge {
     fn secret(&mut self) -> String {
         let mut raw = [0u8; 24];
         (self.random)(&mut raw);
-        raw.iter().map(|b| format!("{b:02x}")).collect()
+        crate::model::hex(&raw)
     }
 
     fn log(&mut self, text: String) {
