@@ -1,7 +1,8 @@
 //! A folder of a container as a layer of an image: its archive, as it streams from the engine, with every file given to
 //! root and without special modes. Sans-IO.
 
-const BLOCK: usize = 512;
+use super::tar::BLOCK;
+
 /// What a file may do: read, write, execute. Set-user-id and its like are no part of a package.
 const MODE: u64 = 0o777;
 
