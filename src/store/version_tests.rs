@@ -87,6 +87,12 @@ fn links_of(loaded: &Loaded) -> Vec<(String, String)> {
     all
 }
 
+/// How many instances a store has that opens.
+fn instances_in(dir: &Path) -> usize {
+    let mut store = Store::open(dir, &box_id()).unwrap();
+    store.load().unwrap().instances.len()
+}
+
 #[test]
 fn a_store_of_the_berth_before_opens_whole() {
     let dir = folder_with_before();
@@ -314,15 +320,7 @@ fn a_copy_is_made_before_a_migration_and_opens_again() {
     assert!(!copy.exists());
     // Going back to it is putting it in the store's place.
     fs::write(&path, BEFORE).unwrap();
-    assert_eq!(
-        Store::open(dir.path(), &box_id())
-            .unwrap()
-            .load()
-            .unwrap()
-            .instances
-            .len(),
-        10
-    );
+    assert_eq!(instances_in(dir.path()), 10);
 }
 
 #[test]
@@ -385,15 +383,7 @@ fn a_full_disk_stops_the_migration_before_it_begins() {
     drop(Store::open(at.path(), &box_id()).unwrap());
     // A store that is up to date opens on a full disk.
     at.fill();
-    assert_eq!(
-        Store::open(at.path(), &box_id())
-            .unwrap()
-            .load()
-            .unwrap()
-            .instances
-            .len(),
-        10
-    );
+    assert_eq!(instances_in(at.path()), 10);
 }
 
 #[test]

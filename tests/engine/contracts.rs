@@ -9,6 +9,15 @@ use serde_json::json;
 use support::{Answer, Appliance, INITIALIZE, Instance, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// The image of the tests' servers, in a container of 256 MiB.
+const SMALL: [&str; 6] = [
+    "--image",
+    "berth/test-servers:1",
+    "--size",
+    "small",
+    "--network",
+    "none",
+];
 
 /// Opens a session; the header to send along.
 fn open(a: &Appliance, i: &Instance) -> String {
@@ -117,16 +126,8 @@ fn stream(a: &Appliance, i: &Instance, more: &[&str]) -> support::Ends {
 fn memory_is_looked_at_before_a_process_is_started() {
     let a = Appliance::start();
     let code = "x = b'x' * (40 << 20); exec(open('/opt/mcp/server.py').read())";
-    let image = [
-        "--image",
-        "berth/test-servers:1",
-        "--size",
-        "small",
-        "--network",
-        "none",
-    ];
     let command = ["--command", "python3", "--", "-I", "-S", "-c", code, "stdio"];
-    let said = a.cli(&[&["run", "image", "--json"], &image[..], &command[..]].concat());
+    let said = a.cli(&[&["run", "image", "--json"], &SMALL[..], &command[..]].concat());
     let i = Instance::from(&serde_json::from_str(&said).expect("JSON"));
     // All at once: what has just begun counts with what it will take. Nobody comes back with these ids.
     let burst: Vec<u16> = std::thread::scope(|s| {
@@ -198,14 +199,6 @@ fn memory_is_looked_at_before_a_process_is_started() {
 #[test]
 fn a_service_that_takes_all_memory_is_counted() {
     let a = Appliance::start();
-    let image = [
-        "--image",
-        "berth/test-servers:1",
-        "--size",
-        "small",
-        "--network",
-        "none",
-    ];
     let server = [
         "--http",
         "8080/mcp",
@@ -217,7 +210,7 @@ fn a_service_that_takes_all_memory_is_counted() {
         "/opt/mcp/server.py",
         "http",
     ];
-    let said = a.cli(&[&["run", "image", "--json"], &image[..], &server[..]].concat());
+    let said = a.cli(&[&["run", "image", "--json"], &SMALL[..], &server[..]].concat());
     let i = Instance::from(&serde_json::from_str(&said).expect("JSON"));
     assert_eq!(a.show(&i.id)["oom_kills"], 0);
     let body =
