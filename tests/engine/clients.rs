@@ -9,10 +9,12 @@ use support::{Appliance, INITIALIZE, Instance, Options, root};
 
 /// Runs a scenario of `tests/clients/run`; the JSON line that it printed.
 fn client(a: &Appliance, url: &str, token: &str, era: &str, words: &[&str]) -> Value {
-    client_by(a, "", url, token, era, words)
+    let mut said = client_by(a, "", url, token, era, words);
+    said.pop().unwrap()
 }
 
-fn client_by(a: &Appliance, transport: &str, url: &str, token: &str, era: &str, words: &[&str]) -> Value {
+/// Runs one scenario or several; the JSON line that each printed, at least one.
+fn client_by(a: &Appliance, transport: &str, url: &str, token: &str, era: &str, words: &[&str]) -> Vec<Value> {
     let out = Command::new(root().join("tests/clients/run"))
         .args(words)
         .env("BERTH_URL", url)
@@ -28,15 +30,22 @@ fn client_by(a: &Appliance, transport: &str, url: &str, token: &str, era: &str, 
         String::from_utf8_lossy(&out.stderr),
     );
     assert!(
-        out.status.success(),
+        out.status.success() && !said.trim().is_empty(),
         "{words:?} against {url} failed:\n{said}{wrong}\n--- supervisor\n{}",
         support::tail(&a.log(), 30)
     );
-    let line = said
-        .lines()
-        .last()
-        .unwrap_or_else(|| panic!("{words:?} printed nothing: {wrong}"));
-    serde_json::from_str(line).unwrap_or_else(|e| panic!("{words:?}: {e}: {line}"))
+    said.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{words:?}: {e}: {line}")))
+        .collect()
+}
+
+/// Each of these scenarios went well, and ran.
+fn went_well(name: &str, scenarios: &[&str], said: &[Value]) {
+    let ran: Vec<_> = said.iter().map(|line| line["scenario"].as_str().unwrap()).collect();
+    assert_eq!(ran, scenarios, "{name}");
+    for done in said {
+        assert_eq!(done["ok"], true, "{name}: {done}");
+    }
 }
 
 /// What a client does in each era. In the modern one the level of log messages is part of each request.
@@ -61,10 +70,8 @@ const MODERN: [&str; 7] = [
 ];
 
 fn all(a: &Appliance, i: &Instance, name: &str, era: &str, scenarios: &[&str]) {
-    for scenario in scenarios {
-        let done = client(a, &i.url, &i.token, era, &[name, scenario]);
-        assert_eq!(done["ok"], true, "{name} {scenario}: {done}");
-    }
+    let said = client_by(a, "", &i.url, &i.token, era, &[name, &scenarios.join(",")]);
+    went_well(name, scenarios, &said);
     // By path the same endpoint answers.
     let done = client(a, &i.path_url, &i.token, era, &[name, "list-call"]);
     assert_eq!(done["ok"], true, "{name} by path: {done}");
@@ -89,13 +96,12 @@ fn the_transport_of_2024_11_05() {
     let by_host = format!("{}/sse", i.url.strip_suffix("/mcp").unwrap());
     let by_path = i.path_url.replace(&format!("/mcp/{}", i.id), &format!("/{}/sse", i.id));
     for name in ["ts1", "py"] {
-        for scenario in LEGACY {
-            let done = client_by(&a, "sse", &by_host, &i.token, "legacy", &[name, scenario]);
-            assert_eq!(done["ok"], true, "{name} {scenario}: {done}");
-        }
+        let said = client_by(&a, "sse", &by_host, &i.token, "legacy", &[name, &LEGACY.join(",")]);
+        went_well(name, &LEGACY, &said);
         // Where a client knows the newer address alone, GET says which transport it means.
         for url in [&by_path, &i.url, &i.path_url] {
-            let done = client_by(&a, "sse", url, &i.token, "legacy", &[name, "list-call"]);
+            let said = client_by(&a, "sse", url, &i.token, "legacy", &[name, "list-call"]);
+            let done = said.last().unwrap();
             assert_eq!(
                 (&done["ok"], &done["session"]),
                 (&true.into(), &false.into()),

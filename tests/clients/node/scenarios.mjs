@@ -350,22 +350,25 @@ export const scenarios = {
   },
 };
 
-/** Runs the scenario that the command line names. */
+/** Runs the scenarios that the command line names, one after the other, each with a client of its own. */
 export async function main(sdk, own = {}) {
   const all = { ...scenarios, ...own };
-  const [name, ...rest] = process.argv.slice(2);
-  if (!all[name]) {
-    console.error(`usage: SCENARIO [ARGUMENT…], with BERTH_URL and BERTH_TOKEN set; scenarios: ${Object.keys(all).join(' ')}`);
+  const [named = '', ...rest] = process.argv.slice(2);
+  const names = named.split(',');
+  if (!names.every((name) => all[name])) {
+    console.error(`usage: SCENARIO[,SCENARIO…] [ARGUMENT…], with BERTH_URL and BERTH_TOKEN set; scenarios: ${Object.keys(all).join(' ')}`);
     process.exit(2);
   }
-  try {
-    const result = await all[name](sdk, rest);
-    console.log(JSON.stringify({ scenario: name, ok: true, ...result }));
-    process.exit(0);
-  } catch (error) {
-    const causes = [];
-    for (let at = error; at && causes.length < 5; at = at.cause) causes.push(at.message ?? String(at));
-    console.error(`${name}: ${causes.join(': caused by: ')}`);
-    process.exit(1);
+  for (const name of names) {
+    try {
+      const result = await all[name](sdk, rest);
+      console.log(JSON.stringify({ scenario: name, ok: true, ...result }));
+    } catch (error) {
+      const causes = [];
+      for (let at = error; at && causes.length < 5; at = at.cause) causes.push(at.message ?? String(at));
+      console.error(`${name}: ${causes.join(': caused by: ')}`);
+      process.exit(1);
+    }
   }
+  process.exit(0);
 }
