@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::{
     EngineError,
-    adapter::{Docker, QUICK, within_time},
+    adapter::{Docker, SLOW, within_time},
     layer::Layer,
     tar,
 };
@@ -98,7 +98,7 @@ impl Docker {
         let from = self
             .call(
                 "inspect the image",
-                QUICK,
+                SLOW,
                 |c| async move { c.inspect_image(a.from).await },
             )
             .await?;

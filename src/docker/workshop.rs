@@ -280,7 +280,8 @@ impl Docker {
     /// [`EngineError`].
     pub async fn image(&self, reference: &str) -> Result<Option<SeenImage>, EngineError> {
         let call = |c: bollard::Docker| async move { c.inspect_image(reference).await };
-        match self.call("inspect the image", QUICK, call).await {
+        // It waits while the engine takes in a large layer.
+        match self.call("inspect the image", SLOW, call).await {
             Ok(found) => {
                 let config = found.config.unwrap_or_default();
                 let volumes = inherit::volumes(&config);
