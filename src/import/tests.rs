@@ -1,4 +1,4 @@
-//! Cases in `tests/import/*`: a text in, the plan expected out. `BERTH_BLESS=1` writes what came.
+//! Cases in `tests/cases/import/*`: a text in, the plan expected out. `BERTH_BLESS=1` writes what came.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -94,7 +94,7 @@ fn shown(import: &Import) -> String {
 
 #[test]
 fn cases_come_out_as_expected() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/import");
     let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
     names.retain(|p| p.extension().is_some_and(|x| x != "expected"));
     names.sort();
@@ -168,7 +168,7 @@ fn rewriting_keeps_everything_else() {
 /// Two projects of one file may each have a server of the same name: one's agent must never get the other's address.
 #[test]
 fn servers_of_one_name_are_kept_apart_by_their_places() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/import");
     let text = fs::read_to_string(dir.join("field_claude_json_two_projects.json")).unwrap();
     let import = read("x", &text).unwrap();
     let plan = plan(&import, &known());
@@ -187,7 +187,7 @@ fn servers_of_one_name_are_kept_apart_by_their_places() {
 /// What is written back is read as what was written: each server at its new address, the rest as it was.
 #[test]
 fn every_configuration_can_be_written_back() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/import");
     let mut written = 0;
     for path in fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
         let file = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -270,7 +270,7 @@ fn what_points_at_a_box_already_is_not_brought_over_again() {
 /// What a plan says will deploy is what the deploy takes.
 #[test]
 fn no_plan_promises_what_the_deploy_refuses() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/import");
     let mut deploys = 0;
     for path in fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
         let text = fs::read_to_string(&path).unwrap();

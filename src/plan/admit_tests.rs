@@ -369,7 +369,7 @@ fn a_container_as_text() {
     let quota = crate::plan::quota::WorkspaceLimits::default().on(facts.cpus, facts.memory);
     let spec = container_spec(&record, &facts, &quota, "/run/berth/i/aaaaaaaaaa".into());
     let text = serde_json::to_string_pretty(&spec).unwrap() + "\n";
-    assert_eq!(text, include_str!("testdata/container.json"));
+    assert_eq!(text, include_str!("../../tests/cases/plan/container.json"));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn check(case: &str) {
 #[test]
 fn plans_as_text() {
     let mut cases = 0;
-    for case in include_str!("testdata/plans.txt").split("===\n") {
+    for case in include_str!("../../tests/cases/plan/plans.txt").split("===\n") {
         check(case);
         cases += 1;
     }

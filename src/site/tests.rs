@@ -40,7 +40,7 @@ fn check(case: &Path) -> String {
 
 #[test]
 fn cases() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/site/cases");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/site");
     let mut cases: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().path())

@@ -189,7 +189,7 @@ fn a_damaged_store_is_told_and_stays_as_it_is() {
 /// of rows: a berth that cannot read them cannot read its customers' stores.
 #[test]
 fn a_store_of_schema_1_is_migrated() {
-    let mut rows = include_str!("testdata/schema1.jsonl").lines();
+    let mut rows = include_str!("../../tests/cases/store/schema1.jsonl").lines();
     let disk = Disk::default();
     let db = (disk.opener())().unwrap();
     let txn = db.begin_write().unwrap();
@@ -221,7 +221,7 @@ pub(super) fn written<T: Table>(record: &T::Record) -> String {
 /// Rows as schema 2 writes them.
 #[test]
 fn schema_2_stays_readable() {
-    let file = include_str!("testdata/schema2.jsonl");
+    let file = include_str!("../../tests/cases/store/schema2.jsonl");
     let mut rows = file.lines();
     let mut next = || rows.next().unwrap();
     let a = read::<Instances>("aaaaaaaaaa", next());

@@ -15,8 +15,8 @@ use super::{
 use crate::model::{Role, WorkspaceLimits};
 
 /// The store and its rows as text, as the berth before left them.
-const BEFORE: &[u8] = include_bytes!("testdata/2.0/berth.redb");
-const ROWS: &str = include_str!("testdata/2.0/rows.txt");
+const BEFORE: &[u8] = include_bytes!("../../tests/cases/store/2.0/berth.redb");
+const ROWS: &str = include_str!("../../tests/cases/store/2.0/rows.txt");
 /// The tables that the berth before knows.
 const KNOWN: [&str; 3] = ["instances", "members", "tokens"];
 

@@ -184,7 +184,7 @@ impl Reader {
             "compose.yaml",
             "services:\n  memory-mcp:\n    image: mcp/memory\n    stdin_open: true\n",
         );
-        let entry = std::fs::read_to_string(support::root().join("tests/import/registry_npm.json")).unwrap();
+        let entry = std::fs::read_to_string(support::root().join("tests/cases/import/registry_npm.json")).unwrap();
         put("server.json", &entry);
         put("values.env", "NOTE_COLOUR=blue\n");
         put(".kube/config", "clusters: []\n");
