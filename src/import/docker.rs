@@ -297,7 +297,7 @@ impl Sandbox {
                 "the folder {text} is left out: the server starts in the one that its image names"
             )),
             "-u" | "--user" | "--group-add" => planned.notes.push(format!(
-                "{flag} {text} is left out: every instance runs as Berth's own user, and owns nothing of the image's files"
+                "{flag} {text} is left out: every instance runs as Berth's own user (10001), and owns nothing of the image's files"
             )),
             "--entrypoint" => self.entrypoint = Some(text.into()),
             "-i" | "--interactive" => self.interactive = true,
