@@ -65,10 +65,11 @@ test-all: deps ## the same, and what takes hours: every boot, ten power cuts, lo
 bench: build images ## measure against nginx and supergateway; prints tables of ratios
 	@benches/run
 
-lint: deps ## formatting and clippy
+lint: deps ## formatting, clippy, and what crates Berth is built from
 	cargo fmt --check
 	cargo clippy --locked --profile ci --all-targets -- -D warnings
 	cargo clippy --locked --profile ci --test qemu -- -D warnings
+	@tests/deny
 
 clean: ## remove what was built and the state of `make run` (its instances too)
 	@systemd/run-local --remove $(STATE)
