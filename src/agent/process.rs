@@ -121,7 +121,7 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
         let _ = timeout(REST, words.ended()).await;
         let said = words.text();
         let why = if said.is_empty() {
-            format!("the server {ended}")
+            format!("the server {ended} and wrote nothing to stderr (if it has an option for its log, turn that on)")
         } else {
             format!("the server {ended}; {LAST_WORDS}{said}")
         };
