@@ -34,14 +34,13 @@ mod listen;
 mod page;
 mod routes;
 
-use std::{collections::BTreeMap, future::Future, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-pub use claim::{ClaimError, Claiming, Hello};
+pub use claim::ClaimError;
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
 pub use routes::Answer;
@@ -49,159 +48,16 @@ pub use routes::Answer;
 use http::Request;
 
 use crate::{
-    catalog::ImportRules,
-    model::{
-        Action, Credential, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, RoomView,
-        Secret, TokenView,
-    },
+    api::{Claiming, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
+    model::{Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, TokenView},
     policy::Signed,
 };
 
 /// A request's body may be this long, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// What the supervisor says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    pub version: String,
-    pub box_id: String,
-    /// None where the box is known by its addresses.
-    pub domain: Option<String>,
-    /// The box's own address, as whoever asks can use it.
-    pub https: String,
-    pub started_at: jiff::Timestamp,
-    /// `ok`, or why the engine cannot be used.
-    pub engine: String,
-    pub instances: BTreeMap<String, usize>,
-    /// SHA-256 of the certificate that the edge shows, in hexadecimal with colons.
-    pub certificate_sha256: String,
-    /// Where the CA certificate lies, when it is Berth's own.
-    pub ca_file: Option<String>,
-    /// What does not hold on this box although it should, in words.
-    #[serde(default)]
-    pub notes: Vec<String>,
-    /// What the key is kept with that seals values at rest.
-    pub sealing: String,
-    /// The disks that the box's data lie on, each once.
-    #[serde(default)]
-    pub disks: Vec<DiskView>,
-    /// What instances may write, where the disk holds them to it.
-    #[serde(default)]
-    pub room: Option<RoomView>,
-    /// On a box of ours, how its data lies on its disk: `encrypted: …` or `plain: …`.
-    #[serde(default)]
-    pub disk: Option<String>,
-    #[serde(rename = "box")]
-    pub own: BoxStatus,
-}
-
-/// How full a disk is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskView {
-    /// What lies on it, in words.
-    pub holds: String,
-    pub size_bytes: u64,
-    /// What anybody but root may still use.
-    pub free_bytes: u64,
-}
-
-/// What the box's own screen shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoxStatus {
-    pub version: String,
-    /// Whether it has an administrator.
-    pub claimed: bool,
-    /// Whether it serves nothing over the network before it has.
-    pub claim_required: bool,
-    /// Only on the box itself, and only while it is not claimed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claim_code: Option<Secret>,
-    /// SHA-256 of the CA certificate, or of the certificate itself where the CA is not Berth's own; in hexadecimal with
-    /// colons.
-    pub ca_fingerprint: String,
-    /// Its addresses on its networks.
-    pub addresses: Vec<IpAddr>,
-    /// As [`Status::sealing`].
-    pub sealed_by: String,
-}
-
-/// What `berth doctor` said on the box.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Doctored {
-    /// Its exit status.
-    pub status: u8,
-    /// What it printed.
-    pub output: String,
-}
-
-/// A type as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TypeView {
-    pub name: String,
-    pub title: String,
-    pub description: String,
-    pub homepage: Option<String>,
-    /// `fixed`, or the kind of a generic type: `npx`, `uvx`, `image`, `remote`.
-    pub kind: String,
-    /// Why the configuration does not allow it, where it does not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
-    pub image: String,
-    /// Images that it needs, that are not on this box and cannot be fetched: it cannot run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub absent: Vec<String>,
-    /// Images that it needs and that this box is loading: instances of it wait for them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub loading: Vec<String>,
-    pub transport: String,
-    /// `session` or `shared` for stdio servers.
-    pub processes: Option<String>,
-    pub size: String,
-    pub network: String,
-    pub volume: Option<String>,
-    /// Whether people can watch it.
-    pub screen: bool,
-    /// Which packages it stands in for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub import: Option<ImportRules>,
-    /// What has to be given before it runs.
-    #[serde(default)]
-    pub credentials: Vec<Credential>,
-}
-
-/// An image that is on the box.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageView {
-    pub name: String,
-    /// In bytes; layers that images share are counted for each.
-    pub size: u64,
-    /// The types that need it.
-    pub types: Vec<String>,
-}
-
 /// An archive as it comes.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
-
-/// Where archives of images go, below the API's root; the edge passes their bodies on as they come.
-pub const IMAGES: &str = "/v1/images";
-
-/// Asks for a link to a screen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScreenRequest {
-    /// For looking only.
-    #[serde(default)]
-    pub view_only: bool,
-}
-
-/// A link to a screen. It opens it once, and holds a secret until then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScreenLink {
-    pub url: Secret,
-    /// The same by path, for networks without wildcard DNS.
-    pub path_url: Secret,
-    pub expires_at: jiff::Timestamp,
-}
 
 /// Which log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

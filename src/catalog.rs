@@ -7,9 +7,7 @@ mod extras;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::{Credential, HealthKind, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
+use crate::model::{Credential, HealthKind, ImportRules, Processes, Ready, RemoteAuth, RestartPolicy, Size, TypeName};
 
 pub use crate::model::Network as Egress;
 
@@ -54,20 +52,6 @@ pub struct InstanceType {
     pub import: ImportRules,
     /// What has to be given before it runs.
     pub credentials: Vec<Credential>,
-}
-
-/// What a type says of the packages that it stands in for: `[import]` in its file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ImportRules {
-    /// `npm:NAME`, `pypi:NAME`, `oci:NAME`.
-    pub packages: Vec<String>,
-    /// What their command lines say and the type takes as variables, by position.
-    pub arguments: Vec<String>,
-    /// The type has no use for further arguments (paths of the laptop, say).
-    pub ignore_arguments: bool,
-    /// A package's variable -> the type's.
-    pub variables: BTreeMap<String, String>,
 }
 
 /// A screen: one of the services is a display that speaks RFB (RFC 6143) on loopback, without a password: nobody

@@ -35,8 +35,8 @@ pub use shell::read_command_line;
 pub use text::{Answers, Missing, Question, Text};
 
 use crate::{
-    catalog::ImportRules,
     clients::{Client, Source, one},
+    model::ImportRules,
     strict::Problems,
 };
 

@@ -10,9 +10,9 @@ use http_body_util::{BodyDataStream, BodyExt, Full, Limited, StreamBody, combina
 use hyper::body::{Body, Frame};
 use serde::Serialize;
 
-use super::{Archive, Backend, LogQuery, MAX_BODY, ScreenRequest};
+use super::{Archive, Backend, LogQuery, MAX_BODY};
 use crate::{
-    api::Route,
+    api::{Route, ScreenRequest},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject,
         WorkspaceName, unknown_field,

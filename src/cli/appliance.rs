@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use super::{args::BoxVerb, client::Supervisor, console, print};
 use crate::{
-    admin::Status,
+    api::Status,
     config::Config,
     machine::{
         self,

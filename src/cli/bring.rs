@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{args::Bring, environment, print, prompt, verbs::Verbs};
 use crate::{
-    admin::TypeView,
+    api::TypeView,
     clients::{self, Client, Replaced},
     escape,
     import::{self, Answers, Deploy, Format, Import, Known, Planned, Target, Text},

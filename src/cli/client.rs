@@ -19,7 +19,7 @@ use tokio::{
 
 use super::remote::{self, Address, Trust};
 use crate::{
-    admin::Claiming,
+    api::Claiming,
     model::{Action, Outcome, Secret},
 };
 

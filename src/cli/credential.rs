@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{client::Supervisor, environment, print, prompt};
 use crate::{
-    admin::TypeView,
+    api::TypeView,
     catalog,
     model::{Action, Credential, CredentialKind, CredentialView, InstanceView, Refusal, Secret, TypeName},
     output,

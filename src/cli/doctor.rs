@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{client::Supervisor, print};
 use crate::{
-    admin::Status,
+    api::Status,
     config::{Config, Tls},
     firewall, load,
     plan::subnet::Count,

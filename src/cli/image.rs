@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{args::ImageVerb, client::Supervisor, print};
-use crate::admin::{IMAGES, ImageView};
+use crate::api::{ImageView, Route};
 
 /// `berth image`.
 pub(super) async fn run(supervisor: &Supervisor, what: ImageVerb, json: bool) -> Result<()> {
     match what {
         ImageVerb::List => {
-            let images: Vec<ImageView> = supervisor.get(IMAGES).await?;
+            let images: Vec<ImageView> = supervisor.get(Route::Images.path()).await?;
             if json {
                 return print::json(&images);
             }
@@ -30,7 +30,7 @@ pub(super) async fn run(supervisor: &Supervisor, what: ImageVerb, json: bool) ->
             };
             let open = tokio::fs::File::open(&file).await;
             let open = open.with_context(|| format!("{} cannot be read", file.display()))?;
-            let names: Vec<String> = supervisor.upload(IMAGES, open).await?;
+            let names: Vec<String> = supervisor.upload(Route::LoadImages.path(), open).await?;
             if json {
                 return print::json(&names);
             }

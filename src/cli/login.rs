@@ -19,7 +19,7 @@ use super::{
     remote::{self, Address, Trust},
 };
 use crate::{
-    admin::{Claiming, Hello, Status},
+    api::{Claiming, Hello, Status},
     claim,
     model::{Outcome, Secret, TokenCreated},
     output,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{client::Supervisor, print, verbs::segment};
 use crate::{
-    admin::{ScreenLink, ScreenRequest},
+    api::{ScreenLink, ScreenRequest},
     output,
 };
 

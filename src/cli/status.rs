@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{client::Supervisor, print};
-use crate::admin::Status;
+use crate::api::Status;
 
 pub(super) async fn run(supervisor: &Supervisor, as_json: bool) -> Result<()> {
     let s: Status = supervisor.get("/v1/status").await?;

@@ -51,7 +51,7 @@ impl Verbs {
     async fn instance_of(&self, id: &str) -> Result<InstanceView> {
         let found = self.view(id).await;
         if found.is_err() {
-            let types: Vec<crate::admin::TypeView> = self.supervisor.get("/v1/types").await?;
+            let types: Vec<crate::api::TypeView> = self.supervisor.get("/v1/types").await?;
             if let Some(t) = types.iter().find(|t| t.name == id) {
                 match t.kind.as_str() {
                     "fixed" => bail!(

@@ -11,7 +11,7 @@ use super::{
     context, credential, doctor, environment, login, print, run, screen, status,
 };
 use crate::{
-    admin::{Doctored, Status, TypeView},
+    api::{Doctored, Status, TypeView},
     clients::{self, Client},
     load,
     model::{

@@ -6,6 +6,7 @@ mod credential;
 mod excerpt;
 mod hex;
 mod id;
+mod import;
 mod instance;
 mod member;
 mod order;
@@ -24,6 +25,7 @@ pub use id::{
     BASE32, BoxId, INSTANCE_TOKEN_PREFIX, InstanceId, InstanceName, MEMBER_TOKEN_PREFIX, MemberName, ParseError,
     TokenId, TypeName, WorkspaceName,
 };
+pub use import::ImportRules;
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,
 };

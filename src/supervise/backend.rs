@@ -16,10 +16,8 @@ use super::{
     tools,
 };
 use crate::{
-    admin::{
-        Archive, Backend, BoxStatus, ClaimError, Claiming, DiskView, Doctored, Hello, ImageView, LogQuery, PageFacts,
-        ScreenLink, ScreenRequest, Status, TypeView,
-    },
+    admin::{Archive, Backend, ClaimError, LogQuery, PageFacts},
+    api::{BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
     deploy::Deploys,

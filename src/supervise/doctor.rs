@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    admin::Doctored,
+    api::Doctored,
     machine::look::{self, Question},
     model::Refusal,
 };

@@ -2,7 +2,7 @@
 
 use super::backend::Parts;
 use crate::{
-    admin::DiskView,
+    api::DiskView,
     cgroup::Cgroups,
     link::{LinkStats, stats::BUCKETS_US},
     metrics::{Kind, Text},

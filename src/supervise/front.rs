@@ -12,7 +12,8 @@ use tokio::{runtime::Handle, task::JoinSet};
 
 use super::backend::Parts;
 use crate::{
-    admin::{self, ClaimError, Claiming, Hello},
+    admin::{self, ClaimError},
+    api::{Claiming, Hello},
     claim::{Desk, Tried},
     config,
     edge::{Asked, Door, Front, FrontBody},

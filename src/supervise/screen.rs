@@ -9,7 +9,7 @@ use tokio::{
 
 use super::backend::Parts;
 use crate::{
-    admin::{ScreenLink, ScreenRequest},
+    api::{ScreenLink, ScreenRequest},
     edge::{Look, Screens},
     link::Link,
     model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    admin::DiskView,
+    api::DiskView,
     docker::{Docker, Engine},
     plan::room::{SAID, URGENT, used},
 };

@@ -1,0 +1,136 @@
+//! The table of routes: method, path, parameters. `{instance}` stands for an id or a name.
+
+/// What a parameter of a query may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// `0` or `1`.
+    Flag,
+    /// An unsigned number below 2^32.
+    Number,
+    /// Any text.
+    Word,
+}
+
+impl Value {
+    /// Whether a text is one.
+    pub fn fits(self, text: &str) -> bool {
+        match self {
+            Value::Flag => matches!(text, "0" | "1"),
+            Value::Number => text.parse::<u32>().is_ok(),
+            Value::Word => true,
+        }
+    }
+}
+
+/// A route, as the table has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub method: &'static str,
+    /// Below the root of the API; `{instance}` stands for an id or a name.
+    pub path: &'static str,
+    pub query: &'static [(&'static str, Value)],
+}
+
+macro_rules! routes {
+    ($($(#[$doc:meta])* $name:ident: $method:literal $path:literal $query:expr,)*) => {
+        /// All routes of the API, behind the admin socket and below `/api` alike.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Route { $($(#[$doc])* $name,)* }
+
+        impl Route {
+            /// All of them.
+            pub const ALL: &[Route] = &[$(Route::$name,)*];
+
+            /// Its row of the table.
+            pub const fn row(self) -> Row {
+                match self {
+                    $(Route::$name => Row { method: $method, path: $path, query: $query },)*
+                }
+            }
+        }
+    };
+}
+
+routes! {
+    /// An action in, its outcome out.
+    Act: "POST" "/v1/actions" &[],
+    Status: "GET" "/v1/status" &[],
+    Types: "GET" "/v1/types" &[],
+    Images: "GET" "/v1/images" &[],
+    /// An archive of images in, the names of what was loaded out.
+    LoadImages: "POST" "/v1/images" &[],
+    Tokens: "GET" "/v1/tokens" &[],
+    Ca: "GET" "/v1/ca" &[],
+    Doctor: "GET" "/v1/doctor" &[("json", Value::Flag), ("hardening", Value::Flag)],
+    Metrics: "GET" "/metrics" &[],
+    Instances: "GET" "/v1/instances" &[],
+    Instance: "GET" "/v1/instances/{instance}" &[],
+    Wait: "GET" "/v1/instances/{instance}/wait" &[("for", Value::Word), ("ms", Value::Number)],
+    Credentials: "GET" "/v1/instances/{instance}/credentials" &[],
+    Logs: "GET" "/v1/instances/{instance}/logs" &[("follow", Value::Flag), ("tail", Value::Number)],
+    DeployLog: "GET" "/v1/instances/{instance}/deploy" &[("follow", Value::Flag)],
+    Tools: "GET" "/v1/instances/{instance}/tools" &[],
+    /// A link to a screen.
+    ScreenLink: "POST" "/v1/instances/{instance}/screen" &[],
+    Screenshot: "GET" "/v1/instances/{instance}/screen.png" &[],
+}
+
+impl Route {
+    /// Its path below the API's root, as the table has it.
+    pub const fn path(self) -> &'static str {
+        self.row().path
+    }
+
+    /// The route of a request, and the instance that its path names.
+    pub fn find<'p>(method: &str, path: &'p str) -> Option<(Route, Option<&'p str>)> {
+        let matching = |route: &Route| {
+            let row = route.row();
+            let one = (row.method == method).then(|| matched(row.path, path)).flatten()?;
+            Some((*route, one))
+        };
+        Route::ALL.iter().find_map(matching)
+    }
+}
+
+/// What stands for `{instance}` in a path of this form; `None` where it is of another.
+fn matched<'p>(form: &str, path: &'p str) -> Option<Option<&'p str>> {
+    let mut one = None;
+    let mut parts = path.split('/');
+    for wanted in form.split('/') {
+        match (wanted, parts.next()?) {
+            ("{instance}", part) if !part.is_empty() => one = Some(part),
+            (wanted, part) if wanted == part => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then_some(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_found_by_its_row_and_no_other() {
+        for route in Route::ALL {
+            let row = route.row();
+            let path = row.path.replace("{instance}", "abc");
+            let one = row.path.contains("{instance}").then_some("abc");
+            assert_eq!(Route::find(row.method, &path), Some((*route, one)));
+            assert_eq!(Route::find("PATCH", &path), None);
+            for other in [
+                format!("{path}/"),
+                format!("{path}/x"),
+                format!("/{path}"),
+                path[1..].to_owned(),
+            ] {
+                assert!(
+                    Route::find(row.method, &other).is_none_or(|(r, _)| r != *route),
+                    "{other}"
+                );
+            }
+        }
+        assert_eq!(Route::find("GET", "/v1/instances//logs"), None);
+        assert_eq!(Route::find("GET", "/v1/instances/"), None);
+    }
+}
