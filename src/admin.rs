@@ -1,26 +1,7 @@
 //! F3: the admin API: HTTP/1.1 on a Unix socket, for root and the socket's group, checked by peer credentials; and the
 //! same routes for what the edge lets through below `/api`, which are members.
 //!
-//! | method, path | answer |
-//! | --- | --- |
-//! | `GET /v1/status` | [`Status`] |
-//! | `GET /v1/types` | array of [`TypeView`] |
-//! | `GET /v1/instances` | array of [`InstanceView`] |
-//! | `GET /v1/instances/{id or name}` | [`InstanceView`] |
-//! | `GET /v1/instances/{id}/wait?for=settled\|stopped\|gone&ms=N` | [`InstanceView`], or 204 once it is gone, or 408 |
-//! | `GET /v1/instances/{id}/logs?follow=1&tail=N` | `text/plain`, streamed |
-//! | `POST /v1/instances/{id}/screen` | [`ScreenRequest`] in, [`ScreenLink`] out |
-//! | `GET /v1/instances/{id}/screen.png` | `image/png` |
-//! | `GET /v1/instances/{id}/deploy?follow=1` | `text/plain`: the log of its latest deploy, streamed |
-//! | `GET /v1/instances/{id}/tools` | what its server lists as tools now, as MCP gives them |
-//! | `GET /v1/instances/{id or name}/credentials` | array of [`CredentialView`], never a value |
-//! | `POST /v1/actions` | [`Action`] in, [`Outcome`] out |
-//! | `GET /v1/images` | array of [`ImageView`] |
-//! | `POST /v1/images` | an archive of images (`docker save`) in, array of the names that were loaded out |
-//! | `GET /v1/tokens` | array of [`TokenView`] |
-//! | `GET /v1/ca` | PEM |
-//! | `GET /v1/doctor?json=1&hardening=1` | [`Doctored`] |
-//! | `GET /metrics` | Prometheus text |
+//! The routes are a table, [`crate::api::Route`].
 //!
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
 //! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].

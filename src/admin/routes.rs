@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Archive, Backend, LogQuery, MAX_BODY};
 use crate::{
-    api::{Route, ScreenRequest},
+    api::{Route, ScreenRequest, Value},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject,
         WorkspaceName, unknown_field,
@@ -109,26 +109,33 @@ where
         by: &asked.by,
         at: asked.at.as_deref(),
     };
-    let done = match one {
-        None => of_box(backend, asker, route, query, body).await,
-        Some(one) => of_instance(backend, asker, (route, one), query, body).await,
-    };
-    done.unwrap_or_else(|r| refused(&r))
+    taken(backend, asker, (route, one), query, body)
+        .await
+        .unwrap_or_else(|r| refused(&r))
 }
 
-/// The routes of the box as a whole.
-async fn of_box<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
+/// What a route answers. An instance that the principal may not see is not there for them.
+async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     backend: &B,
     asker: Asker<'_>,
-    route: Route,
+    (route, one): (Route, Option<&str>),
     query: &str,
     body: R,
 ) -> Result<Answer, Refusal>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Some(verb) = verb(route) {
-        asker.may(verb, Target::Box)?;
+    let found = one.and_then(|one| find(backend, asker.by, one));
+    let view = found.ok_or_else(|| Refusal::NoInstance(one.unwrap_or_default().to_owned()));
+    let target = match (&view, one) {
+        (Ok(view), _) => Some(Target::Instance(&view.id)),
+        (Err(_), None) => Some(Target::Box),
+        // One that is waited for may be gone.
+        (Err(_), Some(_)) if route == Route::Wait => None,
+        (Err(none), Some(_)) => return Err(none.clone()),
+    };
+    if let (Some(verb), Some(target)) = (verb(route), target) {
+        asker.may(verb, target)?;
     }
     Ok(match route {
         Route::Act => act(backend, asker, body).await?,
@@ -175,62 +182,20 @@ where
             let views = seen.map(|v| addressed(backend, asker.at, listed(v)));
             json(StatusCode::OK, &views.collect::<Vec<_>>())
         }
-        Route::Instance
-        | Route::Wait
-        | Route::Credentials
-        | Route::Logs
-        | Route::DeployLog
-        | Route::Tools
-        | Route::ScreenLink
-        | Route::Screenshot => return Err(Refusal::NoInstance(String::new())),
-    })
-}
-
-/// The routes of one instance. One that the principal may not see is not there for them.
-async fn of_instance<B: Backend, R: Body<Data = Bytes>>(
-    backend: &B,
-    asker: Asker<'_>,
-    (route, one): (Route, &str),
-    query: &str,
-    body: R,
-) -> Result<Answer, Refusal>
-where
-    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let found = find(backend, asker.by, one);
-    if route == Route::Wait {
-        return wait(backend, asker.at, (one, found), query).await;
-    }
-    let view = found.ok_or_else(|| Refusal::NoInstance(one.to_owned()))?;
-    if let Some(verb) = verb(route) {
-        asker.may(verb, Target::Instance(&view.id))?;
-    }
-    Ok(match route {
-        Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view)),
-        Route::Credentials => json(StatusCode::OK, &backend.credentials(view.id).await?),
-        Route::Logs => logs(backend, view.id, query).await?,
-        Route::DeployLog => deploy(backend, &view.id, query),
-        Route::Tools => match backend.tools(view.id).await {
+        Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view?)),
+        Route::Wait => wait(backend, asker.at, view, query).await?,
+        Route::Credentials => json(StatusCode::OK, &backend.credentials(view?.id).await?),
+        Route::Logs => logs(backend, view?.id, query).await?,
+        Route::DeployLog => deploy(backend, &view?.id, query),
+        Route::Tools => match backend.tools(view?.id).await {
             Ok(tools) => json(StatusCode::OK, &tools),
             Err(why) => error(StatusCode::BAD_GATEWAY, &why),
         },
-        Route::ScreenLink => screen_link(backend, asker, view, body).await?,
+        Route::ScreenLink => screen_link(backend, asker, view?, body).await?,
         Route::Screenshot => {
-            let png = backend.screenshot(&view, asker.by).await?;
+            let png = backend.screenshot(&view?, asker.by).await?;
             plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed())
         }
-        // Wait is answered above, the others are the box's.
-        Route::Wait
-        | Route::Act
-        | Route::Status
-        | Route::Types
-        | Route::Images
-        | Route::LoadImages
-        | Route::Tokens
-        | Route::Ca
-        | Route::Doctor
-        | Route::Metrics
-        | Route::Instances => return Err(Refusal::NoInstance(one.to_owned())),
     })
 }
 
@@ -349,18 +314,14 @@ fn addressed<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) 
 async fn wait<B: Backend>(
     backend: &B,
     at: Option<&str>,
-    (one, found): (&str, Option<InstanceView>),
+    found: Result<InstanceView, Refusal>,
     query: &str,
 ) -> Result<Answer, Refusal> {
     let query = pairs(query);
-    let until = match query.get("for").copied().unwrap_or("settled") {
-        "settled" => Until::Settled,
+    let until = match query.get("for").copied().unwrap_or_default() {
         "stopped" => Until::Stopped,
         "gone" => Until::Gone,
-        other => {
-            let said = format!("for={other}: write settled, stopped or gone");
-            return Ok(error(StatusCode::BAD_REQUEST, &said));
-        }
+        _ => Until::Settled,
     };
     let ms = query
         .get("ms")
@@ -369,9 +330,9 @@ async fn wait<B: Backend>(
         .min(3_600_000);
     let mut changed = backend.changed();
     let first = match found {
-        Some(found) => found,
-        None if until == Until::Gone => return Ok(empty()),
-        None => return Err(Refusal::NoInstance(one.to_owned())),
+        Ok(found) => found,
+        Err(_) if until == Until::Gone => return Ok(empty()),
+        Err(none) => return Err(none),
     };
     let reached = async {
         loop {
@@ -387,12 +348,13 @@ async fn wait<B: Backend>(
             }
         }
     };
+    let id = &first.id;
     Ok(match tokio::time::timeout(Duration::from_millis(ms), reached).await {
         Ok(Some(view)) => json(StatusCode::OK, &addressed(backend, at, view)),
         Ok(None) => empty(),
         Err(_) => error(
             StatusCode::REQUEST_TIMEOUT,
-            &format!("{one} did not get there within {ms} ms; `berth show {one}` says where it is"),
+            &format!("{id} did not get there within {ms} ms; `berth show {id}` says where it is"),
         ),
     })
 }
@@ -454,7 +416,11 @@ fn check_query(route: Route, query: &str) -> Result<(), String> {
             return Err(format!("there is no parameter {name:?}; its parameters are: {all}"));
         };
         if !fits.fits(value) {
-            return Err(format!("the parameter {name} cannot be {value:?}"));
+            let said = format!("the parameter {name} cannot be {value:?}");
+            return Err(match fits {
+                Value::OneOf(words) => format!("{said}: write one of {}", words.join(", ")),
+                Value::Flag | Value::Number => said,
+            });
         }
     }
     Ok(())

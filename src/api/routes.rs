@@ -7,8 +7,8 @@ pub enum Value {
     Flag,
     /// An unsigned number below 2^32.
     Number,
-    /// Any text.
-    Word,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
 }
 
 impl Value {
@@ -17,7 +17,7 @@ impl Value {
         match self {
             Value::Flag => matches!(text, "0" | "1"),
             Value::Number => text.parse::<u32>().is_ok(),
-            Value::Word => true,
+            Value::OneOf(words) => words.contains(&text),
         }
     }
 }
@@ -51,27 +51,44 @@ macro_rules! routes {
     };
 }
 
+// Behind each what is sent and answered; JSON where nothing else is said.
 routes! {
-    /// An action in, its outcome out.
+    /// An [`Action`](crate::model::Action) in, its [`Outcome`](crate::model::Outcome) out.
     Act: "POST" "/v1/actions" &[],
+    /// [`Status`](super::Status).
     Status: "GET" "/v1/status" &[],
+    /// An array of [`TypeView`](super::TypeView).
     Types: "GET" "/v1/types" &[],
+    /// An array of [`ImageView`](super::ImageView).
     Images: "GET" "/v1/images" &[],
-    /// An archive of images in, the names of what was loaded out.
+    /// An archive of images (`docker save`) in, an array of the names that were loaded out.
     LoadImages: "POST" "/v1/images" &[],
+    /// An array of [`TokenView`](crate::model::TokenView).
     Tokens: "GET" "/v1/tokens" &[],
+    /// PEM.
     Ca: "GET" "/v1/ca" &[],
+    /// [`Doctored`](super::Doctored).
     Doctor: "GET" "/v1/doctor" &[("json", Value::Flag), ("hardening", Value::Flag)],
+    /// Prometheus text.
     Metrics: "GET" "/metrics" &[],
+    /// An array of [`InstanceView`](crate::model::InstanceView).
     Instances: "GET" "/v1/instances" &[],
+    /// [`InstanceView`](crate::model::InstanceView).
     Instance: "GET" "/v1/instances/{instance}" &[],
-    Wait: "GET" "/v1/instances/{instance}/wait" &[("for", Value::Word), ("ms", Value::Number)],
+    /// [`InstanceView`](crate::model::InstanceView), or 204 once it is gone, or 408.
+    Wait: "GET" "/v1/instances/{instance}/wait"
+        &[("for", Value::OneOf(&["settled", "stopped", "gone"])), ("ms", Value::Number)],
+    /// An array of [`CredentialView`](crate::model::CredentialView), never a value.
     Credentials: "GET" "/v1/instances/{instance}/credentials" &[],
+    /// Text, streamed.
     Logs: "GET" "/v1/instances/{instance}/logs" &[("follow", Value::Flag), ("tail", Value::Number)],
+    /// Text, streamed: the log of its latest deploy.
     DeployLog: "GET" "/v1/instances/{instance}/deploy" &[("follow", Value::Flag)],
+    /// What its server lists as tools now, as MCP gives them.
     Tools: "GET" "/v1/instances/{instance}/tools" &[],
-    /// A link to a screen.
+    /// A [`ScreenRequest`](super::ScreenRequest) in, a [`ScreenLink`](super::ScreenLink) out.
     ScreenLink: "POST" "/v1/instances/{instance}/screen" &[],
+    /// PNG.
     Screenshot: "GET" "/v1/instances/{instance}/screen.png" &[],
 }
 
