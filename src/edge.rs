@@ -16,27 +16,43 @@
 //! One accept task hands sockets out, in place of `SO_REUSEPORT`, because the listeners may come from systemd and
 //! because it balances by load.
 //!
-//! Every answer that the edge makes itself comes from [`respond`].
+//! Files import what is below them only (`tests/structure.rs`):
+//!
+//! ```text
+//! accept     sockets, workers, TLS; `redirect` at the plain-HTTP listeners
+//! request    one request: its door, what has to be shown there, its handler, its answer
+//! authenticate, cors     who asks, and whether a page may
+//! proxy, own, screen     handlers: instances, what the box serves itself, screens
+//! respond    every answer that the edge makes itself
+//! sent, body, upgrade    bodies from clients, bodies to clients, protocol switches
+//! conn       one client connection
+//! state      what all tasks share
+//! ```
 
 mod accept;
+mod authenticate;
 mod body;
 mod conn;
 mod cors;
 mod frames;
 mod front;
+mod own;
 mod passed;
+mod proxy;
 mod redirect;
 mod request;
 mod respond;
 mod screen;
+mod sent;
+mod state;
 mod stats;
 mod upgrade;
 
 use std::{
     io,
-    net::{IpAddr, TcpListener},
+    net::TcpListener,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread,
@@ -44,26 +60,19 @@ use std::{
 };
 
 use nix::sys::socket::{Backlog, listen};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use crate::{
-    authz::{Cut, FailureLimiter, Places, Room, Slowed, TokenTable},
-    config::Limits,
+    authz::{Cut, Places, Room, TokenTable},
     link::Registry,
-    model::{InstanceId, State},
-    route::Router,
     screen::access::{Grant, NoSecret},
     tls::{Certificates, TlsError},
 };
 
 pub use front::{Asked, Door, Front, FrontBody};
-pub use screen::{Look, Looks, Recreate, Screens};
+pub use screen::looks::{Look, Looks, Recreate, Screens};
+pub use state::{Edge, EdgeConfig, PLAIN_CONNECTIONS, States, Workers};
 pub use stats::EdgeStats;
-
-/// Answers that may be held back at a time.
-const MAX_DELAYED: usize = 1024;
-/// Connections at the plain-HTTP listeners, which have places of their own. Each is there for one redirect.
-pub const PLAIN_CONNECTIONS: usize = 128;
 
 /// Why the edge could not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,77 +85,12 @@ pub enum EdgeError {
     Tls(#[from] TlsError),
 }
 
-/// Where connections are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
-    /// One single-threaded runtime for every two cores: the other half is for agents and servers. On 2 cores, with
-    /// server-everything behind the bridge, one worker carried a fifth more calls a second than two did.
-    HalfTheCores,
-    /// That many single-threaded runtimes.
-    Own(usize),
-    /// The caller's runtime.
-    Caller,
-}
-
-/// What the edge needs to know.
-#[derive(Debug, Clone)]
-pub struct EdgeConfig {
-    pub router: Arc<Router>,
-    pub limits: Limits,
-    /// Browser origins that may call, besides our own and those of the callers' own machines.
-    pub allowed_origins: Vec<String>,
-    pub workers: Workers,
-    pub screens: Arc<Screens>,
-}
-
 /// Bound sockets: the configuration's, or systemd's.
 #[derive(Debug, Default)]
 pub struct Listeners {
     pub https: Vec<TcpListener>,
     /// Redirects to https.
     pub http: Vec<TcpListener>,
-}
-
-/// The state of an instance that has no link: stopped, failed, or not reached yet after a start.
-pub type States = Box<dyn Fn(&InstanceId) -> Option<State> + Send + Sync>;
-
-/// A connection that was accepted and is not served yet.
-struct Accepted {
-    stream: std::net::TcpStream,
-    permit: conn::Permit,
-    tls: bool,
-}
-
-struct Worker {
-    queue: mpsc::Sender<Accepted>,
-    connections: Arc<AtomicUsize>,
-    /// Goes up once a second while the worker's reactor turns.
-    beat: Arc<AtomicU64>,
-}
-
-/// What all tasks of the edge share.
-pub struct Edge {
-    config: EdgeConfig,
-    router: Arc<Router>,
-    registry: Registry,
-    tokens: TokenTable,
-    states: States,
-    front: Option<Arc<dyn Front>>,
-    tls: tokio_rustls::TlsAcceptor,
-    limiter: Mutex<FailureLimiter>,
-    /// Answers that go out late on purpose.
-    delayed: AtomicUsize,
-    desk: Arc<screen::Desk>,
-    places: Mutex<Places>,
-    /// Numbers connections.
-    next: AtomicU64,
-    /// Times of connections are counted from here.
-    clock: Instant,
-    stats: Arc<stats::Shared>,
-    /// Finish what is in flight and take nothing new.
-    drain: Cut,
-    /// End everything now.
-    kill: Cut,
 }
 
 impl Edge {
@@ -188,7 +132,7 @@ impl Edge {
             drain: Cut::default(),
             kill: Cut::default(),
         });
-        let (workers, threads) = start_workers(&edge)?;
+        let (workers, threads) = accept::start_workers(&edge).map_err(EdgeError::Worker)?;
         let workers = Arc::new(workers);
         let mut tasks = Vec::new();
         let mut beats: Vec<Arc<AtomicU64>> = workers.iter().map(|w| Arc::clone(&w.beat)).collect();
@@ -212,81 +156,12 @@ impl Edge {
             beats,
         })
     }
-
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ms since the edge began.
-    fn now(&self) -> u64 {
-        self.clock.elapsed().as_millis() as u64
-    }
-
-    /// Notes a wrong token or claim, and what it costs.
-    fn failed(&self, from: IpAddr) -> Slowed {
-        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        limiter.failed(from, Instant::now())
-    }
-
-    /// Waits before an answer that shall go out late. Past [`MAX_DELAYED`] of them it does not: who waits takes up room.
-    async fn delay(&self, by: Duration) {
-        struct Place<'a>(&'a AtomicUsize);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
-            }
-        }
-        let before = self.delayed.fetch_add(1, Relaxed);
-        let _place = Place(&self.delayed);
-        if before < MAX_DELAYED && !by.is_zero() {
-            tokio::time::sleep(by).await;
-        }
-    }
 }
 
 /// As long a queue of connections to accept as the kernel allows: in a full one a flood delays everybody else by the
 /// seconds of their retransmissions.
 fn widen(listener: &TcpListener) -> io::Result<()> {
     Ok(listen(listener, Backlog::MAXALLOWABLE)?)
-}
-
-fn start_workers(edge: &Arc<Edge>) -> Result<(Vec<Worker>, Vec<thread::JoinHandle<()>>), EdgeError> {
-    let count = match edge.config.workers {
-        Workers::Caller => 0,
-        Workers::Own(n) => n.max(1),
-        Workers::HalfTheCores => thread::available_parallelism().map_or(1, |n| usize::from(n).div_ceil(2)),
-    };
-    let (mut workers, mut threads) = (Vec::new(), Vec::new());
-    for n in 0..count.max(1) {
-        let (queue, incoming) = mpsc::channel(1024);
-        let worker = Worker {
-            queue,
-            connections: Arc::default(),
-            beat: Arc::default(),
-        };
-        let run = accept::serve(Arc::clone(edge), incoming, Arc::clone(&worker.beat));
-        workers.push(worker);
-        if count == 0 {
-            tokio::spawn(run);
-            break;
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(EdgeError::Worker)?;
-        let body = move || {
-            // 0 is the caller's runtime.
-            crate::link::set_reactor(n as u32 + 1);
-            crate::sched::batch();
-            runtime.block_on(run);
-        };
-        let thread = thread::Builder::new()
-            .name(format!("edge-{n}"))
-            .spawn(body)
-            .map_err(EdgeError::Worker)?;
-        threads.push(thread);
-    }
-    Ok((workers, threads))
 }
 
 /// A running edge. Dropping it cuts everything.

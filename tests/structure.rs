@@ -8,6 +8,8 @@
 #[path = "documents/reader.rs"]
 mod reader;
 
+#[path = "structure/files.rs"]
+mod files;
 #[path = "structure/floors.rs"]
 mod floors;
 #[path = "structure/sources.rs"]

@@ -2,12 +2,14 @@
 //! waits for a client.
 
 use std::{
+    io,
     net::{IpAddr, TcpStream},
     os::fd::AsFd,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    thread,
     time::Duration,
 };
 
@@ -26,9 +28,9 @@ use tokio::{
 };
 
 use super::{
-    Accepted, Edge, PLAIN_CONNECTIONS, Worker,
     conn::{Client, Permit, Tracked, drive},
     redirect, request,
+    state::{Edge, PLAIN_CONNECTIONS, Workers},
 };
 
 /// Streams of one HTTP/2 connection at a time.
@@ -40,6 +42,55 @@ const BEAT: Duration = Duration::from_secs(1);
 const KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
 /// Bytes that stay unacknowledged this long end the connection, in ms (RFC 5482, tcp(7)).
 const USER_TIMEOUT: u32 = 60_000;
+
+/// A connection that was accepted and is not served yet.
+struct Accepted {
+    stream: TcpStream,
+    permit: Permit,
+    tls: bool,
+}
+
+/// Whoever serves connections.
+pub(super) struct Worker {
+    queue: mpsc::Sender<Accepted>,
+    connections: Arc<AtomicUsize>,
+    /// Goes up once a second while the worker's reactor turns.
+    pub(super) beat: Arc<AtomicU64>,
+}
+
+/// Starts all workers, and the threads of those that have one.
+pub(super) fn start_workers(edge: &Arc<Edge>) -> io::Result<(Vec<Worker>, Vec<thread::JoinHandle<()>>)> {
+    let count = match edge.config.workers {
+        Workers::Caller => 0,
+        Workers::Own(n) => n.max(1),
+        Workers::HalfTheCores => thread::available_parallelism().map_or(1, |n| usize::from(n).div_ceil(2)),
+    };
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    for n in 0..count.max(1) {
+        let (queue, incoming) = mpsc::channel(1024);
+        let worker = Worker {
+            queue,
+            connections: Arc::default(),
+            beat: Arc::default(),
+        };
+        let run = serve(Arc::clone(edge), incoming, Arc::clone(&worker.beat));
+        workers.push(worker);
+        if count == 0 {
+            tokio::spawn(run);
+            break;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let body = move || {
+            // 0 is the caller's runtime.
+            crate::link::set_reactor(n as u32 + 1);
+            crate::sched::batch();
+            runtime.block_on(run);
+        };
+        let thread = thread::Builder::new().name(format!("edge-{n}")).spawn(body)?;
+        threads.push(thread);
+    }
+    Ok((workers, threads))
+}
 
 /// Accepts for ever.
 pub(super) async fn run(
@@ -97,7 +148,7 @@ fn hand_over(edge: &Arc<Edge>, stream: tokio::net::TcpStream, from: IpAddr, tls:
 }
 
 /// A worker: serves what it is handed until the edge is cut.
-pub(super) async fn serve(edge: Arc<Edge>, mut incoming: mpsc::Receiver<Accepted>, beat: Arc<AtomicU64>) {
+async fn serve(edge: Arc<Edge>, mut incoming: mpsc::Receiver<Accepted>, beat: Arc<AtomicU64>) {
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kill = std::pin::pin!(edge.kill.fired());

@@ -23,9 +23,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Edge,
-    body::Progress,
     frames::{self, Frames},
+    state::Edge,
 };
 use crate::{
     authz::{NoPlace, Party, Pulse, Standing, Token, address_group},
@@ -144,6 +143,21 @@ pub(super) struct Client {
     earned: AtomicU64,
     /// HTTP/2 streams with an answer under way.
     streams: Mutex<Vec<Weak<Progress>>>,
+}
+
+/// When a piece was handed to hyper that has not asked for the next one since: ms of the connection's clock, 0: none.
+/// On HTTP/2 that means that the client does not open its window.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU64);
+
+impl Progress {
+    pub(super) fn note(&self, at: u64) {
+        self.0.store(at, Relaxed);
+    }
+
+    fn stalled_since(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|t| *t > 0)
+    }
 }
 
 /// A request in progress; ends with its answer.

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::{Edge, body::EdgeBody};
+use super::{body::EdgeBody, state::Edge};
 use crate::route::{self, Target, origin};
 
 /// What pages read of an answer besides its body and the fields that Fetch lets everybody read.

@@ -8,10 +8,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    Edge,
     body::EdgeBody,
     conn::{Client, Permit, Tracked, drive},
     respond::{self, Refusal},
+    state::Edge,
 };
 use crate::route;
 

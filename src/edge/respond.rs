@@ -7,7 +7,7 @@ use std::{net::IpAddr, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::body::EdgeBody;
+use super::{body::EdgeBody, sent::BodyError};
 use crate::{
     authz::Slowed,
     link::CallError,
@@ -58,14 +58,6 @@ pub(super) enum Refusal {
     /// The agent does not speak HTTP.
     Garbled,
     FirstByte,
-}
-
-/// Why a client's body could not be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyError {
-    TooLarge,
-    TooSlow,
-    Broken,
 }
 
 impl From<BodyError> for Refusal {
@@ -226,7 +218,7 @@ impl Refusal {
     /// The answer as the box's own API gives it.
     pub(super) fn plain_response(self) -> Response<EdgeBody> {
         let mut response = self.respond(format!(r#"{{"error":"{}"}}"#, self.message()));
-        super::front::protect(response.headers_mut());
+        protect(response.headers_mut());
         response
     }
 
@@ -252,6 +244,28 @@ impl Refusal {
         response
     }
 }
+
+/// What every answer of the box's own says to browsers, whatever else it says: nothing of it is kept, framed, guessed
+/// at or told to other sites.
+pub(super) fn protect(headers: &mut http::HeaderMap) {
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+        (CROSS_ORIGIN_RESOURCE, "same-origin"),
+        (CROSS_ORIGIN_OPENER, "same-origin"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+const CROSS_ORIGIN_RESOURCE: header::HeaderName = header::HeaderName::from_static("cross-origin-resource-policy");
+const CROSS_ORIGIN_OPENER: header::HeaderName = header::HeaderName::from_static("cross-origin-opener-policy");
 
 /// The plain-HTTP listener's answer: the same address by https (308 keeps method and body).
 pub(super) fn moved(location: HeaderValue) -> Response<EdgeBody> {

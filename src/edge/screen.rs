@@ -13,82 +13,33 @@
 //! that is slow holds up its own bytes alone.
 
 mod control;
-mod desk;
+pub(super) mod desk;
+pub(super) mod looks;
 mod page;
 mod sockets;
 mod viewer;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
-use tokio::sync::watch;
 
+use self::desk::unix_now;
 use super::{
-    Edge,
-    body::{ClientBody, EdgeBody},
+    body::EdgeBody,
     conn::Client,
     respond::{Refusal, or_slowed},
+    sent::ClientBody,
+    state::Edge,
 };
 use crate::{
-    model::{InstanceId, Principal, State},
+    model::InstanceId,
     route::{self, ScreenAt},
     screen::access::Session,
 };
 
-pub(super) use desk::Desk;
-
 /// Cookies in one request that are looked at.
 const MAX_COOKIES: usize = 64;
-/// How long the display may take to answer a new viewer.
-const DIAL: Duration = Duration::from_secs(10);
-
-/// An instance, as its screen's page shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    pub name: String,
-    pub state: State,
-    pub reason: Option<String>,
-}
-
-/// The instances that have a screen, as they are now.
-pub type Looks = Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>;
-
-/// Gives an instance a new container, for whoever asks, if they may; the error is for people.
-pub type Recreate = Box<dyn Fn(InstanceId, Principal) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-
-/// What screens need of the rest of the supervisor.
-pub struct Screens {
-    /// The instance, if it exists and has a screen.
-    pub look: Looks,
-    /// Ticks when any `look` may have changed.
-    pub changed: watch::Receiver<u64>,
-    pub recreate: Recreate,
-}
-
-impl Default for Screens {
-    /// No instance has a screen.
-    fn default() -> Self {
-        Self {
-            look: Box::new(|_| None),
-            changed: watch::channel(0).1,
-            recreate: Box::new(|_, _| Box::pin(async { Err("there is nothing to recreate".to_owned()) })),
-        }
-    }
-}
-
-impl fmt::Debug for Screens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Screens")
-    }
-}
-
 /// One request for a screen, routed.
 struct Asked<'a> {
     edge: &'a Arc<Edge>,
@@ -221,24 +172,4 @@ impl Asked<'_> {
         );
         Ok(page::opened(&path, &cookie))
     }
-}
-
-/// An answer that is never kept.
-fn html(status: StatusCode, body: impl Into<Bytes>) -> Response<EdgeBody> {
-    let mut response = Response::new(EdgeBody::full(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=utf-8"),
-    );
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

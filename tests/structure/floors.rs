@@ -9,9 +9,9 @@ use std::{
 use crate::sources::{Source, all, paths};
 
 /// Module -> floor.
-type Floors = BTreeMap<String, u8>;
-/// Module -> what it imports -> a file that does.
-type Imports = BTreeMap<String, BTreeMap<String, String>>;
+pub(crate) type Floors = BTreeMap<String, u8>;
+/// Module or file -> what it imports -> a file that does.
+pub(crate) type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file)
@@ -107,7 +107,7 @@ fn circle<'a>(start: &'a String, imports: &'a Imports, floors: &Floors) -> Optio
 }
 
 /// Circles among modules of one floor, one for each module that lies on one.
-fn circles(imports: &Imports, floors: &Floors) -> Vec<String> {
+pub(crate) fn circles(imports: &Imports, floors: &Floors) -> Vec<String> {
     let told = |way: Vec<&String>| {
         let step = |w: &[&String]| format!("{} (src/{}) -> ", w[0], imports[w[0]][w[1]]);
         let steps: String = way.windows(2).map(step).collect();

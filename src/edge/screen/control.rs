@@ -14,10 +14,9 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    super::{Edge, conn::Client, respond::Refusal},
-    desk::Seat,
+    super::{conn::Client, respond::Refusal, state::Edge},
+    desk::{Seat, unix_now},
     sockets::{self, Socket},
-    unix_now,
 };
 use crate::{
     model::{InstanceId, State},

@@ -7,11 +7,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::SystemTime,
 };
 
 use tokio::sync::watch;
 
-use super::unix_now;
 use crate::{
     model::InstanceId,
     screen::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// All rooms, and who may enter them.
 #[derive(Debug, Default)]
-pub(in crate::edge) struct Desk {
+pub(crate) struct Desk {
     access: Mutex<Access>,
     rooms: Mutex<HashMap<InstanceId, Arc<Shared>>>,
     next: AtomicU64,
@@ -57,7 +57,7 @@ fn random() -> Result<[u8; 32], NoSecret> {
 
 impl Desk {
     /// A ticket for a link.
-    pub(in crate::edge) fn ticket(&self, grant: Grant) -> Result<String, NoSecret> {
+    pub(crate) fn ticket(&self, grant: Grant) -> Result<String, NoSecret> {
         Ok(lock(&self.access).ticket(random()?, grant, unix_now()))
     }
 
@@ -165,4 +165,11 @@ impl Drop for Seat {
         }
         self.shared.ring();
     }
+}
+
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }

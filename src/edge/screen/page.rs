@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::{super::body::EdgeBody, html};
+use super::super::body::EdgeBody;
 use crate::route::Router;
 
 include!(concat!(env!("OUT_DIR"), "/novnc.rs"));
@@ -108,6 +108,19 @@ pub(super) fn asset(path: &str) -> Option<Response<EdgeBody>> {
     );
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Some(response)
+}
+
+/// An answer that is never kept.
+fn html(status: StatusCode, body: impl Into<Bytes>) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 fn guard_closed(response: &mut Response<EdgeBody>) {

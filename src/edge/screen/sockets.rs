@@ -1,5 +1,7 @@
 //! WebSockets (RFC 6455): the handshake's answer, and the bounds of what is read and written.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -14,6 +16,8 @@ use tokio_tungstenite::{
 
 use super::super::body::EdgeBody;
 
+/// How long a client may take to switch.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A message of a viewer at most; pages send their longer clipboards in pieces.
 const MAX_MESSAGE: usize = 64 * 1024;
 /// What waits to be written at most.
@@ -54,7 +58,7 @@ pub(super) fn switching(accept: HeaderValue) -> Response<EdgeBody> {
 
 /// The socket, once the 101 is out.
 pub(super) async fn open(on_upgrade: OnUpgrade) -> Option<Socket> {
-    let upgraded = timeout(super::DIAL, on_upgrade).await.ok()?.ok()?;
+    let upgraded = timeout(HANDSHAKE, on_upgrade).await.ok()?.ok()?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))

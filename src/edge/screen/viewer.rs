@@ -19,9 +19,8 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     super::{conn::Client, respond::Refusal},
-    desk::Shared,
+    desk::{Shared, unix_now},
     sockets::{self, Socket},
-    unix_now,
 };
 use crate::{
     link::{
@@ -32,6 +31,8 @@ use crate::{
     screen::{access::Session, rfb::Filter},
 };
 
+/// How long the display may take to answer a new viewer.
+const DIAL: Duration = Duration::from_secs(10);
 /// Bytes towards a viewer in one piece.
 const PIECE: usize = 32 * 1024;
 /// A viewer, or a display, that takes not one piece in this long is gone.
@@ -53,7 +54,7 @@ pub(super) async fn start(
     let number = number.ok_or(Refusal::NoSession)?;
     let shared = edge.desk.room_of(id, number, &session).ok_or(Refusal::NoSession)?;
     let link = edge.registry.get(id.as_str()).ok_or(Refusal::Lost)?;
-    let display = link.screen(super::DIAL).await.map_err(|e| {
+    let display = link.screen(DIAL).await.map_err(|e| {
         log::debug!("no screen of {id}: {e}");
         match e {
             LinkError::Refused { status: 404, .. } => Refusal::UnknownPath,

@@ -1,0 +1,232 @@
+//! What clients send: counted against the limit, timed piece by piece, and read out within bounds when nobody wants the
+//! rest. Nothing here collects a body, but for small requests, which leave in one write and may be sent again.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::BoxStream;
+use http::{HeaderMap, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::conn::{Busy, Client};
+use crate::link::{BodySource, Payload};
+
+/// A body that comes slower than this on the whole, in bytes a second, is not waited for.
+const SLOWEST: u64 = 16 * 1024;
+/// How long a refused request's body is read at most.
+const DISCARD: Duration = Duration::from_secs(1);
+/// A request body up to this size is read before a connection to the agent is taken.
+const SMALL: usize = 64 * 1024;
+
+/// Why a client's body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyError {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+/// The client's body: bounded and timed. What is left of it when it is dropped is read out within bounds, for nothing but
+/// the answer's sake: a client that sends all of its request before it reads would find the connection closed in its
+/// place (RFC 9112 section 9.6), and over HTTP/2 many take a reset stream for a broken one.
+pub(super) struct ClientBody {
+    /// None once it has ended, or when there is nothing to wait for.
+    body: Option<Incoming>,
+    client: Arc<Client>,
+    /// The client waits to be told before it sends it: it may never come.
+    expects: bool,
+    /// Read before it was known to be long.
+    first: Option<Bytes>,
+    left: u64,
+    pause: Duration,
+    /// When it must have come whole.
+    deadline: Instant,
+}
+
+/// How much, in bytes, and how long is read of a body that nobody wants: of who has shown no right token, and of who has.
+const READ_OUT: [(usize, Duration); 2] = [(1 << 20, Duration::from_secs(2)), (64 << 20, Duration::from_secs(30))];
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take().filter(|b| !b.is_end_stream() && !self.expects) else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let client = &self.client;
+        let bounds = READ_OUT[usize::from(!client.permit.is_strangers())];
+        runtime.spawn(read_out(Arc::clone(client), client.begin(), body, bounds));
+    }
+}
+
+async fn read_out(client: Arc<Client>, _busy: Busy, mut body: Incoming, (mut left, time): (usize, Duration)) {
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => return false,
+            }
+        }
+        true
+    };
+    if !tokio::time::timeout(time, all).await.unwrap_or(false) {
+        client.linger();
+    }
+}
+
+impl BodySource for ClientBody {
+    type Error = BodyError;
+
+    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        self.expects = false;
+        loop {
+            let until = self.deadline.min(Instant::now() + self.pause);
+            let frame = match tokio::time::timeout_at(until, self.body.as_mut()?.frame()).await {
+                Err(_) => {
+                    self.body = None;
+                    return Some(Err(BodyError::TooSlow));
+                }
+                Ok(None) => {
+                    self.body = None;
+                    return None;
+                }
+                Ok(Some(Err(_))) => {
+                    self.body = None;
+                    return Some(Err(BodyError::Broken));
+                }
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers are dropped.
+            if let Ok(data) = frame.into_data() {
+                match self.left.checked_sub(data.len() as u64) {
+                    None => return Some(Err(BodyError::TooLarge)),
+                    Some(left) => self.left = left,
+                }
+                return Some(Ok(data));
+            }
+        }
+    }
+}
+
+impl ClientBody {
+    /// A request's body, of which nothing is read yet.
+    pub(super) fn new(client: &Arc<Client>, headers: &HeaderMap, body: Incoming) -> ClientBody {
+        ClientBody {
+            body: Some(body),
+            client: Arc::clone(client),
+            expects: headers.contains_key(header::EXPECT),
+            first: None,
+            left: 0,
+            pause: DISCARD,
+            deadline: Instant::now() + DISCARD,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    /// Its length, where that is known.
+    fn length(&self) -> Option<u64> {
+        self.body.as_ref().map_or(Some(0), |b| b.size_hint().exact())
+    }
+
+    /// Sets its bounds: `limit` bytes, and `pause`, the longest wait for a piece of it.
+    fn bound(&mut self, limit: u64, pause: Duration) -> Result<(), BodyError> {
+        let length = self.length();
+        if length.is_some_and(|n| n > limit) {
+            return Err(BodyError::TooLarge);
+        }
+        (self.left, self.pause) = (limit, pause);
+        self.deadline = Instant::now() + pause * 4 + Duration::from_secs(length.unwrap_or(limit) / SLOWEST);
+        Ok(())
+    }
+
+    /// Reads the body of a request that is refused and forgets it, as far as it is small and comes at once: many clients,
+    /// over HTTP/2 above all, take an answer before the end of what they send for a broken stream.
+    pub(super) async fn discard(mut self) -> Bytes {
+        if self.is_over() || self.length().is_some_and(|n| n > SMALL as u64) {
+            return Bytes::new();
+        }
+        self.left = SMALL as u64;
+        let mut all = BytesMut::new();
+        let taken = async {
+            while let Some(Ok(piece)) = self.next().await {
+                all.extend_from_slice(&piece);
+            }
+        };
+        let _ = tokio::time::timeout(DISCARD, taken).await;
+        all.freeze()
+    }
+
+    /// A whole body of at most `limit` bytes, for what the box answers itself.
+    pub(super) async fn collect(mut self, limit: usize, pause: Duration) -> Result<Bytes, BodyError> {
+        self.bound(limit as u64, pause)?;
+        let mut all = BytesMut::new();
+        while let Some(piece) = self.next().await.transpose()? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all.freeze())
+    }
+
+    /// A body as it comes, of at most `limit` bytes; `pause` is the longest wait for a piece of it.
+    pub(super) fn pieces(
+        mut self,
+        limit: u64,
+        pause: Duration,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, BodyError> {
+        self.bound(limit, pause)?;
+        let pieces = futures_util::stream::unfold(Some(self), |source| async move {
+            let mut source = source?;
+            let piece = source.next().await?;
+            let failed = |e: BodyError| std::io::Error::other(format!("the upload broke off: {e:?}"));
+            let piece = piece.map_err(failed);
+            let rest = piece.is_ok().then_some(source);
+            Some((piece, rest))
+        });
+        Ok(Box::pin(pieces))
+    }
+
+    /// Takes a request's body as far as it is small; `limit` in bytes, `pause` the longest wait for a piece of it.
+    pub(super) async fn payload(
+        mut self,
+        has_body_by_method: bool,
+        limit: usize,
+        pause: Duration,
+    ) -> Result<Payload<ClientBody>, BodyError> {
+        if self.is_over() {
+            return Ok(if has_body_by_method {
+                Payload::Whole(Bytes::new())
+            } else {
+                Payload::None
+            });
+        }
+        let length = self.length();
+        self.bound(limit as u64, pause)?;
+        if length.is_some_and(|n| n > SMALL as u64) {
+            return Ok(Payload::Stream { source: self, length });
+        }
+        let Some(first) = self.next().await.transpose()? else {
+            return Ok(Payload::Whole(Bytes::new()));
+        };
+        if self.is_over() {
+            return Ok(Payload::Whole(first));
+        }
+        let mut all = BytesMut::from(first);
+        while let Some(piece) = self.next().await.transpose()? {
+            all.extend_from_slice(&piece);
+            if all.len() > SMALL {
+                self.first = Some(all.freeze());
+                return Ok(Payload::Stream { source: self, length });
+            }
+        }
+        Ok(Payload::Whole(all.freeze()))
+    }
+}
