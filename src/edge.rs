@@ -6,8 +6,8 @@
 //!    | socket, to the worker with the fewest connections
 //! worker (1 thread for every two cores, a single-threaded runtime each)
 //!    | 1 task a connection: handshake, then hyper, then each request inline:
-//!    |   limits -> host and path -> Origin -> token -> state of the instance -> its link
-//!    |                                             \-> the box's own doors ([`Front`])
+//!    |   its door -> limits -> Origin -> token -> state of the instance -> its link
+//!    |                                       \-> the box's own doors ([`Front`])
 //! link's pool -> agent
 //! ```
 //!
@@ -69,7 +69,7 @@ use crate::{
     tls::{Certificates, TlsError},
 };
 
-pub use front::{Asked, Door, Front, FrontBody};
+pub use front::{Asked, Front, FrontBody};
 pub use screen::looks::{Look, Looks, Recreate, Screens};
 pub use state::{Edge, EdgeConfig, PLAIN_CONNECTIONS, States, Workers};
 pub use stats::EdgeStats;

@@ -6,7 +6,7 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`], [`api`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`policy`], [`plan`], [`route`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
+//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`policy`], [`plan`], [`door`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`authz`], [`deploy`], [`docker`], [`link`], [`load`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each, or one table that tasks share |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`] and [`rights`] only |
@@ -26,6 +26,7 @@ pub mod config;
 pub mod coredump;
 pub mod deploy;
 pub mod docker;
+pub mod door;
 pub mod edge;
 pub mod escape;
 pub mod firewall;
@@ -46,7 +47,6 @@ pub mod record;
 pub mod remote;
 pub mod resolve;
 pub mod rights;
-pub mod route;
 pub mod sched;
 pub mod screen;
 pub mod secret;

@@ -36,8 +36,8 @@ use tokio::{
 };
 
 use crate::{
-    admin, authz::TokenTable, catalog::Catalog, config::Config, deploy, docker, edge, firewall, link, load, machine,
-    model::BoxId, output, packages, reconcile, remote, route, secret, store, systemd, tls,
+    admin, authz::TokenTable, catalog::Catalog, config::Config, deploy, docker, door, edge, firewall, link, load,
+    machine, model::BoxId, output, packages, reconcile, remote, secret, store, systemd, tls,
 };
 
 /// Where the appliance's configuration lies.
@@ -112,7 +112,7 @@ struct Built {
     catalog: Arc<Catalog>,
     store: store::Store,
     key: secret::BoxKey,
-    router: Arc<route::Router>,
+    router: Arc<door::Router>,
     certificates: tls::Certificates,
     https: std::net::TcpListener,
     http: std::net::TcpListener,
@@ -164,7 +164,7 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     let https = listener(passed.https, config.listen.https)?;
     let http = listener(passed.http, config.listen.http)?;
     let at = https.local_addr()?;
-    let router = Arc::new(route::Router::new(config.domain.as_deref(), at.port()).listening_at(at.ip()));
+    let router = Arc::new(door::Router::new(config.domain.as_deref(), at.port()).listening_at(at.ip()));
     let names = tls::Names {
         domain: config.domain.clone(),
         loopback: match config.domain.as_deref() {

@@ -120,7 +120,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         }
     }
     let config = EdgeConfig {
-        router: std::sync::Arc::new(berth::route::Router::new(Some("localhost"), port)),
+        router: std::sync::Arc::new(berth::door::Router::new(Some("localhost"), port)),
         limits: Limits::default(),
         allowed_origins: vec![],
         workers,

@@ -1,8 +1,8 @@
 //! Routing and the agent's answers: no host, path or answer makes the edge panic, and only well-formed ids are reached.
 
 use berth::{
+    door::{Door, Place, Router},
     link::wire::{Decoded, Decoder, Heads},
-    route::{Router, Target},
 };
 use bytes::BytesMut;
 
@@ -14,7 +14,12 @@ pub(crate) fn check(input: &[u8]) {
     let answer = parts.next().unwrap_or_default();
     for domain in [Some("example.org"), None] {
         let router = Router::new(domain, 443);
-        if let Target::Mcp { id } = router.route(authority, path) {
+        if let Ok(Place {
+            door: Door::Mcp,
+            instance: Some(id),
+            ..
+        }) = router.find(authority, path)
+        {
             let own = router.endpoints(&id, authority);
             assert!(own.mcp.url.contains(id.as_str()) && own.mcp.path_url.ends_with(id.as_str()));
             assert!(authority.to_ascii_lowercase().contains(id.as_str()) || path.contains(id.as_str()));

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::{Claim, Config, Docker, Edge, Limits, Listen, Tls};
 use crate::{
     claim::PublicKey,
+    door::origin::Origin,
     model::WorkspaceLimits,
-    route::origin::Origin,
     strict::{Document, Problems, Section},
 };
 

@@ -1,34 +1,73 @@
-//! Who asks: by the token of the request, and whether its page may.
+//! Who comes in: what the door's row in the table asks to be shown, whose pages may ask there, and what policy says.
 
 use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, header};
 
-use super::{cors, respond::Refusal, state::Edge};
+use super::{conn::Client, cors, respond::Refusal, state::Edge};
 use crate::{
     authz::{NoToken, Token, bearer},
-    policy::{self, Verb},
+    door::{Auth, Origins, Place, Row},
+    model::{Principal, Via},
+    policy,
 };
 
-pub(super) fn check_origin(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
-    for origin in headers.get_all(header::ORIGIN) {
-        if !origin.to_str().is_ok_and(|o| cors::may_call(edge, o, authority)) {
-            return Err(Refusal::Origin);
-        }
-    }
-    Ok(())
+/// What was shown at a door.
+pub(super) enum Shown {
+    Token(Arc<Token>),
+    Nothing(Via),
 }
 
-/// The token of a request, where its principal may do this.
-pub(super) fn authenticate(
-    edge: &Edge,
-    headers: &HeaderMap,
-    verb: Verb,
-    target: policy::Target<'_>,
-) -> Result<Arc<Token>, Refusal> {
+impl Shown {
+    /// Whoever showed it.
+    pub(super) fn principal(&self) -> Principal {
+        match self {
+            Shown::Token(token) => token.principal().clone(),
+            Shown::Nothing(via) => Principal::nobody(*via),
+        }
+    }
+}
+
+/// Whether the pages that a request names may ask at such a door.
+pub(super) fn check_origin(edge: &Edge, row: &Row, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
+    let may = |origin: &str| match row.origins {
+        Origins::Callers => cors::may_call(edge, origin, authority),
+        // Pages of other sites that may call instances have no business here.
+        Origins::Ours => edge.router.origin_is_ours(origin, authority),
+        Origins::Handlers => true,
+    };
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    if origins.all(|o| o.to_str().is_ok_and(may)) {
+        Ok(())
+    } else {
+        Err(Refusal::Origin)
+    }
+}
+
+/// What a request shows, of what its door looks for, where whoever shows it may come in.
+pub(super) fn authenticate(client: &Client, place: &Place, headers: &HeaderMap) -> Result<Shown, Refusal> {
+    for auth in place.door.row().auth {
+        match auth {
+            Auth::Bearer => {
+                if let Some(token) = token(&client.permit.edge, place, headers)? {
+                    return if client.permit.shown(&token) {
+                        Ok(Shown::Token(token))
+                    } else {
+                        Err(Refusal::Crowded)
+                    };
+                }
+            }
+            Auth::Nobody(via) => return Ok(Shown::Nothing(*via)),
+        }
+    }
+    Err(Refusal::NoToken)
+}
+
+/// The token of a request that has one, where its principal may come in.
+fn token(edge: &Edge, place: &Place, headers: &HeaderMap) -> Result<Option<Arc<Token>>, Refusal> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
-        return Err(Refusal::NoToken);
+        return Ok(None);
     };
     if given.next().is_some() {
         return Err(Refusal::BadToken);
@@ -42,9 +81,9 @@ pub(super) fn authenticate(
         NoToken::Unknown => Refusal::BadToken,
         NoToken::Expired => Refusal::ExpiredToken,
     })?;
-    if !policy::may(token.principal(), verb, target).is_allowed() {
+    if !policy::may(token.principal(), place.door.row().verb, place.target()).is_allowed() {
         return Err(Refusal::WrongSubject);
     }
     token.used(now);
-    Ok(token)
+    Ok(Some(token))
 }

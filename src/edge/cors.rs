@@ -3,10 +3,10 @@
 //! which browsers never send with one. Cookies are not part of it: there is no `Access-Control-Allow-Credentials`, so
 //! what a page may do is what the token that it holds may do.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{body::EdgeBody, state::Edge};
-use crate::route::{self, Target, origin};
+use crate::door::origin;
 
 /// What pages read of an answer besides its body and the fields that Fetch lets everybody read.
 const EXPOSED: HeaderValue =
@@ -29,20 +29,13 @@ pub(super) fn may_call(edge: &Edge, origin: &str, authority: &str) -> bool {
         || edge.config.allowed_origins.iter().any(|a| a == origin)
 }
 
-/// The origin that an MCP endpoint's answer has to name. None where the request is no page's, or of one that may not call.
-pub(super) fn caller<B>(edge: &Edge, request: &Request<B>) -> Option<HeaderValue> {
-    let mut origins = request.headers().get_all(header::ORIGIN).iter();
+/// The origin that the answer to this request has to name. None where it is no page's, or of one that may not call.
+pub(super) fn caller(edge: &Edge, headers: &HeaderMap, authority: &str) -> Option<HeaderValue> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
     let (origin, None) = (origins.next()?, origins.next()) else {
         return None;
     };
-    let lines = request.headers().get_all(header::HOST).iter();
-    let named = request.uri().authority().map(|a| a.as_str());
-    let authority = route::authority(named, lines.map(HeaderValue::as_bytes)).ok()?;
-    let endpoint = matches!(
-        edge.router.route(authority, request.uri().path()),
-        Target::Mcp { .. } | Target::Sse { .. }
-    );
-    (endpoint && may_call(edge, origin.to_str().ok()?, authority)).then(|| origin.clone())
+    may_call(edge, origin.to_str().ok()?, authority).then(|| origin.clone())
 }
 
 /// Whether a browser asks beforehand if a page may send its request (Fetch, "CORS-preflight request").

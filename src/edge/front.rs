@@ -9,21 +9,10 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 
-use crate::model::Principal;
+use crate::{door::Door, model::Principal};
 
 /// An answer's body.
 pub type FrontBody = BoxBody<Bytes, Infallible>;
-
-/// Which of the box's own doors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// `/`, for everybody.
-    Page,
-    /// `/api/claim`, for everybody.
-    Claim,
-    /// Below `/api/`, for members; who asks has shown a member's token.
-    Api,
-}
 
 /// A request at one of the box's own doors.
 #[derive(Debug)]

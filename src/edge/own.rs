@@ -8,46 +8,27 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::{
+    authenticate::Shown,
     body::{Drain, EdgeBody, Ends, until},
     conn::Client,
-    front::{Asked, Door, Front, FrontBody, Upload},
+    front::{Asked, Front, FrontBody, Upload},
     respond::{Refusal, protect},
     sent::ClientBody,
     state::Edge,
 };
-use crate::{authz::Token, model::Principal};
+use crate::door::Door;
 
-/// What a claim may send, in bytes.
-const CLAIM_BYTES: usize = 4096;
-/// What an action may send, in bytes, where the edge's own limit is not lower.
-const API_BYTES: usize = 1024 * 1024;
 /// A wrong claim is answered so much later, at least.
 const CLAIM_DELAY: Duration = Duration::from_millis(500);
-/// Where uploads go; all other bodies are held until they are whole.
-const UPLOADS: &str = "/api/v1/images";
-/// An upload may be this long, in bytes, and take so long with what is done with it.
-const UPLOAD_BYTES: u64 = 32 << 30;
-const UPLOAD_TIME: Duration = Duration::from_secs(3600);
-
 /// A request that may enter: where, by which name, and as whom.
 pub(super) struct Entry {
     pub(super) front: Arc<dyn Front>,
     pub(super) door: Door,
     pub(super) authority: String,
-    pub(super) by: Principal,
-    /// A member's, for the API.
-    pub(super) token: Option<Arc<Token>>,
+    pub(super) shown: Shown,
 }
 
-/// Which methods a door knows.
-pub(super) fn method_served(door: Door, method: &Method) -> bool {
-    match door {
-        Door::Page => matches!(*method, Method::GET | Method::HEAD),
-        Door::Claim => matches!(*method, Method::GET | Method::POST),
-        Door::Api => !matches!(*method, Method::CONNECT | Method::TRACE | Method::OPTIONS),
-    }
-}
-
+/// Answers.
 pub(super) async fn serve(
     client: &Arc<Client>,
     entry: Entry,
@@ -57,34 +38,36 @@ pub(super) async fn serve(
     let limits = &edge.config.limits;
     let (parts, incoming) = incoming.into_parts();
     let resumable = parts.method == Method::GET;
-    let limit = match entry.door {
-        Door::Page => 0,
-        Door::Claim => CLAIM_BYTES,
-        Door::Api => API_BYTES.min(limits.body_bytes),
-    };
+    let bounds = entry.door.bounds(parts.method.as_str(), parts.uri.path());
+    let limit = bounds.body.bytes(limits.body_bytes);
     let http2 = parts.version == http::Version::HTTP_2;
     let head_only = parts.method == Method::HEAD;
-    let uploads = entry.door == Door::Api && parts.method == Method::POST && parts.uri.path() == UPLOADS;
     let sent = ClientBody::new(client, &parts.headers, incoming);
+    let by = entry.shown.principal();
+    let token = match entry.shown {
+        Shown::Token(token) => Some(token),
+        Shown::Nothing(_) => None,
+    };
     let exchange = async {
-        let (body, upload, patience) = if uploads {
-            let pieces = sent.pieces(UPLOAD_BYTES, limits.client_timeout)?;
-            (Bytes::new(), Some(Upload(pieces)), UPLOAD_TIME)
+        let (body, upload, patience) = if let Some(patience) = bounds.answer {
+            let pieces = sent.pieces(limit, limits.client_timeout)?;
+            (Bytes::new(), Some(Upload(pieces)), patience)
         } else {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let body = sent.collect(limit, limits.client_timeout).await?;
             (body, None, limits.first_byte_timeout)
         };
         let asked = Asked {
             door: entry.door,
             authority: entry.authority,
-            by: entry.by,
+            by,
             request: Request::from_parts(parts, body),
             upload,
         };
         let answer = tokio::time::timeout(patience, entry.front.answer(asked));
         answer.await.map_err(|_| Refusal::FirstByte)
     };
-    let Some(token) = entry.token else {
+    let Some(token) = token else {
         return whole(edge, client, exchange.await?, head_only).await;
     };
     let mut cut = Box::pin(token.cut().fired());

@@ -18,14 +18,35 @@ use super::{
     passed,
     respond::Refusal,
     sent::ClientBody,
+    state::Edge,
     upgrade,
 };
 use crate::{
     authz::Token,
     link::{self, Link, Payload, Reply},
     mcp::head,
+    model::{InstanceId, State},
 };
 
+/// The link to an instance that is serving.
+pub(super) fn link(edge: &Edge, id: &InstanceId) -> Result<Arc<Link>, Refusal> {
+    let Some(link) = edge.registry.get(id.as_str()) else {
+        return Err(match (edge.states)(id) {
+            Some(state @ (State::Stopped | State::Failed | State::Removing)) => Refusal::NotReady(state, None),
+            // Not reached yet: the supervisor has only just started, or the instance has.
+            state => Refusal::NotReady(state.unwrap_or(State::Pending), Some(1)),
+        });
+    };
+    match link.state() {
+        State::Running => Ok(link),
+        State::Pending | State::Preparing | State::Starting => {
+            Err(Refusal::NotReady(link.state(), Some(link.retry_after().unwrap_or(1))))
+        }
+        state => Err(Refusal::NotReady(state, None)),
+    }
+}
+
+/// Passes a request on, and its answer back. `sent` gets what the client sent, where that is small.
 pub(super) async fn serve(
     client: &Arc<Client>,
     (link, at): (&Arc<Link>, &str),

@@ -13,7 +13,7 @@ use super::{
     respond::{self, Refusal},
     state::Edge,
 };
-use crate::route;
+use crate::door;
 
 pub(super) async fn serve(stream: tokio::net::TcpStream, permit: Permit) {
     let edge = Arc::clone(&permit.edge);
@@ -43,7 +43,7 @@ fn redirect(edge: &Edge, request: &Request<Incoming>, local: IpAddr) -> Response
         .get_all(header::HOST)
         .iter()
         .map(HeaderValue::as_bytes);
-    let authority = match route::authority(request.uri().authority().map(|a| a.as_str()), lines) {
+    let authority = match door::authority(request.uri().authority().map(|a| a.as_str()), lines) {
         Ok(a) => a,
         Err(e) => return Refusal::Host(e).response(b""),
     };

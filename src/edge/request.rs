@@ -1,7 +1,6 @@
-//! One request, from its head to the head of its answer: limits -> host and path -> Origin -> token -> state -> link.
-//! What pages of other origins may read is in [`cors`].
-//! The first that refuses answers. Somebody without a token of an instance gets the same answer whether it exists or
-//! not.
+//! One request, from its head to the head of its answer: its door, by host and path; what is asked there, in this order:
+//! a head within its limit, a claimed box, a method, an origin, a token; then the door's handler. The first that refuses
+//! answers. Somebody without a token of an instance gets the same answer whether it exists or not.
 
 use std::{
     convert::Infallible,
@@ -10,16 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::{
-    authenticate::{authenticate, check_origin},
+    authenticate::{Shown, authenticate, check_origin},
     body::{EdgeBody, Held},
     conn::Client,
-    cors,
-    front::Door,
-    own, proxy,
+    cors, own, proxy,
     respond::{Refusal, or_slowed},
     screen,
     sent::ClientBody,
@@ -27,10 +24,8 @@ use super::{
 };
 use crate::{
     authz::Token,
+    door::{self, Errors, Handler, Origins, Place},
     link::{Link, stats::InFlight},
-    model::{InstanceId, Principal, State, Via},
-    policy::{self, Verb},
-    route::{self, ScreenAt, Target},
 };
 
 /// Serves one request of a client's connection. Never fails: whatever goes wrong is an answer.
@@ -43,27 +38,33 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         in_flight: Some(InFlight::begin(Arc::clone(&edge.stats))),
         link: None,
     };
-    let own = is_own_door(request.uri().path());
-    let page = request
-        .headers()
-        .contains_key(header::ORIGIN)
-        .then(|| cors::caller(edge, &request))
-        .flatten();
+    let found = find(edge, &request);
+    let errors = match &found {
+        Ok((_, place)) => place.door.row().errors,
+        Err(_) => door::errors_at(request.uri().path()),
+    };
+    let page = match &found {
+        Ok((authority, place)) if place.door.row().origins == Origins::Callers => {
+            cors::caller(edge, request.headers(), authority)
+        }
+        _ => None,
+    };
+    let admitted = admit(&client, &request, found);
     // What the client sent, as far as an error needs it to name the call.
     let mut sent = Bytes::new();
-    let answer = match admit(&client, &request) {
-        Ok(Admitted::Own(entry)) => own::serve(&client, entry, request).await,
-        Ok(Admitted::Preflight) => {
-            discard(&client, request).await;
-            Ok(cors::preflight())
-        }
-        Ok(Admitted::Screen(id, at)) => screen::serve(&client, id, at, request).await,
+    let answer = match admitted {
         Ok(Admitted::Instance(link, token, at)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
             let answer = proxy::serve(&client, (&link, at), &token, request, &mut sent).await;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
+        }
+        Ok(Admitted::Own(entry)) => own::serve(&client, entry, request).await,
+        Ok(Admitted::Screen(asked)) => screen::serve(&client, asked, request).await,
+        Ok(Admitted::Preflight) => {
+            discard(&client, request).await;
+            Ok(cors::preflight())
         }
         Err(refusal) => {
             if refusal.is_failed_guess() {
@@ -79,10 +80,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         if refusal.leaves_body() {
             client.linger();
         }
-        if own {
-            refusal.plain_response()
-        } else {
-            refusal.response(&sent)
+        match errors {
+            Errors::JsonRpc => refusal.response(&sent),
+            Errors::Plain => refusal.plain_response(),
         }
     });
     if let Some(origin) = page {
@@ -108,110 +108,69 @@ fn count(edge: &Edge, status: StatusCode, took: Duration) {
     };
 }
 
+/// The host that a request names, and where it goes.
+fn find<'a>(edge: &Edge, request: &'a Request<Incoming>) -> Result<(&'a str, Place), Refusal> {
+    let lines = request.headers().get_all(header::HOST).iter();
+    let named = request.uri().authority().map(|a| a.as_str());
+    let authority = door::authority(named, lines.map(HeaderValue::as_bytes)).map_err(Refusal::Host)?;
+    Ok((authority, edge.router.find(authority, request.uri().path())?))
+}
+
 /// Whom a request is for, once it may.
 enum Admitted {
     /// With the agent's path for it.
     Instance(Arc<Link>, Arc<Token>, &'static str),
     Own(own::Entry),
-    /// Routed only: screens have sessions of their own.
-    Screen(InstanceId, ScreenAt),
+    Screen(screen::Entry),
     /// A browser asks whether a page may call.
     Preflight,
 }
 
-/// Whether errors there are told as the box's own API tells them, and not in JSON-RPC.
-fn is_own_door(path: &str) -> bool {
-    path == "/" || path.starts_with("/api/")
-}
-
 /// Everything that can be decided from the head.
-fn admit(client: &Client, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
+fn admit(
+    client: &Client,
+    request: &Request<Incoming>,
+    found: Result<(&str, Place), Refusal>,
+) -> Result<Admitted, Refusal> {
     let edge = &client.permit.edge;
-    let headers = request.headers();
+    let (method, headers) = (request.method(), request.headers());
     if head_size(request) > edge.config.limits.header_bytes {
         return Err(Refusal::HeadTooLarge);
     }
-    let lines = headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
-    let named = request.uri().authority().map(|a| a.as_str());
-    let authority = route::authority(named, lines).map_err(Refusal::Host)?;
-    let (id, at) = match edge.router.route(authority, request.uri().path()) {
-        Target::Mcp { id } => (id, "/mcp"),
-        Target::Sse { id } => (id, "/sse"),
-        Target::Front => return admit_own(client, request, authority, Door::Page),
-        Target::Claim => return admit_own(client, request, authority, Door::Claim),
-        Target::Api => return admit_own(client, request, authority, Door::Api),
-        Target::UnknownHost => return Err(Refusal::UnknownHost),
-        Target::Screen { .. } if edge.front.as_ref().is_some_and(|f| f.locked()) => return Err(Refusal::Unclaimed),
-        Target::Screen { id, at } => return Ok(Admitted::Screen(id, at)),
-        Target::UnknownPath => return Err(Refusal::UnknownPath),
-    };
-    if cors::is_preflight(request.method(), headers) && check_origin(edge, headers, authority).is_ok() {
+    let (authority, place) = found?;
+    let row = place.door.row();
+    let origin = check_origin(edge, row, headers, authority);
+    if row.origins == Origins::Callers && origin.is_ok() && cors::is_preflight(method, headers) {
         return Ok(Admitted::Preflight);
     }
-    if edge.front.as_ref().is_some_and(|f| f.locked()) {
+    if row.handler == Handler::Box && edge.front.is_none() {
+        return Err(Refusal::UnknownPath);
+    }
+    if !row.unclaimed && edge.front.as_ref().is_some_and(|f| f.locked()) {
         return Err(Refusal::Unclaimed);
     }
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+    if !row.methods.hold(method.as_str()) {
         return Err(Refusal::Method);
     }
-    if headers.contains_key(header::ORIGIN) {
-        check_origin(edge, headers, authority)?;
-    }
-    let token = authenticate(edge, headers, Verb::Call, policy::Target::Instance(&id))?;
-    if !client.permit.shown(&token) {
-        return Err(Refusal::Crowded);
-    }
-    let link = edge.registry.get(id.as_str());
-    let Some(link) = link else {
-        return Err(match (edge.states)(&id) {
-            Some(state @ (State::Stopped | State::Failed | State::Removing)) => Refusal::NotReady(state, None),
-            // Not reached yet: the supervisor has only just started, or the instance has.
-            state => Refusal::NotReady(state.unwrap_or(State::Pending), Some(1)),
-        });
-    };
-    match link.state() {
-        State::Running => Ok(Admitted::Instance(link, token, at)),
-        State::Pending | State::Preparing | State::Starting => {
-            Err(Refusal::NotReady(link.state(), Some(link.retry_after().unwrap_or(1))))
+    origin?;
+    let shown = authenticate(client, &place, headers)?;
+    match (row.handler, place.instance, shown, &edge.front) {
+        (Handler::Instance(at), Some(id), Shown::Token(token), _) => {
+            Ok(Admitted::Instance(proxy::link(edge, &id)?, token, at))
         }
-        state => Err(Refusal::NotReady(state, None)),
+        (Handler::Screen, Some(id), _, _) => Ok(Admitted::Screen(screen::Entry {
+            id,
+            leads: place.leads,
+            authority: authority.to_owned(),
+        })),
+        (Handler::Box, None, shown, Some(front)) => Ok(Admitted::Own(own::Entry {
+            front: Arc::clone(front),
+            door: place.door,
+            authority: authority.to_owned(),
+            shown,
+        })),
+        _ => Err(Refusal::UnknownPath),
     }
-}
-
-/// The same for one of the box's own doors.
-fn admit_own(client: &Client, request: &Request<Incoming>, authority: &str, door: Door) -> Result<Admitted, Refusal> {
-    let edge = &client.permit.edge;
-    let Some(front) = &edge.front else {
-        return Err(Refusal::UnknownPath);
-    };
-    if !own::method_served(door, request.method()) {
-        return Err(Refusal::Method);
-    }
-    // Pages of other sites that may call instances have no business here.
-    let mut origins = request.headers().get_all(header::ORIGIN).iter();
-    if !origins.all(|o| o.to_str().is_ok_and(|o| edge.router.origin_is_ours(o, authority))) {
-        return Err(Refusal::Origin);
-    }
-    let (by, token) = match door {
-        // A claim is looked at wherever it comes from: only a wrong one is slowed down.
-        Door::Page => (Principal::nobody(Via::Page), None),
-        Door::Claim => (Principal::nobody(Via::Claim), None),
-        Door::Api if front.locked() => return Err(Refusal::Unclaimed),
-        Door::Api => {
-            let token = authenticate(edge, request.headers(), Verb::UseApi, policy::Target::Box)?;
-            (token.principal().clone(), Some(token))
-        }
-    };
-    if token.as_ref().is_some_and(|t| !client.permit.shown(t)) {
-        return Err(Refusal::Crowded);
-    }
-    Ok(Admitted::Own(own::Entry {
-        front: Arc::clone(front),
-        door,
-        authority: authority.to_owned(),
-        by,
-        token,
-    }))
 }
 
 fn head_size(request: &Request<Incoming>) -> usize {

@@ -10,13 +10,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{body::EdgeBody, sent::BodyError};
 use crate::{
     authz::Slowed,
+    door::{HostError, Nowhere},
     link::CallError,
     mcp::{
         codes,
         message::{self, Kind},
     },
     model::State,
-    route::HostError,
 };
 
 /// Why a client does not get what it asked for.
@@ -66,6 +66,15 @@ impl From<BodyError> for Refusal {
             BodyError::TooLarge => Refusal::BodyTooLarge,
             BodyError::TooSlow => Refusal::BodyTooSlow,
             BodyError::Broken => Refusal::BodyBroken,
+        }
+    }
+}
+
+impl From<Nowhere> for Refusal {
+    fn from(e: Nowhere) -> Refusal {
+        match e {
+            Nowhere::Host => Refusal::UnknownHost,
+            Nowhere::Path => Refusal::UnknownPath,
         }
     }
 }

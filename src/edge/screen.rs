@@ -21,7 +21,7 @@ mod viewer;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 
 use self::desk::unix_now;
@@ -29,53 +29,42 @@ use super::{
     body::EdgeBody,
     conn::Client,
     respond::{Refusal, or_slowed},
-    sent::ClientBody,
     state::Edge,
 };
-use crate::{
-    model::InstanceId,
-    route::{self, ScreenAt},
-    screen::access::Session,
-};
+use crate::{model::InstanceId, screen::access::Session};
 
 /// Cookies in one request that are looked at.
 const MAX_COOKIES: usize = 64;
-/// One request for a screen, routed.
+/// A request for a screen, by its door.
+pub(super) struct Entry {
+    pub(super) id: InstanceId,
+    /// So many bytes of its path only lead to the screen; none where the screen has a host of its own.
+    pub(super) leads: usize,
+    pub(super) authority: String,
+}
+
+/// One such request.
 struct Asked<'a> {
     edge: &'a Arc<Edge>,
-    id: &'a InstanceId,
-    at: ScreenAt,
+    entry: &'a Entry,
     headers: &'a HeaderMap,
-    authority: &'a str,
 }
 
 /// Answers a request for a screen.
 pub(super) async fn serve(
     client: &Arc<Client>,
-    id: InstanceId,
-    at: ScreenAt,
+    entry: Entry,
     mut request: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let on_upgrade = super::upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
-    let (parts, incoming) = request.into_parts();
-    let lines = parts.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
-    let authority = route::authority(parts.uri.authority().map(|a| a.as_str()), lines).map_err(Refusal::Host)?;
+    let (parts, _) = request.into_parts();
     let asked = Asked {
         edge: &client.permit.edge,
-        id: &id,
-        at,
+        entry: &entry,
         headers: &parts.headers,
-        authority,
     };
     let path = parts.uri.path();
-    let (own, query) = match at {
-        ScreenAt::Host => (path, parts.uri.query()),
-        ScreenAt::Path(skip) => (&path[skip..], parts.uri.query()),
-    };
-    if parts.method != Method::GET {
-        ClientBody::new(client, &parts.headers, incoming).discard().await;
-        return Err(Refusal::Method);
-    }
+    let (own, query) = (&path[entry.leads..], parts.uri.query());
     if let Some(session) = asked.session()
         && !client.permit.shown_session(session.number)
     {
@@ -85,7 +74,7 @@ pub(super) async fn serve(
         "" => Ok(page::redirect(&format!("{path}/"))),
         "/open" => asked.open(client, query).await,
         "/" => Ok(match asked.session() {
-            Some(_) => page::page(&asked.edge.router, id.as_str()),
+            Some(_) => page::page(&asked.edge.router, entry.id.as_str()),
             None => page::no_session(),
         }),
         "/control" | "/websockify" => {
@@ -93,9 +82,9 @@ pub(super) async fn serve(
             let accept = sockets::accept(&parts.headers).ok_or(Refusal::NotWebSocket)?;
             let on_upgrade = on_upgrade.ok_or(Refusal::NotWebSocket)?;
             if own == "/control" {
-                control::start(client, &id, session, on_upgrade)?;
+                control::start(client, &entry.id, session, on_upgrade)?;
             } else {
-                viewer::start(client, &id, session, query, on_upgrade).await?;
+                viewer::start(client, &entry.id, session, query, on_upgrade).await?;
             }
             Ok(sockets::switching(accept))
         }
@@ -109,9 +98,9 @@ pub(super) async fn serve(
 impl Asked<'_> {
     /// `__Host-` binds the cookie to the very host; by path, where the host is everybody's, the path has to do.
     fn cookie_name(&self) -> String {
-        match self.at {
-            ScreenAt::Host => "__Host-berth-screen".to_owned(),
-            ScreenAt::Path(_) => format!("__Secure-berth-screen-{}", self.id),
+        match self.entry.leads {
+            0 => "__Host-berth-screen".to_owned(),
+            _ => format!("__Secure-berth-screen-{}", self.entry.id),
         }
     }
 
@@ -128,14 +117,14 @@ impl Asked<'_> {
             .take(MAX_COOKIES)
             .filter_map(|p| p.trim().split_once('='));
         let (_, secret) = pairs.find(|(n, _)| *n == name)?;
-        self.edge.desk.session(secret, self.id)
+        self.edge.desk.session(secret, &self.entry.id)
     }
 
     /// The session of a socket, which must be asked for by the screen's own page (RFC 6455 section 10.2).
     fn socket_session(&self) -> Result<Session, Refusal> {
         let mut origins = self.headers.get_all(header::ORIGIN).iter();
         let origin = origins.next().and_then(|o| o.to_str().ok()).ok_or(Refusal::Origin)?;
-        if origins.next().is_some() || !self.edge.router.origin_is_the_hosts(origin, self.authority) {
+        if origins.next().is_some() || !self.edge.router.origin_is_the_hosts(origin, &self.entry.authority) {
             return Err(Refusal::Origin);
         }
         self.session().ok_or(Refusal::NoSession)
@@ -146,7 +135,7 @@ impl Asked<'_> {
     async fn open(&self, client: &Client, query: Option<&str>) -> Result<Response<EdgeBody>, Refusal> {
         let ticket = query.and_then(|q| q.split('&').find_map(|p| p.strip_prefix("ticket=")));
         let opened = match ticket {
-            Some(ticket) => self.edge.desk.open(ticket, self.id).map_err(|_| Refusal::Busy)?,
+            Some(ticket) => self.edge.desk.open(ticket, &self.entry.id).map_err(|_| Refusal::Busy)?,
             None => None,
         };
         let Some((secret, session)) = opened else {
@@ -158,12 +147,12 @@ impl Asked<'_> {
             };
         };
         log::info!(
-            instance = self.id.as_str(), by = session.grant.by.name().as_str(), from:display = client.permit.from,
+            instance = self.entry.id.as_str(), by = session.grant.by.name().as_str(), from:display = client.permit.from,
             session = session.number, control = session.grant.control; "a screen's link was opened"
         );
-        let path = match self.at {
-            ScreenAt::Host => "/".to_owned(),
-            ScreenAt::Path(_) => format!("/vnc/{}/", self.id),
+        let path = match self.entry.leads {
+            0 => "/".to_owned(),
+            _ => format!("/vnc/{}/", self.entry.id),
         };
         let life = session.ends_at.saturating_sub(unix_now());
         let cookie = format!(

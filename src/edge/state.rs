@@ -17,9 +17,9 @@ use super::{
 use crate::{
     authz::{Cut, FailureLimiter, Places, Slowed, TokenTable},
     config::Limits,
+    door::Router,
     link::Registry,
     model::{InstanceId, State},
-    route::Router,
 };
 
 /// Answers that may be held back at a time.

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
 
-use crate::route::Router;
+use crate::door::Router;
 
 /// Bridges and pairs that a container engine makes, and loopback.
 const INNER: [&str; 5] = ["lo", "docker", "br-", "veth", "virbr"];

@@ -22,6 +22,7 @@ use crate::{
     config::Allow,
     deploy::Deploys,
     docker::Docker,
+    door::Router,
     edge::EdgeHandle,
     firewall::Firewall,
     link::Registry,
@@ -33,7 +34,6 @@ use crate::{
     plan::{generic, image},
     policy::Signed,
     reconcile,
-    route::Router,
     tls::{self, Certificates},
 };
 

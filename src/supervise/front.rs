@@ -16,7 +16,8 @@ use crate::{
     api::{Claiming, Hello},
     claim::{Desk, Tried},
     config,
-    edge::{Asked, Door, Front, FrontBody},
+    door::{API, Door},
+    edge::{Asked, Front, FrontBody},
     model::{Action, Outcome, Principal, Refusal},
     policy, reconcile,
 };
@@ -68,11 +69,13 @@ impl Front for Doors {
 
 async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
     match asked.door {
+        // The edge answers there itself.
+        Door::Mcp | Door::Sse | Door::Screen => starting(),
         Door::Page => admin::front_page(&*parts, &asked.authority),
         Door::Claim => admin::claiming(&*parts, asked.request, asked.by).await,
         Door::Api => {
             let path = asked.request.uri().path().to_owned();
-            let path = path.strip_prefix("/api").unwrap_or_default();
+            let path = path.strip_prefix(API).unwrap_or_default();
             let upload = asked.upload.map(|u| u.0);
             admin::network(&*parts, asked.request, upload, (&asked.authority, path), asked.by).await
         }

@@ -28,7 +28,7 @@ use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{Names, TlsError};
-use crate::{config::Cidr, route::is_private};
+use crate::{config::Cidr, door::is_private};
 
 const DAY: u64 = 86_400;
 /// 2026-01-01T00:00:00Z: a clock before this is not set.

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use super::super::body::EdgeBody;
-use crate::route::Router;
+use crate::door::Router;
 
 include!(concat!(env!("OUT_DIR"), "/novnc.rs"));
 

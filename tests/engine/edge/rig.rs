@@ -14,10 +14,10 @@ use std::{
 use berth::{
     authz::{TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
+    door::Router,
     edge::{Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
     model::{InstanceId, Principal, State, TokenId},
-    route::Router,
     tls::{Certificates, Names},
 };
 use bytes::Bytes;

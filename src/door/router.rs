@@ -1,75 +1,20 @@
-//! F1: where a request goes, by its host and path alone. Pure: looks nothing up, allocates one id at most, never
-//! panics on hostile bytes. It never decides whether the instance exists or who may reach it.
-//!
-//! | host | path | target |
-//! | --- | --- | --- |
-//! | `mcp-{id}.{domain}` | `/mcp` | the instance's MCP endpoint |
-//! | `{domain}`, `app.{domain}` | `/mcp/{id}`, `/{id}/mcp` | the same; some clients want a path that ends in `/mcp` |
-//! | `mcp-{id}.{domain}` | `/sse` | the same for clients of the transport of 2024-11-05 |
-//! | `{domain}`, `app.{domain}` | `/{id}/sse` | the same |
-//! | `vnc-{id}.{domain}` | any | the instance's screen |
-//! | `{domain}`, `app.{domain}` | `/vnc/{id}/…` | the same |
-//! | `{domain}`, `app.{domain}` | `/` | the front page |
-//! | the same | `/api/claim`, `/api/…` | claiming, the admin API |
-//!
-//! An address in the host's place stands for the domain: that is how a box without DNS is reached, and no page of
-//! another site can claim that host. So does a name that only a network of one's own can have: below `local` (RFC 6762)
-//! or `home.arpa` (RFC 8375). `/` and `/api` answer under any other name too, since a box cannot know what its network
-//! calls it; they trust no name. Where the domain is `localhost`, `127.0.0.1` and `[::1]` are its own names. A box without
-//! a domain gives out paths at the host that it was asked at. Hosts compare without regard to case, port and one trailing
-//! dot (RFC 9110 section 4.2.3, RFC 1034 section 3.1); paths compare byte for byte.
-
-pub mod origin;
+//! The names and addresses of this box, and which door a request goes to.
 
 use std::net::IpAddr;
 
+use super::{
+    host::{is_private, split_port},
+    table::{self, Host, Place},
+};
 use crate::model::{Endpoint, Endpoints, InstanceId};
 
-/// What a request is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// An instance's MCP endpoint. Whether the instance exists is not known here.
-    Mcp { id: InstanceId },
-    /// The same for clients of the transport of 2024-11-05 (HTTP with SSE).
-    Sse { id: InstanceId },
-    /// An instance's screen: its page, and what belongs to it.
-    Screen { id: InstanceId, at: ScreenAt },
-    /// `/` on the box's own host.
-    Front,
-    /// `/api/claim`.
-    Claim,
-    /// The admin API: below `/api/`.
-    Api,
-    /// One of our hosts, but no such path.
-    UnknownPath,
-    /// Not a host of ours.
-    UnknownHost,
-}
-
-/// Under which of its two addresses a screen was asked for; what is asked of it is the path's rest.
+/// Why a request goes to no door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScreenAt {
-    /// `vnc-{id}.{domain}`: the path is the screen's own.
+pub enum Nowhere {
+    /// Not a host of ours.
     Host,
-    /// `/vnc/{id}`: so many bytes of the path are not the screen's own.
-    Path(usize),
-}
-
-/// Why a request's host cannot be told (HTTP 400).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HostError {
-    /// RFC 9112 section 3.2: a request without `Host` is answered 400.
-    #[error("the request names no host")]
-    Missing,
-    /// RFC 9112 section 3.2: so is one with several.
-    #[error("the request names more than one host")]
-    Several,
-    /// RFC 9113 section 8.3.1: `Host` and `:authority` must not differ.
-    #[error("Host and the request target name different hosts")]
-    Mismatch,
-    /// Not a `host[:port]`.
-    #[error("the host is not valid")]
-    Malformed,
+    /// One of our hosts, but no such path.
+    Path,
 }
 
 /// The names that this box answers to, and the addresses that it gives out.
@@ -115,30 +60,26 @@ impl Router {
         self.https_port
     }
 
-    /// Routes a `host[:port]` (as [`authority`] returns it) and a path without its query.
-    pub fn route(&self, authority: &str, path: &str) -> Target {
-        let Some((host, _)) = split_port(authority) else {
-            return Target::UnknownHost;
-        };
-        if let Some(id) = self.instance_of(host, "mcp-") {
-            return match path {
-                "/mcp" | "/mcp/" => Target::Mcp { id },
-                "/sse" | "/sse/" => Target::Sse { id },
-                _ => Target::UnknownPath,
-            };
+    /// The door at a `host[:port]` (as [`super::authority`] returns it) and a path without its query.
+    ///
+    /// # Errors
+    /// [`Nowhere`].
+    pub fn find(&self, authority: &str, path: &str) -> Result<Place, Nowhere> {
+        let (host, _) = split_port(authority).ok_or(Nowhere::Host)?;
+        if let Some((host, id)) = self.instance_of(host) {
+            let place = table::find(host, path).ok_or(Nowhere::Path)?;
+            return Ok(Place {
+                instance: Some(id),
+                ..place
+            });
         }
-        if let Some(id) = self.instance_of(host, "vnc-") {
-            return Target::Screen { id, at: ScreenAt::Host };
+        if let Some(place) = table::find(Host::Any, path) {
+            return Ok(place);
         }
-        match path {
-            "/" => Target::Front,
-            "/api/claim" => Target::Claim,
-            _ if path.starts_with("/api/") => Target::Api,
-            _ if !self.is_front(host) => Target::UnknownHost,
-            _ => endpoint_by_path(path)
-                .or_else(|| screen_by_path(path))
-                .unwrap_or(Target::UnknownPath),
+        if !self.is_front(host) {
+            return Err(Nowhere::Host);
         }
+        table::find(Host::Own, path).ok_or(Nowhere::Path)
     }
 
     /// Whether a page of this origin is a screen's own, and no other page of the box: of the very host that the
@@ -244,7 +185,7 @@ impl Router {
     }
 
     fn is_local(&self, host: &str) -> bool {
-        self.is_own(host) || self.instance_of(host, "mcp-").is_some() || self.instance_of(host, "vnc-").is_some()
+        self.is_own(host) || self.instance_of(host).is_some()
     }
 
     /// What stands before `.{domain}`.
@@ -256,132 +197,48 @@ impl Router {
         tail.eq_ignore_ascii_case(domain).then_some(head)
     }
 
-    fn instance_of(&self, host: &str, kind: &str) -> Option<InstanceId> {
-        let label = self.prefix_of(host)?;
-        let id = label.get(4..).filter(|_| label[..4].eq_ignore_ascii_case(kind))?;
-        if id.bytes().any(|b| b.is_ascii_uppercase()) {
-            return InstanceId::parse(&id.to_ascii_lowercase()).ok();
-        }
-        InstanceId::parse(id).ok()
+    /// Whose host it is, where it is an instance's.
+    fn instance_of(&self, host: &str) -> Option<(Host, InstanceId)> {
+        self.prefix_of(host).and_then(Host::of_instance)
     }
-}
-
-/// Whether a host is a name that has no owner on the internet: below `local` or `home.arpa`, one label or more.
-pub fn is_private(host: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    ["local", "home.arpa"].iter().any(|zone| {
-        let name = host.strip_suffix(zone).and_then(|h| h.strip_suffix('.'));
-        name.is_some_and(|n| n.split('.').all(|label| !label.is_empty()))
-    })
-}
-
-/// `/mcp/{id}`, `/{id}/mcp` or `/{id}/sse`, with one slash at the end or without.
-fn endpoint_by_path(path: &str) -> Option<Target> {
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let id = |text: &str| InstanceId::parse(text).ok();
-    if let Some(rest) = path.strip_prefix("/mcp/") {
-        return id(rest).map(|id| Target::Mcp { id });
-    }
-    let (first, last) = path.strip_prefix('/')?.split_once('/')?;
-    match last {
-        "mcp" => id(first).map(|id| Target::Mcp { id }),
-        "sse" => id(first).map(|id| Target::Sse { id }),
-        _ => None,
-    }
-}
-
-/// `/vnc/{id}` and what follows.
-fn screen_by_path(path: &str) -> Option<Target> {
-    let rest = path.strip_prefix("/vnc/")?;
-    let end = rest.find('/').unwrap_or(rest.len());
-    let id = InstanceId::parse(&rest[..end]).ok()?;
-    let at = ScreenAt::Path(path.len() - rest.len() + end);
-    Some(Target::Screen { id, at })
-}
-
-/// The one host that a request names, from its target (`:authority` in HTTP/2, absolute form in HTTP/1.1) and its
-/// `Host` header lines.
-///
-/// # Errors
-/// [`HostError`]: none, several, different ones, or not text.
-pub fn authority<'a>(
-    target: Option<&'a str>,
-    mut host_lines: impl Iterator<Item = &'a [u8]>,
-) -> Result<&'a str, HostError> {
-    let line = match host_lines.next() {
-        None => None,
-        Some(l) => Some(std::str::from_utf8(l).map_err(|_| HostError::Malformed)?.trim()),
-    };
-    if host_lines.next().is_some() {
-        return Err(HostError::Several);
-    }
-    let named = match (target, line) {
-        (Some(t), Some(l)) if !t.eq_ignore_ascii_case(l) => return Err(HostError::Mismatch),
-        (Some(t), _) => t,
-        (None, Some(l)) => l,
-        (None, None) => return Err(HostError::Missing),
-    };
-    split_port(named).map(|_| named).ok_or(HostError::Malformed)
-}
-
-/// `host[:port]` -> host (without one trailing dot; an IPv6 literal keeps its brackets) and port.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = if authority.starts_with('[') {
-        let end = authority.find(']')? + 1;
-        let (host, rest) = authority.split_at(end);
-        (
-            host,
-            if rest.is_empty() {
-                None
-            } else {
-                Some(rest.strip_prefix(':')?)
-            },
-        )
-    } else {
-        match authority.split_once(':') {
-            Some((h, p)) => (h, Some(p)),
-            None => (authority, None),
-        }
-    };
-    let port = match port {
-        None | Some("") => None,
-        Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => Some(p.parse().ok()?),
-        Some(_) => return None,
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
-    let ok = if host.starts_with('[') {
-        host.len() > 2 && host.bytes().all(|b| plain(b) || matches!(b, b'[' | b']' | b':'))
-    } else {
-        !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
-    };
-    ok.then_some((host, port))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::door::{Door, authority};
     use proptest::prelude::*;
 
     const ID: &str = "abcdefghij";
 
-    fn mcp() -> Target {
-        Target::Mcp {
-            id: InstanceId::parse(ID).unwrap(),
-        }
+    type Found = Result<Place, Nowhere>;
+
+    fn of_instance(door: Door, leads: usize) -> Found {
+        Ok(Place {
+            door,
+            instance: Some(InstanceId::parse(ID).unwrap()),
+            leads,
+        })
     }
 
-    fn sse() -> Target {
-        Target::Sse {
-            id: InstanceId::parse(ID).unwrap(),
-        }
+    fn mcp() -> Found {
+        of_instance(Door::Mcp, 0)
     }
 
-    fn screen(at: ScreenAt) -> Target {
-        Target::Screen {
-            id: InstanceId::parse(ID).unwrap(),
-            at,
-        }
+    fn sse() -> Found {
+        of_instance(Door::Sse, 0)
+    }
+
+    fn screen(leads: usize) -> Found {
+        of_instance(Door::Screen, leads)
+    }
+
+    fn own(door: Door) -> Found {
+        Ok(Place {
+            door,
+            instance: None,
+            leads: 0,
+        })
     }
 
     #[test]
@@ -410,66 +267,66 @@ mod tests {
             ("mcp-abcdefghij.example.org:8443", "/mcp", mcp()),
             ("MCP-ABCDEFGHIJ.Example.ORG.", "/mcp", mcp()),
             ("mcp-abcdefghij.example.org", "/mcp/", mcp()),
-            ("mcp-abcdefghij.example.org", "/mcp//", Target::UnknownPath),
-            ("mcp-abcdefghij.example.org", "/", Target::UnknownPath),
-            ("mcp-abcdefghij.example.org", "/.berth/start", Target::UnknownPath),
-            ("mcp-abcdefghij.example.org", "/MCP", Target::UnknownPath),
+            ("mcp-abcdefghij.example.org", "/mcp//", Err(Nowhere::Path)),
+            ("mcp-abcdefghij.example.org", "/", Err(Nowhere::Path)),
+            ("mcp-abcdefghij.example.org", "/.berth/start", Err(Nowhere::Path)),
+            ("mcp-abcdefghij.example.org", "/MCP", Err(Nowhere::Path)),
             ("example.org", "/mcp/abcdefghij", mcp()),
             ("app.example.org", "/mcp/abcdefghij", mcp()),
-            ("example.org", "/mcp/ABCDEFGHIJ", Target::UnknownPath),
+            ("example.org", "/mcp/ABCDEFGHIJ", Err(Nowhere::Path)),
             ("example.org", "/mcp/abcdefghij/", mcp()),
             ("example.org", "/abcdefghij/mcp", mcp()),
             ("example.org", "/abcdefghij/mcp/", mcp()),
-            ("example.org", "/mcp/abcdefghij//", Target::UnknownPath),
+            ("example.org", "/mcp/abcdefghij//", Err(Nowhere::Path)),
             ("mcp-abcdefghij.example.org", "/sse", sse()),
             ("mcp-abcdefghij.example.org", "/sse/", sse()),
             ("example.org", "/abcdefghij/sse", sse()),
             ("192.0.2.7", "/abcdefghij/sse/", sse()),
-            ("example.org", "/abcdefghij/sse/x", Target::UnknownPath),
-            ("example.org", "/sse", Target::UnknownPath),
-            ("example.org", "/sse/abcdefghij", Target::UnknownPath),
-            ("example.org", "/mcp/abcdefghij/mcp", Target::UnknownPath),
-            ("example.org", "/x/abcdefghij/mcp", Target::UnknownPath),
-            ("example.org", "/mcp/mcp", Target::UnknownPath),
-            ("example.org", "/mcp/../.berth", Target::UnknownPath),
-            ("example.org", "/mcp", Target::UnknownPath),
-            ("example.org", "/", Target::Front),
-            ("vnc-abcdefghij.example.org", "/any/thing", screen(ScreenAt::Host)),
-            ("Vnc-Abcdefghij.example.org:8443", "/", screen(ScreenAt::Host)),
-            ("example.org", "/vnc/abcdefghij/", screen(ScreenAt::Path(15))),
-            ("example.org", "/vnc/abcdefghij/a/b", screen(ScreenAt::Path(15))),
-            ("example.org", "/vnc/abcdefghij", screen(ScreenAt::Path(15))),
-            ("example.org", "/vnc/abc/", Target::UnknownPath),
-            ("example.org", "/vnc", Target::UnknownPath),
-            ("mcp-abcdefghij.example.org", "/vnc/abcdefghij/", Target::UnknownPath),
-            ("vnc-abc.example.org", "/x", Target::UnknownHost),
-            ("mcp-abc.example.org", "/mcp", Target::UnknownHost),
-            ("mcp-abcdefghij.evil.org", "/mcp", Target::UnknownHost),
-            ("evilexample.org", "/mcp", Target::UnknownHost),
-            ("x.mcp-abcdefghij.example.org", "/mcp", Target::UnknownHost),
+            ("example.org", "/abcdefghij/sse/x", Err(Nowhere::Path)),
+            ("example.org", "/sse", Err(Nowhere::Path)),
+            ("example.org", "/sse/abcdefghij", Err(Nowhere::Path)),
+            ("example.org", "/mcp/abcdefghij/mcp", Err(Nowhere::Path)),
+            ("example.org", "/x/abcdefghij/mcp", Err(Nowhere::Path)),
+            ("example.org", "/mcp/mcp", Err(Nowhere::Path)),
+            ("example.org", "/mcp/../.berth", Err(Nowhere::Path)),
+            ("example.org", "/mcp", Err(Nowhere::Path)),
+            ("example.org", "/", own(Door::Page)),
+            ("vnc-abcdefghij.example.org", "/any/thing", screen(0)),
+            ("Vnc-Abcdefghij.example.org:8443", "/", screen(0)),
+            ("example.org", "/vnc/abcdefghij/", screen(15)),
+            ("example.org", "/vnc/abcdefghij/a/b", screen(15)),
+            ("example.org", "/vnc/abcdefghij", screen(15)),
+            ("example.org", "/vnc/abc/", Err(Nowhere::Path)),
+            ("example.org", "/vnc", Err(Nowhere::Path)),
+            ("mcp-abcdefghij.example.org", "/vnc/abcdefghij/", Err(Nowhere::Path)),
+            ("vnc-abc.example.org", "/x", Err(Nowhere::Host)),
+            ("mcp-abc.example.org", "/mcp", Err(Nowhere::Host)),
+            ("mcp-abcdefghij.evil.org", "/mcp", Err(Nowhere::Host)),
+            ("evilexample.org", "/mcp", Err(Nowhere::Host)),
+            ("x.mcp-abcdefghij.example.org", "/mcp", Err(Nowhere::Host)),
             ("192.0.2.7", "/mcp/abcdefghij", mcp()),
             ("[2001:db8::7]:8443", "/mcp/abcdefghij", mcp()),
-            ("192.0.2.7", "/mcp", Target::UnknownPath),
-            ("192.0.2.7.evil.org", "/mcp/abcdefghij", Target::UnknownHost),
-            ("example.org", "/api/claim", Target::Claim),
-            ("app.example.org", "/api/v1/status", Target::Api),
-            ("192.0.2.7:8443", "/api/v1/status", Target::Api),
-            ("box.lan", "/", Target::Front),
-            ("box.lan", "/api/v1/status", Target::Api),
-            ("box.lan", "/mcp/abcdefghij", Target::UnknownHost),
-            ("mcp-abcdefghij.example.org", "/api/claim", Target::UnknownPath),
-            ("mcp-abcdefghij.example.org", "/api/v1/status", Target::UnknownPath),
-            ("example.org", "/api", Target::UnknownPath),
-            ("user@example.org", "/", Target::UnknownHost),
-            ("example.org:x", "/", Target::UnknownHost),
-            ("", "/", Target::UnknownHost),
-            (".", "/", Target::UnknownHost),
+            ("192.0.2.7", "/mcp", Err(Nowhere::Path)),
+            ("192.0.2.7.evil.org", "/mcp/abcdefghij", Err(Nowhere::Host)),
+            ("example.org", "/api/claim", own(Door::Claim)),
+            ("app.example.org", "/api/v1/status", own(Door::Api)),
+            ("192.0.2.7:8443", "/api/v1/status", own(Door::Api)),
+            ("box.lan", "/", own(Door::Page)),
+            ("box.lan", "/api/v1/status", own(Door::Api)),
+            ("box.lan", "/mcp/abcdefghij", Err(Nowhere::Host)),
+            ("mcp-abcdefghij.example.org", "/api/claim", Err(Nowhere::Path)),
+            ("mcp-abcdefghij.example.org", "/api/v1/status", Err(Nowhere::Path)),
+            ("example.org", "/api", Err(Nowhere::Path)),
+            ("user@example.org", "/", Err(Nowhere::Host)),
+            ("example.org:x", "/", Err(Nowhere::Host)),
+            ("", "/", Err(Nowhere::Host)),
+            (".", "/", Err(Nowhere::Host)),
         ] {
-            assert_eq!(r.route(host, path), want, "{host} {path}");
+            assert_eq!(r.find(host, path), want, "{host} {path}");
         }
         let r = Router::new(Some("localhost"), 443);
-        assert_eq!(r.route("127.0.0.1:8443", "/mcp/abcdefghij"), mcp());
-        assert_eq!(r.route("[::1]:8443", "/mcp/abcdefghij"), mcp());
+        assert_eq!(r.find("127.0.0.1:8443", "/mcp/abcdefghij"), mcp());
+        assert_eq!(r.find("[::1]:8443", "/mcp/abcdefghij"), mcp());
         assert_eq!(
             r.endpoints(&InstanceId::parse(ID).unwrap(), "").mcp.path_url,
             "https://localhost/mcp/abcdefghij"
@@ -482,18 +339,18 @@ mod tests {
         for (host, path, want) in [
             ("192.0.2.7", "/mcp/abcdefghij", mcp()),
             ("192.168.1.9:8443", "/mcp/abcdefghij", mcp()),
-            ("[fd00::9]", "/vnc/abcdefghij/", screen(ScreenAt::Path(15))),
+            ("[fd00::9]", "/vnc/abcdefghij/", screen(15)),
             ("box.local", "/mcp/abcdefghij", mcp()),
             ("Mcp.Box.Home.Arpa.", "/mcp/abcdefghij", mcp()),
             ("localhost:8443", "/mcp/abcdefghij", mcp()),
-            ("local", "/mcp/abcdefghij", Target::UnknownHost),
-            (".local", "/mcp/abcdefghij", Target::UnknownHost),
-            ("boxlocal", "/mcp/abcdefghij", Target::UnknownHost),
-            ("box.lan", "/mcp/abcdefghij", Target::UnknownHost),
-            ("mcp-abcdefghij.box.local", "/mcp", Target::UnknownPath),
-            ("box.lan", "/", Target::Front),
+            ("local", "/mcp/abcdefghij", Err(Nowhere::Host)),
+            (".local", "/mcp/abcdefghij", Err(Nowhere::Host)),
+            ("boxlocal", "/mcp/abcdefghij", Err(Nowhere::Host)),
+            ("box.lan", "/mcp/abcdefghij", Err(Nowhere::Host)),
+            ("mcp-abcdefghij.box.local", "/mcp", Err(Nowhere::Path)),
+            ("box.lan", "/", own(Door::Page)),
         ] {
-            assert_eq!(r.route(host, path), want, "{host} {path}");
+            assert_eq!(r.find(host, path), want, "{host} {path}");
         }
         let id = InstanceId::parse(ID).unwrap();
         for at in ["192.168.1.9", "box.local:8443", "[fd00::9]:444"] {
@@ -538,18 +395,6 @@ mod tests {
     }
 
     #[test]
-    fn one_host_only() {
-        let a = |t, lines: &[&'static str]| authority(t, lines.iter().map(|l| l.as_bytes()));
-        assert_eq!(a(None, &["a.b"]), Ok("a.b"));
-        assert_eq!(a(Some("a.b"), &["A.b"]), Ok("a.b"));
-        assert_eq!(a(Some("a.b"), &[]), Ok("a.b"));
-        assert_eq!(a(Some("a.b"), &["c.d"]), Err(HostError::Mismatch));
-        assert_eq!(a(None, &["a", "a"]), Err(HostError::Several));
-        assert_eq!(a(None, &[]), Err(HostError::Missing));
-        assert_eq!(a(None, &["a b"]), Err(HostError::Malformed));
-    }
-
-    #[test]
     fn origins() {
         let r = Router::new(Some("example.org"), 443);
         let h = "mcp-abcdefghij.example.org";
@@ -583,7 +428,7 @@ mod tests {
         #[test]
         fn never_panics(host in ".*", path in ".*", domain in "[a-z.]{0,20}") {
             let r = Router::new(Some(&domain), 1);
-            r.route(&host, &path);
+            let _ = r.find(&host, &path);
             r.origin_is_ours(&host, &path);
             let _ = authority(Some(&host), std::iter::once(path.as_bytes()));
         }
@@ -593,23 +438,24 @@ mod tests {
             let r = Router::new(Some(&domain), port);
             let id = InstanceId::from_random(bytes);
             let e = r.endpoints(&id, "");
+            let of = |door, leads| Ok(Place { door, instance: Some(id.clone()), leads });
             let route = |url: &str| {
                 let rest = url.strip_prefix("https://").unwrap();
                 let slash = rest.find('/').unwrap();
-                r.route(&rest[..slash], &rest[slash..])
+                r.find(&rest[..slash], &rest[slash..])
             };
             for url in [e.mcp.url, e.mcp.path_url] {
-                prop_assert_eq!(route(&url), Target::Mcp { id: id.clone() });
+                prop_assert_eq!(route(&url), of(Door::Mcp, 0));
             }
             let e = e.screen.unwrap();
-            prop_assert_eq!(route(&e.url), Target::Screen { id: id.clone(), at: ScreenAt::Host });
-            prop_assert_eq!(route(&e.path_url), Target::Screen { id, at: ScreenAt::Path(15) });
+            prop_assert_eq!(route(&e.url), of(Door::Screen, 0));
+            prop_assert_eq!(route(&e.path_url), of(Door::Screen, 15));
         }
 
         #[test]
         fn only_our_hosts_are_known(host in "[a-z0-9.-]{1,40}") {
             let r = Router::new(Some("example.org"), 443);
-            prop_assert_eq!(r.route(&host, "/mcp") == Target::UnknownHost, !r.knows(&host));
+            prop_assert_eq!(r.find(&host, "/mcp") == Err(Nowhere::Host), !r.knows(&host));
             let address = host.trim_end_matches('.').parse::<IpAddr>().is_ok();
             let private = host.trim_end_matches('.').ends_with(".local") || host.trim_end_matches('.').ends_with(".home.arpa");
             if r.knows(&host) { prop_assert!(address || private || host.trim_end_matches('.').ends_with("example.org")); }

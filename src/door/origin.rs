@@ -1,6 +1,6 @@
 //! Origins of browser pages (RFC 6454, section 6.2) that an administrator may allow, and those of a person's own machine.
 
-use super::split_port;
+use super::host::split_port;
 
 /// A web origin as browsers send it in `Origin`: scheme and host in lower case, no port where it is the scheme's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
