@@ -4,7 +4,6 @@
 
 mod appliance;
 mod args;
-mod bring;
 mod client;
 mod console;
 mod context;
@@ -15,6 +14,7 @@ mod documents_tests;
 mod environment;
 mod hardening;
 mod image;
+mod import;
 mod key;
 mod login;
 mod print;

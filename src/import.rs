@@ -37,7 +37,7 @@ pub use text::{Answers, Missing, Question, Text};
 use crate::{
     clients::{Client, Source, one},
     model::ImportRules,
-    strict::Problems,
+    strict_toml::Problems,
 };
 
 /// A text to import may be this long, in bytes.

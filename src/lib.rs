@@ -6,8 +6,8 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`], [`api`] | plain types: no I/O, no async |
-//! | F1 | [`strict`], [`config`], [`catalog`], [`claim`], [`record`], [`policy`], [`plan`], [`door`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
-//! | F2 | [`store`], [`authz`], [`deploy`], [`docker`], [`link`], [`load`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each, or one table that tasks share |
+//! | F1 | [`strict_toml`], [`config`], [`catalog`], [`claim`], [`record`], [`policy`], [`plan`], [`door`], [`mcp`], [`hardening`], [`site`], [`tty`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
+//! | F2 | [`store`], [`authz`], [`deploy_log`], [`docker`], [`link`], [`load`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`] | one outside system each, or one table that tasks share |
 //! | F3 | [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`] and [`rights`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
@@ -24,7 +24,7 @@ pub mod cli;
 pub mod clients;
 pub mod config;
 pub mod coredump;
-pub mod deploy;
+pub mod deploy_log;
 pub mod docker;
 pub mod door;
 pub mod edge;
@@ -53,7 +53,7 @@ pub mod secret;
 pub mod shell;
 pub mod site;
 pub mod store;
-pub mod strict;
+pub mod strict_toml;
 pub mod supervise;
 pub mod systemd;
 pub mod tls;

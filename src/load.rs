@@ -10,7 +10,7 @@ use std::{
 use crate::{
     catalog::{self, Catalog, InstanceType},
     config::{self, Config},
-    strict::{Problem, Problems},
+    strict_toml::{Problem, Problems},
 };
 
 /// Reads and checks a configuration.

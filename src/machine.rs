@@ -10,8 +10,8 @@ pub mod images;
 pub mod install;
 pub mod look;
 pub mod memory;
-mod obey;
 mod ports;
+mod requests;
 pub mod room;
 mod sources;
 mod storage;
@@ -19,8 +19,8 @@ mod storage;
 use std::path::PathBuf;
 
 pub use apply::{Report, apply, report};
-pub use obey::{answer, ask, factory_reset_is_done, factory_reset_is_due, obey};
 pub use ports::{addresses, wired};
+pub use requests::{answer, apply_request, ask, factory_reset_is_done, factory_reset_is_due};
 pub use storage::storage;
 
 /// What the box says of itself to its own programs; below `/run`.

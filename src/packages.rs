@@ -15,10 +15,10 @@
 //! The container that fetches has a network and the site's certificates, addresses and credentials, and runs no code of
 //! a package. The one that runs such code has neither, and nothing that it says is believed: what was installed is known
 //! before it starts. Both write into one volume only, which the kernel bounds, and have no capability and no secret of an
-//! instance. See [`bench`].
+//! instance. See [`install_container`].
 
-mod bench;
 mod entry;
+mod install_container;
 mod job;
 mod site;
 
@@ -39,7 +39,7 @@ use crate::{
     model::{BoxId, ImageSource, PackageSource, Resolved, Source, hex},
     plan::image,
 };
-use bench::Report;
+use install_container::Report;
 use job::Job;
 
 /// How an image that was just made is kept from being cleared away before its instance says that it uses it.
@@ -274,7 +274,7 @@ impl Packages {
             Box::new(move |words| {
                 Box::pin(async move {
                     let _lane = inner.lanes.acquire().await;
-                    bench::install(&inner, &wanted, &key, &tag, lock.as_deref(), &words).await
+                    install_container::install(&inner, &wanted, &key, &tag, lock.as_deref(), &words).await
                 })
             })
         });
@@ -300,7 +300,7 @@ impl Packages {
         }
         words(&format!("asking the registry for the version of {asked}"));
         let _lane = self.0.lanes.acquire().await;
-        let version = bench::resolve(&self.0, wanted, asked, words).await?;
+        let version = install_container::resolve(&self.0, wanted, asked, words).await?;
         answers().put(wanted.node, asked, &version, Instant::now());
         Ok(version)
     }
@@ -388,7 +388,7 @@ impl Inner {
     /// Removes the containers of installations that are none of this supervisor's.
     async fn sweep_others(&self) -> Result<(), EngineError> {
         let active = self.active().clone();
-        let n = self.docker.sweep_benches(&self.box_id, &active).await?;
+        let n = self.docker.sweep_install_containers(&self.box_id, &active).await?;
         if n > 0 {
             log::info!("{n} installations that were broken off are cleared away");
         }

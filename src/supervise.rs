@@ -36,7 +36,7 @@ use tokio::{
 };
 
 use crate::{
-    admin, authz::TokenTable, catalog::Catalog, config::Config, deploy, docker, door, edge, firewall, link, load,
+    admin, authz::TokenTable, catalog::Catalog, config::Config, deploy_log, docker, door, edge, firewall, link, load,
     machine, model::BoxId, output, packages, reconcile, remote, secret, store, systemd, tls,
 };
 
@@ -91,7 +91,7 @@ fn memory_stays_here() {
     }
 }
 
-fn read_config(file: Option<&Path>) -> Result<Config, crate::strict::Problems> {
+fn read_config(file: Option<&Path>) -> Result<Config, crate::strict_toml::Problems> {
     match file {
         Some(file) => load::config(file),
         None if Path::new(DEFAULT_CONFIG).exists() => load::config(Path::new(DEFAULT_CONFIG)),
@@ -231,7 +231,7 @@ impl Built {
         };
         let routes = self.router.clone();
         let docker = docker::Docker::new(&self.config.docker.socket).in_network(&self.config.network);
-        let deploys = deploy::Deploys::new(self.config.state_dir.join("deploys"));
+        let deploys = deploy_log::Deploys::new(self.config.state_dir.join("deploys"));
         let installer = packages::Packages::new(
             docker.clone(),
             firewall.clone(),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName},
-    strict::{Document, Problem, Problems, Section},
+    strict_toml::{Document, Problem, Problems, Section},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use regex_lite::Regex;
 use super::check::{check_env_key, required};
 use crate::{
     model::{Credential, CredentialKind},
-    strict::Section,
+    strict_toml::Section,
 };
 
 /// A type asks for so many at most.

@@ -1,7 +1,7 @@
 //! Tables of a type file that most types do without: `[sandbox]` and `[import]`.
 
 use super::{Sandbox, Seccomp, check_env_key};
-use crate::{model::ImportRules, strict::Section};
+use crate::{model::ImportRules, strict_toml::Section};
 
 pub(super) fn sandbox(root: &mut Section<'_>) -> Sandbox {
     let mut sandbox = Sandbox::default();

@@ -39,7 +39,7 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
             }
         }
         BoxVerb::Screen { page } => return console::run(supervisor, page).await,
-        BoxVerb::Obey => machine::obey()?,
+        BoxVerb::ApplyRequest => machine::apply_request()?,
         BoxVerb::BesideRoot { partition } => {
             return Ok(if machine::disk::beside_root(&partition) {
                 ExitCode::SUCCESS

@@ -171,7 +171,7 @@ pub(super) enum Verb {
         path: bool,
     },
     /// Import servers from a laptop: a client's configuration, a server.json of the MCP registry, a command line
-    Import(Box<Bring>),
+    Import(Box<ImportArgs>),
     /// List or load the images of the instances
     Image {
         #[command(subcommand)]
@@ -220,7 +220,7 @@ pub(super) enum BoxVerb {
         page: bool,
     },
     /// Do what was asked at the console
-    Obey,
+    ApplyRequest,
     /// Whether a partition, such as sda3, lies on the disk that the root came from
     BesideRoot { partition: String },
     /// Whether a factory reset was asked for
@@ -241,7 +241,7 @@ pub(super) enum BoxVerb {
 
 /// What is brought over, and how.
 #[derive(Debug, clap::Args)]
-pub(super) struct Bring {
+pub(super) struct ImportArgs {
     /// The file; - reads standard input
     #[arg(required_unless_present = "command", conflicts_with = "command")]
     pub(super) file: Option<PathBuf>,
@@ -333,7 +333,8 @@ pub(super) struct What {
 
 /// A time with its unit.
 fn time(text: &str) -> Result<std::time::Duration, String> {
-    crate::strict::parse_duration(text).ok_or_else(|| "write a number with its unit, such as 90s, 20m or 2h".to_owned())
+    crate::strict_toml::parse_duration(text)
+        .ok_or_else(|| "write a number with its unit, such as 90s, 20m or 2h".to_owned())
 }
 
 /// `--processes`

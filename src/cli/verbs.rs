@@ -129,7 +129,7 @@ impl Verbs {
                 view_only,
                 path,
             } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
-            Verb::Import(bring) => return self.bring(*bring).await,
+            Verb::Import(what) => return self.import(*what).await,
             Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Credential { what } => return self.credential(what).await,

@@ -1,7 +1,7 @@
 //! A text of one of the syntaxes, read, and readers of its values that say what they expected.
 
 use super::tree::{self, Node, Object, Property, Syntax, Value};
-use crate::strict::{Problem, Problems};
+use crate::strict_toml::{Problem, Problems};
 
 pub(crate) fn one(file: &str, line: usize, text: String) -> Problems {
     Problems(vec![Problem {

@@ -7,7 +7,7 @@ use crate::{
     claim::PublicKey,
     door::origin::Origin,
     model::WorkspaceLimits,
-    strict::{Document, Problems, Section},
+    strict_toml::{Document, Problems, Section},
 };
 
 /// Checks the text of a configuration. `file` is only for messages.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{Cidr, Config, Install, check::absolute};
-use crate::strict::Section;
+use crate::strict_toml::Section;
 
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
     if let Some(mut s) = root.section("allow") {

@@ -20,7 +20,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 pub use adapter::{Docker, probe};
 pub use assemble::Assembly;
 pub use subnets::count as count_subnets;
-pub use workshop::{Bench, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
+pub use workshop::{InstallContainer, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
 
 use crate::{
     config::Cidr,

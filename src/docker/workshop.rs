@@ -74,7 +74,7 @@ fn volume_owner(info: &EngineInfo) -> String {
 
 /// A container that installs something.
 #[derive(Debug, Clone)]
-pub struct Bench {
+pub struct InstallContainer {
     pub name: String,
     pub image: String,
     pub labels: BTreeMap<String, String>,
@@ -157,7 +157,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`EngineError`]; `NotFound` where its image is not here.
-    pub async fn bench(&self, b: &Bench) -> Result<String, EngineError> {
+    pub async fn start_install_container(&self, b: &InstallContainer) -> Result<String, EngineError> {
         let limit = |name: &str, n: i64| ResourcesUlimits {
             name: Some(name.to_owned()),
             soft: Some(n),
@@ -374,7 +374,11 @@ impl Docker {
     ///
     /// # Errors
     /// [`EngineError`].
-    pub async fn sweep_benches(&self, box_id: &BoxId, keep: &BTreeSet<String>) -> Result<usize, EngineError> {
+    pub async fn sweep_install_containers(
+        &self,
+        box_id: &BoxId,
+        keep: &BTreeSet<String>,
+    ) -> Result<usize, EngineError> {
         let filters = by_label(&[(LABEL_BOX, box_id.as_str()), (LABEL_BUILD, "")]);
         let listed = {
             let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clients::{Object, Read as Value, Reader, Source},
-    strict::Problems,
+    strict_toml::Problems,
 };
 
 fn start(top: &Object) -> Option<&Object> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clients::{Client, Node, Object, Property, Read as Value, Reader, Source, Syntax},
-    strict::Problems,
+    strict_toml::Problems,
 };
 
 /// Keys that say nothing about how the server runs.

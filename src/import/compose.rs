@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Entry, Format, Import, Launch, MAX_SERVERS, Refused, text::Text};
 use crate::{
     clients::{Object, Property, Read as Value, Reader, Source},
-    strict::Problems,
+    strict_toml::Problems,
 };
 
 /// Settings that change nothing here: Berth names, bounds, restarts, watches and logs in its own way.

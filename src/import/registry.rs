@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clients::{Object, Property, Read as Value, Reader, Source},
-    strict::Problems,
+    strict_toml::Problems,
 };
 
 /// The registry's own words about an entry in its lists.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Entry, Format, Import, Launch, Refused, docker, text::Text};
-use crate::{clients::one, strict::Problems};
+use crate::{clients::one, strict_toml::Problems};
 
 /// What a line that starts a server begins with, by its first word without a path.
 const BEGINS: [&str; 22] = [

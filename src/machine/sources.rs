@@ -14,7 +14,7 @@ use nix::{
 
 use super::{MachineError, OWN, failed};
 use crate::site::{self, Seed, Site};
-use crate::strict::{Problem, Problems};
+use crate::strict_toml::{Problem, Problems};
 
 /// What SMBIOS or fw_cfg gave, as systemd hands it to the unit.
 const CREDENTIAL: &str = "berth.site";

@@ -20,7 +20,7 @@ use super::{
     task::{Op, Task},
 };
 use crate::{
-    deploy::Deploys,
+    deploy_log::Deploys,
     docker::Engine,
     model::{Action, Desired, InstanceId, Principal, Refusal, Resolved, Secret},
     plan::{Millis, Step, generic::concrete, order::spec_hash_of, trial::TRIAL_SECONDS},

@@ -47,7 +47,7 @@ pub use ports::{Installer, Links, Preparation, Quotas, Tokens, Unprepared};
 use crate::{
     catalog::Catalog,
     config::Allow,
-    deploy::Deploys,
+    deploy_log::Deploys,
     docker::{Engine, EngineError},
     link::LinkReport,
     model::{

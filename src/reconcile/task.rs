@@ -30,7 +30,7 @@ use super::{
 use crate::{
     catalog::Catalog,
     config::Allow,
-    deploy::Deploys,
+    deploy_log::Deploys,
     docker::Engine,
     model::{BoxId, Desired, Endpoints, InstanceId, MemberName, TokenId},
     plan::{Millis, Observed, Orphan, Step, quota::Workspaces, restart::engine_wait, spec::BoxFacts},

@@ -6,7 +6,7 @@ use super::{Address, MAX_PORTS, Port, Proxy, Site, Which};
 use crate::{
     claim::PublicKey,
     config,
-    strict::{Document, Problems, Section},
+    strict_toml::{Document, Problems, Section},
 };
 
 /// Checks the text of a site file. `file` is only for messages.

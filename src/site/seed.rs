@@ -7,7 +7,7 @@ use super::{
     Address, Port, Site, Which, check,
     yaml::{self, Kind, Node},
 };
-use crate::strict::{Problem, Problems};
+use crate::strict_toml::{Problem, Problems};
 
 /// The texts of a seed disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::{
     api::{BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
-    deploy::Deploys,
+    deploy_log::Deploys,
     docker::Docker,
     door::Router,
     edge::EdgeHandle,

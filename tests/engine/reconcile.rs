@@ -217,7 +217,7 @@ impl Bench {
             images: vec!["berth/*".into()],
             allow: berth::config::Allow::default(),
             installer: Arc::new(NoInstaller),
-            deploys: berth::deploy::Deploys::new(state.join("deploys")),
+            deploys: berth::deploy_log::Deploys::new(state.join("deploys")),
             max_instances: 10,
             max_tokens_per_instance: 10,
             max_message: 1 << 20,

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{args::Bring, environment, print, prompt, verbs::Verbs};
+use super::{args::ImportArgs, environment, print, prompt, verbs::Verbs};
 use crate::{
     api::TypeView,
     clients::{self, Client, Replaced},
@@ -33,24 +33,24 @@ struct Brought {
 }
 
 impl Verbs {
-    pub(super) async fn bring(&self, bring: Bring) -> Result<ExitCode> {
-        let (file, text) = read(&bring)?;
+    pub(super) async fn import(&self, what: ImportArgs) -> Result<ExitCode> {
+        let (file, text) = read(&what)?;
         let import = import::read(&file, &text).map_err(|problems| anyhow!("{problems}"))?;
         // Before anything runs: what cannot be written back is said now.
-        let client = match bring.write {
-            true => Some(client_of(&file, &import, &bring)?),
+        let client = match what.write {
+            true => Some(client_of(&file, &import, &what)?),
             false => None,
         };
         let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
         let known: Vec<Known> = types.iter().filter_map(known).collect();
         let mut plan = import::plan(&import, &known);
-        if !bring.only.is_empty() {
-            if let Some(name) = bring.only.iter().find(|n| !plan.iter().any(|p| p.source == **n)) {
+        if !what.only.is_empty() {
+            if let Some(name) = what.only.iter().find(|n| !plan.iter().any(|p| p.source == **n)) {
                 bail!("{file} has no server {name:?}");
             }
-            plan.retain(|p| bring.only.contains(&p.source));
+            plan.retain(|p| what.only.contains(&p.source));
         }
-        if let Some(name) = &bring.name {
+        if let Some(name) = &what.name {
             let [only] = plan.as_mut_slice() else {
                 bail!(
                     "--name is for one server, and there are {}: choose one with --only",
@@ -63,7 +63,7 @@ impl Verbs {
             print::out(&shown(&plan, &import))?;
         }
         let runs = plan.iter().filter(|p| p.deploy.is_some()).count();
-        if runs == 0 || !bring.yes && !agreed(runs, self.json)? {
+        if runs == 0 || !what.yes && !agreed(runs, self.json)? {
             if self.json {
                 print::json(&json!({ "plan": plan.iter().map(|p| as_json(p, &import)).collect::<Vec<_>>() }))?;
             } else if runs > 0 {
@@ -75,26 +75,26 @@ impl Verbs {
                 ExitCode::SUCCESS
             });
         }
-        let brought = self.run_all(&plan, &import, &bring).await?;
-        self.tell(&plan, &import, &brought, &bring).await?;
+        let brought = self.run_all(&plan, &import, &what).await?;
+        self.tell(&plan, &import, &brought, &what).await?;
         if let Some(client) = client {
-            self.write_back(client, &file, &text, &brought, &bring).await?;
+            self.write_back(client, &file, &text, &brought, &what).await?;
         }
         let failed = brought.iter().any(|b| b.result.is_err()) || plan.iter().any(|p| p.deploy.is_none());
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
     /// Runs each server of the plan; one failure does not keep the others from being run.
-    async fn run_all(&self, plan: &[Planned], import: &Import, bring: &Bring) -> Result<Vec<Brought>> {
-        let answers = answers(plan, import, bring)?;
+    async fn run_all(&self, plan: &[Planned], import: &Import, what: &ImportArgs) -> Result<Vec<Brought>> {
+        let answers = answers(plan, import, what)?;
         let mut brought = Vec::new();
         for p in plan {
             let Some(deploy) = &p.deploy else { continue };
             if !self.json {
                 output::error_line(&format!("==> {}", p.name));
             }
-            let result = match request(p, deploy, &answers, bring) {
-                Ok(request) => self.run_one(request, bring).await,
+            let result = match request(p, deploy, &answers, what) {
+                Ok(request) => self.run_one(request, what).await,
                 Err(e) => Err(e),
             };
             if let Err(e) = &result {
@@ -109,15 +109,15 @@ impl Verbs {
         Ok(brought)
     }
 
-    async fn run_one(&self, request: RunRequest, bring: &Bring) -> Result<Box<InstanceView>> {
+    async fn run_one(&self, request: RunRequest, what: &ImportArgs) -> Result<Box<InstanceView>> {
         let Outcome::Instance(mut view) = self.supervisor.act(&Action::Run(Box::new(request))).await? else {
             bail!("the answer of the supervisor was not understood; does it have another version?");
         };
-        if bring.wait.no_wait {
+        if what.wait.no_wait {
             return Ok(view);
         }
         let token = view.token.take();
-        match self.wait_watching(&view.id, &bring.wait).await? {
+        match self.wait_watching(&view.id, &what.wait).await? {
             Some(settled) => *view = settled,
             None => bail!("instance {} was removed meanwhile", view.id),
         }
@@ -135,11 +135,11 @@ impl Verbs {
         Ok(view)
     }
 
-    async fn tell(&self, plan: &[Planned], import: &Import, brought: &[Brought], bring: &Bring) -> Result<()> {
+    async fn tell(&self, plan: &[Planned], import: &Import, brought: &[Brought], what: &ImportArgs) -> Result<()> {
         if !self.json {
             for view in brought.iter().filter_map(|b| b.result.as_ref().ok()) {
                 let endpoint = &view.endpoints.mcp;
-                let url = if bring.path { &endpoint.path_url } else { &endpoint.url };
+                let url = if what.path { &endpoint.path_url } else { &endpoint.url };
                 print::out(&format!("{}  {}  {url}\n", view.id, view.name))?;
             }
             return Ok(());
@@ -162,7 +162,7 @@ impl Verbs {
         file: &str,
         text: &str,
         brought: &[Brought],
-        bring: &Bring,
+        what: &ImportArgs,
     ) -> Result<()> {
         let ca_file = self.ca_file().await?;
         let mut by = Replaced::new();
@@ -172,7 +172,7 @@ impl Verbs {
             let endpoint = &view.endpoints.mcp;
             let target = clients::Target {
                 name: &b.source,
-                url: if bring.path { &endpoint.path_url } else { &endpoint.url },
+                url: if what.path { &endpoint.path_url } else { &endpoint.url },
                 token: token.expose(),
                 ca_file: ca_file.as_deref(),
             };
@@ -183,7 +183,7 @@ impl Verbs {
             return Ok(());
         }
         let written = clients::rewrite(file, text, &by).map_err(|e| anyhow!("{file} cannot be written back: {e}"))?;
-        let target = bring.output.clone().unwrap_or_else(|| PathBuf::from(file));
+        let target = what.output.clone().unwrap_or_else(|| PathBuf::from(file));
         if target.exists() {
             let kept = beside(&target, ".before-berth");
             save(
@@ -206,11 +206,11 @@ impl Verbs {
 }
 
 /// The text, and what it is called in messages.
-fn read(bring: &Bring) -> Result<(String, String)> {
-    if !bring.command.is_empty() {
-        return Ok(("command line".into(), shell_words::join(&bring.command)));
+fn read(what: &ImportArgs) -> Result<(String, String)> {
+    if !what.command.is_empty() {
+        return Ok(("command line".into(), shell_words::join(&what.command)));
     }
-    let Some(file) = &bring.file else {
+    let Some(file) = &what.file else {
         bail!("name a file (- for standard input), or write the command line after --");
     };
     let mut input: Box<dyn Read> = if file == Path::new("-") {
@@ -349,9 +349,9 @@ fn as_json(p: &Planned, import: &Import) -> Value {
 }
 
 /// Everything that the plan still needs: from --env and --env-file, this shell, and the person.
-fn answers(plan: &[Planned], import: &Import, bring: &Bring) -> Result<Answers> {
+fn answers(plan: &[Planned], import: &Import, what: &ImportArgs) -> Result<Answers> {
     let mut answers = Answers::default();
-    let given = environment::read(&bring.env, bring.env_file.as_deref())?;
+    let given = environment::read(&what.env, what.env_file.as_deref())?;
     let texts: Vec<&Text> = plan
         .iter()
         .filter_map(|p| p.deploy.as_ref())
@@ -409,10 +409,10 @@ fn ask(id: &str, import: &Import) -> Result<Option<Secret>> {
 }
 
 /// The request for one server, everything filled.
-fn request(p: &Planned, d: &Deploy, answers: &Answers, bring: &Bring) -> Result<RunRequest> {
+fn request(p: &Planned, d: &Deploy, answers: &Answers, what: &ImportArgs) -> Result<RunRequest> {
     let mut request = RunRequest::of(TypeName::parse(d.target.type_name())?);
     request.name = Some(InstanceName::parse(&p.name)?);
-    request.workspace.clone_from(&bring.workspace);
+    request.workspace.clone_from(&what.workspace);
     for file in &p.env_files {
         request.env.extend(environment::read(&[], Some(Path::new(file)))?);
     }
@@ -424,7 +424,7 @@ fn request(p: &Planned, d: &Deploy, answers: &Answers, bring: &Bring) -> Result<
         }
     }
     for (key, path) in &d.files {
-        let given = bring.files.iter().filter_map(|pair| pair.split_once('='));
+        let given = what.files.iter().filter_map(|pair| pair.split_once('='));
         let path = given
             .rev()
             .find(|(k, _)| k == key)
@@ -511,19 +511,19 @@ fn remote_auth(headers: &BTreeMap<String, Text>, answers: &Answers, request: &mu
 }
 
 /// Whose configuration is written back: the person's word, the text's, its place's, or an answer.
-fn client_of(file: &str, import: &Import, bring: &Bring) -> Result<Client> {
+fn client_of(file: &str, import: &Import, what: &ImportArgs) -> Result<Client> {
     if import.format != Format::Client {
         bail!("--write changes the configuration of a client, and this is none");
     }
     if import.entries.iter().all(|e| e.path.is_empty()) {
         bail!("--write has no file to change: this is one server without a configuration around it");
     }
-    let told = bring.client.or(import.client).or_else(|| Client::of_path(file));
+    let told = what.client.or(import.client).or_else(|| Client::of_path(file));
     if let Some(client) = told {
         return Ok(client);
     }
     let words: Vec<&str> = Client::ALL.iter().map(|c| c.word()).collect();
-    if bring.yes || !prompt::person() {
+    if what.yes || !prompt::person() {
         bail!(
             "the client of {file} is not known, and each client has its own form: name it with --client ({})",
             words.join(", ")

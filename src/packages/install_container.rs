@@ -22,7 +22,8 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use super::{Inner, PrepareError, Wanted, Words, missing, site};
 use crate::{
     docker::{
-        Assembly, Bench, Docker, Engine, EngineError, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, tar::Archive,
+        Assembly, Docker, Engine, EngineError, InstallContainer, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said,
+        tar::Archive,
     },
     model::{Bounds, Excerpt, hex},
     plan::spec::{LABEL_BOX, Traffic, bridge_name},
@@ -139,17 +140,21 @@ fn memory(asked: usize, whole: i64) -> i64 {
 }
 
 /// The container, and before the first one its network and volume. One of before that is still being removed gives way.
-async fn make(docker: &Docker, bench: &Bench, bounds: Option<(u64, u64)>) -> Result<(), PrepareError> {
+async fn make(docker: &Docker, container: &InstallContainer, bounds: Option<(u64, u64)>) -> Result<(), PrepareError> {
     if let Some((bytes, files)) = bounds {
-        docker.create_network(&bench.name, &bench.bridge, &bench.labels).await?;
-        docker.bounded_volume(&bench.name, &bench.labels, bytes, files).await?;
+        docker
+            .create_network(&container.name, &container.bridge, &container.labels)
+            .await?;
+        docker
+            .bounded_volume(&container.name, &container.labels, bytes, files)
+            .await?;
     }
-    match docker.bench(bench).await {
+    match docker.start_install_container(container).await {
         Ok(_) => Ok(()),
-        Err(EngineError::NotFound { .. }) => Err(missing(&bench.image)),
+        Err(EngineError::NotFound { .. }) => Err(missing(&container.image)),
         Err(EngineError::Conflict { .. }) => {
-            docker.remove(&bench.name).await?;
-            Ok(docker.bench(bench).await.map(drop)?)
+            docker.remove(&container.name).await?;
+            Ok(docker.start_install_container(container).await.map(drop)?)
         }
         Err(e) => Err(e.into()),
     }
@@ -206,7 +211,7 @@ impl Place {
         if first {
             seen.push(format!("{LAYER}/mcp"));
         }
-        let bench = Bench {
+        let container = InstallContainer {
             name: if first { fetch } else { build },
             image: self.wanted.builder.clone(),
             labels: self.labels.clone(),
@@ -227,7 +232,7 @@ impl Place {
         let (tell, made) = oneshot::channel();
         let docker = self.inner.docker.clone();
         self.making = Some(tokio::spawn(async move {
-            let _ = tell.send(make(&docker, &bench, bounds).await);
+            let _ = tell.send(make(&docker, &container, bounds).await);
         }));
         made.await.unwrap_or_else(|_| {
             Err(PrepareError::Final(

@@ -12,7 +12,7 @@ use crate::{
     tty::Request,
 };
 
-/// Leaves a request for [`obey`]. Refused while another one waits.
+/// Leaves a request for [`apply_request`]. Refused while another one waits.
 ///
 /// # Errors
 /// The folder cannot be written, or something waits in it.
@@ -39,7 +39,7 @@ pub fn answer() -> Option<String> {
 ///
 /// # Errors
 /// There is none, or it is not one.
-pub fn obey() -> Result<(), MachineError> {
+pub fn apply_request() -> Result<(), MachineError> {
     let path = Path::new(CONSOLE).join("request.json");
     let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
     // Taken before it is done: a request that brings the machine down is not found again after it.
