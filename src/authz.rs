@@ -3,27 +3,30 @@
 //! random bits, so that a slow hash would add nothing).
 //!
 //! A revoked token is gone from the table before [`TokenTable::remove`] returns, and its [`Cut`] fires: requests and
-//! streams that hold it end at once.
+//! streams that hold it end at once. Sessions of people in browsers are in [`SessionTable`].
 
+mod cut;
 mod limiter;
 mod places;
+mod sessions;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{Notify, futures::OwnedNotified};
 
 use crate::model::{INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Secret, TokenId, Who};
 
+pub use cut::Cut;
 pub use limiter::{FailureLimiter, Slowed, address_group};
 pub use places::{NoPlace, Party, Places, Pulse, Room, Standing};
+pub use sessions::{NoSecret, SessionTable};
 
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const SHARDS: usize = 16;
@@ -80,31 +83,6 @@ impl TokenHash {
 impl std::fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TokenHash(…)")
-    }
-}
-
-/// Fires once: the token is revoked.
-#[derive(Debug, Clone, Default)]
-pub struct Cut {
-    fired: Arc<AtomicBool>,
-    notify: Arc<Notify>,
-}
-
-impl Cut {
-    /// Whether it has fired.
-    pub fn is_cut(&self) -> bool {
-        self.fired.load(Ordering::Acquire)
-    }
-
-    /// Ends when it fires. Ask [`Cut::is_cut`] after making this future, lest it fired before.
-    pub fn fired(&self) -> OwnedNotified {
-        Arc::clone(&self.notify).notified_owned()
-    }
-
-    /// Fires it.
-    pub fn fire(&self) {
-        self.fired.store(true, Ordering::Release);
-        self.notify.notify_waiters();
     }
 }
 

@@ -29,4 +29,6 @@ mod table;
 
 pub use host::{HostError, authority, is_private};
 pub use router::{Nowhere, Router};
-pub use table::{API, Auth, Bounds, Door, Errors, Handler, Host, Methods, Most, Origins, Path, Place, Row, errors_at};
+pub use table::{
+    API, Auth, Bounds, Door, Errors, Handler, Host, Methods, Most, Origins, Path, Place, Row, SCREEN_COOKIE, errors_at,
+};

@@ -65,7 +65,6 @@ use tokio::task::JoinHandle;
 use crate::{
     authz::{Cut, Places, Room, TokenTable},
     link::Registry,
-    screen::access::{Grant, NoSecret},
     tls::{Certificates, TlsError},
 };
 
@@ -178,14 +177,6 @@ impl EdgeHandle {
     /// Counters of the edge.
     pub fn stats(&self) -> EdgeStats {
         self.edge.stats.read()
-    }
-
-    /// A ticket for a link that opens a screen.
-    ///
-    /// # Errors
-    /// There are no random bytes.
-    pub fn screen_ticket(&self, grant: Grant) -> Result<String, NoSecret> {
-        self.edge.desk.ticket(grant)
     }
 
     /// Goes up about once a second as long as every accept loop and every worker turns; the watchdog is fed while it

@@ -36,8 +36,13 @@ use tokio::{
 };
 
 use crate::{
-    admin, authz::TokenTable, catalog::Catalog, config::Config, deploy_log, docker, door, edge, firewall, link, load,
-    machine, model::BoxId, output, packages, reconcile, remote, secret, store, systemd, tls,
+    admin,
+    authz::{SessionTable, TokenTable},
+    catalog::Catalog,
+    config::Config,
+    deploy_log, docker, door, edge, firewall, link, load, machine,
+    model::BoxId,
+    output, packages, reconcile, remote, secret, store, systemd, tls,
 };
 
 /// Where the appliance's configuration lies.
@@ -223,7 +228,7 @@ impl Built {
         let sealing = self.key.kept().to_owned();
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let links = link::Registry::within(self.config.runtime_dir.clone(), events, for_links);
-        let tokens = TokenTable::new();
+        let (tokens, sessions) = (TokenTable::new(), SessionTable::default());
         let doctor = doctor::Doctor {
             program: self.agent.clone(),
             config: self.file,
@@ -248,7 +253,7 @@ impl Built {
                 remotes: remote::Remotes::new(&self.config.remote)?,
             }),
             links: Arc::new(adapt::RealLinks(links.clone())),
-            tokens: Arc::new(adapt::RealTokens(tokens.clone())),
+            tokens: Arc::new(adapt::RealTokens(tokens.clone(), sessions.clone())),
             link_events,
             catalog: self.catalog.clone(),
             agent: self.agent,
@@ -275,6 +280,7 @@ impl Built {
                 allowed_origins: self.config.edge.allowed_origins.clone(),
                 workers: edge::Workers::HalfTheCores,
                 screens: Arc::new(screen::screens(&reconcile)),
+                sessions: sessions.clone(),
             },
             edge::Listeners {
                 https: vec![self.https],
@@ -301,6 +307,7 @@ impl Built {
             deploys,
             links,
             edge,
+            sessions,
             router: self.router,
             certificates: self.certificates,
             claims,

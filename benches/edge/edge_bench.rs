@@ -125,6 +125,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         allowed_origins: vec![],
         workers,
         screens: Default::default(),
+        sessions: Default::default(),
     };
     let https = vec![std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()];
     let listeners = Listeners { https, http: vec![] };

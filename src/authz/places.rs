@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use super::Cut;
+use super::cut::Cut;
 
 /// Places that only members have: one of this many, but [`MEMBERS_LEAST`] at least.
 const MEMBERS_PART: usize = 16;

@@ -6,6 +6,7 @@ use crate::{
     api::Route,
     model::{InstanceId, Via},
     policy::{self, Verb},
+    session::Cookie,
 };
 
 /// Under which hosts an address is.
@@ -138,6 +139,9 @@ pub enum Origins {
 pub enum Auth {
     /// A token (RFC 6750).
     Bearer,
+    /// The cookie of this name, which keeps a session. It is shown by whoever the box's own pages are asked by, so that what
+    /// changes something has to come from one ([`crate::session::needs_own_page`]).
+    Session(&'static str),
     /// Nothing: everybody comes in, and is nobody.
     Nobody(Via),
 }
@@ -230,6 +234,9 @@ macro_rules! doors {
     };
 }
 
+/// What keeps a session of a screen.
+pub const SCREEN_COOKIE: &str = "screen";
+
 const ENDPOINT: Row = Row {
     at: &[],
     methods: Methods::AllBut(&["CONNECT", "TRACE"]),
@@ -281,7 +288,7 @@ doors! {
         at: &[(Host::Vnc, Path::All), (Host::Own, Path::InstanceAnd("/vnc/"))],
         methods: Methods::Only(&["GET"]),
         origins: Origins::Handlers,
-        auth: &[Auth::Nobody(Via::Screen)],
+        auth: &[Auth::Session(SCREEN_COOKIE), Auth::Nobody(Via::Screen)],
         verb: Verb::ViewScreen,
         unclaimed: false,
         handler: Handler::Screen,
@@ -354,6 +361,14 @@ impl Place {
             .as_ref()
             .map_or(policy::Target::Box, policy::Target::Instance)
     }
+
+    /// The cookie of this name here; `path` is the request's.
+    pub fn cookie(&self, name: &str, path: &str) -> Cookie {
+        match (&self.instance, &path[..self.leads]) {
+            (Some(id), door) if !door.is_empty() => Cookie::of_path(&format!("{name}-{id}"), format!("{door}/")),
+            _ => Cookie::of_host(name),
+        }
+    }
 }
 
 /// The door at a path below a kind of host, and the instance that the path names.
@@ -420,6 +435,25 @@ mod tests {
         }
         assert_eq!(Most::Lower(1 << 20).bytes(4096), 4096);
         assert_eq!(Most::Fixed(4096).bytes(1024), 4096);
+    }
+
+    #[test]
+    fn a_cookie_goes_no_further_than_its_door() {
+        let id = "abcdefghij";
+        let at = |host, path| {
+            let place = find(host, path).unwrap();
+            let instance = Some(InstanceId::parse(id).unwrap());
+            Place { instance, ..place }.cookie("screen", path)
+        };
+        assert_eq!(at(Host::Vnc, "/a/b"), Cookie::of_host("screen"));
+        let by_path = Cookie::of_path("screen-abcdefghij", "/vnc/abcdefghij/".into());
+        for path in ["/vnc/abcdefghij", "/vnc/abcdefghij/", "/vnc/abcdefghij/a"] {
+            assert_eq!(at(Host::Own, path), by_path, "{path}");
+        }
+        assert_eq!(
+            find(Host::Any, "/").unwrap().cookie("console", "/"),
+            Cookie::of_host("console")
+        );
     }
 
     #[test]

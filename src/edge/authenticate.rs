@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Request, header};
+use hyper::body::Incoming;
 
 use super::{conn::Client, cors, respond::Refusal, state::Edge};
 use crate::{
@@ -10,11 +11,13 @@ use crate::{
     door::{Auth, Origins, Place, Row},
     model::{Principal, Via},
     policy,
+    session::{self, Session},
 };
 
 /// What was shown at a door.
 pub(super) enum Shown {
     Token(Arc<Token>),
+    Session(Session),
     Nothing(Via),
 }
 
@@ -23,6 +26,7 @@ impl Shown {
     pub(super) fn principal(&self) -> Principal {
         match self {
             Shown::Token(token) => token.principal().clone(),
+            Shown::Session(session) => session.by.clone(),
             Shown::Nothing(via) => Principal::nobody(*via),
         }
     }
@@ -45,13 +49,31 @@ pub(super) fn check_origin(edge: &Edge, row: &Row, headers: &HeaderMap, authorit
 }
 
 /// What a request shows, of what its door looks for, where whoever shows it may come in.
-pub(super) fn authenticate(client: &Client, place: &Place, headers: &HeaderMap) -> Result<Shown, Refusal> {
+pub(super) fn authenticate(
+    client: &Client,
+    place: &Place,
+    authority: &str,
+    request: &Request<Incoming>,
+) -> Result<Shown, Refusal> {
+    let (edge, headers) = (&client.permit.edge, request.headers());
     for auth in place.door.row().auth {
         match auth {
             Auth::Bearer => {
-                if let Some(token) = token(&client.permit.edge, place, headers)? {
+                if let Some(token) = token(edge, place, headers)? {
                     return if client.permit.shown(&token) {
                         Ok(Shown::Token(token))
+                    } else {
+                        Err(Refusal::Crowded)
+                    };
+                }
+            }
+            Auth::Session(cookie) => {
+                if let Some(session) = session(edge, place, cookie, request) {
+                    if session::needs_own_page(request.method().as_str()) {
+                        own_page(edge, headers, authority)?;
+                    }
+                    return if client.permit.shown_session(session.number) {
+                        Ok(Shown::Session(session))
                     } else {
                         Err(Refusal::Crowded)
                     };
@@ -61,6 +83,28 @@ pub(super) fn authenticate(client: &Client, place: &Place, headers: &HeaderMap) 
         }
     }
     Err(Refusal::NoToken)
+}
+
+/// Whether a request is made by a page of the very host that it names, and says so.
+pub(super) fn own_page(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().and_then(|o| o.to_str().ok()).ok_or(Refusal::Origin)?;
+    if origins.next().is_some() || !edge.router.origin_is_the_hosts(origin, authority) {
+        return Err(Refusal::Origin);
+    }
+    Ok(())
+}
+
+/// The session that the request's cookie keeps, where its principal may come in.
+fn session(edge: &Edge, place: &Place, cookie: &str, request: &Request<Incoming>) -> Option<Session> {
+    let lines = request.headers().get_all(header::COOKIE).iter();
+    let mut lines = lines.filter_map(|v| v.to_str().ok()).peekable();
+    lines.peek()?;
+    let cookie = place.cookie(cookie, request.uri().path());
+    let session = edge.config.sessions.find(cookie.secret(lines)?)?;
+    policy::may(&session.by, place.door.row().verb, place.target())
+        .is_allowed()
+        .then_some(session)
 }
 
 /// The token of a request that has one, where its principal may come in.

@@ -1,5 +1,5 @@
 //! Bodies of answers, on their way to the client: at most one piece is held, and a stream ends at once when its token is
-//! revoked or expires.
+//! revoked or expires, or its session ends.
 
 use std::{
     future::Future,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::futures::OwnedNotified, time::Sleep};
 
@@ -28,7 +29,7 @@ use crate::{
 pub(super) enum StreamError {
     #[error("the instance's answer broke off: {0}")]
     Wire(#[from] WireError),
-    #[error("the token was revoked or has expired")]
+    #[error("the token was revoked or has expired, or the session has ended")]
     Cut,
 }
 
@@ -99,12 +100,30 @@ struct Stream {
 
 /// What ends a stream before its time.
 pub(super) struct Ends {
-    /// The token is revoked.
-    pub(super) cut: Pin<Box<OwnedNotified>>,
+    pub(super) cut: Over,
     /// The token expires.
     pub(super) expiry: Option<Pin<Box<Sleep>>>,
     /// The edge drains: ends cleanly, if the client can go on elsewhere.
     pub(super) drain: Option<Drain>,
+}
+
+/// The end of what was shown, before its time.
+pub(super) enum Over {
+    /// The token is revoked.
+    Token(Pin<Box<OwnedNotified>>),
+    /// The session ends.
+    Session(BoxFuture<'static, ()>),
+}
+
+impl Future for Over {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Over::Token(cut) => cut.as_mut().poll(cx),
+            Over::Session(ended) => ended.as_mut().poll(cx),
+        }
+    }
 }
 
 /// The end of a stream by the edge's drain: at once when its client can take it up again, and that it can from the first
@@ -224,7 +243,7 @@ impl Body for EdgeBody {
 impl Stream {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         let expired = |e: &mut Pin<Box<Sleep>>| e.as_mut().poll(cx).is_ready();
-        if self.ends.expiry.as_mut().is_some_and(expired) || self.ends.cut.as_mut().poll(cx).is_ready() {
+        if self.ends.expiry.as_mut().is_some_and(expired) || Pin::new(&mut self.ends.cut).poll(cx).is_ready() {
             return Poll::Ready(Some(Err(StreamError::Cut)));
         }
         if self.ends.drain.as_mut().is_some_and(|d| d.is_over(cx)) {

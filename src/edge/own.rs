@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::{
     authenticate::Shown,
-    body::{Drain, EdgeBody, Ends, until},
+    body::{Drain, EdgeBody, Ends, Over, until},
     conn::Client,
     front::{Asked, Front, FrontBody, Upload},
     respond::{Refusal, protect},
@@ -44,10 +44,6 @@ pub(super) async fn serve(
     let head_only = parts.method == Method::HEAD;
     let sent = ClientBody::new(client, &parts.headers, incoming);
     let by = entry.shown.principal();
-    let token = match entry.shown {
-        Shown::Token(token) => Some(token),
-        Shown::Nothing(_) => None,
-    };
     let exchange = async {
         let (body, upload, patience) = if let Some(patience) = bounds.answer {
             let pieces = sent.pieces(limit, limits.client_timeout)?;
@@ -67,21 +63,28 @@ pub(super) async fn serve(
         let answer = tokio::time::timeout(patience, entry.front.answer(asked));
         answer.await.map_err(|_| Refusal::FirstByte)
     };
-    let Some(token) = token else {
-        return whole(edge, client, exchange.await?, head_only).await;
+    let (mut cut, expires_at, over) = match &entry.shown {
+        Shown::Nothing(_) => return whole(edge, client, exchange.await?, head_only).await,
+        Shown::Token(token) => {
+            let cut = Over::Token(Box::pin(token.cut().fired()));
+            if token.cut().is_cut() {
+                return Err(Refusal::RevokedToken);
+            }
+            (cut, token.expires_at(), Refusal::RevokedToken)
+        }
+        Shown::Session(session) => {
+            let ended = edge.config.sessions.ended(session);
+            (Over::Session(Box::pin(ended)), None, Refusal::SessionOver)
+        }
     };
-    let mut cut = Box::pin(token.cut().fired());
-    if token.cut().is_cut() {
-        return Err(Refusal::RevokedToken);
-    }
     let answer = tokio::select! {
         biased;
         answer = exchange => answer?,
-        () = &mut cut => return Err(Refusal::RevokedToken),
+        () = &mut cut => return Err(over),
     };
     let ends = Ends {
         cut,
-        expiry: token.expires_at().map(|at| Box::pin(tokio::time::sleep(until(at)))),
+        expiry: expires_at.map(|at| Box::pin(tokio::time::sleep(until(at)))),
         drain: (resumable && !edge.drain.is_cut()).then(|| Drain::new(&edge.drain, true)),
     };
     let (mut parts, body) = answer.into_parts();

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Incoming;
 
 use super::{
-    body::{self, Drain, EdgeBody, Ends, until},
+    body::{self, Drain, EdgeBody, Ends, Over, until},
     conn::Client,
     passed,
     respond::Refusal,
@@ -55,7 +55,7 @@ pub(super) async fn serve(
     sent: &mut Bytes,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
-    let mut cut = Box::pin(token.cut().fired());
+    let mut cut = Over::Token(Box::pin(token.cut().fired()));
     if token.cut().is_cut() {
         return Err(Refusal::RevokedToken);
     }

@@ -153,15 +153,16 @@ fn admit(
         return Err(Refusal::Method);
     }
     origin?;
-    let shown = authenticate(client, &place, headers)?;
-    match (row.handler, place.instance, shown, &edge.front) {
+    let shown = authenticate(client, &place, authority, request)?;
+    match (row.handler, &place.instance, shown, &edge.front) {
         (Handler::Instance(at), Some(id), Shown::Token(token), _) => {
-            Ok(Admitted::Instance(proxy::link(edge, &id)?, token, at))
+            Ok(Admitted::Instance(proxy::link(edge, id)?, token, at))
         }
-        (Handler::Screen, Some(id), _, _) => Ok(Admitted::Screen(screen::Entry {
-            id,
-            leads: place.leads,
+        (Handler::Screen, Some(id), shown, _) => Ok(Admitted::Screen(screen::Entry {
+            id: id.clone(),
+            place,
             authority: authority.to_owned(),
+            shown,
         })),
         (Handler::Box, None, shown, Some(front)) => Ok(Admitted::Own(own::Entry {
             front: Arc::clone(front),

@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     /// While the request ran.
     RevokedToken,
     WrongSubject,
+    /// While the request ran.
+    SessionOver,
     /// The box serves nothing before it is claimed.
     Unclaimed,
     /// A screen's socket was asked for without a session of that screen.
@@ -110,9 +112,11 @@ impl Refusal {
                 (StatusCode::FORBIDDEN, codes::UNAUTHORIZED)
             }
             Refusal::NotWebSocket => (StatusCode::UPGRADE_REQUIRED, codes::INVALID_REQUEST),
-            Refusal::NoToken | Refusal::BadToken | Refusal::ExpiredToken | Refusal::RevokedToken => {
-                (StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED)
-            }
+            Refusal::NoToken
+            | Refusal::BadToken
+            | Refusal::ExpiredToken
+            | Refusal::RevokedToken
+            | Refusal::SessionOver => (StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED),
             Refusal::TooManyFailures(_) => (StatusCode::TOO_MANY_REQUESTS, codes::LIMIT),
             Refusal::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, codes::LIMIT),
             Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT),
@@ -145,6 +149,7 @@ impl Refusal {
             Refusal::BadToken => "The bearer token is not valid.",
             Refusal::ExpiredToken => "The bearer token has expired.",
             Refusal::RevokedToken => "The bearer token was revoked.",
+            Refusal::SessionOver => "The session has ended.",
             Refusal::WrongSubject => "The bearer token is not for this address.",
             Refusal::Unclaimed => "This box is not claimed yet: `berth login` claims it, with the code on its screen.",
             Refusal::NoSession | Refusal::BadTicket => "You need a link to open this screen: `berth screen` makes one.",
@@ -314,6 +319,7 @@ mod tests {
             ExpiredToken,
             RevokedToken,
             WrongSubject,
+            SessionOver,
             Unclaimed,
             NoSession,
             BadTicket,

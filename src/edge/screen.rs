@@ -1,5 +1,5 @@
 //! Screens: the page that shows one, and its two sockets. Everything here is for whoever holds a session of that
-//! instance (`screen::access`); somebody without one gets the same answer whether the instance exists or not.
+//! instance (`session`); somebody without one gets the same answer whether the instance exists or not.
 //!
 //! | path below the screen's address | answer |
 //! | --- | --- |
@@ -21,33 +21,28 @@ mod viewer;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, header};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
-use self::desk::unix_now;
+use self::desk::may_control;
 use super::{
+    authenticate::{Shown, own_page},
     body::EdgeBody,
     conn::Client,
     respond::{Refusal, or_slowed},
-    state::Edge,
 };
-use crate::{model::InstanceId, screen::access::Session};
+use crate::{
+    door::{Place, SCREEN_COOKIE},
+    model::{InstanceId, Principal},
+    policy,
+};
 
-/// Cookies in one request that are looked at.
-const MAX_COOKIES: usize = 64;
 /// A request for a screen, by its door.
 pub(super) struct Entry {
     pub(super) id: InstanceId,
-    /// So many bytes of its path only lead to the screen; none where the screen has a host of its own.
-    pub(super) leads: usize,
+    pub(super) place: Place,
     pub(super) authority: String,
-}
-
-/// One such request.
-struct Asked<'a> {
-    edge: &'a Arc<Edge>,
-    entry: &'a Entry,
-    headers: &'a HeaderMap,
+    pub(super) shown: Shown,
 }
 
 /// Answers a request for a screen.
@@ -58,27 +53,22 @@ pub(super) async fn serve(
 ) -> Result<Response<EdgeBody>, Refusal> {
     let on_upgrade = super::upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
     let (parts, _) = request.into_parts();
-    let asked = Asked {
-        edge: &client.permit.edge,
-        entry: &entry,
-        headers: &parts.headers,
-    };
     let path = parts.uri.path();
-    let (own, query) = (&path[entry.leads..], parts.uri.query());
-    if let Some(session) = asked.session()
-        && !client.permit.shown_session(session.number)
-    {
-        return Err(Refusal::Crowded);
-    }
+    let (own, query) = (&path[entry.place.leads..], parts.uri.query());
+    let edge = &client.permit.edge;
     match own {
         "" => Ok(page::redirect(&format!("{path}/"))),
-        "/open" => asked.open(client, query).await,
-        "/" => Ok(match asked.session() {
-            Some(_) => page::page(&asked.edge.router, entry.id.as_str()),
-            None => page::no_session(),
+        "/open" => entry.open(client, path, query).await,
+        "/" => Ok(match entry.shown {
+            Shown::Session(_) => page::page(&edge.router, entry.id.as_str()),
+            _ => page::no_session(),
         }),
         "/control" | "/websockify" => {
-            let session = asked.socket_session()?;
+            // RFC 6455 section 10.2.
+            own_page(edge, &parts.headers, &entry.authority)?;
+            let Shown::Session(session) = entry.shown else {
+                return Err(Refusal::NoSession);
+            };
             let accept = sockets::accept(&parts.headers).ok_or(Refusal::NotWebSocket)?;
             let on_upgrade = on_upgrade.ok_or(Refusal::NotWebSocket)?;
             if own == "/control" {
@@ -95,70 +85,31 @@ pub(super) async fn serve(
     }
 }
 
-impl Asked<'_> {
-    /// `__Host-` binds the cookie to the very host; by path, where the host is everybody's, the path has to do.
-    fn cookie_name(&self) -> String {
-        match self.entry.leads {
-            0 => "__Host-berth-screen".to_owned(),
-            _ => format!("__Secure-berth-screen-{}", self.entry.id),
-        }
-    }
-
-    /// The session that the request's cookie stands for.
-    fn session(&self) -> Option<Session> {
-        let name = self.cookie_name();
-        let lines = self
-            .headers
-            .get_all(header::COOKIE)
-            .iter()
-            .filter_map(|v| v.to_str().ok());
-        let mut pairs = lines
-            .flat_map(|l| l.split(';'))
-            .take(MAX_COOKIES)
-            .filter_map(|p| p.trim().split_once('='));
-        let (_, secret) = pairs.find(|(n, _)| *n == name)?;
-        self.edge.desk.session(secret, &self.entry.id)
-    }
-
-    /// The session of a socket, which must be asked for by the screen's own page (RFC 6455 section 10.2).
-    fn socket_session(&self) -> Result<Session, Refusal> {
-        let mut origins = self.headers.get_all(header::ORIGIN).iter();
-        let origin = origins.next().and_then(|o| o.to_str().ok()).ok_or(Refusal::Origin)?;
-        if origins.next().is_some() || !self.edge.router.origin_is_the_hosts(origin, &self.entry.authority) {
-            return Err(Refusal::Origin);
-        }
-        self.session().ok_or(Refusal::NoSession)
-    }
-
+impl Entry {
     /// Exchanges a ticket for a session. The page that answers moves on by itself, as a page of our own: a redirect
     /// would not carry a strict cookie when the link was followed from elsewhere. It leaves no ticket in the history.
-    async fn open(&self, client: &Client, query: Option<&str>) -> Result<Response<EdgeBody>, Refusal> {
+    async fn open(&self, client: &Client, path: &str, query: Option<&str>) -> Result<Response<EdgeBody>, Refusal> {
+        let edge = &client.permit.edge;
+        let verb = self.place.door.row().verb;
+        let may = |by: &Principal| policy::may(by, verb, self.place.target()).is_allowed();
         let ticket = query.and_then(|q| q.split('&').find_map(|p| p.strip_prefix("ticket=")));
         let opened = match ticket {
-            Some(ticket) => self.edge.desk.open(ticket, &self.entry.id).map_err(|_| Refusal::Busy)?,
+            Some(ticket) => edge.config.sessions.open(ticket, may).map_err(|_| Refusal::Busy)?,
             None => None,
         };
         let Some((secret, session)) = opened else {
-            let (refusal, delay) = or_slowed(Refusal::BadTicket, |ip| self.edge.failed(ip), client.permit.from);
-            self.edge.delay(delay).await;
+            let (refusal, delay) = or_slowed(Refusal::BadTicket, |ip| edge.failed(ip), client.permit.from);
+            edge.delay(delay).await;
             return match refusal {
                 Refusal::BadTicket => Ok(page::no_session()),
                 slowed => Err(slowed),
             };
         };
         log::info!(
-            instance = self.entry.id.as_str(), by = session.grant.by.name().as_str(), from:display = client.permit.from,
-            session = session.number, control = session.grant.control; "a screen's link was opened"
+            instance = self.id.as_str(), by = session.by.name().as_str(), from:display = client.permit.from,
+            session = session.number, control = may_control(&session, &self.id); "a screen's link was opened"
         );
-        let path = match self.entry.leads {
-            0 => "/".to_owned(),
-            _ => format!("/vnc/{}/", self.entry.id),
-        };
-        let life = session.ends_at.saturating_sub(unix_now());
-        let cookie = format!(
-            "{}={secret}; Path={path}; Max-Age={life}; Secure; HttpOnly; SameSite=Strict",
-            self.cookie_name()
-        );
-        Ok(page::opened(&path, &cookie))
+        let cookie = self.place.cookie(SCREEN_COOKIE, path);
+        Ok(page::opened(cookie.path(), &cookie.set(&secret)))
     }
 }

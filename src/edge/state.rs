@@ -15,7 +15,7 @@ use super::{
     stats::Shared,
 };
 use crate::{
-    authz::{Cut, FailureLimiter, Places, Slowed, TokenTable},
+    authz::{Cut, FailureLimiter, Places, SessionTable, Slowed, TokenTable},
     config::Limits,
     door::Router,
     link::Registry,
@@ -48,6 +48,8 @@ pub struct EdgeConfig {
     pub allowed_origins: Vec<String>,
     pub workers: Workers,
     pub screens: Arc<Screens>,
+    /// Those of people in browsers.
+    pub sessions: SessionTable,
 }
 
 /// The state of an instance that has no link: stopped, failed, or not reached yet after a start.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 
 use crate::{
-    authz::{self, TokenHash, TokenTable},
+    authz::{self, SessionTable, TokenHash, TokenTable},
     cgroup::Slices,
     link::{Patience, Registry},
     model::{InstanceId, Principal, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
@@ -121,7 +121,7 @@ impl Quotas for RealQuotas {
     }
 }
 
-pub(super) struct RealTokens(pub(super) TokenTable);
+pub(super) struct RealTokens(pub(super) TokenTable, pub(super) SessionTable);
 
 impl Tokens for RealTokens {
     fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), String> {
@@ -147,6 +147,7 @@ impl Tokens for RealTokens {
 
     fn remove(&self, id: &TokenId) {
         self.0.remove(id);
+        self.1.end_with_token(id);
     }
 
     fn remove_instance(&self, id: &InstanceId) {

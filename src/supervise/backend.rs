@@ -18,6 +18,7 @@ use super::{
 use crate::{
     admin::{Archive, Backend, ClaimError, LogQuery, PageFacts},
     api::{BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
+    authz::SessionTable,
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
     deploy_log::Deploys,
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) deploys: Deploys,
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
+    pub(super) sessions: SessionTable,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
     pub(super) claims: Claims,

@@ -14,10 +14,8 @@ use crate::{
     link::Link,
     model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},
     policy, reconcile,
-    screen::{
-        access::{Grant, TICKET_LIFE},
-        shot::{Picture, Shot},
-    },
+    screen::shot::{Picture, Shot},
+    session::TICKET_LIFE,
 };
 
 /// How long a screenshot may take.
@@ -66,16 +64,9 @@ impl Parts {
         by: &Principal,
     ) -> Result<ScreenLink, Refusal> {
         let screen = screen_of(view)?;
-        let control = !request.view_only;
-        let grant = Grant {
-            instance: view.id.clone(),
-            by: by.clone().on_screen(view.id.clone(), control),
-            control,
-        };
-        let ticket = self
-            .edge
-            .screen_ticket(grant)
-            .map_err(|e| Refusal::Fault(e.to_string()))?;
+        let by_link = by.clone().on_screen(view.id.clone(), !request.view_only);
+        let ticket = self.sessions.ticket(by_link);
+        let ticket = ticket.map_err(|e| Refusal::Fault(e.to_string()))?;
         let expires_at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(TICKET_LIFE.cast_signed());
         log::info!(instance = view.id.as_str(), by:display = by, view_only = request.view_only; "a link to a screen was made");
         Ok(ScreenLink {

@@ -15,12 +15,13 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     super::{conn::Client, respond::Refusal, state::Edge},
-    desk::{Seat, unix_now},
+    desk::{Seat, may_control},
     sockets::{self, Socket},
 };
 use crate::{
     model::{InstanceId, State},
-    screen::{access::Session, room::Notice},
+    screen::room::Notice,
+    session::Session,
 };
 
 /// A page that takes not one message in this long is gone.
@@ -100,12 +101,11 @@ impl Page {
         if edge.drain.is_cut() || evicted.is_cut() {
             return;
         }
-        let left = Duration::from_secs(self.session.ends_at.saturating_sub(unix_now()));
         tokio::select! {
             () = self.serve(&edge, socket) => {}
             () = drain => {}
             () = gives_way => {}
-            () = sleep(left) => {}
+            () = edge.config.sessions.ended(&self.session) => {}
         }
     }
 
@@ -177,7 +177,7 @@ impl Page {
     }
 
     async fn grant(&self, edge: &Edge, what: What) -> Result<(), String> {
-        let (by, from) = (self.session.grant.by.name(), self.client.permit.from);
+        let (by, from) = (self.session.by.name(), self.client.permit.from);
         let by = by.as_str();
         let (instance, viewer) = (self.id.as_str(), self.seat.number);
         match what {
@@ -192,11 +192,11 @@ impl Page {
                 }
             }
             What::Recreate => {
-                if !self.session.grant.control {
+                if !may_control(&self.session, &self.id) {
                     return Err("this link is for looking only".to_owned());
                 }
                 log::info!(instance, by, from:display, viewer; "a person recreates an instance from its screen");
-                (edge.config.screens.recreate)(self.id.clone(), self.session.grant.by.clone()).await?;
+                (edge.config.screens.recreate)(self.id.clone(), self.session.by.clone()).await?;
             }
         }
         Ok(())

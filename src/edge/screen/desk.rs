@@ -1,4 +1,4 @@
-//! What all screens share: tickets and sessions, and a room for each screen that somebody looks at. Locks are held
+//! What all screens share: a room for each that somebody looks at. Locks are held
 //! for a few instructions and never across an await.
 
 use std::{
@@ -7,23 +7,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
 };
 
 use tokio::sync::watch;
 
 use crate::{
     model::InstanceId,
-    screen::{
-        access::{Access, Grant, NoSecret, Session},
-        room::{Notice, Room, RoomError, Viewer},
-    },
+    policy::{self, Target, Verb},
+    screen::room::{Notice, Room, RoomError, Viewer},
+    session::Session,
 };
 
-/// All rooms, and who may enter them.
+/// All rooms.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    access: Mutex<Access>,
     rooms: Mutex<HashMap<InstanceId, Arc<Shared>>>,
     next: AtomicU64,
 }
@@ -48,28 +45,7 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn random() -> Result<[u8; 32], NoSecret> {
-    let mut bytes = [0; 32];
-    // Without randomness nobody gets in.
-    getrandom::fill(&mut bytes).map_err(|_| NoSecret)?;
-    Ok(bytes)
-}
-
 impl Desk {
-    /// A ticket for a link.
-    pub(crate) fn ticket(&self, grant: Grant) -> Result<String, NoSecret> {
-        Ok(lock(&self.access).ticket(random()?, grant, unix_now()))
-    }
-
-    /// A session for a ticket; with the secret for its cookie.
-    pub(super) fn open(&self, ticket: &str, id: &InstanceId) -> Result<Option<(String, Session)>, NoSecret> {
-        Ok(lock(&self.access).open(ticket, id, random()?, unix_now()))
-    }
-
-    pub(super) fn session(&self, secret: &str, id: &InstanceId) -> Option<Session> {
-        lock(&self.access).session(secret, id, unix_now()).cloned()
-    }
-
     /// A place in the screen's room.
     pub(super) fn sit(self: &Arc<Self>, id: &InstanceId, session: &Session) -> Result<Seat, RoomError> {
         let mut rooms = lock(&self.rooms);
@@ -83,8 +59,8 @@ impl Desk {
         let number = self.next.fetch_add(1, Relaxed) + 1;
         let viewer = Viewer {
             session: session.number,
-            by: session.grant.by.name(),
-            may_control: session.grant.control,
+            by: session.by.name(),
+            may_control: may_control(session, id),
         };
         if let Some(gone) = lock(&shared.room).join(number, viewer)? {
             log::info!(instance = id.as_str(), viewer = gone; "a viewer of a screen gave way to another");
@@ -167,9 +143,7 @@ impl Drop for Seat {
     }
 }
 
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+/// Whether whoever looks may also hold the controls, and recreate the instance.
+pub(super) fn may_control(session: &Session, id: &InstanceId) -> bool {
+    policy::may(&session.by, Verb::ControlScreen, Target::Instance(id)).is_allowed()
 }

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     super::{conn::Client, respond::Refusal},
-    desk::{Shared, unix_now},
+    desk::Shared,
     sockets::{self, Socket},
 };
 use crate::{
@@ -28,7 +28,8 @@ use crate::{
         pace::{Pace, SMALL},
     },
     model::InstanceId,
-    screen::{access::Session, rfb::Filter},
+    screen::rfb::Filter,
+    session::Session,
 };
 
 /// How long the display may take to answer a new viewer.
@@ -86,7 +87,7 @@ impl Viewing {
         let Some(socket) = sockets::open(on_upgrade).await else {
             return;
         };
-        let (from, by) = (self.client.permit.from, self.session.grant.by.name());
+        let (from, by) = (self.client.permit.from, self.session.by.name());
         let by = by.as_str();
         let (id, began) = (self.id.as_str(), Instant::now());
         log::info!(instance = id, by, from:display, viewer = self.number; "a person opened a screen");
@@ -102,7 +103,6 @@ impl Viewing {
         let edge = &self.client.permit.edge;
         let (mut sink, stream) = socket.split();
         let (from_display, to_display) = display.stream.into_split();
-        let left = Duration::from_secs(self.session.ends_at.saturating_sub(unix_now()));
         let drain = edge.drain.fired();
         let evicted = self.client.permit.pulse.end();
         let gives_way = evicted.fired();
@@ -118,7 +118,7 @@ impl Viewing {
                 why = down(from_display, &mut sink, display.early, &display.pace) => (CloseCode::Away, why),
                 () = drain => (CloseCode::Restart, "the supervisor stops"),
                 () = gives_way => (CloseCode::Again, "others need its place"),
-                () = sleep(left) => (CloseCode::Policy, "the session has ended"),
+                () = edge.config.sessions.ended(&self.session) => (CloseCode::Policy, "the session has ended"),
             }
         };
         let reason = why.into();

@@ -4,6 +4,7 @@
 mod bodies;
 mod browsers;
 mod rig;
+mod sessions;
 mod strangers;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use berth::{
-    authz::{TokenEntry, TokenHash, TokenTable, new_instance_token},
+    authz::{SessionTable, TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     door::Router,
     edge::{Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
@@ -244,6 +244,7 @@ pub struct Rig {
     pub token: String,
     pub token_id: TokenId,
     pub tokens: TokenTable,
+    pub sessions: SessionTable,
     pub link: Arc<Link>,
     pub agent: Agent,
     pub edge: EdgeHandle,
@@ -311,12 +312,14 @@ impl Rig {
             ..Limits::default()
         };
         change(&mut limits);
+        let sessions = SessionTable::default();
         let config = EdgeConfig {
             router: Arc::new(Router::new(Some("localhost"), https_at.port())),
             limits,
             allowed_origins: vec!["https://inspector.test".into()],
             workers: Workers::Own(2),
             screens: Arc::default(),
+            sessions: sessions.clone(),
         };
         let tokens = TokenTable::new();
         let listeners = Listeners {
@@ -339,6 +342,7 @@ impl Rig {
             token,
             token_id,
             tokens,
+            sessions,
             link,
             agent,
             edge,
