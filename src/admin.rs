@@ -6,9 +6,8 @@
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
 //! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
 //!
-//! Errors are `{"error": "what went wrong and what to do", "code": "a word that stays"}` ([`Refusal::code`]; requests that are
-//! none have no code); where credentials are missing or of the wrong form, arrays `missing` and `wrong` of [`Credential`]
-//! beside it. What is wrong with a request is 4xx, faults of the box and of what it stands on are 5xx. This module decides nothing: a [`Backend`] does.
+//! Errors are problems of RFC 9457 ([`crate::api::Problem`]), with a row in [`crate::api::CODES`] each. This module decides
+//! nothing: a [`Backend`] does.
 
 mod claim;
 mod listen;
@@ -21,7 +20,6 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 
-pub use claim::ClaimError;
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
 pub use routes::Answer;
@@ -29,7 +27,7 @@ pub use routes::Answer;
 use http::Request;
 
 use crate::{
-    api::{Claiming, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
+    api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
     model::{Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, TokenView},
     policy::Signed,
 };
@@ -73,7 +71,7 @@ pub trait Backend: Send + Sync + 'static {
     /// The log of the latest deploy; with `follow`, until it ends.
     fn deploy_log(&self, id: &InstanceId, follow: bool) -> mpsc::Receiver<Bytes>;
     /// The tools that the instance's server lists, as MCP gives them.
-    fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
+    fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, Refusal>> + Send;
     /// All types.
     fn types(&self) -> impl Future<Output = Vec<TypeView>> + Send;
     /// The addresses of an instance for somebody who asked at this `host[:port]`; none where everybody has the same, which
@@ -98,7 +96,7 @@ pub trait Backend: Send + Sync + 'static {
     /// What a stranger is told.
     fn hello(&self) -> Result<Hello, Refusal>;
     /// Claims the box for whoever asks, if they may.
-    fn claim(&self, claiming: Claiming, by: Principal) -> impl Future<Output = Result<Outcome, ClaimError>> + Send;
+    fn claim(&self, claiming: Claiming, by: Principal) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// What the page shows.
     fn page(&self) -> PageFacts;
 }
@@ -128,6 +126,11 @@ pub async fn network<B: Backend>(
 /// Answers anybody at `/api/claim`.
 pub async fn claiming<B: Backend>(backend: &B, request: Request<Bytes>, by: Principal) -> Answer {
     claim::answer(backend, request, by).await
+}
+
+/// What is answered while nothing stands behind the API.
+pub fn starting() -> Answer {
+    routes::failed(RequestError::Starting)
 }
 
 /// The page at `/`, for somebody who came by this `host[:port]`.

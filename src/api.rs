@@ -1,10 +1,14 @@
-//! F0: the vocabulary of the HTTP API: which routes there are, what is sent and answered. Who may take a route is
-//! `policy`'s, what it answers `admin`'s.
+//! F0: the vocabulary of the HTTP API: which routes there are, what is sent and answered, and which errors there are. Who
+//! may take a route is `policy`'s, what it answers `admin`'s.
 
 mod claim;
+mod codes;
+mod problem;
 mod routes;
 mod views;
 
 pub use claim::{Claiming, Hello};
+pub use codes::{CODES, Code};
+pub use problem::{Error, PROBLEM, Problem, RequestError};
 pub use routes::{Route, Row, Value};
 pub use views::{BoxStatus, DiskView, Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView};

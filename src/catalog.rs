@@ -11,7 +11,7 @@ use crate::model::{Credential, HealthKind, ImportRules, Processes, Ready, Remote
 
 pub use crate::model::Network as Egress;
 
-pub use check::{check_env_key, check_volume, millis, parse};
+pub use check::{EnvKeyError, VolumeError, check_env_key, check_volume, millis, parse};
 pub use credential::fits;
 
 /// How long a call may take that nothing else is said of.

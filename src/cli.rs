@@ -25,6 +25,7 @@ mod screen;
 mod status;
 mod upgrade;
 mod verbs;
+mod words;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
 //! Method and path -> a route -> whether the principal may -> what the backend is asked, and its answer as JSON.
-//! Refusals become statuses here only.
+//! Errors become problems here only.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::{Archive, Backend, LogQuery, MAX_BODY};
 use crate::{
-    api::{Route, ScreenRequest, Value},
+    api::{Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
     model::{
-        Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject,
+        Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject, UnknownField,
         WorkspaceName, unknown_field,
     },
     policy::{self, Decision, Target, Verb},
@@ -97,13 +97,13 @@ where
 {
     let (path, query) = (asked.path.as_str(), asked.query.as_str());
     let Some((route, one)) = Route::find(asked.method.as_str(), path) else {
-        return error(
-            StatusCode::NOT_FOUND,
-            &format!("there is no {} {path} in the admin API", asked.method),
-        );
+        return failed(RequestError::NoRoute {
+            method: asked.method.to_string(),
+            path: path.to_owned(),
+        });
     };
-    if let Err(wrong) = check_query(route, query) {
-        return error(StatusCode::BAD_REQUEST, &format!("{path}: {wrong}"));
+    if let Err(wrong) = check_query(route, path, query) {
+        return failed(wrong);
     }
     let asker = Asker {
         by: &asked.by,
@@ -111,7 +111,7 @@ where
     };
     taken(backend, asker, (route, one), query, body)
         .await
-        .unwrap_or_else(|r| refused(&r))
+        .unwrap_or_else(failed)
 }
 
 /// What a route answers. An instance that the principal may not see is not there for them.
@@ -121,18 +121,18 @@ async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     (route, one): (Route, Option<&str>),
     query: &str,
     body: R,
-) -> Result<Answer, Refusal>
+) -> Result<Answer, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let found = one.and_then(|one| find(backend, asker.by, one));
-    let view = found.ok_or_else(|| Refusal::NoInstance(one.unwrap_or_default().to_owned()));
+    let view = found.ok_or_else(|| Refusal::no_instance(one.unwrap_or_default()));
     let target = match (&view, one) {
         (Ok(view), _) => Some(Target::Instance(&view.id)),
         (Err(_), None) => Some(Target::Box),
         // One that is waited for may be gone.
         (Err(_), Some(_)) if route == Route::Wait => None,
-        (Err(none), Some(_)) => return Err(none.clone()),
+        (Err(none), Some(_)) => return Err(none.clone().into()),
     };
     if let (Some(verb), Some(target)) = (verb(route), target) {
         asker.may(verb, target)?;
@@ -165,10 +165,7 @@ where
         }
         Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
-            None => error(
-                StatusCode::NOT_FOUND,
-                "this box uses your own certificate files: trust their CA",
-            ),
+            None => return Err(RequestError::NoCa.into()),
         },
         Route::Doctor => {
             let asked = pairs(query);
@@ -187,10 +184,7 @@ where
         Route::Credentials => json(StatusCode::OK, &backend.credentials(view?.id).await?),
         Route::Logs => logs(backend, view?.id, query).await?,
         Route::DeployLog => deploy(backend, &view?.id, query),
-        Route::Tools => match backend.tools(view?.id).await {
-            Ok(tools) => json(StatusCode::OK, &tools),
-            Err(why) => error(StatusCode::BAD_GATEWAY, &why),
-        },
+        Route::Tools => json(StatusCode::OK, &backend.tools(view?.id).await?),
         Route::ScreenLink => screen_link(backend, asker, view?, body).await?,
         Route::Screenshot => {
             let png = backend.screenshot(&view?, asker.by).await?;
@@ -203,41 +197,42 @@ where
 pub(super) async fn upload<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Answer {
     let done = match (Asker { by, at: None }).may(Verb::LoadImages, Target::Box) {
         Ok(()) => load_images(backend, by, archive).await,
-        Err(r) => Err(r),
+        Err(r) => Err(r.into()),
     };
-    done.unwrap_or_else(|r| refused(&r))
+    done.unwrap_or_else(failed)
 }
 
-async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<Answer, Refusal> {
+async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<Answer, Error> {
     Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
 }
 
-async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<Answer, Refusal>
+async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<Answer, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(b) => b.to_bytes(),
         Err(e) => {
-            return Ok(error(
-                StatusCode::BAD_REQUEST,
-                &format!("the body cannot be read ({MAX_BODY} bytes at most): {e}"),
-            ));
+            let reason = e.to_string();
+            return Err(RequestError::BodyUnread {
+                limit: MAX_BODY,
+                reason,
+            }
+            .into());
         }
     };
     let value = serde_json::from_slice::<serde_json::Value>(&body);
     if let Some(unknown) = value.ok().as_ref().and_then(unknown_field) {
-        return Ok(error(StatusCode::BAD_REQUEST, &unknown));
+        let UnknownField { of, field, known } = unknown;
+        let known = known.iter().map(|f| (*f).to_owned()).collect();
+        return Err(RequestError::UnknownField { of, field, known }.into());
     }
     // serde_json's own words may quote a value, and values may be secrets: only the place is told.
-    let action: Action = match serde_json::from_slice(&body) {
-        Ok(a) => a,
-        Err(e) => {
-            let place = format!("{:?} error at line {}, column {}", e.classify(), e.line(), e.column());
-            let said = format!("the body is not an action: {place}");
-            return Ok(error(StatusCode::BAD_REQUEST, &said));
-        }
-    };
+    let action: Action = serde_json::from_slice(&body).map_err(|e| RequestError::NoAction {
+        error: format!("{:?}", e.classify()),
+        line: e.line(),
+        column: e.column(),
+    })?;
     let (verb, _) = policy::asked(&action);
     let signed = policy::sign(asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
     Ok(match backend.submit(signed).await? {
@@ -254,19 +249,13 @@ async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
     asker: Asker<'_>,
     view: InstanceView,
     body: R,
-) -> Result<Answer, Refusal>
+) -> Result<Answer, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
     let asked = body.and_then(|b| serde_json::from_slice::<ScreenRequest>(&b.to_bytes()).map_err(|e| e.to_string()));
-    let asked = match asked {
-        Ok(asked) => asked,
-        Err(e) => {
-            let said = format!("the body does not ask for a screen: {e}");
-            return Ok(error(StatusCode::BAD_REQUEST, &said));
-        }
-    };
+    let asked = asked.map_err(|reason| RequestError::NoScreenRequest { reason })?;
     if !asked.view_only {
         asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
@@ -316,7 +305,7 @@ async fn wait<B: Backend>(
     at: Option<&str>,
     found: Result<InstanceView, Refusal>,
     query: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<Answer, Error> {
     let query = pairs(query);
     let until = match query.get("for").copied().unwrap_or_default() {
         "stopped" => Until::Stopped,
@@ -332,7 +321,7 @@ async fn wait<B: Backend>(
     let first = match found {
         Ok(found) => found,
         Err(_) if until == Until::Gone => return Ok(empty()),
-        Err(none) => return Err(none),
+        Err(none) => return Err(none.into()),
     };
     let reached = async {
         loop {
@@ -348,14 +337,10 @@ async fn wait<B: Backend>(
             }
         }
     };
-    let id = &first.id;
     Ok(match tokio::time::timeout(Duration::from_millis(ms), reached).await {
         Ok(Some(view)) => json(StatusCode::OK, &addressed(backend, at, view)),
         Ok(None) => empty(),
-        Err(_) => error(
-            StatusCode::REQUEST_TIMEOUT,
-            &format!("{id} did not get there within {ms} ms; `berth show {id}` says where it is"),
-        ),
+        Err(_) => return Err(RequestError::NotYet { id: first.id, ms }.into()),
     })
 }
 
@@ -371,7 +356,7 @@ fn done(until: Until, v: &InstanceView) -> bool {
     }
 }
 
-async fn logs<B: Backend>(backend: &B, id: InstanceId, query: &str) -> Result<Answer, Refusal> {
+async fn logs<B: Backend>(backend: &B, id: InstanceId, query: &str) -> Result<Answer, Error> {
     let query = pairs(query);
     let wanted = LogQuery {
         follow: query.get("follow").is_some_and(|v| *v == "1"),
@@ -402,24 +387,25 @@ fn streamed(body: BoxBody<Bytes, Infallible>) -> Answer {
 }
 
 /// The parameters of a route; what is none of them would silently be the default.
-fn check_query(route: Route, query: &str) -> Result<(), String> {
+fn check_query(route: Route, path: &str, query: &str) -> Result<(), RequestError> {
     let known = route.row().query;
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (path, parameter) = (path.to_owned(), name.to_owned());
         let Some((_, fits)) = known.iter().find(|(n, _)| *n == name) else {
-            let all: Vec<&str> = known.iter().map(|(n, _)| *n).collect();
-            let all = if all.is_empty() {
-                "none".to_owned()
-            } else {
-                all.join(", ")
-            };
-            return Err(format!("there is no parameter {name:?}; its parameters are: {all}"));
+            let known = known.iter().map(|(n, _)| (*n).to_owned()).collect();
+            return Err(RequestError::NoSuchParameter { path, parameter, known });
         };
         if !fits.fits(value) {
-            let said = format!("the parameter {name} cannot be {value:?}");
-            return Err(match fits {
-                Value::OneOf(words) => format!("{said}: write one of {}", words.join(", ")),
-                Value::Flag | Value::Number => said,
+            let known = match fits {
+                Value::OneOf(words) => words.iter().map(|w| (*w).to_owned()).collect(),
+                Value::Flag | Value::Number => Vec::new(),
+            };
+            return Err(RequestError::BadParameter {
+                path,
+                parameter,
+                value: value.to_owned(),
+                known,
             });
         }
     }
@@ -430,37 +416,14 @@ fn pairs(query: &str) -> BTreeMap<&str, &str> {
     query.split('&').filter_map(|p| p.split_once('=')).collect()
 }
 
-/// Refusal -> status.
-pub(super) fn refused(r: &Refusal) -> Answer {
-    let status = match r {
-        Refusal::NoInstance(_)
-        | Refusal::NoToken(_)
-        | Refusal::NoMember(_)
-        | Refusal::NoType { .. }
-        | Refusal::NoWorkspace { .. } => StatusCode::NOT_FOUND,
-        Refusal::OnTheBoxOnly | Refusal::NotPermitted => StatusCode::FORBIDDEN,
-        Refusal::NameTaken { .. }
-        | Refusal::Removing(_)
-        | Refusal::Unclaimed
-        | Refusal::Claimed
-        | Refusal::NotReady(_)
-        | Refusal::NoImage { .. } => StatusCode::CONFLICT,
-        Refusal::Full { .. } | Refusal::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
-        Refusal::NotAllowed(_) => StatusCode::FORBIDDEN,
-        Refusal::Invalid(_) | Refusal::Credentials { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::Stopping | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::Store(_) | Refusal::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let mut body = serde_json::json!({ "error": r.to_string(), "code": r.code() });
-    if let Refusal::Credentials { missing, wrong, .. } = r {
-        body["missing"] = serde_json::json!(missing);
-        body["wrong"] = serde_json::json!(wrong);
-    }
-    json(status, &body)
-}
-
-pub(super) fn error(status: StatusCode, said: &str) -> Answer {
-    json(status, &serde_json::json!({ "error": said }))
+/// An error as a problem of RFC 9457.
+pub(super) fn failed(e: impl Into<Error>) -> Answer {
+    let problem = Problem::from(&e.into());
+    let mut answer = json(problem.status(), &problem);
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(PROBLEM));
+    answer
 }
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
@@ -492,23 +455,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_wrong_with_a_request_is_4xx_and_faults_of_the_box_are_5xx() {
-        let text = || "why".to_owned();
-        for (refusal, status, code) in [
-            (Refusal::NoInstance(text()), 404, "no-instance"),
-            (Refusal::NotPermitted, 403, "not-permitted"),
-            (Refusal::Invalid(text()), 422, "invalid"),
-            (Refusal::NotReady(text()), 409, "not-ready"),
-            (Refusal::Fault(text()), 500, "fault"),
-            (Refusal::Store(text()), 500, "store"),
-            (Refusal::Unavailable(text()), 503, "unavailable"),
-            (Refusal::Stopping, 503, "stopping"),
-        ] {
-            let answer = refused(&refusal);
-            assert_eq!(answer.status(), status, "{refusal:?}");
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(body, serde_json::json!({ "error": refusal.to_string(), "code": code }));
-        }
+    async fn an_error_is_answered_as_a_problem() {
+        let answer = failed(Refusal::no_instance("x"));
+        assert_eq!(answer.status(), 404);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body: Problem = serde_json::from_slice(&body).unwrap();
+        assert_eq!((body.code.as_str(), &body.fields["name"]), ("no-instance", &"x".into()));
+    }
+
+    #[test]
+    fn a_parameter_that_a_route_has_not_is_refused_with_those_that_it_has() {
+        let check = |query: &str| check_query(Route::Wait, "/p", query).map_err(|e| e.to_string());
+        assert_eq!(check("for=gone&ms=5"), Ok(()));
+        assert_eq!(check(""), Ok(()));
+        let said = |query: &str| check(query).expect_err(query);
+        assert_eq!(
+            said("until=gone"),
+            "/p: there is no parameter \"until\"; its parameters are: for, ms"
+        );
+        assert_eq!(
+            said("for=ever"),
+            "/p: the parameter for cannot be \"ever\": write one of settled, stopped, gone"
+        );
+        assert_eq!(said("ms=x"), "/p: the parameter ms cannot be \"x\"");
     }
 }

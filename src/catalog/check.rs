@@ -216,23 +216,33 @@ fn env(s: &mut Section<'_>) -> BTreeMap<String, String> {
     found.value
 }
 
+/// Why a variable cannot have a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvKeyError {
+    #[error("{0:?} is not a variable name: use letters, digits and '_', not first a digit")]
+    Form(String),
+    #[error("{0:?} is not allowed: names that start with BERTH_ or LD_ are kept back")]
+    KeptBack(String),
+}
+
+/// A volume cannot be mounted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write an absolute path outside /berth, /tmp, /proc, /sys and /dev, such as \"/data\"")]
+pub struct VolumeError;
+
 /// Whether a name can stand in an environment. `BERTH_` is the agent's own.
 ///
 /// # Errors
-/// What is wrong with it, as a sentence.
-pub fn check_env_key(key: &str) -> Result<(), String> {
+/// [`EnvKeyError`].
+pub fn check_env_key(key: &str) -> Result<(), EnvKeyError> {
     let ok = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && key.bytes().next().is_some_and(|b| !b.is_ascii_digit())
         && key.len() <= 256;
     if !ok {
-        return Err(format!(
-            "{key:?} is not a variable name: use letters, digits and '_', not first a digit"
-        ));
+        return Err(EnvKeyError::Form(key.to_owned()));
     }
     if key.starts_with("BERTH_") || key.starts_with("LD_") {
-        return Err(format!(
-            "{key:?} is not allowed: names that start with BERTH_ or LD_ are kept back"
-        ));
+        return Err(EnvKeyError::KeptBack(key.to_owned()));
     }
     Ok(())
 }
@@ -430,8 +440,8 @@ fn volume(mut s: Section<'_>) -> Option<String> {
 /// Whether a volume can be mounted there.
 ///
 /// # Errors
-/// What to write instead.
-pub fn check_volume(path: &str) -> Result<(), String> {
+/// [`VolumeError`], which says what to write instead.
+pub fn check_volume(path: &str) -> Result<(), VolumeError> {
     let inner = path.strip_prefix('/').unwrap_or_default();
     let plain = |c: &str| !c.is_empty() && c != "." && c != ".." && !c.contains([':', ',', '\0']);
     if inner.split('/').all(plain)
@@ -439,7 +449,7 @@ pub fn check_volume(path: &str) -> Result<(), String> {
     {
         return Ok(());
     }
-    Err("write an absolute path outside /berth, /tmp, /proc, /sys and /dev, such as \"/data\"".to_owned())
+    Err(VolumeError)
 }
 
 /// Whole milliseconds, saturating.

@@ -17,7 +17,10 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::remote::{self, Address, Trust};
+use super::{
+    remote::{self, Address, Trust},
+    words,
+};
 use crate::{
     api::Claiming,
     model::{Action, Outcome, Secret},
@@ -123,9 +126,9 @@ impl Supervisor {
             } if status == StatusCode::UNAUTHORIZED => anyhow!(
                 "{address} does not take this token ({}). Get another, and log in again: `berth login {address} --name \
                  {context} --token -`",
-                said(bytes)
+                words::of_answer(status, bytes)
             ),
-            _ => anyhow!(said(bytes)),
+            _ => anyhow!(words::of_answer(status, bytes)),
         }
     }
 
@@ -284,11 +287,4 @@ fn plainly(e: &(dyn std::error::Error + 'static)) -> String {
     } else {
         e.to_string()
     }
-}
-
-fn said(bytes: &[u8]) -> String {
-    serde_json::from_slice::<serde_json::Value>(bytes)
-        .ok()
-        .and_then(|v| v.get("error").and_then(|e| e.as_str()).map(str::to_owned))
-        .unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned())
 }

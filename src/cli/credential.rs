@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{client::Supervisor, environment, print, prompt};
+use super::{client::Supervisor, environment, print, prompt, words};
 use crate::{
     api::TypeView,
     catalog,
@@ -34,10 +34,8 @@ pub(super) async fn ask_missing(
     };
     if !t.absent.is_empty() {
         // Before anybody looks for a credential.
-        bail!(Refusal::NoImage {
-            type_name: t.name,
-            images: t.absent
-        });
+        let (type_name, images) = (t.name, t.absent);
+        bail!(words::of_refusal(&Refusal::NoImage { type_name, images }));
     }
     let given = |env: &BTreeMap<String, Secret>, key: &str| env.get(key).is_some_and(|v| !v.expose().is_empty());
     for c in t.credentials.iter().filter(|c| c.required) {

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{body::EdgeBody, sent::BodyError};
 use crate::{
+    api::{PROBLEM, Problem},
     authz::Slowed,
     door::{HostError, Nowhere},
     link::CallError,
@@ -176,6 +177,51 @@ impl Refusal {
         }
     }
 
+    /// Its code among those of the API's errors.
+    fn api_code(self) -> &'static str {
+        match self {
+            Refusal::Host(_) => "bad-host",
+            Refusal::UnknownHost => "unknown-host",
+            Refusal::UnknownPath => "unknown-path",
+            Refusal::Method => "bad-method",
+            Refusal::Origin => "bad-origin",
+            Refusal::NoToken => "unauthenticated",
+            Refusal::BadToken => "bad-token",
+            Refusal::ExpiredToken => "expired-token",
+            Refusal::RevokedToken => "revoked-token",
+            Refusal::SessionOver => "session-over",
+            Refusal::WrongSubject => "wrong-token",
+            Refusal::Unclaimed => "locked",
+            Refusal::NoSession => "no-session",
+            Refusal::BadTicket => "bad-ticket",
+            Refusal::NotWebSocket => "not-websocket",
+            Refusal::TooManyFailures(_) => "too-many-failures",
+            Refusal::Crowded => "crowded",
+            Refusal::HeadTooLarge => "head-too-large",
+            Refusal::BodyTooLarge => "body-too-large",
+            Refusal::BodyTooSlow => "body-too-slow",
+            Refusal::BodyBroken => "body-broken",
+            Refusal::NotReady(State::Removing, _) => "gone",
+            Refusal::NotReady(..) => "not-serving",
+            Refusal::Busy => "busy",
+            Refusal::Lost => "lost",
+            Refusal::Garbled => "garbled",
+            Refusal::FirstByte => "too-late",
+        }
+    }
+
+    /// What the API says, which names no verb of the CLI.
+    fn detail(self) -> &'static str {
+        match self {
+            Refusal::UnknownHost => "This box does not serve that host.",
+            Refusal::Unclaimed => "This box is not claimed yet; its screen shows the code that claims it.",
+            Refusal::NoSession | Refusal::BadTicket => "You need a link to open this screen.",
+            Refusal::NotReady(State::Stopped, _) => "The instance is stopped.",
+            Refusal::NotReady(State::Failed, _) => "The instance has failed.",
+            other => other.message(),
+        }
+    }
+
     /// `Retry-After`, in seconds, where waiting helps.
     fn retry_after(self) -> Option<u64> {
         match self {
@@ -229,10 +275,13 @@ impl Refusal {
         )
     }
 
-    /// The answer as the box's own API gives it.
+    /// The answer as the box's own API gives it: a problem of RFC 9457.
     pub(super) fn plain_response(self) -> Response<EdgeBody> {
-        let mut response = self.respond(format!(r#"{{"error":"{}"}}"#, self.message()));
-        protect(response.headers_mut());
+        let problem = Problem::plain(self.api_code(), self.detail());
+        let mut response = self.respond(serde_json::json!(problem).to_string());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        protect(headers);
         response
     }
 
@@ -345,7 +394,12 @@ mod tests {
             assert!(v["id"].is_null() && v["error"]["code"].is_i64() && v["error"]["message"].is_string());
             let plain = refusal.plain_response();
             let v: serde_json::Value = serde_json::from_slice(plain.body().bytes().unwrap()).unwrap();
-            assert!(v["error"].is_string() && plain.status() == r.status());
+            assert_eq!(
+                (plain.status(), &v["status"]),
+                (r.status(), &r.status().as_u16().into()),
+                "{v}"
+            );
+            assert!(!v["detail"].as_str().unwrap().contains("`berth"), "{v}");
             assert_eq!(
                 r.status() == 401,
                 r.headers().contains_key("www-authenticate"),

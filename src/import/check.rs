@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Planned, Refused, Target, Text, host_of};
 use crate::{
     model::{
-        HttpPlace, INSTANCE_TOKEN_PREFIX, ImageSource, MAX_REMOTE_HEADERS, MEMBER_TOKEN_PREFIX, PackageSource, Source,
-        check_remote_url,
+        AddressError, HttpPlace, INSTANCE_TOKEN_PREFIX, ImageSource, MAX_REMOTE_HEADERS, MEMBER_TOKEN_PREFIX,
+        PackageSource, Source, check_remote_url,
     },
     plan::generic::check_form,
 };
@@ -98,8 +98,12 @@ fn remote(url: &Text, planned: &mut Planned) {
             why,
         });
     };
-    if let Err(why) = check_remote_url(url) {
-        return refuse(why);
+    match check_remote_url(url) {
+        Err(AddressError::Secret) => {
+            return refuse("the address holds a user or a password; give the secret with --bearer or --header".into());
+        }
+        Err(e) => return refuse(e.to_string()),
+        Ok(()) => {}
     }
     let host = host_of(url);
     let loopback = host.eq_ignore_ascii_case("localhost")

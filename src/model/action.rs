@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Credential, InstanceId, InstanceName, InstanceView, MemberName, Network, Processes, Secret, Size, Source, Subject,
-    TokenId, TypeName, WorkspaceName,
+    InstanceId, InstanceName, InstanceView, Network, Processes, Secret, Size, Source, Subject, TokenId, TypeName,
+    WorkspaceName,
 };
 
 /// A member's token ends so many days after it was made, where nothing else is said.
@@ -121,23 +121,31 @@ const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
     ("remote", &["url", "auth"]),
 ];
 
-/// A field that a request has and its action has not: a misspelt one would silently be the default. In words, with the
-/// fields that there are; never a value.
-pub fn unknown_field(request: &serde_json::Value) -> Option<String> {
+/// A field that a request has and its action has not: a misspelt one would silently be the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownField {
+    /// The action, or the kind of its source.
+    pub of: String,
+    pub field: String,
+    /// The fields that there are.
+    pub known: &'static [&'static str],
+}
+
+/// The first field of a request that its action has not. Never a value.
+pub fn unknown_field(request: &serde_json::Value) -> Option<UnknownField> {
     unknown(request, "action", &FIELDS).or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
 }
 
-fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &[&str])]) -> Option<String> {
+fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &'static [&'static str])]) -> Option<UnknownField> {
     let name = object.get(tag)?.as_str()?;
     let (_, fields) = known.iter().find(|(n, _)| *n == name)?;
     let is_known = |f: &&String| *f == tag || fields.contains(&f.as_str());
     let field = object.as_object()?.keys().find(|f| !is_known(f))?;
-    let all = if fields.is_empty() {
-        "none".to_owned()
-    } else {
-        fields.join(", ")
-    };
-    Some(format!("{name} has no field {field:?}; its fields are: {all}"))
+    Some(UnknownField {
+        of: name.to_owned(),
+        field: field.clone(),
+        known: fields,
+    })
 }
 
 /// What `berth run` asks for.
@@ -232,172 +240,25 @@ pub struct TokenView {
     pub expires_at: Option<jiff::Timestamp>,
 }
 
-/// Why an action was not accepted. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("there is no instance {0}; `berth list` shows what there is")]
-    NoInstance(String),
-    #[error("there is no token {0}; `berth token list` shows what there is")]
-    NoToken(String),
-    #[error("there is no member {0}; a claimed box has one, `admin`")]
-    NoMember(MemberName),
-    #[error(
-        "this box has no administrator yet: claim it with `berth login` and the code that `berth status` shows on the box"
-    )]
-    Unclaimed,
-    #[error("this box is claimed already; log in with a token of its administrator: `berth login URL --token -`")]
-    Claimed,
-    #[error("only possible on the box itself: on its screen, or as root with `berth reset-admin`")]
-    OnTheBoxOnly,
-    /// Who asks may not, and is told no more.
-    #[error("you are not permitted to do this; ask an owner of this box")]
-    NotPermitted,
-    #[error("there is no instance type {name:?}; known types: {known}")]
-    NoType { name: String, known: String },
-    #[error("there is no workspace {name:?}; this box has: {known}")]
-    NoWorkspace { name: String, known: String },
-    #[error(
-        "the name {name:?} is taken in workspace {workspace:?} by {by}; choose another with --name, or remove that one with `berth rm {by}`"
-    )]
-    NameTaken {
-        name: String,
-        workspace: String,
-        by: InstanceId,
-    },
-    #[error("{}", absent(type_name, images))]
-    NoImage {
-        type_name: String,
-        /// What it needs and the box has not.
-        images: Vec<String>,
-    },
-    #[error("instance {0} is being removed; wait until `berth list` no longer shows it")]
-    Removing(InstanceId),
-    /// The configuration does not allow it.
-    #[error("{0}")]
-    NotAllowed(String),
-    #[error("the box is full: {limit} {what} at most; remove some first")]
-    Full { what: &'static str, limit: usize },
-    #[error(
-        "the disk has no room for it: it may write {wanted} MiB, and {promised} of the {room} MiB for all instances are promised already; remove an instance (`berth rm`), choose a smaller --size, or make the disk larger"
-    )]
-    NoRoom {
-        /// In MiB, as the others: what this instance may write.
-        wanted: u64,
-        /// What other instances may.
-        promised: u64,
-        /// What all may together.
-        room: u64,
-    },
-    #[error("{}", told(of, missing, wrong))]
-    Credentials {
-        /// The instance that lacks them; none when it is about to be run.
-        of: Option<InstanceId>,
-        /// Required, and not given.
-        missing: Vec<Credential>,
-        /// Given, but not of the form that they must have.
-        wrong: Vec<Credential>,
-    },
-    #[error("{0}")]
-    Invalid(String),
-    /// The instance is not in a state for it.
-    #[error("{0}")]
-    NotReady(String),
-    /// What Berth stands on does not answer, or does not do what it must: the engine, a display, the operating system.
-    #[error("{0}")]
-    Unavailable(String),
-    /// A fault of Berth's own.
-    #[error("{0}; this is a fault of the box, see its log (`journalctl -u berth`)")]
-    Fault(String),
-    #[error("the supervisor is shutting down; try again when it is back")]
-    Stopping,
-    #[error("the store could not keep the change ({0}); nothing was changed. Check the disk with `berth doctor`")]
-    Store(String),
-}
-
-impl Refusal {
-    /// A word for programs, which stays as it is whatever the sentence says.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Refusal::NoInstance(_) => "no-instance",
-            Refusal::NoToken(_) => "no-token",
-            Refusal::NoMember(_) => "no-member",
-            Refusal::NoWorkspace { .. } => "no-workspace",
-            Refusal::NoType { .. } => "no-type",
-            Refusal::Unclaimed => "unclaimed",
-            Refusal::Claimed => "claimed",
-            Refusal::OnTheBoxOnly => "on-the-box-only",
-            Refusal::NotPermitted => "not-permitted",
-            Refusal::NameTaken { .. } => "name-taken",
-            Refusal::NoImage { .. } => "no-image",
-            Refusal::Removing(_) => "removing",
-            Refusal::NotAllowed(_) => "not-allowed",
-            Refusal::Full { .. } => "full",
-            Refusal::NoRoom { .. } => "no-room",
-            Refusal::Credentials { .. } => "credentials",
-            Refusal::Invalid(_) => "invalid",
-            Refusal::NotReady(_) => "not-ready",
-            Refusal::Unavailable(_) => "unavailable",
-            Refusal::Fault(_) => "fault",
-            Refusal::Stopping => "stopping",
-            Refusal::Store(_) => "store",
-        }
-    }
-}
-
-fn absent(type_name: &str, images: &[String]) -> String {
-    let (all, are, them) = match images {
-        [one] => (format!("the image {one}"), "is", "it"),
-        many => (format!("the images {}", many.join(" and ")), "are", "them"),
-    };
-    format!(
-        "the type {type_name} cannot run: {all} {are} not on this box; load {them} with `berth image load`, or build {them} in a checkout with `make images`"
-    )
-}
-
-/// Names each credential with its help; never a value.
-fn told(of: &Option<InstanceId>, missing: &[Credential], wrong: &[Credential]) -> String {
-    let mut text = String::new();
-    let mut add = |line: String| {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&line);
-    };
-    let name = |c: &Credential| format!("  {} ({}): {}", c.key, c.label, c.help);
-    if !missing.is_empty() {
-        add("these credentials are required and were not given:".to_owned());
-        missing.iter().for_each(|c| add(name(c)));
-    }
-    if !wrong.is_empty() {
-        add("these values do not have the required form:".to_owned());
-        for c in wrong {
-            let form = c.pattern.as_deref().unwrap_or("not empty");
-            add(format!("{} [{form}]", name(c)));
-        }
-    }
-    add(match of {
-        Some(id) => format!("give each with `berth credential set {id} KEY`"),
-        None => "on a terminal `berth run` asks for them; --env-file - reads KEY=VALUE lines from a pipe".to_owned(),
-    });
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_field_that_an_action_has_not_is_named() {
-        let check = |text: &str| unknown_field(&serde_json::from_str(text).unwrap());
-        assert_eq!(
-            check(r#"{"action":"create_token","member":"admin","expiry":60}"#).unwrap(),
-            r#"create_token has no field "expiry"; its fields are: instance, member, name, expires_at, never"#
-        );
-        assert!(check(r#"{"action":"reset_admin","x":1}"#).unwrap().contains("none"));
+        let check = |text: &str, of: &str, field: &str, known: usize| {
+            let found = unknown_field(&serde_json::from_str(text).unwrap()).expect(text);
+            assert_eq!((found.of.as_str(), found.field.as_str()), (of, field));
+            assert_eq!(found.known.len(), known, "{text}");
+        };
+        let token = r#"{"action":"create_token","member":"admin","expiry":60}"#;
+        check(token, "create_token", "expiry", 5);
+        check(r#"{"action":"reset_admin","x":1}"#, "reset_admin", "x", 0);
         let source = r#"{"action":"run","type":"npx","source":{"kind":"npx","package":"a","pin":true}}"#;
-        assert!(check(source).unwrap().starts_with(r#"npx has no field "pin""#));
-        assert_eq!(check(r#"{"action":"no_such_action","x":1}"#), None);
-        assert_eq!(check("[]"), None);
+        check(source, "npx", "pin", 4);
+        for known in [r#"{"action":"no_such_action","x":1}"#, "[]"] {
+            assert_eq!(unknown_field(&serde_json::from_str(known).unwrap()), None);
+        }
     }
 
     /// The table knows every field that the types have: what they write is taken.
@@ -439,7 +300,10 @@ mod tests {
                 ..RunRequest::of(TypeName::parse("a").unwrap())
             }))
         };
-        let subjects = [Subject::Instance(id.clone()), Subject::Member(MemberName::admin())];
+        let subjects = [
+            Subject::Instance(id.clone()),
+            Subject::Member(crate::model::MemberName::admin()),
+        ];
         let mut all: Vec<Action> = subjects
             .map(|subject| Action::CreateToken {
                 subject,

@@ -11,12 +11,15 @@ mod instance;
 mod member;
 mod order;
 mod principal;
+mod refusal;
 mod secret;
 mod source;
 mod user;
 mod workspace;
 
-pub use action::{Action, MEMBER_TOKEN_DAYS, Outcome, Refusal, RunRequest, TokenCreated, TokenView, unknown_field};
+pub use action::{
+    Action, MEMBER_TOKEN_DAYS, Outcome, RunRequest, TokenCreated, TokenView, UnknownField, unknown_field,
+};
 pub use argument::{sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use excerpt::{Bounds, Excerpt};
@@ -35,10 +38,12 @@ pub use order::{
     Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
 };
 pub use principal::{Principal, Scope, Via, Who};
+pub(crate) use refusal::coded;
+pub use refusal::{Allowed, Counted, Refusal, Runs};
 pub use secret::Secret;
 pub use source::{
-    HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, Resolved,
-    Source, check_remote_url, split_package,
+    AddressError, HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource,
+    Resolved, Source, check_remote_url, split_package,
 };
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};
 pub use workspace::WorkspaceLimits;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Refusal;
+
 /// The name under which a remote's secret is sealed; nobody can give a variable of that name.
 pub const REMOTE_SECRET: &str = "BERTH_REMOTE_SECRET";
 
@@ -166,13 +168,34 @@ impl PackageSource {
     }
 }
 
+/// Why an address is not that of a remote server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("{given:?} is not the address of a server: {rule}")]
+    Form { given: String, rule: &'static str },
+    #[error("the address holds a user or a password; give the secret beside it")]
+    Secret,
+}
+
+impl From<AddressError> for Refusal {
+    fn from(e: AddressError) -> Self {
+        match e {
+            AddressError::Form { .. } => Refusal::BadAddress { reason: e.to_string() },
+            AddressError::Secret => Refusal::SecretInAddress,
+        }
+    }
+}
+
 /// Whether a remote server can be reached by this address: https, or http where the configuration allows private
 /// addresses (that is found out when it is reached), a host, no user and no fragment.
 ///
 /// # Errors
-/// What to write instead.
-pub fn check_remote_url(url: &str) -> Result<(), String> {
-    let wrong = |why: &str| Err(format!("{url:?} is not the address of a server: {why}"));
+/// [`AddressError`], which says what to write instead.
+pub fn check_remote_url(url: &str) -> Result<(), AddressError> {
+    let wrong = |rule| {
+        let given = url.to_owned();
+        Err(AddressError::Form { given, rule })
+    };
     let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
         return wrong("it begins with https://");
     };
@@ -185,7 +208,7 @@ pub fn check_remote_url(url: &str) -> Result<(), String> {
     }
     if authority.contains('@') {
         // Never quote it: what stands before the @ is a secret.
-        return Err("the address holds a user or a password; give the secret with --bearer or --header".to_owned());
+        return Err(AddressError::Secret);
     }
     if authority.is_empty() || authority.starts_with(':') || authority.contains(['\\', '"', '<', '>']) {
         return wrong("it names a host");
@@ -237,7 +260,7 @@ mod tests {
             "https://a/#x",
             "https://a b",
         ] {
-            let said = check_remote_url(bad).expect_err(bad);
+            let said = check_remote_url(bad).expect_err(bad).to_string();
             assert!(!said.contains("hunter2"), "{said}");
         }
     }

@@ -9,11 +9,11 @@ use super::{
     trial,
 };
 use crate::{
-    catalog::{Catalog, InstanceType, Kind},
+    catalog::{Catalog, InstanceType, Kind, check_env_key},
     config::Allow,
     model::{
-        Action, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, Principal, REMOTE_SECRET, Refusal,
-        Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
+        Action, Counted, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, Principal, REMOTE_SECRET,
+        Refusal, Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
     },
     policy::Signed,
     record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord},
@@ -161,7 +161,7 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
         Action::Upgrade { id, trial } => trial::upgrade(book, &id, &trial),
         Action::RevokeToken { id } => match book.tokens.contains_key(&id) {
             true => Ok(Decision::RevokeToken(id)),
-            false => Err(Refusal::NoToken(id.to_string())),
+            false => Err(Refusal::NoToken { id: id.to_string() }),
         },
         Action::SetCredential { id, key, value } => credentials::set(book, &id, key, value, by.name()),
         Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
@@ -170,27 +170,20 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
 
 pub(super) fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
     let record = book.instances.get(id);
-    record.ok_or_else(|| Refusal::NoInstance(id.to_string()))
+    record.ok_or_else(|| Refusal::no_instance(id))
 }
 
 pub(super) fn live<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
     match find(book, id)? {
-        record if record.desired == Desired::Removed => Err(Refusal::Removing(id.clone())),
+        record if record.desired == Desired::Removed => Err(Refusal::Removing { id: id.clone() }),
         record => Ok(record),
     }
 }
 
 pub(super) fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<InstanceType>, Refusal> {
-    let known = book.catalog.types.get(name).ok_or_else(|| {
-        let names: Vec<_> = book.catalog.types.keys().map(TypeName::as_str).collect();
-        Refusal::NoType {
-            name: name.to_string(),
-            known: if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            },
-        }
+    let known = book.catalog.types.get(name).ok_or_else(|| Refusal::NoType {
+        name: name.to_string(),
+        known: book.catalog.types.keys().map(TypeName::to_string).collect(),
     })?;
     generic::check_type(book.allow, name, known.kind)?;
     let own_image = !matches!(known.kind, Kind::Image | Kind::Remote);
@@ -199,14 +192,14 @@ pub(super) fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<Instanc
         .into_iter()
         .chain(&known.builder)
     {
-        image::permitted(reference, book.images).map_err(Refusal::NotAllowed)?;
+        image::permitted(reference, book.images)?;
     }
     Ok(known.clone())
 }
 
 fn check_image(book: &Book<'_>, source: &Source) -> Result<(), Refusal> {
     match source {
-        Source::Image(i) => image::permitted(&i.image, book.images).map_err(Refusal::NotAllowed),
+        Source::Image(i) => image::permitted(&i.image, book.images),
         Source::Npx(_) | Source::Uvx(_) | Source::Remote(_) => Ok(()),
     }
 }
@@ -223,10 +216,9 @@ pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<
             Arc::new(generic::concrete(&template, g))
         }
         _ => {
-            return Err(Refusal::Invalid(format!(
-                "the type {} is of another kind than it was when this instance was run; remove the instance and run it again",
-                record.type_name()
-            )));
+            return Err(Refusal::KindChanged {
+                type_name: record.type_name().to_string(),
+            });
         }
     };
     record.spec = credentials::with_files(spec, &files);
@@ -239,9 +231,7 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
     credentials::given(&template, &request.env)?;
     let generic = generic::take(book.allow, &template, &request)?;
     if let Some(key) = request.files.iter().find(|k| !request.env.contains_key(*k)) {
-        return Err(Refusal::Invalid(format!(
-            "the file {key} has no content; give it with --file {key}=PATH"
-        )));
+        return Err(Refusal::NoContent { key: key.clone() });
     }
     let spec = match &generic {
         Some(g) => {
@@ -253,19 +243,18 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
     let spec = credentials::with_files(spec, &request.files);
     if book.instances.len() >= book.max_instances {
         return Err(Refusal::Full {
-            what: "instances",
+            what: Counted::Instances,
             limit: book.max_instances,
         });
     }
     if book.instances.contains_key(&id) {
-        return Err(Refusal::Unavailable("the id drawn is in use; try again".to_owned()));
+        return Err(Refusal::IdInUse);
     }
     let workspace = request.workspace.unwrap_or_default();
     if !book.workspaces.contains_key(&workspace) {
-        let known: Vec<_> = book.workspaces.keys().map(WorkspaceName::as_str).collect();
         return Err(Refusal::NoWorkspace {
             name: workspace.to_string(),
-            known: known.join(", "),
+            known: book.workspaces.keys().map(WorkspaceName::to_string).collect(),
         });
     }
     let name = match request.name {
@@ -332,16 +321,24 @@ pub(super) fn free_name(book: &Book<'_>, workspace: &WorkspaceName, of: &TypeNam
             let room = (40 - end.len()).min(of.as_str().len());
             format!("{}{end}", of.as_str()[..room].trim_end_matches('-'))
         };
-        let name = InstanceName::parse(&text).map_err(|e| Refusal::Fault(e.to_string()))?;
+        let name = InstanceName::parse(&text).map_err(Refusal::fault)?;
         if taken(book, workspace, &name).is_none() {
             return Ok(name);
         }
     }
-    Err(Refusal::Invalid("give it a name with --name".to_owned()))
+    Err(Refusal::NoFreeName)
 }
 
 fn mark(by: &Principal, at: jiff::Timestamp) -> Mark {
     Mark { at, by: by.name() }
+}
+
+/// Whether a variable may have this name.
+pub(super) fn env_key(key: &str) -> Result<(), Refusal> {
+    check_env_key(key).map_err(|e| Refusal::BadVariable {
+        key: key.to_owned(),
+        reason: e.to_string(),
+    })
 }
 
 /// Whether these variables may be given to an instance that has those `others` already.
@@ -349,27 +346,28 @@ pub(super) fn check_env<'a>(
     env: &BTreeMap<String, Secret>,
     others: impl Iterator<Item = &'a String>,
 ) -> Result<(), Refusal> {
-    let refuse = |text: String| Err(Refusal::Invalid(text));
     let count = env.len() + others.filter(|k| !env.contains_key(*k)).count();
     if count > ENV_VARIABLES {
-        return refuse(format!("{count} variables; {ENV_VARIABLES} at most"));
+        let limit = ENV_VARIABLES;
+        return Err(Refusal::TooManyVariables { count, limit });
     }
     let mut total = 0;
     for (name, value) in env {
-        crate::catalog::check_env_key(name).map_err(Refusal::Invalid)?;
+        env_key(name)?;
+        let key = || name.clone();
         // Never quote a value.
         if value.expose().contains('\0') {
-            return refuse(format!("the value of {name} holds a NUL byte; remove it"));
+            return Err(Refusal::ValueHoldsNul { key: key() });
         }
         if value.expose().len() > ENV_VALUE {
-            return refuse(format!(
-                "the value of {name} is longer than {ENV_VALUE} bytes; put it in the instance's volume instead"
-            ));
+            let limit = ENV_VALUE;
+            return Err(Refusal::ValueTooLong { key: key(), limit });
         }
         total += name.len() + value.expose().len();
     }
     if total > ENV_TOTAL {
-        return refuse(format!("the variables come to {total} bytes; {ENV_TOTAL} at most"));
+        let limit = ENV_TOTAL;
+        return Err(Refusal::VariablesTooLong { bytes: total, limit });
     }
     Ok(())
 }
@@ -382,10 +380,12 @@ fn create_token(
     never: bool,
 ) -> Result<Decision, Refusal> {
     let what = match &subject {
-        Subject::Instance(id) => live(book, id).map(|_| "tokens of one instance")?,
+        Subject::Instance(id) => live(book, id).map(|_| Counted::InstanceTokens)?,
         Subject::Member(_) if book.members.is_empty() => return Err(Refusal::Unclaimed),
-        Subject::Member(name) if !book.members.contains_key(name) => return Err(Refusal::NoMember(name.clone())),
-        Subject::Member(_) => "tokens of one member",
+        Subject::Member(name) if !book.members.contains_key(name) => {
+            return Err(Refusal::NoMember { member: name.clone() });
+        }
+        Subject::Member(_) => Counted::MemberTokens,
     };
     let valid = |t: &&TokenRecord| t.subject == subject && t.expires_at.is_none_or(|at| at > book.now);
     let own = book.tokens.values().filter(valid).count();
@@ -396,14 +396,10 @@ fn create_token(
         });
     }
     if expires_at.is_some_and(|at| at <= book.now) {
-        return Err(Refusal::Invalid(
-            "the token would have expired already; give a later time".to_owned(),
-        ));
+        return Err(Refusal::ExpiredAlready);
     }
     if expires_at.is_some() && never {
-        return Err(Refusal::Invalid(
-            "a token either expires at a time or never: give one of expires_at and never".to_owned(),
-        ));
+        return Err(Refusal::ExpiresAndNever);
     }
     let expires_at = match subject {
         Subject::Member(_) if !never => expires_at.or_else(|| member_token_end(book.now)),
@@ -425,9 +421,7 @@ fn member_token_end(now: jiff::Timestamp) -> Option<jiff::Timestamp> {
 fn token_name(name: Option<String>, default: &str) -> Result<String, Refusal> {
     let name = name.unwrap_or_else(|| default.to_owned());
     if name.is_empty() || name.len() > 80 || name.chars().any(char::is_control) {
-        return Err(Refusal::Invalid(
-            "a token's name has 1 to 80 characters, none of them control characters".to_owned(),
-        ));
+        return Err(Refusal::BadTokenName);
     }
     Ok(name)
 }

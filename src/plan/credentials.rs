@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::admit::{Book, Decision, check_env, live};
+use super::admit::{Book, Decision, check_env, env_key, live};
 use crate::{
-    catalog::{InstanceType, check_env_key, fits},
+    catalog::{InstanceType, fits},
     model::{Credential, CredentialKind, Desired, InstanceId, Refusal, Secret},
     record::InstanceRecord,
 };
@@ -76,11 +76,9 @@ pub(super) fn set(
     by: String,
 ) -> Result<Decision, Refusal> {
     let record = live(book, id)?;
-    check_env_key(&key).map_err(Refusal::Invalid)?;
+    env_key(&key)?;
     if value.expose().is_empty() {
-        return Err(Refusal::Invalid(format!(
-            "the value of {key} is empty; `berth credential unset` takes one away"
-        )));
+        return Err(Refusal::EmptyValue { key });
     }
     let declared = record.spec.credentials.iter().find(|c| c.key == key);
     if let Some(c) = declared.filter(|c| !fits(c, value.expose())) {
@@ -105,15 +103,13 @@ pub(super) fn set(
 pub(super) fn unset(book: &Book<'_>, id: &InstanceId, key: &str) -> Result<Decision, Refusal> {
     let record = live(book, id)?;
     if !record.env.contains_key(key) {
-        return Err(Refusal::Invalid(format!(
-            "{id} has no value of that name; `berth credential list {id}` shows what it has"
-        )));
+        let (id, key) = (id.clone(), key.to_owned());
+        return Err(Refusal::NoValue { id, key });
     }
     let required = record.spec.credentials.iter().any(|c| c.key == key && c.required);
     if required && record.desired == Desired::Running {
-        return Err(Refusal::Invalid(format!(
-            "{key} is required: give another value with `berth credential set {id} {key}`, or stop the instance first"
-        )));
+        let (id, key) = (id.clone(), key.to_owned());
+        return Err(Refusal::ValueRequired { id, key });
     }
     let mut record = changed(record);
     record.env.remove(key);

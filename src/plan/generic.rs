@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use crate::{
-    catalog::{CALL_TIMEOUT, HealthContract, ImageRef, InstanceType, Kind, Service, Transport},
+    catalog::{CALL_TIMEOUT, HealthContract, ImageRef, InstanceType, Kind, Service, Transport, check_volume, millis},
     config::Allow,
     model::{
-        HealthKind, MAX_REMOTE_HEADERS, PackageSource, Processes, Ready, Refusal, RemoteAuth, RestartPolicy,
-        RunRequest, Source, TypeName,
+        Allowed, HealthKind, MAX_REMOTE_HEADERS, PackageSource, Processes, Ready, Refusal, RemoteAuth, RestartPolicy,
+        RunRequest, Source, TypeName, check_remote_url,
     },
     plan::image,
     record::Generic,
@@ -16,15 +16,13 @@ use crate::{
 
 const ARGUMENTS: usize = 64;
 const ARGUMENT: usize = 4096;
-
-fn refuse<T>(text: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Invalid(text.into()))
-}
+/// The secret of a remote server, in bytes.
+const SECRET: usize = 8192;
 
 /// Whether the type may be run at all.
 ///
 /// # Errors
-/// [`Refusal::NotAllowed`] with the key of the configuration.
+/// [`Refusal::SwitchedOff`], [`Refusal::NotAllowed`].
 pub fn check_type(allow: &Allow, name: &TypeName, kind: Kind) -> Result<(), Refusal> {
     let off = match kind {
         Kind::Fixed => false,
@@ -34,59 +32,50 @@ pub fn check_type(allow: &Allow, name: &TypeName, kind: Kind) -> Result<(), Refu
         Kind::Remote => !allow.remote,
     };
     if off {
-        let key = kind.as_str();
-        return Err(Refusal::NotAllowed(format!(
-            "the type {name} is switched off here: {key} = false in [allow] of berth.toml"
-        )));
+        return Err(Refusal::SwitchedOff {
+            type_name: name.to_string(),
+            key: kind.as_str().to_owned(),
+        });
     }
     match &allow.types {
-        Some(types) if !image::allowed(name.as_str(), types) => Err(Refusal::NotAllowed(format!(
-            "the type {name} may not be run here: add it to types in [allow] of berth.toml, which has {}",
-            shown(types)
-        ))),
+        Some(types) if !image::allowed(name.as_str(), types) => Err(Refusal::NotAllowed {
+            what: Allowed::Type,
+            name: name.to_string(),
+            allowed: types.clone(),
+        }),
         _ => Ok(()),
-    }
-}
-
-fn shown(patterns: &[String]) -> String {
-    if patterns.is_empty() {
-        "none".to_owned()
-    } else {
-        patterns.join(", ")
     }
 }
 
 /// Checks what a request says of a generic type, and takes it; nothing for a type with an image of its own.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] for what cannot be, [`Refusal::NotAllowed`] for what may not be.
+/// A [`Refusal`] for what cannot be, and [`Refusal::NotAllowed`] for what may not be.
 pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Option<Generic>, Refusal> {
-    let kind = t.kind;
+    let (kind, type_name) = (t.kind, t.name.to_string());
     let Some(source) = &request.source else {
         if kind != Kind::Fixed {
-            return refuse(format!("say what the type {} is to run: {}", t.name, usage(kind)));
+            return Err(Refusal::NoSource {
+                type_name,
+                kind: kind.as_str().to_owned(),
+            });
         }
         if request.network.is_some() || request.volume.is_some() || request.processes.is_some() {
-            return refuse(format!(
-                "the type {} defines its network, volume and processes: only npx, uvx and image take --network, --volume and --processes",
-                t.name
-            ));
+            return Err(Refusal::OwnSettings { type_name });
         }
         if request.call_timeout_ms.is_some() {
-            return refuse(format!(
-                "the type {} defines its call timeout: only npx, uvx, image and remote take --call-timeout; for others set call_timeout in [mcp] of the type file, then run `berth recreate`",
-                t.name
-            ));
+            return Err(Refusal::OwnCallTimeout { type_name });
         }
         return Ok(None);
     };
     if source.kind() != kind.as_str() {
-        return refuse(match kind {
-            Kind::Fixed => format!(
-                "the type {} runs its own image: it takes no package, image or address",
-                t.name
-            ),
-            _ => format!("the type {} runs no {}: {}", t.name, source.kind(), usage(kind)),
+        return Err(match kind {
+            Kind::Fixed => Refusal::OwnImage { type_name },
+            _ => Refusal::OtherSource {
+                type_name,
+                kind: kind.as_str().to_owned(),
+                given: source.kind().to_owned(),
+            },
         });
     }
     check_source(source, request)?;
@@ -95,11 +84,14 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
     })?;
     check_allowed(allow, source)?;
     if let Some(path) = &request.volume {
-        crate::catalog::check_volume(path).map_err(Refusal::Invalid)?;
+        check_volume(path).map_err(|e| Refusal::BadVolume { reason: e.to_string() })?;
     }
     let call_timeout = request.call_timeout_ms.map(Duration::from_millis);
     if call_timeout.is_some_and(|d| !CALL_TIMEOUT.contains(&d)) {
-        return refuse("a call timeout is from 1s to 24h: write a number with its unit, such as 20m");
+        return Err(Refusal::BadCallTimeout {
+            least: millis(*CALL_TIMEOUT.start()),
+            most: millis(*CALL_TIMEOUT.end()),
+        });
     }
     Ok(Some(Generic {
         source: source.clone(),
@@ -113,34 +105,25 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
     }))
 }
 
-fn usage(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Fixed => "write its name alone",
-        Kind::Npx => "write `berth run npx --package NAME[@VERSION] -- ARGUMENTS`",
-        Kind::Uvx => "write `berth run uvx --package NAME[@VERSION] -- ARGUMENTS`",
-        Kind::Image => "write `berth run image --image NAME[:TAG|@DIGEST] [--http PORT/PATH] -- ARGUMENTS`",
-        Kind::Remote => "write `berth run remote --url https://… [--bearer - | --header NAME=-]`",
-    }
-}
-
 /// Whether patterns allow a package: they match its name, or its kind, a colon and its name.
 ///
 /// # Errors
-/// [`Refusal::NotAllowed`] with the key of the configuration.
+/// [`Refusal::NotAllowed`].
 pub fn check_allowed(allow: &Allow, source: &Source) -> Result<(), Refusal> {
-    let (what, name, patterns, key) = match source {
-        Source::Npx(p) | Source::Uvx(p) => ("package", bare(&p.package), &allow.packages, "packages"),
-        Source::Image(i) => ("image", i.image.as_str(), &allow.images, "images"),
-        Source::Remote(r) => ("address", r.url.as_str(), &allow.remotes, "remotes"),
+    let (what, name, patterns) = match source {
+        Source::Npx(p) | Source::Uvx(p) => (Allowed::Package, bare(&p.package), &allow.packages),
+        Source::Image(i) => (Allowed::Image, i.image.as_str(), &allow.images),
+        Source::Remote(r) => (Allowed::Address, r.url.as_str(), &allow.remotes),
     };
     let long = format!("{}:{name}", source.kind());
     if image::allowed(name, patterns) || image::allowed(&long, patterns) {
         return Ok(());
     }
-    Err(Refusal::NotAllowed(format!(
-        "the {what} {name} may not be run here: add a pattern for it to {key} in [allow] of berth.toml, which has {}",
-        shown(patterns)
-    )))
+    Err(Refusal::NotAllowed {
+        what,
+        name: name.to_owned(),
+        allowed: patterns.clone(),
+    })
 }
 
 /// A Python package without its extras.
@@ -150,7 +133,7 @@ fn bare(package: &str) -> &str {
 
 fn check_source(source: &Source, request: &RunRequest) -> Result<(), Refusal> {
     if request.remote_secret.is_some() && !matches!(source, Source::Remote(_)) {
-        return refuse("only the type remote takes a bearer token or a header");
+        return Err(Refusal::NotRemote);
     }
     match source {
         Source::Remote(r) => check_remote(&r.url, &r.auth, request),
@@ -161,46 +144,38 @@ fn check_source(source: &Source, request: &RunRequest) -> Result<(), Refusal> {
 /// Whether a package or an image is named as it must be; nothing is said of a remote server.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] with what to write instead.
+/// A [`Refusal`] that says which part is not as it must be.
 pub fn check_form(source: &Source) -> Result<(), Refusal> {
     match source {
         Source::Npx(p) => {
             if !npm_name(&p.package) {
-                return refuse(format!(
-                    "{:?} is not the name of an npm package: write name or @scope/name, in lower case",
-                    p.package
-                ));
+                let given = p.package.clone();
+                return Err(Refusal::BadNpmPackage { given });
             }
             check_package(p)
         }
         Source::Uvx(p) => {
             if !python_name(&p.package) {
-                return refuse(format!(
-                    "{:?} is not the name of a Python package: write name or name[extra]",
-                    p.package
-                ));
+                let given = p.package.clone();
+                return Err(Refusal::BadPythonPackage { given });
             }
             let exact = |v: &String| v.starts_with(|c: char| c.is_ascii_digit());
-            if p.version.as_ref().is_some_and(|v| !exact(v)) {
-                return refuse(
-                    "a Python package's version is an exact one, such as 1.2.3; leave it out for the newest",
-                );
+            if let Some(given) = p.version.clone().filter(|v| !exact(v)) {
+                return Err(Refusal::InexactVersion { given });
             }
             check_package(p)
         }
         Source::Image(i) => {
             if !image_name(&i.image) {
-                return refuse(format!(
-                    "{:?} is not an image: write NAME, NAME:TAG or NAME@sha256:…",
-                    i.image
-                ));
+                let given = i.image.clone();
+                return Err(Refusal::BadImage { given });
             }
             if let Some(http) = &i.http
                 && (http.port == 0
                     || !http.path.starts_with('/')
                     || http.path.contains(|c: char| c <= ' ' || c == '\x7f'))
             {
-                return refuse("--http takes a port and a path, such as 8080/mcp");
+                return Err(Refusal::BadHttpPlace);
             }
             check_arguments(i.command.iter().chain(&i.args))
         }
@@ -217,9 +192,7 @@ fn check_sealed(source: &Source, has: impl Fn(&str) -> bool) -> Result<(), Refus
     };
     let mut keys = args.iter().flat_map(|a| crate::model::sealed_keys(a));
     match keys.find(|key| !has(key)) {
-        Some(key) => refuse(format!(
-            "an argument takes the value of {key}, and no such variable is given: give it with --env {key}"
-        )),
+        Some(key) => Err(Refusal::NoSuchVariable { key: key.to_owned() }),
         None => Ok(()),
     }
 }
@@ -231,12 +204,12 @@ fn check_package(p: &PackageSource) -> Result<(), Refusal> {
     if let Some(v) = &p.version
         && !plain(v, b".-+~^*_!")
     {
-        return refuse(format!("{v:?} is not a version: write one such as 1.2.3"));
+        return Err(Refusal::BadVersion { given: v.clone() });
     }
     if let Some(bin) = &p.bin
         && (!plain(bin, b"._-") || bin.starts_with(['.', '-']))
     {
-        return refuse(format!("{bin:?} is not the name of a program"));
+        return Err(Refusal::BadProgram { given: bin.clone() });
     }
     check_arguments(p.args.iter())
 }
@@ -246,9 +219,10 @@ fn check_arguments<'a>(all: impl Iterator<Item = &'a String>) -> Result<(), Refu
     for argument in all {
         n += 1;
         if n > ARGUMENTS || argument.len() > ARGUMENT || argument.contains('\0') {
-            return refuse(format!(
-                "{ARGUMENTS} arguments at most, of {ARGUMENT} bytes each and without a NUL byte"
-            ));
+            return Err(Refusal::BadArguments {
+                count: ARGUMENTS,
+                bytes: ARGUMENT,
+            });
         }
     }
     Ok(())
@@ -304,17 +278,13 @@ fn image_name(reference: &str) -> bool {
 
 fn check_remote(url: &str, auth: &RemoteAuth, request: &RunRequest) -> Result<(), Refusal> {
     if request.network.is_some() || request.volume.is_some() || request.processes.is_some() || !request.env.is_empty() {
-        return refuse("a remote server runs elsewhere: it takes no variables, network, volume or processes");
+        return Err(Refusal::RunsElsewhere);
     }
-    if let Err(why) = crate::model::check_remote_url(url) {
-        return refuse(why);
-    }
+    check_remote_url(url)?;
     match (auth, &request.remote_secret) {
-        (RemoteAuth::None, Some(_)) => return refuse("there is a secret, but nothing says how to send it"),
+        (RemoteAuth::None, Some(_)) => return Err(Refusal::UnusedSecret),
         (RemoteAuth::None, None) => {}
-        (_, None) => {
-            return refuse("the secret is missing: `--bearer -` and `--header NAME=-` read it from standard input");
-        }
+        (_, None) => return Err(Refusal::NoSecret),
         (_, Some(secret)) => check_secret(auth, secret.expose())?,
     }
     match auth {
@@ -322,12 +292,13 @@ fn check_remote(url: &str, auth: &RemoteAuth, request: &RunRequest) -> Result<()
         RemoteAuth::Header { name } => check_header(name),
         RemoteAuth::Headers { names } => {
             if !(2..=MAX_REMOTE_HEADERS).contains(&names.len()) {
-                return refuse(format!("a remote server takes at most {MAX_REMOTE_HEADERS} headers"));
+                let limit = MAX_REMOTE_HEADERS;
+                return Err(Refusal::TooManyHeaders { limit });
             }
             for (n, name) in names.iter().enumerate() {
                 check_header(name)?;
                 if names[..n].iter().any(|other| other.eq_ignore_ascii_case(name)) {
-                    return refuse(format!("the header field {name} is given twice"));
+                    return Err(Refusal::HeaderTwice { name: name.clone() });
                 }
             }
             Ok(())
@@ -341,20 +312,19 @@ fn check_secret(auth: &RemoteAuth, secret: &str) -> Result<(), Refusal> {
         RemoteAuth::Headers { names } => {
             let lines: Vec<&str> = secret.split('\n').collect();
             if lines.len() != names.len() {
-                return refuse(format!(
-                    "{} header fields have {} values: the secret has a line for each",
-                    names.len(),
-                    lines.len()
-                ));
+                return Err(Refusal::SecretLines {
+                    headers: names.len(),
+                    values: lines.len(),
+                });
             }
             lines
         }
         _ => vec![secret],
     };
-    let visible = |s: &&str| !s.is_empty() && s.len() <= 8192 && s.bytes().all(|b| (0x20..0x7f).contains(&b));
+    let visible = |s: &&str| !s.is_empty() && s.len() <= SECRET && s.bytes().all(|b| (0x20..0x7f).contains(&b));
     match values.iter().all(visible) {
         true => Ok(()),
-        false => refuse("the secret has 1 to 8192 visible ASCII characters"),
+        false => Err(Refusal::BadSecret { limit: SECRET }),
     }
 }
 
@@ -373,12 +343,10 @@ fn check_header(name: &str) -> Result<(), Refusal> {
     ];
     let lower = name.to_ascii_lowercase();
     if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
-        return refuse(format!("{name:?} is not the name of a header field"));
+        return Err(Refusal::BadHeader { name: name.to_owned() });
     }
     if ours.contains(&lower.as_str()) || lower.starts_with("mcp-") {
-        return refuse(format!(
-            "the header field {name} is set by the protocol: a secret cannot travel in it"
-        ));
+        return Err(Refusal::HeaderOfTheProtocol { name: name.to_owned() });
     }
     Ok(())
 }
@@ -417,7 +385,7 @@ pub fn concrete(template: &InstanceType, generic: &Generic) -> InstanceType {
                     env: stdio_env(&t.mcp.transport),
                     ready: Ready::Port {
                         port: http.port,
-                        timeout_ms: crate::catalog::millis(limit),
+                        timeout_ms: millis(limit),
                     },
                     restart: RestartPolicy::Never,
                 }];
@@ -558,21 +526,17 @@ mod tests {
                 call_timeout_ms: Some(ms),
                 ..RunRequest::of(t.name.clone())
             };
-            let taken = take(&Allow::default(), &t, &request).map_err(|e| e.to_string())?;
-            Ok::<_, String>(concrete(&t, &taken.expect("generic")).mcp.call_timeout)
+            let taken = take(&Allow::default(), &t, &request)?;
+            Ok(concrete(&t, &taken.expect("generic")).mcp.call_timeout)
         };
         assert_eq!(asked(Kind::Npx, package(), 1_200_000), Ok(Duration::from_secs(1200)));
         for ms in [0, 999, 86_400_001] {
-            assert!(
-                asked(Kind::Npx, package(), ms)
-                    .expect_err("refused")
-                    .contains("1s to 24h")
-            );
+            let (least, most) = (1_000, 86_400_000);
+            let refused = Err(Refusal::BadCallTimeout { least, most });
+            assert_eq!(asked(Kind::Npx, package(), ms), refused);
         }
-        assert!(
-            asked(Kind::Fixed, None, 1000)
-                .expect_err("refused")
-                .contains("call_timeout in [mcp]")
-        );
+        let type_name = "npx".to_owned();
+        let refused = Err(Refusal::OwnCallTimeout { type_name });
+        assert_eq!(asked(Kind::Fixed, None, 1000), refused);
     }
 }

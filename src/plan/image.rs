@@ -2,25 +2,20 @@
 //! `[allow]`. Pure. Every container is checked by the name that somebody wrote: the image of a type, the image that was
 //! asked for, or, for a package, the images that it is installed in and runs on.
 
+use crate::model::Refusal;
+
 /// Whether `[docker] images` allows the image.
 ///
 /// # Errors
-/// What to add to the configuration.
-pub fn permitted(reference: &str, patterns: &[String]) -> Result<(), String> {
+/// [`Refusal::ImageNotAllowed`].
+pub fn permitted(reference: &str, patterns: &[String]) -> Result<(), Refusal> {
     if allowed(reference, patterns) {
         return Ok(());
     }
-    let all: Vec<String> = patterns
-        .iter()
-        .map(String::as_str)
-        .chain([reference])
-        .map(|p| format!("{p:?}"))
-        .collect();
-    Err(format!(
-        "[docker] images of berth.toml does not allow the image {reference}. To allow it, write `images = [{}]` there and \
-         restart the supervisor",
-        all.join(", ")
-    ))
+    Err(Refusal::ImageNotAllowed {
+        image: reference.to_owned(),
+        allowed: patterns.to_vec(),
+    })
 }
 
 /// Whether the image of a type may be fetched where it is not on the box: by a name that says its registry, and by digest.
@@ -117,7 +112,7 @@ mod tests {
     fn a_refusal_says_the_whole_line() {
         let patterns = ["berth/*".to_owned()];
         assert_eq!(permitted("berth/x:1", &patterns), Ok(()));
-        let said = permitted("ghcr.io/a/b:1", &patterns).unwrap_err();
+        let said = permitted("ghcr.io/a/b:1", &patterns).unwrap_err().to_string();
         assert!(said.contains(r#"`images = ["berth/*", "ghcr.io/a/b:1"]`"#), "{said}");
     }
 

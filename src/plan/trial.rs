@@ -13,7 +13,7 @@ use super::{
     order,
 };
 use crate::{
-    model::{Desired, InstanceId, Refusal, Source, TypeName},
+    model::{Counted, Desired, InstanceId, Refusal, Runs, Source, TypeName},
     record::{Generic, InstanceRecord},
 };
 
@@ -21,32 +21,26 @@ use crate::{
 pub const TRIAL_SECONDS: i64 = 900;
 
 fn package(record: &InstanceRecord) -> Result<&Generic, Refusal> {
-    let refuse = |text: String| Err(Refusal::Invalid(text));
-    let name = record.type_name();
-    match record.generic.as_deref() {
-        None => refuse(format!(
-            "{} is of the type {name}, whose version comes with Berth: a new release brings new versions, and `berth recreate` takes them",
-            record.id
-        )),
-        Some(g) if g.trial_of.is_some() => refuse(format!("{} is itself a trial of another version", record.id)),
+    let runs = match record.generic.as_deref() {
+        None => Runs::Fixed,
+        Some(g) if g.trial_of.is_some() => Runs::Trial,
         Some(g) => match g.source {
-            Source::Npx(_) | Source::Uvx(_) => Ok(g),
-            Source::Image(_) => refuse(format!(
-                "{} runs an image, by digest: run the newer image beside it, then remove this one",
-                record.id
-            )),
-            Source::Remote(_) => refuse(format!(
-                "{} runs elsewhere: its version is not Berth's to choose",
-                record.id
-            )),
+            Source::Npx(_) | Source::Uvx(_) => return Ok(g),
+            Source::Image(_) => Runs::Image,
+            Source::Remote(_) => Runs::Remote,
         },
-    }
+    };
+    Err(Refusal::NoPackage {
+        id: record.id.clone(),
+        type_name: record.type_name().to_string(),
+        runs,
+    })
 }
 
 /// Keeps the version, or lets it go.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] for an instance without a package.
+/// [`Refusal::NoPackage`].
 pub(super) fn pin(book: &Book<'_>, id: &InstanceId, pinned: bool) -> Result<Decision, Refusal> {
     let record = live(book, id)?;
     if package(record)?.pinned == pinned {
@@ -62,7 +56,7 @@ pub(super) fn pin(book: &Book<'_>, id: &InstanceId, pinned: bool) -> Result<Deci
 /// A trial of another version.
 ///
 /// # Errors
-/// A [`Refusal`]; [`Refusal::Invalid`] for one that is pinned.
+/// A [`Refusal`]; [`Refusal::Pinned`] for one that is pinned.
 pub(super) fn begin(
     book: &Book<'_>,
     id: &InstanceId,
@@ -72,14 +66,14 @@ pub(super) fn begin(
     let original = live(book, id)?;
     let g = package(original)?;
     if g.pinned {
-        return Err(Refusal::Invalid(format!(
-            "{id} is pinned to {}; `berth types pin {id} --off` lets it go",
-            g.resolved.as_ref().map_or("its version", |r| r.version.as_str())
-        )));
+        return Err(Refusal::Pinned {
+            id: id.clone(),
+            version: g.resolved.as_ref().map(|r| r.version.clone()),
+        });
     }
     if book.instances.len() >= book.max_instances {
         return Err(Refusal::Full {
-            what: "instances",
+            what: Counted::Instances,
             limit: book.max_instances,
         });
     }
@@ -92,7 +86,7 @@ pub(super) fn begin(
         ..g.clone()
     }));
     respecify(book, &mut record)?;
-    let trial = TypeName::parse("trial").map_err(|e| Refusal::Fault(e.to_string()))?;
+    let trial = TypeName::parse("trial").map_err(Refusal::fault)?;
     record.name = free_name(book, &record.workspace, &trial)?;
     record.desired = Desired::Running;
     record.generation = 1;
@@ -116,13 +110,15 @@ pub(super) fn upgrade(book: &Book<'_>, id: &InstanceId, trial: &InstanceId) -> R
     let tried = live(book, trial)?;
     let theirs = tried.generic.as_deref().filter(|g| g.trial_of.as_ref() == Some(id));
     let Some((theirs, resolved)) = theirs.and_then(|g| Some((g, g.resolved.clone()?))) else {
-        return Err(Refusal::Invalid(format!("{trial} is not an installed trial of {id}")));
+        let (id, trial) = (id.clone(), trial.clone());
+        return Err(Refusal::NoTrial { id, trial });
     };
     let pinned = package(&record)?.pinned;
     if pinned {
-        return Err(Refusal::Invalid(format!(
-            "{id} is pinned; `berth types pin {id} --off` lets it go"
-        )));
+        return Err(Refusal::Pinned {
+            id: id.clone(),
+            version: None,
+        });
     }
     if let Some(g) = &mut record.generic {
         g.source = theirs.source.clone();

@@ -16,7 +16,7 @@ use crate::{
 
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| Refusal::Fault("the operating system gives no random bytes".to_owned()))?;
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::fault("the operating system gives no random bytes"))?;
     Ok(bytes)
 }
 
@@ -162,12 +162,15 @@ impl Task {
     }
 
     pub(super) async fn keep(&self, changes: Vec<Change>) -> Result<(), Refusal> {
-        self.keeper.commit(changes).await.map_err(Refusal::Store)
+        self.keeper
+            .commit(changes)
+            .await
+            .map_err(|reason| Refusal::Store { reason })
     }
 
     pub(super) fn outcome(&self, id: &InstanceId) -> Result<Outcome, Refusal> {
         let record = self.instances.get(id);
-        let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
+        let record = record.ok_or_else(|| Refusal::no_instance(id))?;
         let seen = self.container_of(record).map(|(_, c)| c.run);
         Ok(Outcome::Instance(Box::new(self.view(record, seen))))
     }
@@ -178,7 +181,7 @@ impl Task {
         name: String,
         expires_at: Option<jiff::Timestamp>,
     ) -> Result<(TokenRecord, Secret), Refusal> {
-        let (secret, hash) = self.table.mint(&subject).map_err(Refusal::Fault)?;
+        let (secret, hash) = self.table.mint(&subject).map_err(Refusal::fault)?;
         let token = TokenRecord {
             id: TokenId::from_random(random()?),
             hash,
@@ -198,7 +201,7 @@ impl Task {
     ) -> Result<Outcome, Refusal> {
         for (name, value) in env {
             let sealed = self.key.seal(&record.id, &name, &value);
-            let sealed = sealed.map_err(|e| Refusal::Fault(e.to_string()))?;
+            let sealed = sealed.map_err(Refusal::fault)?;
             record.env.insert(name, sealed);
         }
         let (token, secret) = self.new_token(Subject::Instance(record.id.clone()), "first".to_owned(), None)?;

@@ -16,7 +16,7 @@ impl Task {
     ) -> Result<Outcome, Refusal> {
         if let Some((key, value)) = value {
             let sealed = self.key.seal(&record.id, &key, &value);
-            let sealed = sealed.map_err(|e| Refusal::Fault(e.to_string()))?;
+            let sealed = sealed.map_err(Refusal::fault)?;
             record.env.insert(key, sealed);
         }
         self.keep(vec![Change::PutInstance(Box::new(record.clone()))]).await?;
@@ -39,7 +39,7 @@ impl Task {
     /// What the type asks for, in its order, then what was given beside it.
     pub(super) fn credential_views(&self, id: &InstanceId) -> Result<Vec<CredentialView>, Refusal> {
         let record = self.instances.get(id);
-        let record = record.ok_or_else(|| Refusal::NoInstance(id.to_string()))?;
+        let record = record.ok_or_else(|| Refusal::no_instance(id))?;
         let asked = &record.spec.credentials;
         let mut views: Vec<CredentialView> = asked
             .iter()

@@ -132,7 +132,7 @@ impl Task {
         };
         for (name, sealed) in &original.env {
             let value = self.key.open(&original.id, name, sealed);
-            let value = value.map_err(|e| Refusal::Fault(e.to_string()))?;
+            let value = value.map_err(Refusal::fault)?;
             env.entry(name.clone()).or_insert(value);
         }
         Ok(env)

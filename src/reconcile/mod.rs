@@ -228,7 +228,7 @@ impl Handle {
     ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, Refusal> {
         let snapshot = self.snapshot.load();
         if !snapshot.views.contains_key(id) {
-            return Err(Refusal::NoInstance(id.to_string()));
+            return Err(Refusal::no_instance(id));
         }
         Ok(match snapshot.containers.get(id) {
             Some(container) => self.engine.logs(container, follow, tail),

@@ -602,7 +602,7 @@ async fn a_life_from_run_to_removal() {
     assert!(bench.handle.tokens().await.unwrap().is_empty());
     assert_eq!(
         bench.act(Action::Stop { id: id.clone() }).await,
-        Err(Refusal::NoInstance(id.to_string()))
+        Err(Refusal::no_instance(id))
     );
     bench.handle.shutdown().await;
     bench.task.await.unwrap();

@@ -16,7 +16,7 @@ use super::{
     tools,
 };
 use crate::{
-    admin::{Archive, Backend, ClaimError, LogQuery, PageFacts},
+    admin::{Archive, Backend, LogQuery, PageFacts},
     api::{BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
     authz::SessionTable,
     catalog::{Catalog, Egress, InstanceType, Transport},
@@ -189,10 +189,10 @@ impl Backend for Parts {
         rx
     }
 
-    async fn tools(&self, id: InstanceId) -> Result<serde_json::Value, String> {
+    async fn tools(&self, id: InstanceId) -> Result<serde_json::Value, Refusal> {
         match self.links.get(id.as_str()).filter(|l| l.state() == State::Running) {
-            Some(link) => tools::list(&link).await,
-            None => Err(format!("{id} does not run: its server cannot be asked")),
+            Some(link) => tools::list(&link).await.map_err(|reason| Refusal::NoTools { reason }),
+            None => Err(Refusal::NotRunning { id }),
         }
     }
 
@@ -217,7 +217,7 @@ impl Backend for Parts {
 
     async fn images(&self) -> Result<Vec<ImageView>, Refusal> {
         let here = self.docker.image_names().await;
-        let here = here.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let here = here.map_err(Refusal::unavailable)?;
         let catalog = self.catalog.load_full();
         let users = |name: &String| {
             let all = catalog
@@ -237,13 +237,11 @@ impl Backend for Parts {
     async fn load_images(&self, archive: Archive, by: &Principal) -> Result<Vec<String>, Refusal> {
         let loaded = self.docker.load(archive).await;
         let loaded = loaded.map_err(|e| match e.is_away() {
-            true => Refusal::Unavailable(e.to_string()),
-            false => Refusal::Invalid(format!("{e}. An archive is what `docker save` makes")),
+            true => Refusal::unavailable(e),
+            false => Refusal::BadArchive { reason: e.to_string() },
         })?;
         if loaded.is_empty() {
-            return Err(Refusal::Invalid(
-                "there is no image in it; an archive is what `docker save` makes".to_owned(),
-            ));
+            return Err(Refusal::EmptyArchive);
         }
         log::info!(by:display = by; "images were loaded: {}", loaded.join(", "));
         Ok(loaded)
@@ -304,7 +302,7 @@ impl Backend for Parts {
         self.claims.hello(self)
     }
 
-    async fn claim(&self, claiming: Claiming, by: Principal) -> Result<Outcome, ClaimError> {
+    async fn claim(&self, claiming: Claiming, by: Principal) -> Result<Outcome, Refusal> {
         self.claims.claim(self, by, claiming).await
     }
 

@@ -43,8 +43,9 @@ impl Doctor {
     }
 
     pub(super) async fn look(&self, json: bool, hardening: bool) -> Result<Doctored, Refusal> {
-        let refused =
-            |why: &dyn std::fmt::Display| Refusal::Unavailable(format!("doctor cannot be run on the box: {why}"));
+        let refused = |why: &dyn std::fmt::Display| Refusal::NoDoctor {
+            reason: why.to_string(),
+        };
         if let Some(answer) = look::ask(Question::Doctor { json, hardening }, PATIENCE).await {
             let answer = answer.map_err(|e| refused(&e))?;
             let status = answer

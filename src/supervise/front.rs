@@ -4,15 +4,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::Response;
 use tokio::{runtime::Handle, task::JoinSet};
 
 use super::backend::Parts;
 use crate::{
-    admin::{self, ClaimError},
+    admin,
     api::{Claiming, Hello},
     claim::{Desk, Tried},
     config,
@@ -54,14 +52,14 @@ impl Front for Doors {
     fn answer<'a>(&'a self, asked: Asked) -> BoxFuture<'a, Response<FrontBody>> {
         Box::pin(async move {
             let Some(parts) = self.parts.get().and_then(Weak::upgrade) else {
-                return starting();
+                return admin::starting();
             };
             // A set, not a bare handle: whoever stops waiting for the answer ends the work.
             let mut work = JoinSet::new();
             work.spawn_on(answer(parts, asked), &self.runtime);
             match work.join_next().await {
                 Some(Ok(answer)) => answer,
-                _ => starting(),
+                _ => admin::starting(),
             }
         })
     }
@@ -70,7 +68,7 @@ impl Front for Doors {
 async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
     match asked.door {
         // The edge answers there itself.
-        Door::Mcp | Door::Sse | Door::Screen => starting(),
+        Door::Mcp | Door::Sse | Door::Screen => admin::starting(),
         Door::Page => admin::front_page(&*parts, &asked.authority),
         Door::Claim => admin::claiming(&*parts, asked.request, asked.by).await,
         Door::Api => {
@@ -82,13 +80,6 @@ async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
     }
 }
 
-fn starting() -> Response<FrontBody> {
-    let text = Bytes::from_static(br#"{"error":"the box is starting or stopping; try again"}"#);
-    let mut response = Response::new(Full::new(text).boxed());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
-}
-
 /// The desk where claims are decided, and what it is told of the world.
 pub(super) struct Claims {
     desk: Mutex<Desk>,
@@ -98,7 +89,7 @@ pub(super) struct Claims {
 
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| Refusal::Fault("the operating system gives no random bytes".to_owned()))?;
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::fault("the operating system gives no random bytes"))?;
     Ok(bytes)
 }
 
@@ -150,11 +141,11 @@ impl Claims {
         })
     }
 
-    pub(super) async fn claim(&self, parts: &Parts, by: Principal, claiming: Claiming) -> Result<Outcome, ClaimError> {
+    pub(super) async fn claim(&self, parts: &Parts, by: Principal, claiming: Claiming) -> Result<Outcome, Refusal> {
         let (tried, by_key, name) = match claiming {
             Claiming::Code { code, name } => (self.desk().try_code(code.expose()), false, name),
             Claiming::Key { nonce, signature, name } => {
-                let key = self.config.public_key.as_ref().ok_or(ClaimError::NoKey)?;
+                let key = self.config.public_key.as_ref().ok_or(Refusal::NoKey)?;
                 let decode = |text: &str| BASE64.decode(text).unwrap_or_default();
                 let (nonce, signature) = (decode(&nonce), decode(&signature));
                 let anchor = parts.certificates.anchor();
@@ -164,9 +155,9 @@ impl Claims {
         };
         match tried {
             Tried::Right => {}
-            Tried::Closed => return Err(Refusal::Claimed.into()),
-            Tried::Wrong if by_key => return Err(ClaimError::WrongKey),
-            Tried::Wrong => return Err(ClaimError::WrongCode),
+            Tried::Closed => return Err(Refusal::Claimed),
+            Tried::Wrong if by_key => return Err(Refusal::WrongKey),
+            Tried::Wrong => return Err(Refusal::WrongCode),
         }
         let signed = policy::sign(by, Action::Claim { name }).map_err(Refusal::from)?;
         let outcome = parts.reconcile.submit(signed).await?;

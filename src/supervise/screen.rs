@@ -47,11 +47,8 @@ pub(super) fn screens(reconcile: &reconcile::Handle) -> Screens {
 }
 
 fn screen_of(view: &InstanceView) -> Result<&Endpoint, Refusal> {
-    view.endpoints.screen.as_ref().ok_or_else(|| {
-        Refusal::Invalid(format!(
-            "instances of the type {} have no screen; `berth types show` tells which have one",
-            view.type_name
-        ))
+    view.endpoints.screen.as_ref().ok_or_else(|| Refusal::NoScreen {
+        type_name: view.type_name.to_string(),
     })
 }
 
@@ -66,7 +63,7 @@ impl Parts {
         let screen = screen_of(view)?;
         let by_link = by.clone().on_screen(view.id.clone(), !request.view_only);
         let ticket = self.sessions.ticket(by_link);
-        let ticket = ticket.map_err(|e| Refusal::Fault(e.to_string()))?;
+        let ticket = ticket.map_err(Refusal::fault)?;
         let expires_at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(TICKET_LIFE.cast_signed());
         log::info!(instance = view.id.as_str(), by:display = by, view_only = request.view_only; "a link to a screen was made");
         Ok(ScreenLink {
@@ -79,16 +76,19 @@ impl Parts {
     /// The instance's screen as it is now, as PNG.
     pub(super) async fn picture_of_screen(&self, view: &InstanceView, by: &Principal) -> Result<Vec<u8>, Refusal> {
         screen_of(view)?;
-        let told = |why: String| format!("the screen of {} cannot be had: {why}", view.id);
-        let failed = |why: String| Refusal::Unavailable(told(why));
+        let id = || view.id.clone();
+        let failed = |reason: String| Refusal::NoPicture { id: id(), reason };
         let link = self.links.get(view.id.as_str());
-        let link = link.ok_or_else(|| Refusal::NotReady(told(format!("the instance is {}", view.state))))?;
+        let link = link.ok_or_else(|| Refusal::NotReady {
+            id: id(),
+            state: view.state,
+        })?;
         let picture = timeout(LIMIT, shoot(&link)).await;
         let picture = picture
             .unwrap_or_else(|_| Err("the display did not answer in time".to_owned()))
             .map_err(failed)?;
         log::info!(instance = view.id.as_str(), by:display = by; "a screenshot was taken");
-        png(&picture).map_err(|e| Refusal::Fault(told(e.to_string())))
+        png(&picture).map_err(|e| Refusal::fault(format_args!("the screen of {} cannot be had: {e}", view.id)))
     }
 }
 

@@ -45,8 +45,13 @@ fn a_field_or_parameter_that_is_not_known_is_refused_by_its_name() {
     let before = a.json(&["token", "list"]);
     let (status, said) = act(&a, &json!({ "action": "create_token", "instance": i.id, "expiry": 60 }));
     assert_eq!(status, 400, "{said}");
-    let said = said["error"].as_str().unwrap();
-    assert!(said.contains("\"expiry\"") && said.contains("expires_at"), "{said}");
+    assert_eq!(
+        (&said["code"], &said["field"]),
+        (&json!("unknown-field"), &json!("expiry")),
+        "{said}"
+    );
+    let detail = said["detail"].as_str().unwrap();
+    assert!(detail.contains("\"expiry\"") && detail.contains("expires_at"), "{said}");
     assert_eq!(a.json(&["token", "list"]), before, "no token was made");
 
     for action in [
@@ -61,7 +66,7 @@ fn a_field_or_parameter_that_is_not_known_is_refused_by_its_name() {
     ] {
         let (status, said) = act(&a, &action);
         assert!(
-            status == 400 && said["error"].as_str().unwrap().contains("has no field"),
+            status == 400 && said["detail"].as_str().unwrap().contains("has no field"),
             "{action}: {said}"
         );
     }
@@ -73,7 +78,7 @@ fn a_field_or_parameter_that_is_not_known_is_refused_by_its_name() {
     ] {
         let (status, said) = ask(&a, &path, None);
         assert!(
-            status == 400 && said["error"].as_str().unwrap().contains(known),
+            status == 400 && said["detail"].as_str().unwrap().contains(known),
             "{path}: {said}"
         );
     }

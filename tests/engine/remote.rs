@@ -614,7 +614,8 @@ fn tokens_open_their_own_doors_only() {
     let bare = a.curl(&[&format!("{}/api/v1/status", url(&a))]);
     assert_eq!(bare.status, 401);
     assert!(bare.header("www-authenticate").unwrap().starts_with("Bearer"));
-    assert!(bare.json()["error"].is_string());
+    assert_eq!(bare.header("content-type").unwrap(), "application/problem+json");
+    assert_eq!(bare.json()["code"], "unauthenticated");
     // Not by cookie, not from another site's page, whatever else is right.
     let cookie = a.curl(&[
         "-H",

@@ -1,0 +1,241 @@
+//! The table of all codes that the API's errors have: for each its status and its title. What is wrong with a request is
+//! 4xx, faults of the box and of what it stands on are 5xx. `docs/api-errors.md` has the same table.
+
+use super::RequestError;
+use crate::model::Refusal;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// A word for programs, which stays as it is.
+    pub code: &'static str,
+    /// The HTTP status that goes with it.
+    pub status: u16,
+    /// What it is about, in a few words that stay as they are.
+    pub title: &'static str,
+}
+
+impl Code {
+    /// The row of a code.
+    pub fn find(code: &str) -> Option<&'static Code> {
+        CODES.iter().find(|row| row.code == code)
+    }
+
+    /// The fields that an error of this code has beside those of every problem.
+    pub fn fields(&self) -> &'static [&'static str] {
+        let mut all = RequestError::CODES.iter().chain(Refusal::CODES);
+        all.find(|(code, _)| *code == self.code)
+            .map_or(&[], |(_, fields)| fields)
+    }
+}
+
+macro_rules! codes {
+    ($($status:literal { $($code:literal $title:literal,)* })*) => {
+        /// All of them, by status.
+        pub const CODES: &[Code] = &[$($(Code { code: $code, status: $status, title: $title },)*)*];
+    };
+}
+
+codes! {
+    400 {
+        "bad-host" "The host of the request is not valid",
+        "bad-parameter" "A parameter of the query has a wrong value",
+        "body-broken" "The body ended early or is malformed",
+        "body-unread" "The body cannot be read",
+        "no-action" "The body is not an action",
+        "no-claim" "The body is not a claim",
+        "no-screen-request" "The body does not ask for a screen",
+        "no-such-parameter" "The route has no such parameter",
+        "unknown-field" "The action has no such field",
+    }
+    401 {
+        "bad-token" "The bearer token is not valid",
+        "expired-token" "The bearer token has expired",
+        "revoked-token" "The bearer token was revoked",
+        "session-over" "The session has ended",
+        "unauthenticated" "A bearer token is needed",
+        "wrong-code" "The claim code is wrong",
+        "wrong-key" "The signature of the claim is wrong",
+    }
+    403 {
+        "bad-origin" "Pages of that origin may not call the box",
+        "bad-ticket" "The link to the screen opens nothing",
+        "image-not-allowed" "The configuration does not allow the image",
+        "no-key" "No key may claim the box",
+        "no-session" "A link to the screen is needed",
+        "not-allowed" "The configuration does not allow it",
+        "not-permitted" "Whoever asks may not",
+        "on-the-box-only" "Possible only on the box itself",
+        "switched-off" "The type is switched off",
+        "wrong-token" "The bearer token is not for this address",
+    }
+    404 {
+        "no-ca" "The box has no CA of its own",
+        "no-instance" "No such instance",
+        "no-member" "No such member",
+        "no-route" "No such route",
+        "no-token" "No such token",
+        "no-type" "No such type",
+        "no-workspace" "No such workspace",
+        "unknown-path" "Nothing is at this address",
+    }
+    405 {
+        "bad-method" "The method is not allowed",
+    }
+    408 {
+        "body-too-slow" "The body did not arrive in time",
+        "not-yet" "What was waited for has not come",
+    }
+    409 {
+        "claimed" "The box is claimed already",
+        "name-taken" "The name is taken",
+        "no-image" "An image is not on the box",
+        "not-ready" "The instance is not in a state for it",
+        "not-running" "The instance does not run",
+        "removing" "The instance is being removed",
+        "unclaimed" "The box has no administrator",
+    }
+    410 {
+        "gone" "The instance is being removed",
+    }
+    413 {
+        "body-too-large" "The body is too large",
+    }
+    421 {
+        "unknown-host" "The box does not serve that host",
+    }
+    422 {
+        "bad-address" "Not the address of a server",
+        "bad-archive" "Not an archive of images",
+        "bad-arguments" "Too many arguments, or one that is too long",
+        "bad-call-timeout" "A call timeout out of bounds",
+        "bad-header" "Not the name of a header field",
+        "bad-http-place" "Not a port and a path",
+        "bad-image" "Not the name of an image",
+        "bad-npm-package" "Not the name of an npm package",
+        "bad-program" "Not the name of a program",
+        "bad-python-package" "Not the name of a Python package",
+        "bad-secret" "A secret that cannot be sent",
+        "bad-token-name" "Not a name for a token",
+        "bad-variable" "Not the name of a variable",
+        "bad-version" "Not a version",
+        "bad-volume" "Not a place for a volume",
+        "credentials" "Credentials are missing or have a wrong form",
+        "empty-archive" "The archive has no image",
+        "empty-value" "The value is empty",
+        "expired-already" "The token would have expired",
+        "expires-and-never" "The token has an end and none",
+        "header-of-the-protocol" "The protocol sets this header field",
+        "header-twice" "A header field is given twice",
+        "inexact-version" "Not an exact version",
+        "kind-changed" "The type is of another kind now",
+        "no-content" "A file has no content",
+        "no-free-name" "No name is free",
+        "no-package" "The instance has no package whose version can be chosen",
+        "no-screen" "The type has no screen",
+        "no-secret" "The secret of the server is missing",
+        "no-source" "A generic type was given nothing to run",
+        "no-such-variable" "An argument takes a variable that is not given",
+        "no-trial" "Not a trial of the instance",
+        "no-value" "The instance has no such value",
+        "not-remote" "Only a remote server takes a secret",
+        "other-source" "The type runs sources of another kind",
+        "own-call-timeout" "The type defines its call timeout",
+        "own-image" "The type runs its own image",
+        "own-settings" "The type defines its network, volume and processes",
+        "pinned" "The version is pinned",
+        "runs-elsewhere" "A remote server takes no variables, network, volume or processes",
+        "secret-in-address" "The address holds a secret",
+        "secret-lines" "The secret has not one line for each header field",
+        "too-many-headers" "Too many header fields",
+        "too-many-variables" "Too many variables",
+        "unused-secret" "Nothing says how to send the secret",
+        "value-holds-nul" "The value holds a NUL byte",
+        "value-required" "The type requires the value",
+        "value-too-long" "The value is too long",
+        "variables-too-long" "The variables are too long together",
+    }
+    426 {
+        "not-websocket" "Only WebSockets are taken here",
+    }
+    429 {
+        "too-many-failures" "Too many failed attempts from this address",
+    }
+    431 {
+        "head-too-large" "The header section is too large",
+    }
+    500 {
+        "fault" "A fault of the box",
+        "store" "The change could not be stored",
+    }
+    502 {
+        "garbled" "The instance does not speak HTTP",
+        "lost" "The instance went away",
+        "no-tools" "The instance's server does not list its tools",
+    }
+    503 {
+        "busy" "All connections are in use",
+        "crowded" "The token has too many connections",
+        "id-in-use" "The id drawn is in use",
+        "locked" "The box serves nothing before it is claimed",
+        "no-doctor" "Doctor cannot be run",
+        "no-picture" "The screen gives no picture",
+        "not-serving" "The instance is not serving",
+        "starting" "The box is starting or stopping",
+        "stopping" "The supervisor is shutting down",
+        "unavailable" "What the box stands on does not answer",
+    }
+    504 {
+        "too-late" "No answer in time",
+    }
+    507 {
+        "full" "The box is full",
+        "no-room" "The disk has no room",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page's table, as it must be.
+    fn page() -> String {
+        let row = |row: &Code| {
+            let fields: Vec<String> = row.fields().iter().map(|f| format!("`{f}`")).collect();
+            format!(
+                "| {} | `{}` | {} | {} |\n",
+                row.status,
+                row.code,
+                row.title,
+                fields.join(", ")
+            )
+        };
+        CODES.iter().map(row).collect::<String>().replace(" |  |\n", " | |\n")
+    }
+
+    #[test]
+    fn every_code_has_one_row_and_every_row_is_on_the_page() {
+        let mut seen = std::collections::BTreeSet::new();
+        for row in CODES {
+            assert!(seen.insert(row.code), "{} has two rows", row.code);
+            assert!((400..600).contains(&row.status) && !row.title.is_empty(), "{row:?}");
+        }
+        for (code, fields) in RequestError::CODES.iter().chain(Refusal::CODES) {
+            assert!(Code::find(code).is_some(), "src/api/codes.rs has no row for {code}");
+            for field in *fields {
+                let reserved = ["type", "title", "status", "detail", "instance", "code"];
+                assert!(
+                    !reserved.contains(field),
+                    "{code}: {field} is a member of every problem"
+                );
+            }
+        }
+        let text = include_str!("../../docs/api-errors.md");
+        let rows: String = text
+            .lines()
+            .filter(|l| l.starts_with("| 4") || l.starts_with("| 5"))
+            .flat_map(|l| [l, "\n"])
+            .collect();
+        assert!(rows == page(), "the table of docs/api-errors.md must be:\n{}", page());
+    }
+}
