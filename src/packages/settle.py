@@ -1,10 +1,11 @@
 # Settles which versions are installed, without running code of a package: wheels say what they need, and of what is to be
-# had as source only, uv is told what the source's own files say (Core Metadata 2.2, pyproject.toml, egg-info). It is then
-# never asked to build it. Runs where the network is; the standard library alone, without site.
+# had as source only, uv is told what the source's own files say (Core Metadata 2.2, pyproject.toml, egg-info, setup.cfg, and
+# setup.py as far as it is read without being run). It is then never asked to build it. Runs where the network is; the standard library alone, without site.
 #   settle.py version   the version that requirements.in stands for, on stdout
 #   settle.py new       settles /tmp/requirements.txt, the lock
 #   settle.py again     takes that lock as it is
 # Both leave in /tmp/wheels.txt what is unpacked, in /tmp/sources.json and /opt/mcp/.build what is built.
+import ast
 import base64
 import configparser
 import email.parser
@@ -29,6 +30,8 @@ MARK = "# built from source:"
 ROUNDS = 40
 # Bytes of one file of a source that says what it is.
 FACTS = 4 << 20
+# The same of a program that is parsed.
+SETUP = 256 << 10
 HINT = re.compile(r"Wheels are required for `([^`]+)` because building from source is disabled")
 # What PEP 518 has for a source that says nothing.
 TOOLS = ["setuptools >= 40.8.0"]
@@ -133,7 +136,7 @@ def download(name, version, sources):
 def files(path):
     """The small files at the top of a source, and those of its egg-info, by their names."""
     top = re.compile(r"[^/]+/(?:[^/]+|(?:src/)?[^/]+\.egg-info/[^/]+)")
-    wanted = {"PKG-INFO", "pyproject.toml", "setup.cfg", "requires.txt", "entry_points.txt"}
+    wanted = {"PKG-INFO", "pyproject.toml", "setup.cfg", "setup.py", "requires.txt", "entry_points.txt"}
     found = {}
 
     def take(name, size, read):
@@ -177,6 +180,53 @@ def ini(text):
     return parser
 
 
+def of_setup_cfg(options):
+    """The same of a setup.cfg. None where it says nothing, or names a file that says it."""
+    section = options["options"] if "options" in options else {}
+    if "install_requires" not in section or section["install_requires"].lstrip().startswith("file:"):
+        return None
+    more = options["options.extras_require"] if "options.extras_require" in options else {}
+    return of_mapping(section["install_requires"].splitlines(), dict(more))
+
+
+def of_setup_py(text):
+    """The same of a setup.py, which is parsed and never run. None where its call of setup() has no list, or makes it."""
+    if len(text) > SETUP:
+        return None
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    named = {t.id: n.value for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+
+    def literal(node, default):
+        node = named.get(node.id) if isinstance(node, ast.Name) else node
+        try:
+            return default if node is None else ast.literal_eval(node)
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            return default
+
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or getattr(call.func, "id", getattr(call.func, "attr", "")) != "setup":
+            continue
+        words = {k.arg: k.value for k in call.keywords}
+        requires = literal(words.get("install_requires"), None)
+        requires = requires.splitlines() if isinstance(requires, str) else requires
+        extras = literal(words.get("extras_require"), {})
+        if isinstance(requires, (list, tuple)) and all(isinstance(r, str) for r in requires):
+            return of_mapping(requires, extras if isinstance(extras, dict) else {})
+    return None
+
+
+def of_mapping(requires, extras):
+    """What setuptools takes, as egg-info has it: `NAME:MARKER` is an extra of that name, or of none."""
+    lines = [*requires]
+    for name, more in extras.items():
+        more = more.splitlines() if isinstance(more, str) else more
+        lines += [f"[{name}]", *[m for m in more if isinstance(m, str)]]
+    return of_egg("\n".join(lines))
+
+
 def facts(path):
     """What a source says of itself: what it needs, its extras, its programs, and what building it takes."""
     found = files(path)
@@ -188,6 +238,7 @@ def facts(path):
     info = email.parser.Parser().parsestr(found.get("PKG-INFO", ""), headersonly=True)
     listed = [f.lower() for f in info.get_all("Dynamic", [])]
     stated = [int(n) for n in re.findall(r"\d+", info.get("Metadata-Version", "1.0"))[:2]]
+    options = ini(found.get("setup.cfg", ""))
     if stated >= [2, 2] and "requires-dist" not in listed:
         requires, extras = info.get_all("Requires-Dist", []), info.get_all("Provides-Extra", [])
     elif own and "dependencies" not in dynamic and "optional-dependencies" not in dynamic:
@@ -200,12 +251,13 @@ def facts(path):
                 requires.append(f"{what} ; {' and '.join(terms)}")
     elif "requires.txt" in found:
         requires, extras = of_egg(found["requires.txt"])
+    elif said := of_setup_cfg(options) or of_setup_py(found.get("setup.py", "")):
+        requires, extras = said
     else:
         requires, extras = info.get_all("Requires-Dist", []), info.get_all("Provides-Extra", [])
     programs = set(own.get("scripts", {})) | set(project.get("tool", {}).get("poetry", {}).get("scripts", {}))
     entries = ini(found.get("entry_points.txt", ""))
     programs |= set(entries["console_scripts"]) if "console_scripts" in entries else set()
-    options = ini(found.get("setup.cfg", ""))
     if "options.entry_points" in options:
         lines = options["options.entry_points"].get("console_scripts", "").splitlines()
         programs |= {l.split("=")[0].strip() for l in lines if "=" in l}

@@ -45,6 +45,26 @@ for form in ("tar.gz", "zip"):
 moving = new.replace("Name: x", "Dynamic: Requires-Dist\nName: x")
 same(facts({"PKG-INFO": moving, "x.egg-info/requires.txt": "z\n"})["requires-dist"], ["z"])
 
+# Before egg-info there was setup.py, which is read and not run; and setup.cfg, which goes before it.
+setup = """import setuptools, os
+needs = ['a>=1', 'b']
+more = {'e': ['c'], ':os_name == "nt"': 'd'}
+if __name__ == '__main__':
+    os.abort()
+    setuptools.setup(name='x', install_requires=needs, extras_require=more)
+"""
+said = facts({"PKG-INFO": old, "setup.py": setup})
+same(said["requires-dist"], ["a>=1", "b", 'c ; extra == "e"', 'd ; (os_name == "nt")'])
+same(said["provides-extra"], ["e"])
+options = "[options]\ninstall_requires =\n    z==1\n    # not this\n    y\n[options.extras_require]\ne = w\n"
+said = facts({"PKG-INFO": old, "setup.py": setup, "setup.cfg": options})
+same(said["requires-dist"], ["z==1", "y", 'w ; extra == "e"'])
+same(facts({"setup.py": setup, "setup.cfg": "[options]\ninstall_requires = file: r.txt\n"})["requires-dist"][:2], ["a>=1", "b"])
+same(facts({"setup.py": "from setuptools import *\nsetup(install_requires='a\\nb>1')"})["requires-dist"], ["a", "b>1"])
+# What only running it would tell is not known, and what is no Python is no program.
+for text in ("setup(install_requires=read())", "print 'old'", "(" * 5000, "\0", "setup(install_requires=[1])"):
+    same(facts({"setup.py": text})["requires-dist"], [])
+
 # What pyproject.toml states, where it does not leave it to the build.
 project = '[build-system]\nrequires = ["flit"]\n[project]\nname = "x"\ndependencies = ["a; os_name == \'posix\'"]\nscripts = { run = "x:main" }\n'
 said = facts({"PKG-INFO": old, "pyproject.toml": project + '[project.optional-dependencies]\ne = ["b"]\n'})

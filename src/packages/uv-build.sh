@@ -14,6 +14,11 @@ for source in /opt/mcp/.build/*; do
     uv pip install --quiet --python /opt/mcp/bin/python --no-deps --link-mode copy --no-compile-bytecode \
         "$source"/wheel/*.whl >&2
 done
+# Some sources say only while they are built what they need; then it is not there, and no server would start.
+if [ -d /opt/mcp/.build ] && ! uv pip check --python /opt/mcp/bin/python >/tmp/check 2>&1 && grep 'not installed' /tmp/check >&2; then
+    echo "it was built from source, and its source did not say so before: choose another version (--package NAME@VERSION), or run an image that has the server" >&2
+    exit 1
+fi
 rm -rf /opt/mcp/.build /opt/mcp/.lock
 # Nothing of it is run by this: the system's Python, without site and without the environment, only reads it. Without a
 # look at the source's time stamp, as the files never change.
