@@ -14,17 +14,17 @@ mod listen;
 mod page;
 mod routes;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, error::Error, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use http::Request;
+use hyper::body::Body;
 use tokio::sync::{mpsc, watch};
 
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
 pub use routes::Answer;
-
-use http::Request;
 
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
@@ -37,6 +37,9 @@ pub const MAX_BODY: usize = 1024 * 1024;
 
 /// An archive as it comes.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Where archives of images go, below the API's root.
+pub const IMAGES: &str = "/v1/images";
 
 /// Which log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,16 +105,15 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Answers a member's request that came over the network; `path` as on the admin socket.
-pub async fn network<B: Backend>(
+pub async fn network<B: Backend, R>(
     backend: &B,
-    request: Request<Bytes>,
-    upload: Option<Archive>,
+    request: Request<R>,
     (authority, path): (&str, &str),
     by: Principal,
-) -> Answer {
-    if let Some(archive) = upload {
-        return routes::upload(backend, &by, archive).await;
-    }
+) -> Answer
+where
+    R: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
     let (parts, body) = request.into_parts();
     let asked = routes::Asked {
         at: Some(authority.to_owned()),
@@ -120,11 +122,14 @@ pub async fn network<B: Backend>(
         query: parts.uri.query().unwrap_or_default().to_owned(),
         by,
     };
-    routes::answer(backend, asked, http_body_util::Full::new(body)).await
+    routes::answer(backend, asked, body).await
 }
 
 /// Answers anybody at `/api/claim`.
-pub async fn claiming<B: Backend>(backend: &B, request: Request<Bytes>, by: Principal) -> Answer {
+pub async fn claiming<B: Backend, R>(backend: &B, request: Request<R>, by: Principal) -> Answer
+where
+    R: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
     claim::answer(backend, request, by).await
 }
 

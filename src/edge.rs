@@ -68,7 +68,7 @@ use crate::{
     tls::{Certificates, TlsError},
 };
 
-pub use front::{Asked, Front, FrontBody};
+pub use front::{Asked, BodyError, Front, FrontBody, Sent};
 pub use screen::looks::{Look, Looks, Recreate, Screens};
 pub use state::{Edge, EdgeConfig, PLAIN_CONNECTIONS, States, Workers};
 pub use stats::EdgeStats;

@@ -1,11 +1,15 @@
 //! Claiming over the network: what a stranger is told, and what they may send. Everything here answers somebody who has
 //! shown nothing yet.
 
+use std::error::Error;
+
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Collected, Limited};
+use hyper::body::Body;
 
 use super::{
-    Backend,
+    Backend, MAX_BODY,
     routes::{Answer, failed, json},
 };
 use crate::{
@@ -14,7 +18,10 @@ use crate::{
 };
 
 /// `GET` says hello, `POST` claims.
-pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Bytes>, by: Principal) -> Answer {
+pub(super) async fn answer<B: Backend, R>(backend: &B, request: Request<R>, by: Principal) -> Answer
+where
+    R: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
     if request.method() == Method::GET {
         return match backend.hello() {
             Ok(hello) => json(StatusCode::OK, &hello),
@@ -22,7 +29,9 @@ pub(super) async fn answer<B: Backend>(backend: &B, request: Request<Bytes>, by:
         };
     }
     // What was sent may be a secret: it is not quoted.
-    let Ok(claiming) = serde_json::from_slice::<Claiming>(request.body()) else {
+    let sent = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let sent = sent.map(Collected::to_bytes).unwrap_or_default();
+    let Ok(claiming) = serde_json::from_slice::<Claiming>(&sent) else {
         return failed(RequestError::NoClaim);
     };
     match backend.claim(claiming, by).await {

@@ -1,4 +1,4 @@
-//! The admin socket: made, guarded, accepted. Knows nothing of what is asked.
+//! The admin socket: made, guarded, accepted. Of what is asked it knows how much may be sent: bodies stream both ways.
 
 use std::{
     io,
@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::Limited;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::{Gid, Uid};
 use tokio::{
@@ -17,7 +18,10 @@ use tokio::{
 };
 
 use super::{Backend, routes};
-use crate::model::Principal;
+use crate::{
+    door::{API, Door},
+    model::Principal,
+};
 
 /// Connections at once; past it they wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -123,7 +127,10 @@ async fn one<B: Backend>(stream: UnixStream, by: Principal, backend: Arc<B>, mut
                 query: request.uri().query().unwrap_or_default().to_owned(),
                 by,
             };
-            Ok::<_, std::convert::Infallible>(routes::answer(&*backend, asked, request.into_body()).await)
+            let path = format!("{API}{}", asked.path);
+            let most = Door::Api.bounds(asked.method.as_str(), &path).body.bytes(usize::MAX);
+            let body = Limited::new(request.into_body(), usize::try_from(most).unwrap_or(usize::MAX));
+            Ok::<_, std::convert::Infallible>(routes::answer(&*backend, asked, body).await)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -193,15 +193,6 @@ where
     })
 }
 
-/// Loads an archive as it comes, for whoever may.
-pub(super) async fn upload<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Answer {
-    let done = match (Asker { by, at: None }).may(Verb::LoadImages, Target::Box) {
-        Ok(()) => load_images(backend, by, archive).await,
-        Err(r) => Err(r.into()),
-    };
-    done.unwrap_or_else(failed)
-}
-
 async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<Answer, Error> {
     Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
 }

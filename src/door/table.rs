@@ -174,7 +174,8 @@ impl Most {
 pub struct Bounds {
     /// The request's body.
     pub body: Most,
-    /// How long the answer may take to begin, from the request's head on; the configuration's time where it is none.
+    /// How long the answer may take to begin, from the request's head on. None: the configuration's time, from when the body
+    /// has come or must have.
     pub answer: Option<Duration>,
 }
 

@@ -113,6 +113,8 @@ pub(super) enum Over {
     Token(Pin<Box<OwnedNotified>>),
     /// The session ends.
     Session(BoxFuture<'static, ()>),
+    /// Nothing was shown.
+    Never,
 }
 
 impl Future for Over {
@@ -122,6 +124,7 @@ impl Future for Over {
         match self.get_mut() {
             Over::Token(cut) => cut.as_mut().poll(cx),
             Over::Session(ended) => ended.as_mut().poll(cx),
+            Over::Never => Poll::Pending,
         }
     }
 }

@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{Method, Request, Response, StatusCode, Version, header, request};
+use http_body::Body;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
     authenticate::Shown,
     body::{Drain, EdgeBody, Ends, Over, until},
     conn::Client,
-    front::{Asked, Front, FrontBody, Upload},
+    front::{Asked, Front, FrontBody},
     respond::{Refusal, protect},
     sent::ClientBody,
     state::Edge,
@@ -20,6 +21,7 @@ use crate::door::Door;
 
 /// A wrong claim is answered so much later, at least.
 const CLAIM_DELAY: Duration = Duration::from_millis(500);
+
 /// A request that may enter: where, by which name, and as whom.
 pub(super) struct Entry {
     pub(super) front: Arc<dyn Front>,
@@ -28,43 +30,17 @@ pub(super) struct Entry {
     pub(super) shown: Shown,
 }
 
-/// Answers.
+/// Answers. Bodies stream both ways. Who shows nothing has nothing that could end before the answer does: that is short.
 pub(super) async fn serve(
     client: &Arc<Client>,
     entry: Entry,
     incoming: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
-    let limits = &edge.config.limits;
     let (parts, incoming) = incoming.into_parts();
-    let resumable = parts.method == Method::GET;
-    let bounds = entry.door.bounds(parts.method.as_str(), parts.uri.path());
-    let limit = bounds.body.bytes(limits.body_bytes);
-    let http2 = parts.version == http::Version::HTTP_2;
-    let head_only = parts.method == Method::HEAD;
-    let sent = ClientBody::new(client, &parts.headers, incoming);
-    let by = entry.shown.principal();
-    let exchange = async {
-        let (body, upload, patience) = if let Some(patience) = bounds.answer {
-            let pieces = sent.pieces(limit, limits.client_timeout)?;
-            (Bytes::new(), Some(Upload(pieces)), patience)
-        } else {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let body = sent.collect(limit, limits.client_timeout).await?;
-            (body, None, limits.first_byte_timeout)
-        };
-        let asked = Asked {
-            door: entry.door,
-            authority: entry.authority,
-            by,
-            request: Request::from_parts(parts, body),
-            upload,
-        };
-        let answer = tokio::time::timeout(patience, entry.front.answer(asked));
-        answer.await.map_err(|_| Refusal::FirstByte)
-    };
+    let (resumable, head_only) = (parts.method == Method::GET, parts.method == Method::HEAD);
+    let http2 = parts.version == Version::HTTP_2;
     let (mut cut, expires_at, over) = match &entry.shown {
-        Shown::Nothing(_) => return whole(edge, client, exchange.await?, head_only).await,
         Shown::Token(token) => {
             let cut = Over::Token(Box::pin(token.cut().fired()));
             if token.cut().is_cut() {
@@ -76,19 +52,31 @@ pub(super) async fn serve(
             let ended = edge.config.sessions.ended(session);
             (Over::Session(Box::pin(ended)), None, Refusal::SessionOver)
         }
+        Shown::Nothing(_) => (Over::Never, None, Refusal::NoToken),
     };
+    let short = matches!(cut, Over::Never);
+    let sent = ClientBody::new(client, &parts.headers, incoming);
     let answer = tokio::select! {
         biased;
-        answer = exchange => answer?,
+        answer = exchange(edge, entry, parts, sent) => answer?,
         () = &mut cut => return Err(over),
     };
+    let (mut parts, body) = answer.into_parts();
+    if short && parts.status == StatusCode::UNAUTHORIZED {
+        wrong_claim(client).await?;
+    }
+    protect(&mut parts.headers);
+    if head_only {
+        if let Some(length) = body.size_hint().exact() {
+            parts.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        return Ok(Response::from_parts(parts, EdgeBody::full(Bytes::new())));
+    }
     let ends = Ends {
         cut,
         expiry: expires_at.map(|at| Box::pin(tokio::time::sleep(until(at)))),
-        drain: (resumable && !edge.drain.is_cut()).then(|| Drain::new(&edge.drain, true)),
+        drain: (resumable && !short && !edge.drain.is_cut()).then(|| Drain::new(&edge.drain, true)),
     };
-    let (mut parts, body) = answer.into_parts();
-    protect(&mut parts.headers);
     let (body, progress) = EdgeBody::stream(body.into(), ends, client.clock);
     if http2 {
         client.watch(&progress);
@@ -96,30 +84,42 @@ pub(super) async fn serve(
     Ok(Response::from_parts(parts, body))
 }
 
-/// An answer without a token's end to watch for: it is short. A wrong claim goes out late, and says 429 where the
-/// client's address has made too many.
-async fn whole(
+/// The request to whoever is behind the door, and the head of the answer. What the client sent decides, where that broke its
+/// bounds.
+async fn exchange(
     edge: &Edge,
-    client: &Client,
-    answer: Response<FrontBody>,
-    head_only: bool,
-) -> Result<Response<EdgeBody>, Refusal> {
-    let (mut parts, body) = answer.into_parts();
-    protect(&mut parts.headers);
-    let bytes = match body.collect().await {
-        Ok(all) => all.to_bytes(),
-        Err(never) => match never {},
+    entry: Entry,
+    parts: request::Parts,
+    sent: ClientBody,
+) -> Result<Response<FrontBody>, Refusal> {
+    let limits = &edge.config.limits;
+    let bounds = entry.door.bounds(parts.method.as_str(), parts.uri.path());
+    let began = Instant::now();
+    let (body, streamed) = sent
+        .for_the_box(bounds.body.bytes(limits.body_bytes), limits.client_timeout)
+        .await?;
+    let asked = Asked {
+        door: entry.door,
+        authority: entry.authority,
+        by: entry.shown.principal(),
+        request: Request::from_parts(parts, body),
     };
-    if parts.status == StatusCode::UNAUTHORIZED {
-        let slowed = edge.failed(client.permit.from);
-        edge.delay(slowed.delay.max(CLAIM_DELAY)).await;
-        if let Some(wait) = slowed.wait {
-            return Err(Refusal::TooManyFailures(wait));
-        }
+    let until = match (bounds.answer, &streamed) {
+        (Some(time), _) => began + time,
+        (None, Some(body)) => body.ends_by + limits.first_byte_timeout,
+        (None, None) => Instant::now() + limits.first_byte_timeout,
+    };
+    let answer = tokio::time::timeout_at(until, entry.front.answer(asked)).await;
+    match streamed.and_then(|s| s.broken()) {
+        Some(broken) => Err(broken.into()),
+        None => answer.map_err(|_| Refusal::FirstByte),
     }
-    if !head_only {
-        return Ok(Response::from_parts(parts, EdgeBody::full(bytes)));
-    }
-    parts.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
-    Ok(Response::from_parts(parts, EdgeBody::full(Bytes::new())))
+}
+
+/// A wrong claim is answered late, and with 429 where the client's address has made too many.
+async fn wrong_claim(client: &Client) -> Result<(), Refusal> {
+    let edge = &client.permit.edge;
+    let slowed = edge.failed(client.permit.from);
+    edge.delay(slowed.delay.max(CLAIM_DELAY)).await;
+    slowed.wait.map_or(Ok(()), |wait| Err(Refusal::TooManyFailures(wait)))
 }

@@ -84,7 +84,7 @@ pub(super) async fn serve(
     let exchange = async {
         let sends = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         let payload = incoming
-            .payload(sends, limits.body_bytes, limits.client_timeout)
+            .payload(sends, limits.body_bytes as u64, limits.client_timeout)
             .await?;
         if let Payload::Whole(bytes) = &payload {
             *sent = bytes.clone();

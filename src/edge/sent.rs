@@ -1,17 +1,22 @@
 //! What clients send: counted against the limit, timed piece by piece, and read out within bounds when nobody wants the
 //! rest. Nothing here collects a body, but for small requests, which leave in one write and may be sent again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::BoxStream;
 use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::conn::{Busy, Client};
+use super::{
+    conn::{Busy, Client},
+    front::{BodyError, Sent},
+};
 use crate::link::{BodySource, Payload};
 
 /// A body that comes slower than this on the whole, in bytes a second, is not waited for.
@@ -20,14 +25,6 @@ const SLOWEST: u64 = 16 * 1024;
 const DISCARD: Duration = Duration::from_secs(1);
 /// A request body up to this size is read before a connection to the agent is taken.
 const SMALL: usize = 64 * 1024;
-
-/// Why a client's body could not be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyError {
-    TooLarge,
-    TooSlow,
-    Broken,
-}
 
 /// The client's body: bounded and timed. What is left of it when it is dropped is read out within bounds, for nothing but
 /// the answer's sake: a client that sends all of its request before it reads would find the connection closed in its
@@ -44,6 +41,20 @@ pub(super) struct ClientBody {
     pause: Duration,
     /// When it must have come whole.
     deadline: Instant,
+}
+
+/// What becomes of a body that comes while it is answered.
+pub(super) struct Streamed {
+    what: Arc<OnceLock<BodyError>>,
+    /// When it has come whole, or broken off.
+    pub(super) ends_by: Instant,
+}
+
+impl Streamed {
+    /// What went wrong with it, as far as it was read.
+    pub(super) fn broken(&self) -> Option<BodyError> {
+        self.what.get().copied()
+    }
 }
 
 /// How much, in bytes, and how long is read of a body that nobody wants: of who has shown no right token, and of who has.
@@ -166,39 +177,36 @@ impl ClientBody {
         all.freeze()
     }
 
-    /// A whole body of at most `limit` bytes, for what the box answers itself.
-    pub(super) async fn collect(mut self, limit: usize, pause: Duration) -> Result<Bytes, BodyError> {
-        self.bound(limit as u64, pause)?;
-        let mut all = BytesMut::new();
-        while let Some(piece) = self.next().await.transpose()? {
-            all.extend_from_slice(&piece);
-        }
-        Ok(all.freeze())
-    }
-
-    /// A body as it comes, of at most `limit` bytes; `pause` is the longest wait for a piece of it.
-    pub(super) fn pieces(
-        mut self,
-        limit: u64,
-        pause: Duration,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, BodyError> {
-        self.bound(limit, pause)?;
-        let pieces = futures_util::stream::unfold(Some(self), |source| async move {
-            let mut source = source?;
+    /// A body for what the box answers itself, of at most `limit` bytes; `pause` is the longest wait for a piece of it. A
+    /// small one is whole, and a longer one gives its end and says by [`Streamed`] what went wrong with it.
+    pub(super) async fn for_the_box(self, limit: u64, pause: Duration) -> Result<(Sent, Option<Streamed>), BodyError> {
+        let (source, length) = match self.payload(true, limit, pause).await? {
+            Payload::None => return Ok((Sent::whole(Bytes::new()), None)),
+            Payload::Whole(bytes) => return Ok((Sent::whole(bytes), None)),
+            Payload::Stream { source, length } => (source, length),
+        };
+        let streamed = Streamed {
+            what: Arc::default(),
+            ends_by: source.deadline,
+        };
+        let what = Arc::clone(&streamed.what);
+        let pieces = futures_util::stream::unfold(Some((source, what)), |rest| async move {
+            let (mut source, what) = rest?;
             let piece = source.next().await?;
-            let failed = |e: BodyError| std::io::Error::other(format!("the upload broke off: {e:?}"));
-            let piece = piece.map_err(failed);
-            let rest = piece.is_ok().then_some(source);
-            Some((piece, rest))
+            if let Err(e) = piece {
+                let _ = what.set(e);
+                return Some((Err(e), None));
+            }
+            Some((piece, Some((source, what))))
         });
-        Ok(Box::pin(pieces))
+        Ok((Sent::stream(Box::pin(pieces), length), Some(streamed)))
     }
 
     /// Takes a request's body as far as it is small; `limit` in bytes, `pause` the longest wait for a piece of it.
     pub(super) async fn payload(
         mut self,
         has_body_by_method: bool,
-        limit: usize,
+        limit: u64,
         pause: Duration,
     ) -> Result<Payload<ClientBody>, BodyError> {
         if self.is_over() {
@@ -209,7 +217,7 @@ impl ClientBody {
             });
         }
         let length = self.length();
-        self.bound(limit as u64, pause)?;
+        self.bound(limit, pause)?;
         if length.is_some_and(|n| n > SMALL as u64) {
             return Ok(Payload::Stream { source: self, length });
         }

@@ -74,8 +74,7 @@ async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
         Door::Api => {
             let path = asked.request.uri().path().to_owned();
             let path = path.strip_prefix(API).unwrap_or_default();
-            let upload = asked.upload.map(|u| u.0);
-            admin::network(&*parts, asked.request, upload, (&asked.authority, path), asked.by).await
+            admin::network(&*parts, asked.request, (&asked.authority, path), asked.by).await
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod browsers;
+mod doors;
 mod rig;
 mod sessions;
 mod strangers;

@@ -15,7 +15,7 @@ use berth::{
     authz::{SessionTable, TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     door::Router,
-    edge::{Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
+    edge::{Edge, EdgeConfig, EdgeHandle, Front, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
     model::{InstanceId, Principal, State, TokenId},
     tls::{Certificates, Names},
@@ -259,18 +259,22 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start() -> Rig {
-        Rig::build(|_| {}, false).await
+        Rig::build(|_| {}, false, None).await
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Limits)) -> Rig {
-        Rig::build(change, false).await
+        Rig::build(change, false, None).await
     }
 
     pub async fn with_files() -> Rig {
-        Rig::build(|_| {}, true).await
+        Rig::build(|_| {}, true, None).await
     }
 
-    async fn build(change: impl FnOnce(&mut Limits), from_files: bool) -> Rig {
+    pub async fn with_front(front: Arc<dyn Front>) -> Rig {
+        Rig::build(|_| {}, false, Some(front)).await
+    }
+
+    async fn build(change: impl FnOnce(&mut Limits), from_files: bool, front: Option<Arc<dyn Front>>) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let files = from_files.then(|| dir.path().to_owned());
         let tls = match &files {
@@ -332,7 +336,7 @@ impl Rig {
             registry,
             tokens.clone(),
             Box::new(|_| None),
-            None,
+            front,
             &certificates,
         )
         .unwrap();
