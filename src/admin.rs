@@ -28,6 +28,7 @@ pub use routes::Answer;
 
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
+    docker::EngineError,
     model::{Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, TokenView},
     policy::Signed,
 };
@@ -66,7 +67,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         id: InstanceId,
         query: LogQuery,
-    ) -> impl Future<Output = Result<mpsc::Receiver<Result<Bytes, String>>, Refusal>> + Send;
+    ) -> impl Future<Output = Result<mpsc::Receiver<Result<Bytes, EngineError>>, Refusal>> + Send;
     /// A link that opens the instance's screen for whoever asks.
     fn screen_link(&self, view: &InstanceView, request: ScreenRequest, by: &Principal) -> Result<ScreenLink, Refusal>;
     /// The instance's screen as PNG; who asked for it stands in the log.

@@ -134,6 +134,19 @@ pub fn message(certificate: &[u8; 32], nonce: &[u8]) -> Vec<u8> {
     [DOMAIN, certificate, nonce].concat()
 }
 
+/// Why a line is not the public key of an administrator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("{0} keys are not read here: make one with `ssh-keygen -t ed25519`")]
+    Kind(String),
+    #[error("it does not begin with ssh-ed25519")]
+    Begin,
+    #[error("what follows ssh-ed25519 is not base64")]
+    Base64,
+    #[error("it is cut short or altered: copy the whole line of the .pub file")]
+    Altered,
+}
+
 /// An administrator's Ed25519 public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey([u8; 32]);
@@ -142,25 +155,23 @@ impl PublicKey {
     /// Reads a line of OpenSSH's: `ssh-ed25519 AAAA… comment` (RFC 8709 section 4, RFC 4253 section 6.6).
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn parse(line: &str) -> Result<PublicKey, String> {
+    /// [`KeyError`].
+    pub fn parse(line: &str) -> Result<PublicKey, KeyError> {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("ssh-ed25519") => {}
             Some(other) if other.starts_with("ssh-") || other.starts_with("ecdsa-") || other.starts_with("sk-") => {
-                return Err(format!(
-                    "{other} keys are not read here: make one with `ssh-keygen -t ed25519`"
-                ));
+                return Err(KeyError::Kind(other.to_owned()));
             }
-            _ => return Err("it does not begin with ssh-ed25519".to_owned()),
+            _ => return Err(KeyError::Begin),
         }
         let blob = words.next().and_then(|b| BASE64.decode(b).ok());
-        let blob = blob.ok_or("what follows ssh-ed25519 is not base64")?;
+        let blob = blob.ok_or(KeyError::Base64)?;
         let mut rest = blob.as_slice();
         let (kind, key) = (ssh_string(&mut rest), ssh_string(&mut rest));
         match (kind, key.map(<[u8; 32]>::try_from)) {
             (Some(b"ssh-ed25519"), Some(Ok(key))) if rest.is_empty() => Ok(PublicKey(key)),
-            _ => Err("it is cut short or altered: copy the whole line of the .pub file".to_owned()),
+            _ => Err(KeyError::Altered),
         }
     }
 
@@ -281,7 +292,7 @@ mod tests {
             ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINYvAlRK8HUJCmi1", "whole line"),
         ] {
             let said = PublicKey::parse(bad).unwrap_err();
-            assert!(said.contains(why), "{bad}: {said}");
+            assert!(said.to_string().contains(why), "{bad}: {said}");
         }
     }
 }

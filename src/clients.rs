@@ -9,7 +9,7 @@ mod yaml;
 
 use serde_json::{Value, json};
 
-pub use rewrite::{Replaced, rewrite};
+pub use rewrite::{Replaced, RewriteError, rewrite};
 pub use source::Source;
 pub(crate) use source::{Reader, one};
 pub use tree::Syntax;

@@ -192,19 +192,30 @@ impl fmt::Display for Cidr {
     }
 }
 
+/// Why a text is not a network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CidrError {
+    #[error("{0:?} is not a network")]
+    Form(String),
+    #[error("{given:?} has more than {most} bits")]
+    Bits { given: String, most: u8 },
+}
+
 impl std::str::FromStr for Cidr {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
+    type Err = CidrError;
+    fn from_str(s: &str) -> Result<Self, CidrError> {
+        let wrong = || CidrError::Form(s.to_owned());
         let (address, bits) = s.split_once('/').unwrap_or((s, ""));
-        let address: IpAddr = address.parse().map_err(|_| format!("{s:?} is not a network"))?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = if bits.is_empty() {
             most
         } else {
-            bits.parse().map_err(|_| format!("{s:?} is not a network"))?
+            bits.parse().map_err(|_| wrong())?
         };
         if bits > most {
-            return Err(format!("{s:?} has more than {most} bits"));
+            let given = s.to_owned();
+            return Err(CidrError::Bits { given, most });
         }
         Ok(Cidr { address, bits })
     }

@@ -353,7 +353,7 @@ impl Packages {
             }
         };
         let command = entry::image_command(i, &found.entrypoint, &found.command).map_err(PrepareError::Final)?;
-        let volumes = found.volumes.map_err(PrepareError::Final)?;
+        let volumes = found.volumes.map_err(|e| PrepareError::Final(e.to_string()))?;
         if !volumes.is_empty() {
             words(&format!(
                 "the image declares volumes ({}): each is a small memory file system, empty at every start; --volume PATH keeps one",

@@ -109,12 +109,16 @@ impl fmt::Display for Address {
     }
 }
 
-impl FromStr for Address {
-    type Err = String;
+/// A text is not an address with its prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?}: write an address with its prefix, such as \"192.0.2.10/24\" or \"2001:db8::10/64\"")]
+pub struct AddressError(String);
 
-    fn from_str(s: &str) -> Result<Self, String> {
-        let told =
-            || format!("{s:?}: write an address with its prefix, such as \"192.0.2.10/24\" or \"2001:db8::10/64\"");
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(s: &str) -> Result<Self, AddressError> {
+        let told = || AddressError(s.to_owned());
         let (ip, prefix) = s.split_once('/').ok_or_else(told)?;
         let ip: IpAddr = ip.parse().map_err(|_| told())?;
         let prefix: u8 = prefix.parse().map_err(|_| told())?;

@@ -57,7 +57,7 @@ pub(super) fn spawn(
         .iter()
         .map(|argument| unsealed(argument, value))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|key| format!("an argument takes the value of {key}, which is not set"))?;
+        .map_err(|e| e.to_string())?;
     let mut c = Command::new(program);
     c.args(arguments).env_clear().envs(inherited());
     c.envs(environment.own)

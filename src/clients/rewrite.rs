@@ -16,22 +16,37 @@ use super::{
 /// Servers by their places: the keys, and in lists the numbers, that lead to each.
 pub type Replaced = BTreeMap<Vec<String>, Value>;
 
+/// Why a text cannot be written back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// In the parser's words.
+    #[error("{0}")]
+    Unread(String),
+    #[error("{0} is not in it any more")]
+    Gone(String),
+    /// What was written cannot be read.
+    #[error("line {line}: {why}")]
+    Line { line: usize, why: String },
+    #[error("its form cannot be kept; paste what `berth connect` prints in its place")]
+    Form,
+}
+
 /// Replaces the servers by their places: two projects may each have one of the same name.
 ///
 /// # Errors
-/// The parser's words, for a text that cannot be read; a place that it does not have; a form that cannot be kept.
-pub fn rewrite(file: &str, text: &str, by: &Replaced) -> Result<String, String> {
+/// [`RewriteError`].
+pub fn rewrite(file: &str, text: &str, by: &Replaced) -> Result<String, RewriteError> {
     let bom = text.starts_with('\u{feff}');
     let bare = text.trim_start_matches('\u{feff}');
-    let source = Source::parse(file, bare).map_err(|e| e.to_string())?;
+    let source = Source::parse(file, bare).map_err(|e| RewriteError::Unread(e.to_string()))?;
     let written = match source.syntax {
         Syntax::Json => json(bare, by)?,
         Syntax::Toml => toml(bare, by)?,
         Syntax::Yaml => yaml::replaced(bare, by)?,
     };
-    let after = tree::parse(&written, source.syntax).map_err(|(line, why)| format!("line {line}: {why}"))?;
+    let after = tree::parse(&written, source.syntax).map_err(|(line, why)| RewriteError::Line { line, why })?;
     if !after.is_some_and(|after| only_these_changed(&source.root, &after, by)) {
-        return Err("its form cannot be kept; paste what `berth connect` prints in its place".into());
+        return Err(RewriteError::Form);
     }
     Ok(if bom { format!("\u{feff}{written}") } else { written })
 }
@@ -71,12 +86,12 @@ fn same(before: &tree::Value, after: &tree::Value, path: &mut Vec<String>, by: &
     }
 }
 
-fn gone(path: &[String]) -> String {
-    format!("{} is not in it any more", path.join(" > "))
+pub(super) fn gone(path: &[String]) -> RewriteError {
+    RewriteError::Gone(path.join(" > "))
 }
 
-fn json(text: &str, by: &Replaced) -> Result<String, String> {
-    let root = CstRootNode::parse(text, &json_options()).map_err(|e| e.to_string())?;
+fn json(text: &str, by: &Replaced) -> Result<String, RewriteError> {
+    let root = CstRootNode::parse(text, &json_options()).map_err(|e| RewriteError::Unread(e.to_string()))?;
     for (path, value) in by {
         let (last, above) = path.split_last().ok_or_else(|| gone(path))?;
         let mut at = root.value().ok_or_else(|| gone(path))?;
@@ -134,8 +149,9 @@ fn input(value: &Value) -> CstInputValue {
     }
 }
 
-fn toml(text: &str, by: &Replaced) -> Result<String, String> {
-    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| e.message().to_owned())?;
+fn toml(text: &str, by: &Replaced) -> Result<String, RewriteError> {
+    let unread = |e: toml_edit::TomlError| RewriteError::Unread(e.message().to_owned());
+    let mut document: DocumentMut = text.parse().map_err(unread)?;
     for (path, value) in by {
         let mut at = document.as_item_mut();
         for key in path {

@@ -3,7 +3,7 @@
 use saphyr_parser::{Event, Parser};
 use serde_json::Value;
 
-use super::rewrite::Replaced;
+use super::rewrite::{Replaced, RewriteError, gone};
 
 /// A value in block style, with a newline at its end.
 pub(crate) fn text(value: &Value) -> String {
@@ -92,10 +92,10 @@ struct Place {
 ///
 /// # Errors
 /// A place that it does not have.
-pub(crate) fn replaced(text: &str, by: &Replaced) -> Result<String, String> {
+pub(super) fn replaced(text: &str, by: &Replaced) -> Result<String, RewriteError> {
     let mut places = Vec::new();
     for (path, value) in by {
-        let place = find(text, path).ok_or_else(|| format!("{} is not in it any more", path.join(" > ")))?;
+        let place = find(text, path).ok_or_else(|| gone(path))?;
         places.push((place, value));
     }
     // From the end, so that the places before stay what they are.

@@ -214,17 +214,26 @@ fn limits(s: &mut Section<'_>, l: &mut Limits) {
 /// CPUs such as `"1.5"`, in billionths of one.
 struct Cpus(i64);
 
+/// Why a text is not an amount of something.
+#[derive(Debug, thiserror::Error)]
+enum AmountError {
+    #[error("{0:?} is outside")]
+    Outside(String),
+    #[error("{0:?} is not one")]
+    Form(String),
+}
+
 impl std::str::FromStr for Cpus {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
+    type Err = AmountError;
+    fn from_str(s: &str) -> Result<Self, AmountError> {
         let plain = !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let cpus = if plain { s.parse::<f64>().ok() } else { None };
         match cpus {
             // Exact enough: thousandths of a CPU.
             #[allow(clippy::cast_possible_truncation)]
             Some(n) if (0.1..=1024.0).contains(&n) => Ok(Cpus((n * 1000.0).round() as i64 * 1_000_000)),
-            Some(_) => Err(format!("{s:?} is outside")),
-            None => Err(format!("{s:?} is not one")),
+            Some(_) => Err(AmountError::Outside(s.to_owned())),
+            None => Err(AmountError::Form(s.to_owned())),
         }
     }
 }
@@ -233,9 +242,9 @@ impl std::str::FromStr for Cpus {
 struct Bytes(i64);
 
 impl std::str::FromStr for Bytes {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let wrong = || format!("{s:?} is not one");
+    type Err = AmountError;
+    fn from_str(s: &str) -> Result<Self, AmountError> {
+        let wrong = || AmountError::Form(s.to_owned());
         let digits = s.trim_end_matches(|c: char| !c.is_ascii_digit());
         let unit = match &s[digits.len()..] {
             "MiB" => 1i64 << 20,
@@ -245,7 +254,7 @@ impl std::str::FromStr for Bytes {
         };
         let n: i64 = digits.parse().map_err(|_| wrong())?;
         let bytes = n.checked_mul(unit).filter(|b| (64 << 20..=64 << 40).contains(b));
-        bytes.map(Bytes).ok_or_else(|| format!("{s:?} is outside"))
+        bytes.map(Bytes).ok_or_else(|| AmountError::Outside(s.to_owned()))
     }
 }
 

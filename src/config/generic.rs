@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Cidr, Config, Install, check::absolute};
+use super::{Cidr, CidrError, Config, Install, check::absolute};
 use crate::strict_toml::Section;
 
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
@@ -78,7 +78,7 @@ const PRIVATE: [&str; 5] = [
 pub const MOST_RANGE_BITS: u8 = 28;
 
 fn subnets(text: &str) -> Result<Cidr, String> {
-    let range: Cidr = text.parse()?;
+    let range: Cidr = text.parse().map_err(|e: CidrError| e.to_string())?;
     let least = MOST_RANGE_BITS;
     if range.bits > least {
         return Err(format!(

@@ -277,7 +277,10 @@ impl Docker {
         let call = |c: Client| async move { c.inspect_image(&image).await };
         let found = self.call(what, QUICK, call).await?;
         let config = found.config.unwrap_or_default();
-        inherit::close(&mut body, config).map_err(|why| EngineError::Refused { what, why })?;
+        inherit::close(&mut body, config).map_err(|e| EngineError::Refused {
+            what,
+            why: e.to_string(),
+        })?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let call = |c: Client| async move { c.create_container(Some(options), body).await.map(|r| r.id) };
         self.call(what, SLOW, call).await

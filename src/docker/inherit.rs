@@ -27,23 +27,29 @@ const CLOSED: [&str; 4] = ["berth", "proc", "sys", "dev"];
 const TMP: &str = "/tmp";
 const TMPFS: &str = "rw,noexec,nosuid,nodev,mode=1777";
 
+/// Why an image can be no container's, by the volumes that it declares.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VolumesError {
+    #[error("the image declares {0} volumes, and {MAX_VOLUMES} are allowed")]
+    TooMany(usize),
+    #[error("the image declares a volume at {0:?}, where none can be")]
+    Place(String),
+}
+
 /// The volumes that an image declares, as paths in their plain form.
 ///
 /// # Errors
 /// One of them cannot be, or there are too many.
-pub(super) fn volumes(image: &ImageConfig) -> Result<Vec<String>, String> {
+pub(super) fn volumes(image: &ImageConfig) -> Result<Vec<String>, VolumesError> {
     let declared = image.volumes.as_deref().unwrap_or_default();
     if declared.len() > MAX_VOLUMES {
-        return Err(format!(
-            "the image declares {} volumes, and {MAX_VOLUMES} are allowed",
-            declared.len()
-        ));
+        return Err(VolumesError::TooMany(declared.len()));
     }
     declared.iter().map(|path| volume(path)).collect()
 }
 
-fn volume(path: &str) -> Result<String, String> {
-    let refused = || format!("the image declares a volume at {path:?}, where none can be");
+fn volume(path: &str) -> Result<String, VolumesError> {
+    let refused = || VolumesError::Place(path.to_owned());
     let mut parts = Vec::new();
     let mut components = Path::new(path).components();
     if components.next() != Some(Component::RootDir) {
@@ -68,7 +74,7 @@ fn volume(path: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// Why no container can be made of this image.
-pub(super) fn close(body: &mut ContainerCreateBody, image: ImageConfig) -> Result<(), String> {
+pub(super) fn close(body: &mut ContainerCreateBody, image: ImageConfig) -> Result<(), VolumesError> {
     let declared = volumes(&image)?;
     let ImageConfig {
         env,
@@ -192,7 +198,7 @@ mod tests {
         }
         let many: Vec<String> = (0..=MAX_VOLUMES).map(|n| format!("/v{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(volumes(&image(&many)).unwrap_err().contains("9 volumes"));
+        assert!(volumes(&image(&many)).unwrap_err().to_string().contains("9 volumes"));
         assert_eq!(volumes(&ImageConfig::default()), Ok(vec![]));
     }
 }

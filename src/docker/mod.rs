@@ -19,6 +19,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use adapter::{Docker, probe};
 pub use assemble::Assembly;
+pub use inherit::VolumesError;
 pub use subnets::count as count_subnets;
 pub use workshop::{InstallContainer, LABEL_BUILD, LABEL_BUILT, LABEL_BUILT_BOX, Said, SeenImage};
 

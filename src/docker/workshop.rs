@@ -26,7 +26,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use super::{
     Engine, EngineError, EngineInfo,
     adapter::{Docker, QUICK, SLOW},
-    inherit,
+    inherit::{self, VolumesError},
     translate::map,
 };
 use crate::{
@@ -112,7 +112,7 @@ pub struct SeenImage {
     pub entrypoint: Vec<String>,
     pub command: Vec<String>,
     /// Where it declares volumes; or why it can be no container's.
-    pub volumes: Result<Vec<String>, String>,
+    pub volumes: Result<Vec<String>, VolumesError>,
 }
 
 fn by_label(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, Vec<String>> {

@@ -13,12 +13,23 @@ impl Origin {
     }
 }
 
+/// Why a text is not an origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} {why}")]
+pub struct OriginError {
+    given: String,
+    why: &'static str,
+}
+
 impl std::str::FromStr for Origin {
-    type Err = String;
+    type Err = OriginError;
 
     /// `https://host[:port]` or `http://host[:port]`, and nothing else; the error says what is wrong with it.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| Err(format!("{text:?} {why}"));
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let wrong = |why| {
+            let given = text.to_owned();
+            Err(OriginError { given, why })
+        };
         let lower = text.to_ascii_lowercase();
         let (scheme, own_port, rest) = match lower.split_once("://") {
             Some(("https", rest)) => ("https", 443, rest),
@@ -87,7 +98,7 @@ mod tests {
             ("https://example.org:0", "no valid host"),
         ] {
             let e = text.parse::<Origin>().expect_err(text);
-            assert!(e.contains(said), "{text}: {e}");
+            assert!(e.to_string().contains(said), "{text}: {e}");
         }
     }
 

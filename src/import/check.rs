@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Planned, Refused, Target, Text, host_of};
 use crate::{
     model::{
-        AddressError, HttpPlace, INSTANCE_TOKEN_PREFIX, ImageSource, MAX_REMOTE_HEADERS, MEMBER_TOKEN_PREFIX,
-        PackageSource, Source, check_remote_url,
+        HttpPlace, INSTANCE_TOKEN_PREFIX, ImageSource, MAX_REMOTE_HEADERS, MEMBER_TOKEN_PREFIX, PackageSource,
+        RemoteUrlError, Source, check_remote_url,
     },
     plan::generic::check_form,
 };
@@ -99,7 +99,7 @@ fn remote(url: &Text, planned: &mut Planned) {
         });
     };
     match check_remote_url(url) {
-        Err(AddressError::Secret) => {
+        Err(RemoteUrlError::Secret) => {
             return refuse("the address holds a user or a password; give the secret with --bearer or --header".into());
         }
         Err(e) => return refuse(e.to_string()),

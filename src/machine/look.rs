@@ -38,10 +38,19 @@ impl fmt::Display for Question {
     }
 }
 
-impl FromStr for Question {
-    type Err = String;
+/// Why a line asks nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionError {
+    #[error("the question is none of `disk` and `doctor [json] [hardening]`")]
+    Unknown,
+    #[error("doctor has no {0:?}")]
+    Option(String),
+}
 
-    fn from_str(line: &str) -> Result<Self, String> {
+impl FromStr for Question {
+    type Err = QuestionError;
+
+    fn from_str(line: &str) -> Result<Self, QuestionError> {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("disk") if words.next().is_none() => Ok(Self::Disk),
@@ -51,12 +60,12 @@ impl FromStr for Question {
                     match word {
                         "json" => json = true,
                         "hardening" => hardening = true,
-                        other => return Err(format!("doctor has no {other:?}")),
+                        other => return Err(QuestionError::Option(other.to_owned())),
                     }
                 }
                 Ok(Self::Doctor { json, hardening })
             }
-            _ => Err("the question is none of `disk` and `doctor [json] [hardening]`".to_owned()),
+            _ => Err(QuestionError::Unknown),
         }
     }
 }

@@ -96,7 +96,7 @@ pub fn is_modern(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// The header, which is called `name`, is missing, or says something else.
-pub fn agree(headers: &HeaderMap, name: &str, meant: &str, coded: bool) -> Result<(), String> {
+pub(super) fn agree(headers: &HeaderMap, name: &str, meant: &str, coded: bool) -> Result<(), String> {
     match text(headers, name) {
         None => Err(format!("{name} is missing")),
         Some(said) if coded && decode(said).as_deref() == Some(meant) => Ok(()),

@@ -17,17 +17,22 @@ pub fn sealed_keys(argument: &str) -> impl Iterator<Item = &str> {
         .filter_map(|rest| rest.split_once('}').map(|(key, _)| key))
 }
 
+/// A variable whose value an argument takes is not set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an argument takes the value of {0}, which is not set")]
+pub struct UnsetVariable(pub String);
+
 /// The argument with the values in place of the variables.
 ///
 /// # Errors
-/// The first variable that is not set.
-pub fn unsealed<'a>(argument: &str, value: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
+/// [`UnsetVariable`], for the first that is.
+pub fn unsealed<'a>(argument: &str, value: impl Fn(&str) -> Option<&'a str>) -> Result<String, UnsetVariable> {
     let mut pieces = argument.split(OPEN);
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         match piece.split_once('}') {
             Some((key, rest)) => {
-                out += value(key).ok_or_else(|| key.to_owned())?;
+                out += value(key).ok_or_else(|| UnsetVariable(key.to_owned()))?;
                 out += rest;
             }
             // Never closed: it stands for itself.
@@ -53,7 +58,7 @@ mod tests {
             unsealed("--key=${secret:A}/${secret:A}.", value).as_deref(),
             Ok("--key=s}${secret:A}/s}${secret:A}.")
         );
-        assert_eq!(unsealed("${secret:B}", value), Err("B".to_owned()));
+        assert_eq!(unsealed("${secret:B}", value), Err(UnsetVariable("B".to_owned())));
         assert_eq!(unsealed("${secret:A", value).as_deref(), Ok("${secret:A"));
         assert_eq!(sealed_keys("${secret:A}-${secret:B}").collect::<Vec<_>>(), ["A", "B"]);
         assert_eq!(sealed_keys("${secret:A").count(), 0);

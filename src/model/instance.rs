@@ -145,13 +145,26 @@ impl Size {
     }
 }
 
+/// A text is none of the words that there are for something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is not a {what}: write {words}")]
+pub struct WordError {
+    given: String,
+    what: &'static str,
+    words: &'static str,
+}
+
 impl std::str::FromStr for Size {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
+    type Err = WordError;
+    fn from_str(s: &str) -> Result<Self, WordError> {
         Size::ALL
             .into_iter()
             .find(|z| z.as_str() == s)
-            .ok_or_else(|| format!("{s:?} is not a size: write small, medium, large or xlarge"))
+            .ok_or_else(|| WordError {
+                given: s.to_owned(),
+                what: "size",
+                words: "small, medium, large or xlarge",
+            })
     }
 }
 
@@ -166,12 +179,16 @@ pub enum Network {
 }
 
 impl std::str::FromStr for Network {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
+    type Err = WordError;
+    fn from_str(s: &str) -> Result<Self, WordError> {
         match s {
             "none" => Ok(Network::None),
             "internet" => Ok(Network::Internet),
-            _ => Err(format!("{s:?} is not a network: write none or internet")),
+            _ => Err(WordError {
+                given: s.to_owned(),
+                what: "network",
+                words: "none or internet",
+            }),
         }
     }
 }

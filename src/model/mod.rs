@@ -20,7 +20,7 @@ mod workspace;
 pub use action::{
     Action, MEMBER_TOKEN_DAYS, Outcome, RunRequest, TokenCreated, TokenView, UnknownField, unknown_field,
 };
-pub use argument::{sealed_argument, sealed_keys, unsealed};
+pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use excerpt::{Bounds, Excerpt};
 pub use hex::hex;
@@ -31,6 +31,7 @@ pub use id::{
 pub use import::ImportRules;
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,
+    WordError,
 };
 pub use member::{Role, Subject};
 pub use order::{
@@ -42,7 +43,7 @@ pub(crate) use refusal::coded;
 pub use refusal::{Allowed, Counted, Refusal, Runs};
 pub use secret::Secret;
 pub use source::{
-    AddressError, HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource,
+    HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, RemoteUrlError,
     Resolved, Source, check_remote_url, split_package,
 };
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};

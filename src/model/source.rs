@@ -170,18 +170,18 @@ impl PackageSource {
 
 /// Why an address is not that of a remote server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
+pub enum RemoteUrlError {
     #[error("{given:?} is not the address of a server: {rule}")]
     Form { given: String, rule: &'static str },
     #[error("the address holds a user or a password; give the secret beside it")]
     Secret,
 }
 
-impl From<AddressError> for Refusal {
-    fn from(e: AddressError) -> Self {
+impl From<RemoteUrlError> for Refusal {
+    fn from(e: RemoteUrlError) -> Self {
         match e {
-            AddressError::Form { .. } => Refusal::BadAddress { reason: e.to_string() },
-            AddressError::Secret => Refusal::SecretInAddress,
+            RemoteUrlError::Form { .. } => Refusal::BadAddress { reason: e.to_string() },
+            RemoteUrlError::Secret => Refusal::SecretInAddress,
         }
     }
 }
@@ -190,11 +190,11 @@ impl From<AddressError> for Refusal {
 /// addresses (that is found out when it is reached), a host, no user and no fragment.
 ///
 /// # Errors
-/// [`AddressError`], which says what to write instead.
-pub fn check_remote_url(url: &str) -> Result<(), AddressError> {
+/// [`RemoteUrlError`], which says what to write instead.
+pub fn check_remote_url(url: &str) -> Result<(), RemoteUrlError> {
     let wrong = |rule| {
         let given = url.to_owned();
-        Err(AddressError::Form { given, rule })
+        Err(RemoteUrlError::Form { given, rule })
     };
     let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
         return wrong("it begins with https://");
@@ -208,7 +208,7 @@ pub fn check_remote_url(url: &str) -> Result<(), AddressError> {
     }
     if authority.contains('@') {
         // Never quote it: what stands before the @ is a secret.
-        return Err(AddressError::Secret);
+        return Err(RemoteUrlError::Secret);
     }
     if authority.is_empty() || authority.starts_with(':') || authority.contains(['\\', '"', '<', '>']) {
         return wrong("it names a host");

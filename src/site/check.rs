@@ -318,7 +318,11 @@ pub(super) fn ip(s: &str) -> Result<IpAddr, String> {
 }
 
 /// A list of texts, each read by `read`; `None` when there is none.
-fn each<T>(s: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+fn each<T, E: std::fmt::Display>(
+    s: &mut Section<'_>,
+    key: &'static str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Option<Vec<T>> {
     let found = s.strings(key)?;
     if found.value.is_empty() {
         return None;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Address, Port, Site, Which, check,
+    Address, AddressError, Port, Site, Which, check,
     yaml::{self, Kind, Node},
 };
 use crate::strict_toml::{Problem, Problems};
@@ -313,7 +313,7 @@ impl Reader {
 
     fn address(&mut self, line: usize, text: &str) -> Option<Address> {
         text.parse()
-            .map_err(|e: String| self.wrong(line, format!("address: {e}")))
+            .map_err(|e: AddressError| self.wrong(line, format!("address: {e}")))
             .ok()
     }
 

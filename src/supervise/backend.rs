@@ -22,7 +22,7 @@ use crate::{
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
     deploy_log::Deploys,
-    docker::Docker,
+    docker::{Docker, EngineError},
     door::Router,
     edge::EdgeHandle,
     firewall::Firewall,
@@ -143,7 +143,11 @@ impl Backend for Parts {
         self.reconcile.credentials(id).await
     }
 
-    async fn logs(&self, id: InstanceId, query: LogQuery) -> Result<mpsc::Receiver<Result<Bytes, String>>, Refusal> {
+    async fn logs(
+        &self,
+        id: InstanceId,
+        query: LogQuery,
+    ) -> Result<mpsc::Receiver<Result<Bytes, EngineError>>, Refusal> {
         let mut lines = self.reconcile.logs(&id, query.follow, query.tail)?;
         let (tx, rx) = mpsc::channel(LOG_QUEUE);
         // Ends with the log, or with its reader.
@@ -154,7 +158,7 @@ impl Backend for Parts {
                     () = tx.closed() => return,
                 };
                 let Some(line) = line else { return };
-                if tx.send(line.map_err(|e| e.to_string())).await.is_err() {
+                if tx.send(line).await.is_err() {
                     return;
                 }
             }

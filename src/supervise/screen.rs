@@ -38,9 +38,8 @@ pub(super) fn screens(reconcile: &reconcile::Handle) -> Screens {
         recreate: Box::new(move |id, by| {
             let actions = actions.clone();
             Box::pin(async move {
-                let signed = policy::sign(by, Action::Recreate { id }).map_err(|e| Refusal::from(e).to_string())?;
-                let done = actions.submit(signed).await;
-                done.map(|_| ()).map_err(|e| e.to_string())
+                let signed = policy::sign(by, Action::Recreate { id })?;
+                actions.submit(signed).await.map(drop)
             })
         }),
     }

@@ -239,7 +239,8 @@ impl Dialog {
                 other => return Err(format!("{other:?} is not dhcp, static or site")),
             },
             Step::NetAddress => {
-                draft.addresses = parts().map(str::parse::<Address>).collect::<Result<_, _>>()?;
+                let read = parts().map(str::parse::<Address>).collect::<Result<_, _>>();
+                draft.addresses = read.map_err(|e| e.to_string())?;
                 Step::NetGateway
             }
             Step::NetGateway => {

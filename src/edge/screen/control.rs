@@ -196,7 +196,8 @@ impl Page {
                     return Err("this link is for looking only".to_owned());
                 }
                 log::info!(instance, by, from:display, viewer; "a person recreates an instance from its screen");
-                (edge.config.screens.recreate)(self.id.clone(), self.session.by.clone()).await?;
+                let done = (edge.config.screens.recreate)(self.id.clone(), self.session.by.clone()).await;
+                done.map_err(|e| e.to_string())?;
             }
         }
         Ok(())

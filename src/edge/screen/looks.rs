@@ -19,7 +19,8 @@ pub struct Look {
 pub type Looks = Box<dyn Fn(&InstanceId) -> Option<Look> + Send + Sync>;
 
 /// Gives an instance a new container, for whoever asks, if they may; the error is for people.
-pub type Recreate = Box<dyn Fn(InstanceId, Principal) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub type Recreate =
+    Box<dyn Fn(InstanceId, Principal) -> BoxFuture<'static, Result<(), crate::model::Refusal>> + Send + Sync>;
 
 /// What screens need of the rest of the supervisor.
 pub struct Screens {
@@ -36,7 +37,9 @@ impl Default for Screens {
         Self {
             look: Box::new(|_| None),
             changed: watch::channel(0).1,
-            recreate: Box::new(|_, _| Box::pin(async { Err("there is nothing to recreate".to_owned()) })),
+            recreate: Box::new(|_, _| {
+                Box::pin(async { Err(crate::model::Refusal::fault("there is nothing to recreate")) })
+            }),
         }
     }
 }
