@@ -48,6 +48,8 @@ const SOCKET: &str = "agent.sock";
 /// Why a link could not do what was asked. Names the operation.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
+    #[error("the socket of {0} is not open")]
+    NotOpen(InstanceId),
     #[error("cannot {what} {path}: {source}")]
     Socket {
         what: &'static str,

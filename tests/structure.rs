@@ -8,6 +8,8 @@
 #[path = "documents/reader.rs"]
 mod reader;
 
+#[path = "structure/errors.rs"]
+mod errors;
 #[path = "structure/files.rs"]
 mod files;
 #[path = "structure/floors.rs"]

@@ -42,7 +42,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use ports::{Installer, Links, Preparation, Quotas, Tokens, Unprepared};
+pub use ports::{Installer, Links, NoRandom, Preparation, QuotaError, Quotas, Tokens, Unprepared};
 
 use crate::{
     catalog::Catalog,

@@ -156,7 +156,8 @@ impl Tools {
         match step {
             Step::OpenLink { id } => {
                 let opened = tokio::time::timeout(SOCKET, self.links.open(id)).await;
-                let opened = opened.unwrap_or_else(|_| Err("the socket did not open in time".to_owned()));
+                let opened = opened.map_err(|_| "the socket did not open in time".to_owned());
+                let opened = opened.and_then(|done| done.map_err(|e| e.to_string()));
                 return opened.map(Made::Socket).map_err(Trouble::Other);
             }
             Step::CloseLink { id } => {
@@ -269,7 +270,7 @@ impl Tools {
     /// Holds a workspace to its quota.
     pub(super) async fn hold(self, workspace: String, place: Place) -> Done {
         let held = self.quotas.hold(&place.cgroup, place.quota, place.systemd).await;
-        Done::Held(workspace, held)
+        Done::Held(workspace, held.map_err(|e| e.to_string()))
     }
 
     /// Finds out why a container ended.
@@ -297,7 +298,8 @@ impl Tools {
 
     pub(super) async fn probe(self, id: InstanceId, limit: Duration) -> Done {
         let asked = tokio::time::timeout(limit + Duration::from_millis(500), self.links.health(&id, limit)).await;
-        let answer = asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())));
+        let asked = asked.map_err(|_| format!("no answer within {} ms", limit.as_millis()));
+        let answer = asked.and_then(|answer| answer.map_err(|e| e.to_string()));
         Done::Probed(id, answer)
     }
 
@@ -309,7 +311,8 @@ impl Tools {
 
     pub(super) async fn order(self, id: InstanceId, order: StartOrder) -> Done {
         let given = tokio::time::timeout(ORDER, self.links.start(&id, &order)).await;
-        let answer = given.unwrap_or_else(|_| Err("the agent did not take the start order in time".to_owned()));
+        let given = given.map_err(|_| "the agent did not take the start order in time".to_owned());
+        let answer = given.and_then(|answer| answer.map_err(|e| e.to_string()));
         Done::Ordered(id, answer)
     }
 }

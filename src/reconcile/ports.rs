@@ -6,8 +6,9 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 
 use crate::{
+    cgroup::SliceError,
     docker::EngineError,
-    link::Patience,
+    link::{LinkError, Patience},
     model::{InstanceId, Principal, Resolved, Secret, Source, StartOrder, State, Subject, TokenId, User},
     plan::quota::WorkspaceQuota,
     record::TokenRecord,
@@ -17,7 +18,7 @@ use crate::{
 pub trait Links: Send + Sync + 'static {
     /// Listens for the instance's agent and gives the folder of the socket. One that is open stays as it is; a folder
     /// of an earlier run is used again, never replaced: it is mounted in a container.
-    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>>;
+    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, LinkError>>;
     /// Stops listening and removes the folder, also one of an earlier run.
     fn close<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ()>;
     /// No container of the instance runs, and one is about to start: what earlier agents report from now on carries
@@ -27,7 +28,7 @@ pub trait Links: Send + Sync + 'static {
     ///
     /// # Errors
     /// A socket could not be given to it.
-    fn set_agents(&self, user: User) -> Result<(), String>;
+    fn set_agents(&self, user: User) -> Result<(), LinkError>;
     /// This process, by the engine's word the first of the instance's container, is its agent. Until it is said, what
     /// dials the socket is not heard.
     fn prove(&self, id: &InstanceId, pid: u32);
@@ -36,15 +37,35 @@ pub trait Links: Send + Sync + 'static {
     /// How long the head of the answer to one call may take at the edge.
     fn set_patience(&self, id: &InstanceId, patience: Patience);
     /// Hands over the start order; the same one again is no error.
-    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>>;
+    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), LinkError>>;
     /// Asks the health contract now.
-    fn health<'a>(&'a self, id: &'a InstanceId, limit: Duration) -> BoxFuture<'a, Result<(), String>>;
+    fn health<'a>(&'a self, id: &'a InstanceId, limit: Duration) -> BoxFuture<'a, Result<(), LinkError>>;
 }
+
+/// A workspace is not held to its quota.
+#[derive(Debug, thiserror::Error)]
+pub enum QuotaError {
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// The thread that was to do it ended.
+    #[error(transparent)]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// The operating system gives no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gives no random bytes: {0}")]
+pub struct NoRandom(#[from] pub getrandom::Error);
 
 /// The cgroups of workspaces.
 pub trait Quotas: Send + Sync + 'static {
     /// Holds all containers below the cgroup `parent` together to the quota; again is no error.
-    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, systemd: bool) -> BoxFuture<'a, Result<(), String>>;
+    fn hold<'a>(
+        &'a self,
+        parent: &'a str,
+        quota: WorkspaceQuota,
+        systemd: bool,
+    ) -> BoxFuture<'a, Result<(), QuotaError>>;
     /// No instance is left in it.
     fn release(&self, parent: &str, systemd: bool);
 }
@@ -55,7 +76,7 @@ pub trait Tokens: Send + Sync + 'static {
     ///
     /// # Errors
     /// The operating system gave no random bytes.
-    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), String>;
+    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), NoRandom>;
     /// From now on whoever shows it is this principal, until it expires.
     fn insert(&self, token: &TokenRecord, principal: Principal);
     /// From the very next request on it is refused, and its open streams are cut.

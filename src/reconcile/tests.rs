@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     docker::{EngineInfo, Exit},
-    link::{LinkEvent, Patience},
+    link::{LinkError, LinkEvent, Patience},
     model::{
         AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, PackageSource, Principal, Processes,
         Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
@@ -288,7 +288,7 @@ impl Engine for Fake {
 struct FakeLinks(Arc<World>);
 
 impl Links for FakeLinks {
-    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>> {
+    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, LinkError>> {
         async move {
             self.0.links.lock().unwrap().insert(id.clone(), true);
             Ok(PathBuf::from("/run/x"))
@@ -301,7 +301,7 @@ impl Links for FakeLinks {
     fn renew(&self, _: &InstanceId) -> u64 {
         self.0.generation.fetch_add(1, Ordering::SeqCst) + 1
     }
-    fn set_agents(&self, user: crate::model::User) -> Result<(), String> {
+    fn set_agents(&self, user: crate::model::User) -> Result<(), LinkError> {
         *self.0.agents.lock().unwrap() = Some(user);
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Links for FakeLinks {
     }
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn set_patience(&self, _: &InstanceId, _: Patience) {}
-    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
+    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), LinkError>> {
         async move {
             self.0.orders.lock().unwrap().push(order.clone());
             if !self.0.mute.load(Ordering::SeqCst) {
@@ -321,20 +321,27 @@ impl Links for FakeLinks {
         }
         .boxed()
     }
-    fn health<'a>(&'a self, _: &'a InstanceId, _: Duration) -> BoxFuture<'a, Result<(), String>> {
+    fn health<'a>(&'a self, _: &'a InstanceId, _: Duration) -> BoxFuture<'a, Result<(), LinkError>> {
         let well = self.0.healthy.load(Ordering::SeqCst);
-        async move { if well { Ok(()) } else { Err("503: stuck".to_owned()) } }.boxed()
+        let stuck = || LinkError::Refused {
+            what: "ask for health",
+            status: 503,
+            reason: "stuck".to_owned(),
+        };
+        async move { if well { Ok(()) } else { Err(stuck()) } }.boxed()
     }
 }
 
 struct FakeQuotas(Arc<World>);
 
 impl Quotas for FakeQuotas {
-    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, _: bool) -> BoxFuture<'a, Result<(), String>> {
+    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, _: bool) -> BoxFuture<'a, Result<(), QuotaError>> {
         let refused = self.0.no_quota.load(Ordering::SeqCst);
         async move {
             if refused {
-                return Err("read-only file system".to_owned());
+                let said = "read-only file system".to_owned();
+                let slice = parent.to_owned();
+                return Err(crate::cgroup::SliceError::Refused { slice, said }.into());
             }
             self.0.held.lock().unwrap().insert(parent.to_owned(), quota);
             Ok(())
@@ -384,7 +391,7 @@ impl Installer for FakeInstaller {
 struct FakeTokens(Arc<World>);
 
 impl Tokens for FakeTokens {
-    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), String> {
+    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
         Ok((Secret::new("brt_i_x"), [7; 32]))
     }
     fn insert(&self, t: &TokenRecord, _: Principal) {

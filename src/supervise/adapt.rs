@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use crate::{
     authz::{self, SessionTable, TokenHash, TokenTable},
     cgroup::Slices,
-    link::{Patience, Registry},
+    link::{LinkError, Patience, Registry},
     model::{InstanceId, Principal, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
     packages::{self, Packages, PrepareError},
     plan::quota::WorkspaceQuota,
-    reconcile::{Installer, Links, Preparation, Quotas, Tokens, Unprepared},
+    reconcile::{Installer, Links, NoRandom, Preparation, QuotaError, Quotas, Tokens, Unprepared},
     record::TokenRecord,
 };
 
@@ -46,15 +46,15 @@ impl Installer for RealInstaller {
 pub(super) struct RealLinks(pub(super) Registry);
 
 impl RealLinks {
-    fn missing(id: &InstanceId) -> String {
-        format!("the socket of {id} is not open")
+    fn missing(id: &InstanceId) -> LinkError {
+        LinkError::NotOpen(id.clone())
     }
 }
 
 impl Links for RealLinks {
-    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>> {
+    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, LinkError>> {
         Box::pin(async move {
-            let link = self.0.open(id).await.map_err(|e| e.to_string())?;
+            let link = self.0.open(id).await?;
             Ok(link.socket_dir().to_owned())
         })
     }
@@ -67,8 +67,8 @@ impl Links for RealLinks {
         self.0.renew(id)
     }
 
-    fn set_agents(&self, user: User) -> Result<(), String> {
-        self.0.set_agents(user).map_err(|e| e.to_string())
+    fn set_agents(&self, user: User) -> Result<(), LinkError> {
+        self.0.set_agents(user)
     }
 
     fn prove(&self, id: &InstanceId, pid: u32) {
@@ -87,17 +87,17 @@ impl Links for RealLinks {
         }
     }
 
-    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
+    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), LinkError>> {
         Box::pin(async move {
             let link = self.0.get(id.as_str()).ok_or_else(|| Self::missing(id))?;
-            link.start(order).await.map_err(|e| e.to_string())
+            link.start(order).await
         })
     }
 
-    fn health<'a>(&'a self, id: &'a InstanceId, limit: Duration) -> BoxFuture<'a, Result<(), String>> {
+    fn health<'a>(&'a self, id: &'a InstanceId, limit: Duration) -> BoxFuture<'a, Result<(), LinkError>> {
         Box::pin(async move {
             let link = self.0.get(id.as_str()).ok_or_else(|| Self::missing(id))?;
-            link.health(limit).await.map_err(|e| e.to_string())
+            link.health(limit).await
         })
     }
 }
@@ -107,11 +107,16 @@ impl Links for RealLinks {
 pub(super) struct RealQuotas(Arc<Slices>);
 
 impl Quotas for RealQuotas {
-    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, systemd: bool) -> BoxFuture<'a, Result<(), String>> {
+    fn hold<'a>(
+        &'a self,
+        parent: &'a str,
+        quota: WorkspaceQuota,
+        systemd: bool,
+    ) -> BoxFuture<'a, Result<(), QuotaError>> {
         Box::pin(async move {
             let (slices, parent) = (self.0.clone(), parent.to_owned());
             let held = tokio::task::spawn_blocking(move || slices.hold(&parent, &quota, systemd));
-            held.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+            Ok(held.await??)
         })
     }
 
@@ -124,9 +129,9 @@ impl Quotas for RealQuotas {
 pub(super) struct RealTokens(pub(super) TokenTable, pub(super) SessionTable);
 
 impl Tokens for RealTokens {
-    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), String> {
+    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
         let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|e| e.to_string())?;
+        getrandom::fill(&mut random)?;
         let token = match of {
             Subject::Instance(_) => authz::new_instance_token(random),
             Subject::Member(_) => authz::new_member_token(random),

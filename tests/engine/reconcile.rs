@@ -18,13 +18,13 @@ use berth::{
     catalog::{Catalog, Egress},
     cgroup::Slices,
     docker::Docker,
-    link::{LinkEvent, LinkReport, Patience},
+    link::{LinkError, LinkEvent, LinkReport, Patience},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
         Principal, Refusal, Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName, User,
     },
     plan::quota::{WorkspaceLimits, WorkspaceQuota},
-    reconcile::{self, Deps, Handle, Installer, Links, Preparation, Quotas, Tokens, Unprepared},
+    reconcile::{self, Deps, Handle, Installer, Links, NoRandom, Preparation, QuotaError, Quotas, Tokens, Unprepared},
     record::TokenRecord,
     secret::BoxKey,
     store::Store,
@@ -47,7 +47,7 @@ struct Sockets {
 }
 
 impl Links for Sockets {
-    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, String>> {
+    fn open<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<PathBuf, LinkError>> {
         let dir = self.dir.join(id.as_str());
         std::fs::create_dir_all(&dir).unwrap();
         // Plays the agent: dials in when a container of the instance runs, and is gone when it is.
@@ -92,13 +92,13 @@ impl Links for Sockets {
     fn renew(&self, _: &InstanceId) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed)
     }
-    fn set_agents(&self, _: User) -> Result<(), String> {
+    fn set_agents(&self, _: User) -> Result<(), LinkError> {
         Ok(())
     }
     fn prove(&self, _: &InstanceId, _: u32) {}
     fn set_state(&self, _: &InstanceId, _: State, _: Option<u32>) {}
     fn set_patience(&self, _: &InstanceId, _: Patience) {}
-    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), String>> {
+    fn start<'a>(&'a self, id: &'a InstanceId, order: &'a StartOrder) -> BoxFuture<'a, Result<(), LinkError>> {
         let status = AgentStatus {
             protocol: AGENT_PROTOCOL,
             version: String::new(),
@@ -119,11 +119,14 @@ impl Links for Sockets {
                     event: LinkEvent::Status(status),
                 })
                 .await
-                .map_err(|e| e.to_string())
+                .map_err(|e| LinkError::Protocol {
+                    what: "report a status",
+                    why: e.to_string(),
+                })
         }
         .boxed()
     }
-    fn health<'a>(&'a self, _: &'a InstanceId, _: Duration) -> BoxFuture<'a, Result<(), String>> {
+    fn health<'a>(&'a self, _: &'a InstanceId, _: Duration) -> BoxFuture<'a, Result<(), LinkError>> {
         async { Ok(()) }.boxed()
     }
 }
@@ -131,8 +134,13 @@ impl Links for Sockets {
 struct RealQuotas(Slices);
 
 impl Quotas for RealQuotas {
-    fn hold<'a>(&'a self, parent: &'a str, quota: WorkspaceQuota, systemd: bool) -> BoxFuture<'a, Result<(), String>> {
-        async move { self.0.hold(parent, &quota, systemd).map_err(|e| e.to_string()) }.boxed()
+    fn hold<'a>(
+        &'a self,
+        parent: &'a str,
+        quota: WorkspaceQuota,
+        systemd: bool,
+    ) -> BoxFuture<'a, Result<(), QuotaError>> {
+        async move { Ok(self.0.hold(parent, &quota, systemd)?) }.boxed()
     }
     fn release(&self, parent: &str, systemd: bool) {
         self.0.release(parent, systemd);
@@ -156,7 +164,7 @@ impl Installer for NoInstaller {
 struct NoTokens;
 
 impl Tokens for NoTokens {
-    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), String> {
+    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
         Ok((Secret::new("brt_i_x"), [0; 32]))
     }
     fn insert(&self, _: &TokenRecord, _: Principal) {}
