@@ -220,7 +220,9 @@ mod tests {
             assert!(seen.insert(row.code), "{} has two rows", row.code);
             assert!((400..600).contains(&row.status) && !row.title.is_empty(), "{row:?}");
         }
+        let mut named = std::collections::BTreeSet::new();
         for (code, fields) in RequestError::CODES.iter().chain(Refusal::CODES) {
+            assert!(named.insert(code), "two errors have the code {code}");
             assert!(Code::find(code).is_some(), "src/api/codes.rs has no row for {code}");
             for field in *fields {
                 let reserved = ["type", "title", "status", "detail", "instance", "code"];

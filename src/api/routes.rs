@@ -1,5 +1,8 @@
 //! The table of routes: method, path, parameters. `{instance}` stands for an id or a name.
 
+/// What stands for an instance in a path.
+const INSTANCE: &str = "{instance}";
+
 /// What a parameter of a query may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value {
@@ -98,6 +101,11 @@ impl Route {
         self.row().path
     }
 
+    /// Its path for one instance, by id or name.
+    pub fn of(self, instance: &str) -> String {
+        self.path().replace(INSTANCE, instance)
+    }
+
     /// The route of a request, and the instance that its path names.
     pub fn find<'p>(method: &str, path: &'p str) -> Option<(Route, Option<&'p str>)> {
         let matching = |route: &Route| {
@@ -115,7 +123,7 @@ fn matched<'p>(form: &str, path: &'p str) -> Option<Option<&'p str>> {
     let mut parts = path.split('/');
     for wanted in form.split('/') {
         match (wanted, parts.next()?) {
-            ("{instance}", part) if !part.is_empty() => one = Some(part),
+            (INSTANCE, part) if !part.is_empty() => one = Some(part),
             (wanted, part) if wanted == part => {}
             _ => return None,
         }
@@ -131,7 +139,7 @@ mod tests {
     fn every_route_is_found_by_its_row_and_no_other() {
         for route in Route::ALL {
             let row = route.row();
-            let path = row.path.replace("{instance}", "abc");
+            let path = route.of("abc");
             let one = row.path.contains("{instance}").then_some("abc");
             assert_eq!(Route::find(row.method, &path), Some((*route, one)));
             assert_eq!(Route::find("PATCH", &path), None);

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use super::{args::BoxVerb, client::Supervisor, console, print};
 use crate::{
-    api::Status,
+    api::{Route, Status},
     config::Config,
     machine::{
         self,
@@ -100,7 +100,7 @@ async fn look() -> Result<()> {
 async fn healthy(supervisor: &Supervisor) -> Result<()> {
     let began = std::time::Instant::now();
     loop {
-        let last = match supervisor.get::<Status>("/v1/status").await {
+        let last = match supervisor.get::<Status>(Route::Status.path()).await {
             Ok(s) if s.engine == "ok" => return Ok(()),
             Ok(s) => s.engine,
             Err(e) => format!("{e:#}"),

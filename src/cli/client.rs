@@ -22,7 +22,7 @@ use super::{
     words,
 };
 use crate::{
-    api::Claiming,
+    api::{Claiming, Route},
     model::{Action, Outcome, Secret},
 };
 
@@ -200,7 +200,7 @@ impl Supervisor {
 
     pub(super) async fn act(&self, action: &Action) -> Result<Outcome> {
         let (_, bytes) = self
-            .whole(Method::POST, "/v1/actions", serde_json::to_vec(action)?)
+            .whole(Method::POST, Route::Act.path(), serde_json::to_vec(action)?)
             .await?;
         serde_json::from_slice(&bytes)
             .context("the answer of the supervisor was not understood; does it have another version?")

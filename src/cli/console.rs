@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::Supervisor;
 use crate::{
+    api::Route,
     machine,
     model::Action,
     output,
@@ -226,7 +227,7 @@ async fn gather(supervisor: &Supervisor, before: &Facts, born: Instant) -> Facts
         claim: before.claim.clone(),
         ..Facts::default()
     };
-    let status = tokio::time::timeout(PATIENCE, supervisor.get::<Value>("/v1/status")).await;
+    let status = tokio::time::timeout(PATIENCE, supervisor.get::<Value>(Route::Status.path())).await;
     match status {
         Ok(Ok(status)) => told(&mut facts, &status, starting),
         // Silent since the start: it is not there yet. Silent now: say so.
@@ -235,7 +236,7 @@ async fn gather(supervisor: &Supervisor, before: &Facts, born: Instant) -> Facts
         Err(_) => facts.supervisor = State::Stopped("the supervisor does not answer".into()),
     }
     if facts.fingerprint.is_none()
-        && let Ok(Ok(pem)) = tokio::time::timeout(PATIENCE, supervisor.text("/v1/ca")).await
+        && let Ok(Ok(pem)) = tokio::time::timeout(PATIENCE, supervisor.text(Route::Ca.path())).await
     {
         facts.fingerprint = fingerprint(&pem);
     }

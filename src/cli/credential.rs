@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{client::Supervisor, environment, print, prompt, words};
 use crate::{
-    api::TypeView,
+    api::{Route, TypeView},
     catalog,
     model::{Action, Credential, CredentialKind, CredentialView, InstanceView, Refusal, Secret, TypeName},
     output,
@@ -28,7 +28,7 @@ pub(super) async fn ask_missing(
     if !prompt::person() {
         return Ok(());
     }
-    let types: Vec<TypeView> = supervisor.get("/v1/types").await?;
+    let types: Vec<TypeView> = supervisor.get(Route::Types.path()).await?;
     let Some(t) = types.into_iter().find(|t| t.name == type_name.as_str()) else {
         return Ok(());
     };
@@ -86,7 +86,7 @@ pub(super) async fn set(supervisor: &Supervisor, view: &InstanceView, key: Strin
 }
 
 async fn views(supervisor: &Supervisor, view: &InstanceView) -> Result<Vec<CredentialView>> {
-    supervisor.get(&format!("/v1/instances/{}/credentials", view.id)).await
+    supervisor.get(&Route::Credentials.of(view.id.as_str())).await
 }
 
 /// Prints what an instance has, without values.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{client::Supervisor, print};
 use crate::{
-    api::Status,
+    api::{Route, Status},
     config::{Config, Tls},
     firewall, load,
     plan::subnet::Count,
@@ -60,7 +60,10 @@ pub(super) async fn run(file: Option<&Path>, hardening: bool, as_json: bool) -> 
         return super::hardening::run(&config.docker.socket, as_json).await;
     }
     types(&config, &mut checks);
-    let supervisor: Option<Status> = Supervisor::new(&config.admin_socket()).get("/v1/status").await.ok();
+    let supervisor: Option<Status> = Supervisor::new(&config.admin_socket())
+        .get(Route::Status.path())
+        .await
+        .ok();
     checks.push(match &supervisor {
         Some(s) => check("supervisor", Verdict::Ok, format!("version {} answers", s.version), ""),
         None => check(

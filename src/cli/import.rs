@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{args::ImportArgs, environment, print, prompt, verbs::Verbs};
 use crate::{
-    api::TypeView,
+    api::{Route, TypeView},
     clients::{self, Client, Replaced},
     escape,
     import::{self, Answers, Deploy, Format, Import, Known, Planned, Target, Text},
@@ -41,7 +41,7 @@ impl Verbs {
             true => Some(client_of(&file, &import, &what)?),
             false => None,
         };
-        let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
+        let types: Vec<TypeView> = self.supervisor.get(Route::Types.path()).await?;
         let known: Vec<Known> = types.iter().filter_map(known).collect();
         let mut plan = import::plan(&import, &known);
         if !what.only.is_empty() {

@@ -19,7 +19,7 @@ use super::{
     remote::{self, Address, Trust},
 };
 use crate::{
-    api::{Claiming, Hello, Status},
+    api::{Claiming, Hello, Route, Status},
     claim,
     model::{Outcome, Secret, TokenCreated},
     output,
@@ -68,7 +68,7 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
         },
     );
     let member = Supervisor::remote(&name, address.clone(), seen.trust, Some(token.clone()));
-    let status: Result<Status> = member.get("/v1/status").await;
+    let status: Result<Status> = member.get(Route::Status.path()).await;
     if hello.claimed {
         // A token that does not work is not kept.
         status.as_ref().map_err(|e| anyhow!("{e:#}"))?;

@@ -10,6 +10,7 @@ use super::{
     verbs::{Verbs, segment},
 };
 use crate::{
+    api::Route,
     model::{
         HttpPlace, ImageSource, InstanceId, InstanceView, PackageSource, Processes, RemoteAuth, RemoteSource,
         RunRequest, Secret, Source, split_package,
@@ -128,7 +129,7 @@ impl Verbs {
         if self.json {
             return self.wait(id, "settled", wait).await;
         }
-        let path = format!("/v1/instances/{id}/deploy?follow=1");
+        let path = format!("{}?follow=1", Route::DeployLog.of(id.as_str()));
         let mut shown = Stream::new(To::Error);
         let watching = self.supervisor.stream(&path, |piece| shown.write(piece));
         let mut watching = std::pin::pin!(watching);
@@ -151,8 +152,8 @@ impl Verbs {
 
     /// Prints an instance's log, or that of its latest deploy.
     pub(super) async fn logs(&self, id: &str, follow: bool, tail: Option<u32>, deploy: bool, raw: bool) -> Result<()> {
-        let what = if deploy { "deploy" } else { "logs" };
-        let mut path = format!("/v1/instances/{}/{what}?follow={}", segment(id)?, u8::from(follow));
+        let route = if deploy { Route::DeployLog } else { Route::Logs };
+        let mut path = format!("{}?follow={}", route.of(segment(id)?), u8::from(follow));
         if let Some(n) = tail {
             path += &format!("&tail={n}");
         }

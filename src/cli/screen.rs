@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{client::Supervisor, print, verbs::segment};
 use crate::{
-    api::{ScreenLink, ScreenRequest},
+    api::{Route, ScreenLink, ScreenRequest},
     output,
 };
 
@@ -18,9 +18,9 @@ pub(super) async fn run(
     view_only: bool,
     path: bool,
 ) -> Result<()> {
-    let base = format!("/v1/instances/{}/screen", segment(id)?);
+    let id = segment(id)?;
     if let Some(file) = png {
-        let picture = supervisor.bytes(&format!("{base}.png")).await?;
+        let picture = supervisor.bytes(&Route::Screenshot.of(id)).await?;
         if file == Path::new("-") {
             return output::file(&picture).context("cannot write the picture");
         }
@@ -30,7 +30,9 @@ pub(super) async fn run(
         }
         return Ok(());
     }
-    let link: ScreenLink = supervisor.post(&base, &ScreenRequest { view_only }).await?;
+    let link: ScreenLink = supervisor
+        .post(&Route::ScreenLink.of(id), &ScreenRequest { view_only })
+        .await?;
     if json {
         return print::json(&link);
     }

@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use super::{client::Supervisor, print};
-use crate::api::Status;
+use crate::api::{Route, Status};
 
 pub(super) async fn run(supervisor: &Supervisor, as_json: bool) -> Result<()> {
-    let s: Status = supervisor.get("/v1/status").await?;
+    let s: Status = supervisor.get(Route::Status.path()).await?;
     if as_json {
         return print::json(&s);
     }

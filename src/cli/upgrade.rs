@@ -7,7 +7,10 @@ use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::{args::Wait, print, verbs::Verbs};
-use crate::model::{Action, InstanceView, Outcome, State};
+use crate::{
+    api::{Route, TypeView},
+    model::{Action, InstanceView, Outcome, State},
+};
 
 /// What differs between two lists of tools.
 #[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -51,7 +54,7 @@ impl Verbs {
     async fn instance_of(&self, id: &str) -> Result<InstanceView> {
         let found = self.view(id).await;
         if found.is_err() {
-            let types: Vec<crate::api::TypeView> = self.supervisor.get("/v1/types").await?;
+            let types: Vec<TypeView> = self.supervisor.get(Route::Types.path()).await?;
             if let Some(t) = types.iter().find(|t| t.name == id) {
                 match t.kind.as_str() {
                     "fixed" => bail!(
@@ -149,7 +152,7 @@ impl Verbs {
     }
 
     async fn tools(&self, view: &InstanceView) -> Result<Vec<Value>> {
-        self.supervisor.get(&format!("/v1/instances/{}/tools", view.id)).await
+        self.supervisor.get(&Route::Tools.of(view.id.as_str())).await
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     context, credential, doctor, environment, login, print, run, screen, status,
 };
 use crate::{
-    api::{Doctored, Status, TypeView},
+    api::{Doctored, Route, Status, TypeView},
     clients::{self, Client},
     load,
     model::{
@@ -89,7 +89,7 @@ impl Verbs {
                 return self.start_one(request, &wait).await;
             }
             Verb::List => {
-                let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
+                let views: Vec<InstanceView> = self.supervisor.get(Route::Instances.path()).await?;
                 if self.json {
                     print::json(&views)?
                 } else {
@@ -133,7 +133,7 @@ impl Verbs {
             Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Credential { what } => return self.credential(what).await,
-            Verb::Ca => print::out(&self.supervisor.text("/v1/ca").await?)?,
+            Verb::Ca => print::out(&self.supervisor.text(Route::Ca.path()).await?)?,
             Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,
             Verb::ResetAdmin => self.reset_admin().await?,
             Verb::Serve { .. }
@@ -150,7 +150,7 @@ impl Verbs {
     }
 
     pub(super) async fn view(&self, id: &str) -> Result<InstanceView> {
-        self.supervisor.get(&format!("/v1/instances/{}", segment(id)?)).await
+        self.supervisor.get(&Route::Instance.of(segment(id)?)).await
     }
 
     async fn types(&self, what: Option<TypesVerb>) -> Result<ExitCode> {
@@ -162,7 +162,7 @@ impl Verbs {
             }
             _ => {}
         }
-        let types: Vec<TypeView> = self.supervisor.get("/v1/types").await?;
+        let types: Vec<TypeView> = self.supervisor.get(Route::Types.path()).await?;
         let Some(TypesVerb::Show { name }) = what else {
             if self.json {
                 print::json(&types)?;
@@ -271,7 +271,7 @@ impl Verbs {
     }
 
     pub(super) async fn wait(&self, id: &InstanceId, until: &str, wait: &Wait) -> Result<Option<InstanceView>> {
-        let path = format!("/v1/instances/{id}/wait?for={until}&ms=");
+        let path = format!("{}?for={until}&ms=", Route::Wait.of(id.as_str()));
         self.supervisor.wait(&path, Duration::from_secs(wait.timeout)).await
     }
 
@@ -357,7 +357,7 @@ impl Verbs {
     }
 
     async fn now(&self, view: &InstanceView) -> Result<Option<InstanceView>> {
-        let views: Vec<InstanceView> = self.supervisor.get("/v1/instances").await?;
+        let views: Vec<InstanceView> = self.supervisor.get(Route::Instances.path()).await?;
         Ok(views.into_iter().find(|v| v.id == view.id))
     }
 
@@ -402,7 +402,7 @@ impl Verbs {
 
     /// The CA's file on this machine, where clients must be told to trust it.
     pub(super) async fn ca_file(&self) -> Result<Option<String>> {
-        let status: Status = self.supervisor.get("/v1/status").await?;
+        let status: Status = self.supervisor.get(Route::Status.path()).await?;
         // The box names a path of its own; with a context, the CA lies on this machine.
         Ok(match self.supervisor.context() {
             Some(name) if status.ca_file.is_some() => context::ca_file(name).map(|f| f.display().to_string()),
@@ -440,7 +440,8 @@ impl Verbs {
             bail!("a box elsewhere reads its own configuration: omit --config, or add `--context local`");
         }
         let path = format!(
-            "/v1/doctor?json={}&hardening={}",
+            "{}?json={}&hardening={}",
+            Route::Doctor.path(),
             u8::from(self.json),
             u8::from(hardening)
         );
@@ -455,7 +456,7 @@ impl Verbs {
 
     async fn reset_admin(&self) -> Result<()> {
         self.supervisor.act(&Action::ResetAdmin).await?;
-        let status: Status = self.supervisor.get("/v1/status").await?;
+        let status: Status = self.supervisor.get(Route::Status.path()).await?;
         if self.json {
             return print::json(&status.own);
         }
@@ -494,7 +495,7 @@ impl Verbs {
                 ])
             }
             TokenVerb::List => {
-                let tokens: Vec<TokenView> = self.supervisor.get("/v1/tokens").await?;
+                let tokens: Vec<TokenView> = self.supervisor.get(Route::Tokens.path()).await?;
                 if self.json {
                     return print::json(&tokens);
                 }

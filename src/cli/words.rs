@@ -14,7 +14,13 @@ pub(super) fn of_answer(status: http::StatusCode, body: &[u8]) -> String {
     if let Ok(problem) = serde_json::from_slice::<Problem>(body) {
         return of_problem(&problem);
     }
-    // Not from a box of this kind: something on the way, such as a proxy.
+    // An endpoint's answer, or that of an earlier build.
+    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(body)
+        && let Some(said) = value["error"].as_str().or(value["error"]["message"].as_str())
+    {
+        return said.to_owned();
+    }
+    // Something on the way, such as a proxy.
     match String::from_utf8_lossy(body).trim() {
         "" => format!("the answer was {status}, without a word"),
         text if text.starts_with('<') => format!("the answer was {status}, with a page for browsers"),
@@ -260,6 +266,9 @@ mod tests {
         assert_eq!(said(newer), "not today");
         let untold = r#"{"type":"t","title":"Not today","status":409,"detail":"","code":"x"}"#;
         assert_eq!(said(untold), "Not today (x)");
+        assert_eq!(said(r#"{"error":"as it was"}"#), "as it was");
+        let endpoint = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-31001,"message":"no such host"}}"#;
+        assert_eq!(said(endpoint), "no such host");
         assert_eq!(said("upstream timed out\n"), "upstream timed out");
         assert_eq!(said(""), "the answer was 502 Bad Gateway, without a word");
         assert_eq!(
