@@ -122,6 +122,17 @@ pub fn decode(value: &str) -> Option<String> {
     String::from_utf8(BASE64_STANDARD.decode(inner).ok()?).ok()
 }
 
+/// A text as an `Mcp-Name` or `Mcp-Param-*` header carries it: see [`decode`], which undoes it.
+pub fn encode(text: &str) -> String {
+    let plain =
+        text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text && !text.starts_with("=?base64?");
+    if plain {
+        text.to_owned()
+    } else {
+        format!("=?base64?{}?=", BASE64_STANDARD.encode(text))
+    }
+}
+
 /// Whether a header's value stands for `value`; integers are compared as numbers.
 pub fn matches(header: &str, value: &serde_json::Value) -> bool {
     let Some(said) = decode(header) else { return false };

@@ -8,14 +8,18 @@
 //! | [`version`] | protocol versions and their eras |
 //! | [`head`] | what the Streamable HTTP headers say, and whether they agree with the body |
 //! | [`sse`] | events and their ids |
+//! | [`mirror`] | the arguments of tools that stand in headers as well |
 //! | [`meta`] | what stands in `_meta`; results and requests carried from one era to the other |
-//! | [`bridge`] | the state machine between HTTP exchanges and stdio server processes |
+//! | [`client_side`] | the client's half: what a server that speaks HTTP speaks, and a connection to it |
+//! | [`bridge`] | the state machine between HTTP exchanges and server processes, or connections to servers |
 
 pub mod bridge;
+pub mod client_side;
 pub mod codes;
 pub mod frame;
 pub mod head;
 pub mod message;
 pub mod meta;
+pub mod mirror;
 pub mod sse;
 pub mod version;

@@ -6,6 +6,9 @@
 /// A comment that only keeps the connection open.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
+/// A longer id of another server's event is not kept.
+const MAX_ID: usize = 1024;
+
 /// The id of an event: which stream, and its place in it. Globally unique within an agent's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventId {
@@ -106,9 +109,27 @@ pub struct Reader {
     kind: String,
     /// Each line with a line end behind it.
     data: Vec<u8>,
+    /// The id that the unfinished event names, and that of the last whole one.
+    ids: (Option<String>, Option<String>),
+    retry: Option<u64>,
 }
 
 impl Reader {
+    /// Bytes of the unfinished event.
+    pub fn held(&self) -> usize {
+        self.line.len() + self.data.len()
+    }
+
+    /// The id to take the stream up again from, after the last whole event that named one.
+    pub fn last_id(&self) -> Option<&str> {
+        self.ids.1.as_deref()
+    }
+
+    /// How long to wait before the stream is taken up again, in milliseconds, where the stream has said it.
+    pub fn retry(&self) -> Option<u64> {
+        self.retry
+    }
+
     /// Takes a piece and gives the events that end in it.
     pub fn feed(&mut self, piece: &[u8], mut take: impl FnMut(Event)) {
         for byte in piece {
@@ -129,6 +150,9 @@ impl Reader {
     /// Takes one line; the event that it ends.
     fn line(&mut self, line: &[u8]) -> Option<Event> {
         if line.is_empty() {
+            if let Some(id) = self.ids.0.take() {
+                self.ids.1 = Some(id).filter(|id| !id.is_empty());
+            }
             let kind = std::mem::take(&mut self.kind);
             let mut data = std::mem::take(&mut self.data);
             data.pop()?;
@@ -143,6 +167,13 @@ impl Reader {
             b"data" => {
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
+            }
+            b"id" if value.len() <= MAX_ID && !value.contains(&0) => {
+                self.ids.0 = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            b"retry" => {
+                let text = std::str::from_utf8(value).ok();
+                self.retry = text.and_then(|t| t.parse().ok()).or(self.retry);
             }
             _ => {}
         }
@@ -174,6 +205,8 @@ mod tests {
                 reader.feed(piece, |e| got.push(e));
             }
             assert_eq!(got, want, "in pieces of {size}");
+            assert_eq!((reader.last_id(), reader.retry()), (Some("7"), Some(5)));
+            assert_eq!(reader.held(), "data: unfinished".len());
         }
     }
 

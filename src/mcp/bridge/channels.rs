@@ -11,7 +11,7 @@
 //! session. That session ends with its stream: there is no resumption, so its events have no ids and none is kept. Which
 //! channel a POST is for is said by a secret in its query, which only the token may use that opened the stream.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ const NOT_YET: &str = "send initialize first, and wait for its answer";
 #[derive(Debug)]
 pub(super) struct Channel {
     secret: String,
-    principal: Rc<str>,
+    principal: Arc<str>,
     since: Instant,
 }
 

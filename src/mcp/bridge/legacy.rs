@@ -2,7 +2,7 @@
 //!
 //! Decides the era of each message; a modern one goes to the module `modern`.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -35,7 +35,7 @@ pub(super) struct Waiting {
     id: Box<str>,
     version: String,
     guest: Option<Box<Guest>>,
-    principal: Rc<str>,
+    principal: Arc<str>,
     until: Instant,
 }
 
@@ -299,7 +299,7 @@ impl Bridge {
         now: Instant,
         (wire, lane): (WireId, LaneId),
         accepts: Accepts,
-        principal: Rc<str>,
+        principal: Arc<str>,
         m: &Message<'_>,
     ) -> bool {
         let params = message::params(m.params).unwrap_or_default();
@@ -350,7 +350,7 @@ impl Bridge {
         accepts: Accepts,
         m: &Message<'_>,
         asked: &str,
-        (guest, principal): (Option<Box<Guest>>, Rc<str>),
+        (guest, principal): (Option<Box<Guest>>, Arc<str>),
     ) {
         let standing = self.standing_ready().and_then(|id| self.procs.get(&id));
         let guest = guest.filter(|_| standing.is_some_and(|p| p.era == Era::Modern));

@@ -5,7 +5,7 @@
 //! started while it is open; what no process of its own could tell it is not acknowledged.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -36,7 +36,7 @@ struct Filter {
 pub(super) struct Listener {
     /// The client's id of the request, raw.
     id: Box<str>,
-    principal: Rc<str>,
+    principal: Arc<str>,
     filter: Filter,
     /// Resources that the server has not agreed to yet. The stream begins when there are none.
     pending: BTreeSet<String>,
@@ -99,7 +99,7 @@ impl Bridge {
         if !self.room(wire, proc, r.m.id) {
             return;
         }
-        let whose = self.per_session().then(|| Rc::clone(&r.principal));
+        let whose = self.per_session().then(|| Arc::clone(&r.principal));
         let wanted = std::mem::take(&mut filter.resource_subscriptions);
         let (agreed, pending) = wanted.into_iter().partition(|uri| self.is_watched(whose.as_ref(), uri));
         filter.resource_subscriptions = agreed;
@@ -107,7 +107,7 @@ impl Bridge {
         self.lane(now, wire, None, r.accepts, 1);
         let listener = Listener {
             id: r.m.id.into(),
-            principal: Rc::clone(&r.principal),
+            principal: Arc::clone(&r.principal),
             filter,
             pending,
         };
@@ -235,7 +235,7 @@ impl Bridge {
 
     /// A process behind streams is gone: theirs, or of all without a principal. They end, and their clients ask again,
     /// unless another process of theirs goes on telling.
-    pub(super) fn end_listeners(&mut self, whose: Option<&Rc<str>>) {
+    pub(super) fn end_listeners(&mut self, whose: Option<&Arc<str>>) {
         if whose.is_none() && self.per_session() || whose.is_some() && !self.procs_of(whose).is_empty() {
             return;
         }
@@ -301,7 +301,7 @@ impl Bridge {
     }
 
     /// Whether a resource is watched: by anybody, or by streams of one principal, where that has processes of its own.
-    fn is_watched(&self, whose: Option<&Rc<str>>, uri: &str) -> bool {
+    fn is_watched(&self, whose: Option<&Arc<str>>, uri: &str) -> bool {
         let mut shared = self.sessions.values().filter(|s| s.proc.is_none() && whose.is_none());
         let mut streams = self
             .listeners
@@ -311,7 +311,7 @@ impl Bridge {
     }
 
     /// The legacy processes that tell a principal's streams of changes; without one, the shared process.
-    fn procs_of(&self, whose: Option<&Rc<str>>) -> Vec<ProcId> {
+    fn procs_of(&self, whose: Option<&Arc<str>>) -> Vec<ProcId> {
         let Some(principal) = whose else {
             return self.shared_legacy_now().into_iter().collect();
         };
@@ -322,9 +322,9 @@ impl Bridge {
     }
 
     /// Whose a process is, where processes belong to principals.
-    fn principal_of(&self, proc: ProcId) -> Option<Rc<str>> {
+    fn principal_of(&self, proc: ProcId) -> Option<Arc<str>> {
         match &self.procs.get(&proc)?.role {
-            Role::Pool(principal, _) => Some(Rc::clone(principal)),
+            Role::Pool(principal, _) => Some(Arc::clone(principal)),
             Role::Standing if self.per_session() => self.standing.owner.clone(),
             _ => None,
         }
@@ -339,7 +339,7 @@ impl Bridge {
     }
 
     /// A principal has another process: what its streams watch is watched there, too.
-    pub(super) fn watch_too(&mut self, now: Instant, proc: ProcId, principal: &Rc<str>) {
+    pub(super) fn watch_too(&mut self, now: Instant, proc: ProcId, principal: &Arc<str>) {
         let own = self.listeners.values().filter(|l| l.principal == *principal);
         let uris: BTreeSet<String> = own
             .flat_map(|l| l.filter.resource_subscriptions.iter().chain(&l.pending).cloned())
@@ -407,7 +407,7 @@ impl Bridge {
     }
 
     /// Somebody stopped watching: the last one's subscription is given up.
-    pub(super) fn unwatch(&mut self, now: Instant, whose: Option<&Rc<str>>, uri: &str) {
+    pub(super) fn unwatch(&mut self, now: Instant, whose: Option<&Arc<str>>, uri: &str) {
         if self.is_watched(whose, uri) {
             return;
         }

@@ -42,6 +42,7 @@ mod clock_tests;
 mod close;
 #[cfg(test)]
 mod era_tests;
+mod exchange;
 mod feeds;
 mod guests;
 mod health;
@@ -69,14 +70,16 @@ mod tick;
 mod translate;
 
 pub use channels::{asks_for_one, named};
+pub use exchange::{SSE, stream_head};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::head::Accepts;
+use super::mirror::Mirrored;
 use super::sse::EventId;
 use super::version::Era;
 use crate::model::{McpOrder, Processes};
@@ -227,7 +230,7 @@ enum Role {
     /// Belongs to one session.
     Session(SessionNo),
     /// Serves modern clients of this principal that declared these capabilities; none where it speaks the modern era.
-    Pool(Rc<str>, String),
+    Pool(Arc<str>, String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,7 +305,7 @@ struct Call {
     lane: Option<LaneId>,
     session: Option<SessionNo>,
     /// The principal of a modern client.
-    client: Option<Rc<str>>,
+    client: Option<Arc<str>>,
     /// The client's id, raw.
     id: Box<str>,
     /// The client's progress token, raw.
@@ -337,7 +340,7 @@ struct Lane {
 #[derive(Debug)]
 struct Session {
     key: String,
-    principal: Rc<str>,
+    principal: Arc<str>,
     /// Its client has sent something after `initialize`: it knows its id.
     used: bool,
     /// Its own process; `None` where one serves all.
@@ -379,7 +382,7 @@ struct Ask {
 struct Standing {
     proc: Option<ProcId>,
     /// The principal whose modern clients it serves, where others have processes of their own.
-    owner: Option<Rc<str>>,
+    owner: Option<Arc<str>>,
     respawn_at: Option<Instant>,
     quick: u32,
     was_ready: bool,
@@ -388,7 +391,7 @@ struct Standing {
 }
 
 /// Where random bytes come from.
-pub type Random = Box<dyn FnMut(&mut [u8])>;
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
 /// The state machine. See the module's text.
 pub struct Bridge {
@@ -405,7 +408,7 @@ pub struct Bridge {
     modern_only: Option<String>,
     sessions: HashMap<SessionNo, Session>,
     keys: HashMap<String, SessionNo>,
-    principals: HashSet<Rc<str>>,
+    principals: HashSet<Arc<str>>,
     /// What the server was seen to ask about.
     askers: pool::Askers,
     calls: HashMap<CallId, Call>,
@@ -419,7 +422,7 @@ pub struct Bridge {
     listeners: HashMap<LaneId, listen::Listener>,
     feeds: HashMap<ProcId, feeds::Feed>,
     waiting: Vec<legacy::Waiting>,
-    tools: modern::Mirrored,
+    tools: Mirrored,
     replay_total: usize,
     /// Bytes of what errands keep, and of URIs that are watched.
     kept: usize,
@@ -464,7 +467,7 @@ impl Bridge {
             listeners: HashMap::new(),
             feeds: HashMap::new(),
             waiting: Vec::new(),
-            tools: modern::Mirrored::default(),
+            tools: Mirrored::default(),
             replay_total: 0,
             kept: 0,
             watched_bytes: 0,

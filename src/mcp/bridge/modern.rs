@@ -3,7 +3,7 @@
 //!
 //! Never passes `initialize` on: it would change the process for everybody.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -14,6 +14,7 @@ use super::{Answer, Bridge, Call, MAX_CAPABILITIES, MAX_IN_FLIGHT, MAX_NAME, Pro
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message, Params};
 use crate::mcp::meta::Meta;
+use crate::mcp::mirror::Mirrored;
 use crate::mcp::version::Era;
 use crate::mcp::{codes, version};
 
@@ -23,7 +24,7 @@ pub(super) struct Request<'a, 'm> {
     pub(super) params: Params<'a>,
     pub(super) meta: Meta<'a>,
     pub(super) accepts: Accepts,
-    pub(super) principal: Rc<str>,
+    pub(super) principal: Arc<str>,
 }
 
 /// Why a request is refused with 400.
@@ -50,7 +51,7 @@ impl Bridge {
         }
         let principal = self.principal(headers);
         let request =
-            match check(headers, accepts, principal, m).and_then(|r| self.tools.check(headers, &r).map(|()| r)) {
+            match check(headers, accepts, principal, m).and_then(|r| mirrored(&self.tools, headers, &r).map(|()| r)) {
                 Ok(request) => request,
                 Err(Fault(code, text)) => return self.refuse(wire, 400, m.id, code, &text, None),
             };
@@ -98,7 +99,7 @@ impl Bridge {
             proc,
             lane: Some(wire),
             session: None,
-            client: Some(Rc::clone(&r.principal)),
+            client: Some(Arc::clone(&r.principal)),
             id: r.m.id.into(),
             token: token.map(Into::into),
             deadline: deadline.filter(|_| !listen),
@@ -127,7 +128,7 @@ impl Bridge {
 fn check<'a, 'm>(
     headers: &HeaderMap,
     accepts: Accepts,
-    principal: Rc<str>,
+    principal: Arc<str>,
     m: &'m Message<'a>,
 ) -> Result<Request<'a, 'm>, Fault> {
     let invalid = |text: &str| Fault(codes::INVALID_PARAMS, text.to_owned());
@@ -171,84 +172,15 @@ fn check<'a, 'm>(
     })
 }
 
-/// What is known of tools whose parameters are mirrored into headers (`x-mcp-header`).
-#[derive(Debug, Default)]
-pub(super) struct Mirrored(std::collections::HashMap<String, Vec<(String, Vec<String>)>>);
-
-/// Tools remembered at most.
-const MAX_TOOLS: usize = 1024;
-/// How deep an annotation may stand.
-const MAX_DEPTH: usize = 8;
-
-impl Mirrored {
-    /// Forgets everything: the tools have changed.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+/// Holds the headers of a tool's call against those of its arguments that they mirror.
+fn mirrored(tools: &Mirrored, headers: &HeaderMap, r: &Request<'_, '_>) -> Result<(), Fault> {
+    if tools.is_empty() || r.m.method != "tools/call" {
+        return Ok(());
     }
-
-    /// Learns from the result of `tools/list`.
-    pub(super) fn learn(&mut self, result: &str) {
-        if memchr::memmem::find(result.as_bytes(), b"x-mcp-header").is_none() {
-            return;
-        }
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(result) else {
-            return;
-        };
-        for tool in value["tools"].as_array().into_iter().flatten() {
-            let mut found = Vec::new();
-            annotated(&tool["inputSchema"], &mut Vec::new(), &mut found);
-            if let Some(name) = tool["name"]
-                .as_str()
-                .filter(|_| !found.is_empty() && self.0.len() < MAX_TOOLS)
-            {
-                self.0.insert(name.to_owned(), found);
-            }
-        }
-    }
-
-    fn check(&self, headers: &HeaderMap, r: &Request<'_, '_>) -> Result<(), Fault> {
-        if self.0.is_empty() || r.m.method != "tools/call" {
-            return Ok(());
-        }
-        let name = r.params.name.and_then(|n| message::string(n.get())).unwrap_or_default();
-        let Some(list) = self.0.get(&name) else { return Ok(()) };
-        let arguments = r.params.arguments.map_or("{}", RawValue::get);
-        let arguments: serde_json::Value = serde_json::from_str(arguments).unwrap_or_default();
-        for (header, path) in list {
-            let value = path
-                .iter()
-                .try_fold(&arguments, |v, key| v.get(key))
-                .filter(|v| !v.is_null());
-            let fits = match (head::text(headers, header), value) {
-                (None, None) => true,
-                (Some(said), Some(value)) => head::matches(said, value),
-                _ => false,
-            };
-            if !fits {
-                return Err(Fault(
-                    codes::HEADER_MISMATCH,
-                    format!("{header} does not match the body"),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn annotated(schema: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) {
-    if path.len() >= MAX_DEPTH {
-        return;
-    }
-    for (key, sub) in schema["properties"].as_object().into_iter().flatten() {
-        path.push(key.clone());
-        if let Some(name) = sub["x-mcp-header"].as_str()
-            && matches!(sub["type"].as_str(), Some("string" | "integer" | "boolean"))
-        {
-            found.push((format!("mcp-param-{}", name.to_ascii_lowercase()), path.clone()));
-        }
-        annotated(sub, path, found);
-        path.pop();
-    }
+    let name = r.params.name.and_then(|n| message::string(n.get())).unwrap_or_default();
+    let arguments = r.params.arguments.map_or("{}", RawValue::get);
+    let checked = tools.check(headers, &name, arguments);
+    checked.map_err(|text| Fault(codes::HEADER_MISMATCH, text))
 }
 
 /// The least severe log messages that a request asks for.

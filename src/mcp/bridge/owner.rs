@@ -9,7 +9,7 @@
 //! Never guesses: a process whose books are full says so ([`Proc::lost_track`]), and nothing that it says by itself is
 //! given to anybody from then on.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use http::HeaderMap;
 
@@ -37,14 +37,14 @@ pub(super) enum Owner {
     /// A legacy session.
     Session(SessionNo),
     /// Modern clients of one principal.
-    Client(Rc<str>),
+    Client(Arc<str>),
 }
 
 /// A call without a client, which its server has not answered.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     owner: Owner,
-    principal: Rc<str>,
+    principal: Arc<str>,
     may_ask: bool,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Abandoned {
 pub(super) enum Served {
     #[default]
     Nobody,
-    One(Rc<str>),
+    One(Arc<str>),
     Many,
 }
 
@@ -86,7 +86,7 @@ impl Call {
         match (&self.what, self.session, &self.client) {
             (What::Listen, ..) => None,
             (_, Some(no), _) => Some(Owner::Session(no)),
-            (_, None, Some(principal)) => Some(Owner::Client(Rc::clone(principal))),
+            (_, None, Some(principal)) => Some(Owner::Client(Arc::clone(principal))),
             _ => None,
         }
     }
@@ -109,10 +109,10 @@ impl Call {
 
 impl Proc {
     /// Notes whom it serves.
-    pub(super) fn serves(&mut self, principal: &Rc<str>) {
+    pub(super) fn serves(&mut self, principal: &Arc<str>) {
         match &self.served {
-            Served::Nobody => self.served = Served::One(Rc::clone(principal)),
-            Served::One(one) if !Rc::ptr_eq(one, principal) && one != principal => self.served = Served::Many,
+            Served::Nobody => self.served = Served::One(Arc::clone(principal)),
+            Served::One(one) if !Arc::ptr_eq(one, principal) && one != principal => self.served = Served::Many,
             Served::One(_) | Served::Many => {}
         }
     }
@@ -125,19 +125,19 @@ impl Proc {
 
 impl Bridge {
     /// Who sends a request, as the edge says: the same text is one allocation.
-    pub(super) fn principal(&mut self, headers: &HeaderMap) -> Rc<str> {
+    pub(super) fn principal(&mut self, headers: &HeaderMap) -> Arc<str> {
         let text = head::text(headers, head::PRINCIPAL).unwrap_or_default();
         if let Some(known) = self.principals.get(text) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
-        let new: Rc<str> = text.into();
-        self.principals.insert(Rc::clone(&new));
+        let new: Arc<str> = text.into();
+        self.principals.insert(Arc::clone(&new));
         new
     }
 
     /// Forgets principals that nothing here belongs to.
     pub(super) fn forget_principals(&mut self) {
-        self.principals.retain(|p| Rc::strong_count(p) > 1);
+        self.principals.retain(|p| Arc::strong_count(p) > 1);
     }
 
     /// Keeps a call in the books of its process after its client is gone.
@@ -169,10 +169,10 @@ impl Bridge {
     }
 
     /// The principal behind an owner.
-    fn behind(&self, owner: &Owner) -> Option<Rc<str>> {
+    fn behind(&self, owner: &Owner) -> Option<Arc<str>> {
         match owner {
-            Owner::Session(no) => self.sessions.get(no).map(|s| Rc::clone(&s.principal)),
-            Owner::Client(principal) => Some(Rc::clone(principal)),
+            Owner::Session(no) => self.sessions.get(no).map(|s| Arc::clone(&s.principal)),
+            Owner::Client(principal) => Some(Arc::clone(principal)),
         }
     }
 

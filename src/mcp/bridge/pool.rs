@@ -10,7 +10,7 @@
 //! as long as there are not many ([`SEVERAL`]); neither shares one with a call that waits for its client.
 
 use std::collections::HashSet;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::room::Need;
@@ -83,7 +83,7 @@ impl Bridge {
         &mut self,
         now: Instant,
         standing: ProcId,
-        principal: &Rc<str>,
+        principal: &Arc<str>,
         capabilities: &str,
         about: Option<&str>,
     ) -> Result<ProcId, String> {
@@ -159,7 +159,7 @@ impl Bridge {
         &mut self,
         now: Instant,
         standing: ProcId,
-        principal: &Rc<str>,
+        principal: &Arc<str>,
     ) -> Result<ProcId, String> {
         if !self.per_session() || self.claim(principal) {
             return Ok(standing);
@@ -173,7 +173,7 @@ impl Bridge {
                 let silent_at = now + self.config.start + Duration::from_secs(1);
                 let id = self.spawn(
                     now,
-                    Role::Pool(Rc::clone(principal), String::new()),
+                    Role::Pool(Arc::clone(principal), String::new()),
                     Phase::Discovering { silent_at },
                     Era::Modern,
                 );
@@ -188,11 +188,11 @@ impl Bridge {
     }
 
     /// Whether the standing process is this principal's, by now if it was nobody's.
-    fn claim(&mut self, principal: &Rc<str>) -> bool {
-        self.standing.owner.get_or_insert_with(|| Rc::clone(principal)) == principal
+    fn claim(&mut self, principal: &Arc<str>) -> bool {
+        self.standing.owner.get_or_insert_with(|| Arc::clone(principal)) == principal
     }
 
-    fn candidates(&self, principal: &Rc<str>, key: &str) -> (Vec<Candidate>, usize) {
+    fn candidates(&self, principal: &Arc<str>, key: &str) -> (Vec<Candidate>, usize) {
         let (mut group, mut all) = (Vec::new(), 0);
         for (id, p) in &self.procs {
             let Role::Pool(owner, capabilities) = &p.role else {
@@ -217,8 +217,8 @@ impl Bridge {
         (group, all)
     }
 
-    fn spawn_pooled(&mut self, now: Instant, principal: &Rc<str>, key: String, capabilities: &str) -> ProcId {
-        let role = Role::Pool(Rc::clone(principal), key);
+    fn spawn_pooled(&mut self, now: Instant, principal: &Arc<str>, key: String, capabilities: &str) -> ProcId {
+        let role = Role::Pool(Arc::clone(principal), key);
         let id = self.spawn_legacy(now, role, &capabilities.replace(['\n', '\r'], " "));
         self.watch_too(now, id, principal);
         id

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bridge, ProcId, Role, SessionNo, UNDELIVERED};
@@ -206,7 +206,7 @@ impl Bridge {
                 .filter(|l| l.wire.is_some())
                 .filter_map(|l| l.session),
         );
-        let mut shares: HashMap<&Rc<str>, usize> = HashMap::new();
+        let mut shares: HashMap<&Arc<str>, usize> = HashMap::new();
         for s in self.sessions.values() {
             *shares.entry(&s.principal).or_default() += 1;
         }

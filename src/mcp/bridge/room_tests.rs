@@ -1,7 +1,7 @@
 //! Who gets in when all is taken, and who gives way: with the clock of the test and a server that the test plays.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -128,9 +128,9 @@ fn whoever_has_most_gives_way_first() {
 }
 
 /// A play whose memory the test sets: 512 MiB, of which so many are used; a process takes 60.
-fn measured(used: &Rc<Cell<u64>>) -> Play {
+fn measured(used: &Arc<AtomicU64>) -> Play {
     let mut p = Play::new(Processes::Session);
-    let used = Rc::clone(used);
+    let used = Arc::clone(used);
     let bridge = std::mem::replace(
         &mut p.bridge,
         Bridge::new(
@@ -148,7 +148,7 @@ fn measured(used: &Rc<Cell<u64>>) -> Play {
     );
     p.bridge = bridge.with_meter(Box::new(move || Memory {
         limit: Some(512 * MIB),
-        used: used.get() * MIB,
+        used: used.load(Relaxed) * MIB,
         one: 60 * MIB,
         ..Memory::default()
     }));
@@ -157,11 +157,11 @@ fn measured(used: &Rc<Cell<u64>>) -> Play {
 
 #[test]
 fn no_process_is_started_without_memory_for_it() {
-    let used = Rc::new(Cell::new(420));
+    let used = Arc::new(AtomicU64::new(420));
     let mut p = measured(&used);
     let first = opened(&mut p, "");
     p.post(&first, &request(1, "long"));
-    used.set(480);
+    used.store(480, Relaxed);
     let procs = p.bridge.procs.len();
     let refused = open(&mut p, "");
     assert_eq!((refused.status, refused.retry_after), (503, Some(1)));
@@ -199,18 +199,18 @@ fn no_process_is_started_without_memory_for_it() {
 
 #[test]
 fn idle_sessions_give_their_memory_to_another() {
-    let used = Rc::new(Cell::new(200));
+    let used = Arc::new(AtomicU64::new(200));
     let mut p = measured(&used);
     let (first, second) = (opened(&mut p, ""), opened(&mut p, ""));
     p.after(1);
     let third = opened(&mut p, "");
     // 100 MiB are missing for one: two of those that are there have to go.
-    used.set(520);
+    used.store(520, Relaxed);
     opened(&mut p, "");
     let left: Vec<bool> = [&first, &second, &third].map(|s| lives(&p, s)).into();
     assert_eq!(left, [false, false, true]);
     // More than there is to be had: nobody is ended for nothing.
-    used.set(900);
+    used.store(900, Relaxed);
     assert_eq!(open(&mut p, "").status, 503);
     assert!(lives(&p, &third));
 }

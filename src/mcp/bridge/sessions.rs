@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -24,7 +24,7 @@ impl Bridge {
         now: Instant,
         proc: Option<ProcId>,
         version: &str,
-        principal: Rc<str>,
+        principal: Arc<str>,
     ) -> SessionNo {
         let (no, lane) = (self.fresh(), self.fresh() | 1 << 63);
         let key = self.secret();

@@ -11,7 +11,7 @@
 //! it is: with anybody else it is unknown.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
@@ -37,7 +37,7 @@ pub(super) struct Suspended {
     expires: Instant,
     /// The server did not wait: the rest of its answer, and the status.
     done: Option<(String, u16)>,
-    principal: Rc<str>,
+    principal: Arc<str>,
     /// The method and the name, which the retry has to repeat.
     method: Box<str>,
     name: Box<str>,

@@ -6,7 +6,7 @@
 //! the modern era: clients are told neither of them nor of tools that run as tasks only.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -26,7 +26,7 @@ pub(super) struct Origin {
     pub(super) name: Box<str>,
     /// The client's capabilities, raw.
     pub(super) capabilities: Box<str>,
-    pub(super) principal: Rc<str>,
+    pub(super) principal: Arc<str>,
 }
 
 message::raw_object! {
@@ -96,7 +96,7 @@ impl Bridge {
             proc,
             lane: Some(wire),
             session: None,
-            client: Some(Rc::clone(&r.principal)),
+            client: Some(Arc::clone(&r.principal)),
             id: r.m.id.into(),
             token: token.map(Into::into),
             deadline,
@@ -106,7 +106,7 @@ impl Bridge {
                 method: (&*r.m.method).into(),
                 name: name.into(),
                 capabilities: capabilities.into(),
-                principal: Rc::clone(&r.principal),
+                principal: Arc::clone(&r.principal),
             })),
         });
         self.send_legacy(proc, id, r, token.is_some());

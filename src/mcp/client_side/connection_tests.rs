@@ -1,0 +1,377 @@
+//! A connection whose server the test plays.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::*;
+
+struct Play {
+    connection: Connection,
+    now: Instant,
+    /// What was sent and not looked at.
+    sent: Vec<(ExchangeId, Outgoing)>,
+    dropped: Vec<ExchangeId>,
+    lines: Vec<Value>,
+    gone: Option<String>,
+}
+
+impl Play {
+    fn new() -> Self {
+        Self {
+            connection: Connection::new("/mcp", 10_000),
+            now: Instant::now(),
+            sent: Vec::new(),
+            dropped: Vec::new(),
+            lines: Vec::new(),
+            gone: None,
+        }
+    }
+
+    fn settle(&mut self) {
+        for effect in self.connection.take_effects() {
+            match effect {
+                Effect::Send(id, out) => self.sent.push((id, out)),
+                Effect::Drop(id) => {
+                    self.sent.retain(|(sent, _)| *sent != id);
+                    self.dropped.push(id);
+                }
+                Effect::Line(line) => self.lines.push(serde_json::from_slice(&line).expect("JSON")),
+                Effect::Gone(why) => self.gone = Some(why),
+            }
+        }
+    }
+
+    fn write(&mut self, m: &Value) {
+        self.connection.write(format!("{m}\n").as_bytes());
+        self.settle();
+    }
+
+    /// The next request that was sent.
+    fn next(&mut self) -> (ExchangeId, Outgoing) {
+        assert!(!self.sent.is_empty(), "nothing was sent");
+        self.sent.remove(0)
+    }
+
+    fn head(&mut self, id: ExchangeId, status: u16, kind: &str, session: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", kind.parse().expect("header"));
+        if let Some(session) = session {
+            headers.insert("mcp-session-id", session.parse().expect("header"));
+        }
+        let status = StatusCode::from_u16(status).expect("status");
+        self.connection.head(id, status, &headers);
+        self.settle();
+    }
+
+    fn data(&mut self, id: ExchangeId, text: &str) {
+        self.connection.data(id, text.as_bytes());
+        self.settle();
+    }
+
+    fn end(&mut self, id: ExchangeId) {
+        self.connection.end(self.now, id);
+        self.settle();
+    }
+
+    fn answer(&mut self, id: ExchangeId, status: u16, session: Option<&str>, text: &str) {
+        self.head(id, status, "application/json", session);
+        self.data(id, text);
+        self.end(id);
+    }
+
+    fn after(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+        self.connection.tick(self.now);
+        self.settle();
+    }
+
+    /// A session of the legacy era; its own stream.
+    fn opened() -> (Self, ExchangeId) {
+        let mut p = Self::new();
+        p.write(&initialize());
+        let (id, out) = p.next();
+        assert!(!out.headers.contains_key("mcp-protocol-version"), "{out:?}");
+        p.answer(id, 200, Some("s1"), &hello());
+        assert_eq!(p.lines.remove(0)["result"]["protocolVersion"], "2025-06-18");
+        p.write(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        p.write(&call(2));
+        let (id, out) = p.next();
+        assert_eq!(out.headers["mcp-session-id"], "s1");
+        assert_eq!(out.headers["mcp-protocol-version"], "2025-06-18");
+        assert!(p.sent.is_empty(), "what follows waits");
+        p.answer(id, 202, None, "");
+        let (first, out) = p.next();
+        assert_eq!(out.method, Method::POST);
+        p.answer(first, 200, None, &result(2));
+        assert_eq!(p.lines.remove(0)["id"], 2);
+        let (standing, out) = p.next();
+        assert_eq!(out.method, Method::GET);
+        (p, standing)
+    }
+}
+
+fn initialize() -> Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})
+}
+
+fn hello() -> String {
+    json!({"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "2025-06-18"}}).to_string()
+}
+
+fn call(id: u64) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "t"}})
+}
+
+fn result(id: u64) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "result": {}}).to_string()
+}
+
+fn modern(id: u64, method: &str, mut params: Value) -> Value {
+    params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+#[test]
+fn a_session_is_opened_kept_and_ended() {
+    let (mut p, standing) = Play::opened();
+    // A question of the server's on its own stream, and the answer to it.
+    p.head(standing, 200, "text/event-stream", None);
+    p.data(
+        standing,
+        "id: 9\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"roots/list\"}\n\n",
+    );
+    assert_eq!(p.lines.remove(0)["method"], "roots/list");
+    p.write(&json!({"jsonrpc": "2.0", "id": 7, "result": {}}));
+    let (id, out) = p.next();
+    assert_eq!(out.headers["mcp-session-id"], "s1");
+    p.answer(id, 202, None, "");
+    // Its stream is opened again, after its last event.
+    p.end(standing);
+    assert!(p.connection.waits() && p.sent.is_empty());
+    p.after(2000);
+    let (again, out) = p.next();
+    assert_eq!(
+        (&out.method, &out.headers["last-event-id"]),
+        (&Method::GET, &"9".parse().expect("header"))
+    );
+    p.head(again, 404, "text/plain", None);
+    p.end(again);
+    p.after(60_000);
+    assert!(p.sent.is_empty(), "a server without such a stream is not asked again");
+    assert_eq!(p.gone, None);
+    let end = p.connection.close().expect("a session to end");
+    assert_eq!(
+        (end.method, &end.headers["mcp-session-id"]),
+        (Method::DELETE, &"s1".parse().expect("header"))
+    );
+}
+
+#[test]
+fn a_session_that_the_server_forgot_is_the_end() {
+    for (status, text) in [
+        (404, "Not Found".to_owned()),
+        (
+            400,
+            json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "No valid session ID"}})
+                .to_string(),
+        ),
+    ] {
+        let (mut p, standing) = Play::opened();
+        p.write(&call(3));
+        let (id, _) = p.next();
+        p.answer(id, status, None, &text);
+        assert!(p.gone.as_deref().is_some_and(|w| w.contains("session")), "{:?}", p.gone);
+        assert!(p.dropped.contains(&standing));
+    }
+}
+
+#[test]
+fn a_broken_stream_is_taken_up_again() {
+    let (mut p, _) = Play::opened();
+    p.write(&call(3));
+    let (id, _) = p.next();
+    p.head(id, 200, "text/event-stream", None);
+    p.data(id, "id: a\nretry: 300\ndata: \n\n");
+    p.connection.failed(p.now, id, "reset");
+    p.after(200);
+    assert!(p.sent.is_empty());
+    p.after(100);
+    let (id, out) = p.next();
+    assert_eq!(
+        (&out.method, &out.headers["last-event-id"]),
+        (&Method::GET, &"a".parse().expect("header"))
+    );
+    p.head(id, 200, "text/event-stream", None);
+    p.data(id, &format!("id: b\ndata: {}\n\n", result(3)));
+    p.end(id);
+    assert_eq!(p.lines, [json!({"jsonrpc": "2.0", "id": 3, "result": {}})]);
+    // Without ids there is nothing to go on from.
+    p.write(&call(4));
+    let (id, _) = p.next();
+    p.head(id, 200, "text/event-stream", None);
+    p.end(id);
+    assert_eq!(p.lines[1]["error"]["code"], -31000);
+    // A server that never answers is given up.
+    p.write(&call(5));
+    let (mut id, _) = p.next();
+    p.head(id, 200, "text/event-stream", None);
+    p.data(id, "id: a\ndata: \n\n");
+    for _ in 0..5 {
+        p.end(id);
+        p.after(60_000);
+        id = p.next().0;
+        p.head(id, 200, "text/event-stream", None);
+    }
+    p.end(id);
+    assert_eq!(
+        (&p.lines[2]["id"], &p.lines[2]["error"]["code"]),
+        (&json!(5), &json!(-31000))
+    );
+    assert!(!p.connection.waits());
+}
+
+#[test]
+fn a_cancelled_call_is_dropped_and_in_the_legacy_era_the_server_told() {
+    let cancel = |id: u64| json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+    let (mut p, _) = Play::opened();
+    p.write(&call(3));
+    let (id, _) = p.next();
+    p.write(&cancel(3));
+    assert!(p.dropped.contains(&id));
+    assert!(String::from_utf8_lossy(&p.next().1.body).contains("notifications/cancelled"));
+    let mut p = Play::new();
+    p.write(&modern(3, "subscriptions/listen", json!({})));
+    let (id, _) = p.next();
+    p.write(&cancel(3));
+    assert_eq!((p.dropped.as_slice(), p.sent.len(), p.lines.len()), (&[id][..], 0, 0));
+}
+
+#[test]
+fn a_modern_request_stands_for_itself() {
+    let mut p = Play::new();
+    p.write(&modern(1, "tools/list", json!({})));
+    let (id, out) = p.next();
+    assert_eq!(out.headers["mcp-method"], "tools/list");
+    let schema = json!({"properties": {"region": {"type": "string", "x-mcp-header": "Region"}}});
+    let tools = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "t", "inputSchema": schema}]}});
+    p.answer(id, 200, None, &tools.to_string());
+    p.write(&modern(
+        2,
+        "tools/call",
+        json!({"name": "t", "arguments": {"region": "eu"}}),
+    ));
+    let (id, out) = p.next();
+    assert_eq!(
+        (&out.headers["mcp-name"], &out.headers["mcp-param-region"]),
+        (&"t".parse().expect("h"), &"eu".parse().expect("h"))
+    );
+    assert!(!out.headers.contains_key("mcp-session-id"));
+    p.head(id, 200, "text/event-stream", None);
+    p.data(
+        id,
+        "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}\n\n",
+    );
+    p.data(id, &format!("data: {}\n\n", result(2)));
+    p.end(id);
+    let methods: Vec<&Value> = p.lines.iter().map(|l| &l["id"]).collect();
+    assert_eq!(methods, [&json!(1), &Value::Null, &json!(2)]);
+    // What is refused without an id is an answer all the same, and so is a page.
+    for (status, text, code) in [
+        (
+            404,
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"no"}}"#,
+            -32601,
+        ),
+        (500, "<html>", -31000),
+        (200, "<html>", -31008),
+        (202, "", -31008),
+    ] {
+        p.lines.clear();
+        p.write(&modern(3, "x/y", json!({})));
+        let (id, _) = p.next();
+        p.head(id, status, "application/json", None);
+        p.connection.data(id, text.as_bytes());
+        p.connection.end(p.now, id);
+        for effect in p.connection.take_effects() {
+            if let Effect::Line(line) = effect
+                && let Ok(line) = serde_json::from_slice(&line)
+            {
+                p.lines.push(line);
+            }
+        }
+        let got: Vec<_> = p.lines.iter().map(|l| (&l["id"], &l["error"]["code"])).collect();
+        assert_eq!(got, [(&json!(3), &json!(code))], "{status} {text}");
+    }
+    assert_eq!(p.gone, None);
+}
+
+#[test]
+fn an_answer_over_the_limit_is_an_error() {
+    for kind in ["application/json", "text/event-stream"] {
+        let mut p = Play::new();
+        p.write(&modern(1, "tools/list", json!({})));
+        let (id, _) = p.next();
+        p.head(id, 200, kind, None);
+        p.data(id, &format!("data: {}", "x".repeat(20_000)));
+        assert_eq!(p.lines[0]["error"]["code"], -31007);
+        assert_eq!(p.dropped, [id]);
+    }
+}
+
+#[test]
+fn the_oldest_transport_has_one_stream() {
+    let mut p = Play::new();
+    p.write(&initialize());
+    let (id, _) = p.next();
+    p.answer(id, 405, None, "no");
+    let (channel, out) = p.next();
+    assert_eq!((&out.method, &out.target), (&Method::GET, &Target::Endpoint));
+    p.head(channel, 200, "text/event-stream", None);
+    p.data(channel, "event: endpoint\ndata: /messages?s=1\n\n");
+    let (id, out) = p.next();
+    assert_eq!(out.target, Target::Path("/messages?s=1".to_owned()));
+    p.answer(id, 202, None, "Accepted");
+    p.data(channel, &format!("event: message\ndata: {}\n\n", hello()));
+    assert_eq!(p.lines.remove(0)["id"], 1);
+    p.write(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    let (id, _) = p.next();
+    p.answer(id, 202, None, "");
+    p.write(&call(2));
+    let (id, _) = p.next();
+    p.answer(id, 202, None, "");
+    assert!(p.lines.is_empty() && p.sent.is_empty(), "no other stream is asked for");
+    p.data(channel, &format!("event: message\ndata: {}\n\n", result(2)));
+    assert_eq!(p.lines.remove(0)["id"], 2);
+    p.end(channel);
+    assert!(p.gone.is_some());
+    // What speaks neither is gone with the words of its first refusal.
+    let mut p = Play::new();
+    p.write(&initialize());
+    let (id, _) = p.next();
+    p.answer(id, 404, None, "no such page");
+    let (channel, _) = p.next();
+    p.answer(channel, 404, None, "nor this");
+    assert!(
+        p.gone
+            .as_deref()
+            .is_some_and(|w| w.contains("404") && w.contains("no such page"))
+    );
+}
+
+#[test]
+fn a_server_that_is_away_is_gone_or_an_error() {
+    let mut p = Play::new();
+    p.write(&initialize());
+    let (id, _) = p.next();
+    p.connection.failed(p.now, id, "refused");
+    p.settle();
+    assert_eq!(p.gone.as_deref(), Some("refused"));
+    let (mut p, _) = Play::opened();
+    p.write(&call(3));
+    let (id, _) = p.next();
+    p.connection.failed(p.now, id, "refused");
+    p.settle();
+    assert_eq!((p.lines[0]["error"]["code"].as_i64(), p.gone), (Some(-31000), None));
+}

@@ -1,0 +1,77 @@
+//! One HTTP exchange of a connection: what it is for, and how far it is. Plain values.
+
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::mcp::sse::Reader;
+
+/// What an exchange is for.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A request of the bridge's, with its id (raw).
+    Call(Box<str>),
+    /// `notifications/initialized`.
+    Settle,
+    /// Anything else that is only sent.
+    Note,
+    /// The server's own stream.
+    Standing,
+    /// The one stream of HTTP+SSE.
+    Channel,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    /// No head yet.
+    Unknown,
+    Json(Vec<u8>),
+    Events(Reader),
+    /// An error by its status.
+    Refusal(StatusCode, Vec<u8>),
+    Ignored,
+}
+
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) what: What,
+    pub(super) body: Body,
+    pub(super) modern: bool,
+    pub(super) opens: bool,
+    pub(super) lists: bool,
+    /// Where the stream is taken up again.
+    pub(super) last: Option<String>,
+    pub(super) retry: Option<u64>,
+    pub(super) tries: u32,
+    /// Nothing is under way: it is taken up again then.
+    pub(super) again_at: Option<Instant>,
+    /// Its call has been answered.
+    pub(super) answered: bool,
+}
+
+impl Exchange {
+    /// One whose request is about to be sent.
+    pub(super) fn new(what: What) -> Self {
+        Self {
+            what,
+            body: Body::Unknown,
+            modern: false,
+            opens: false,
+            lists: false,
+            last: None,
+            retry: None,
+            tries: 0,
+            again_at: None,
+            answered: false,
+        }
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn held(&self) -> usize {
+        match &self.body {
+            Body::Json(text) => text.len(),
+            Body::Events(reader) => reader.held(),
+            _ => 0,
+        }
+    }
+}
