@@ -5,23 +5,23 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::sync::{Notify, oneshot};
 
-use super::budget::Budget;
 use super::journal::{self, LastWords};
 use super::memory;
 use super::process::{self, Handle};
 use super::reap::Reaper;
 use super::redact::Patterns;
-use super::room::{Group, Kills, Server};
+use super::room::{Group, Kills, Running, Server};
 use super::slot::{Head, Slot};
 use super::status::Board;
-use crate::mcp::bridge::{Answer, Bridge, Config, Effect, Memory, ProcId, WireId};
+use crate::budget::Budget;
+use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId, stream_head};
 use crate::mcp::{codes, message};
 use crate::model::{AgentState, Secret};
 
@@ -29,8 +29,6 @@ use crate::model::{AgentState, Secret};
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// So many slow ticks without a request, and memory is given back.
 const IDLE_TICKS: u32 = 2;
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const NO_BUFFER: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What every server process is started with.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ pub(super) struct Recipe {
     pub(super) command: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) order: BTreeMap<String, Secret>,
-    pub(super) secrets: Rc<Patterns>,
+    pub(super) secrets: Arc<Patterns>,
     pub(super) max_message: usize,
 }
 
@@ -52,7 +50,8 @@ pub(super) struct Hub {
     leaving: RefCell<HashMap<ProcId, Rc<Handle>>>,
     /// Those that start when what is leaving has given its memory back.
     waiting: RefCell<VecDeque<ProcId>>,
-    memory: Group,
+    /// What the container's memory is measured by.
+    measured: Arc<Mutex<Running>>,
     pub(super) kills: Rc<Kills>,
     running: Cell<usize>,
     next: Cell<u64>,
@@ -88,17 +87,18 @@ impl Hub {
                 std::process::abort();
             }
         });
-        let meter = |this: &Weak<Self>| {
-            let this = this.clone();
-            Box::new(move || this.upgrade().map_or_else(Memory::default, |hub| hub.measure()))
+        let measured = Arc::new(Mutex::new(Running::new(Group::of_container())));
+        let meter = {
+            let measured = Arc::clone(&measured);
+            Box::new(move || locked(&measured).measure())
         };
         Rc::new_cyclic(|this| Self {
-            bridge: RefCell::new(Bridge::new(config, random).with_meter(meter(this))),
+            bridge: RefCell::new(Bridge::new(config, random).with_meter(meter)),
             slots: RefCell::default(),
             procs: RefCell::default(),
             leaving: RefCell::default(),
             waiting: RefCell::default(),
-            memory: Group::of_container(),
+            measured,
             kills,
             running: Cell::new(0),
             next: Cell::new(1),
@@ -214,7 +214,7 @@ impl Hub {
             }
             Effect::Open(wire, session) => {
                 if let Some(slot) = self.slots.borrow().get(&wire) {
-                    slot.head(stream_head(session));
+                    slot.head(open_head(session.as_deref()));
                 }
             }
             Effect::Send(wire, bytes) => {
@@ -252,24 +252,13 @@ impl Hub {
         }
     }
 
-    /// The container's memory with the server's processes.
-    fn measure(&self) -> Memory {
-        let server = |p: &Rc<Handle>, leaving| Server {
-            pid: p.pid(),
-            born: p.born(),
-            leaving,
-        };
-        let mut all: Vec<Server> = self.procs.borrow().values().map(|p| server(p, false)).collect();
-        all.extend(self.leaving.borrow().values().map(|p| server(p, true)));
-        self.memory.measure(&all, self.waiting.borrow().len())
-    }
-
     /// Starts a process, or lets it wait while others hold the memory that it needs and are about to end. Its wait has the
     /// time that it has to become ready.
     fn spawn_in_turn(&self, id: ProcId, now: Instant) {
-        let waits = !self.leaving.borrow().is_empty() && !self.measure().fits_now();
+        let waits = !self.leaving.borrow().is_empty() && !locked(&self.measured).measure().fits_now();
         if waits {
             self.waiting.borrow_mut().push_back(id);
+            locked(&self.measured).waiting += 1;
         } else {
             self.spawn(id, now);
         }
@@ -277,6 +266,7 @@ impl Hub {
 
     fn spawn_waiting(&self, now: Instant) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        locked(&self.measured).waiting = 0;
         for id in waiting {
             self.spawn_in_turn(id, now);
         }
@@ -286,12 +276,14 @@ impl Hub {
         let found = self.procs.borrow_mut().remove(&id);
         if let Some(p) = found {
             p.stop();
+            locked(&self.measured).leaves(id);
             self.leaving.borrow_mut().insert(id, p);
             return;
         }
         let mut waiting = self.waiting.borrow_mut();
         if let Some(at) = waiting.iter().position(|w| *w == id) {
             waiting.remove(at);
+            locked(&self.measured).waiting = waiting.len();
             self.bridge.borrow_mut().reaped();
         }
     }
@@ -301,6 +293,12 @@ impl Hub {
         match process::start(&this, id) {
             Ok(handle) => {
                 self.running.set(self.running.get() + 1);
+                let server = Server {
+                    pid: handle.pid(),
+                    born: handle.born(),
+                    leaving: false,
+                };
+                locked(&self.measured).servers.insert(id, server);
                 self.procs.borrow_mut().insert(id, handle);
             }
             Err(why) => self.bridge.borrow_mut().gone(now, id, &why),
@@ -311,6 +309,7 @@ impl Hub {
     pub(super) fn ended(&self, id: ProcId, why: &str) {
         self.running.set(self.running.get().saturating_sub(1));
         self.leaving.borrow_mut().remove(&id);
+        locked(&self.measured).servers.remove(&id);
         if self.procs.borrow_mut().remove(&id).is_some() {
             self.with(|b, now| b.gone(now, id, why));
         } else {
@@ -332,6 +331,7 @@ impl Hub {
     /// Closes every process's stdin and sees them end.
     pub(super) fn stop_all(&self) {
         self.waiting.borrow_mut().clear();
+        locked(&self.measured).waiting = 0;
         for (_, p) in self.procs.borrow_mut().drain() {
             p.stop();
         }
@@ -376,24 +376,12 @@ impl Hub {
     }
 }
 
+fn locked(running: &Mutex<Running>) -> std::sync::MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn head(answer: Answer) -> Head {
-    let mut headers = HeaderMap::new();
-    if !answer.body.is_empty() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    if let Some(value) = answer.session.and_then(|s| HeaderValue::try_from(s).ok()) {
-        headers.insert(SESSION, value);
-    }
-    if let Some(seconds) = answer.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if let Some(allow) = answer.allow {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
-    }
-    if let Some(encoding) = answer.accept_encoding {
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
-    }
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let (status, headers) = answer.head();
     Head {
         status,
         headers,
@@ -401,17 +389,10 @@ fn head(answer: Answer) -> Head {
     }
 }
 
-fn stream_head(session: Option<String>) -> Head {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(NO_BUFFER, HeaderValue::from_static("no"));
-    if let Some(value) = session.and_then(|s| HeaderValue::try_from(s).ok()) {
-        headers.insert(SESSION, value);
-    }
+fn open_head(session: Option<&str>) -> Head {
     Head {
         status: StatusCode::OK,
-        headers,
+        headers: stream_head(session),
         body: None::<Bytes>,
     }
 }

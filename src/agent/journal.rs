@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
@@ -68,7 +69,7 @@ impl LastWords {
 }
 
 /// Copies a child's output to the log, line by line, until it ends.
-pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Rc<Patterns>, words: Rc<LastWords>) {
+pub(super) fn drain(name: Rc<str>, pipe: pipe::Receiver, secrets: Arc<Patterns>, words: Rc<LastWords>) {
     tokio::task::spawn_local(async move {
         let mut redactor = Redactor::new(secrets);
         let mut splitter = Splitter::new(MAX_LINE);

@@ -1,8 +1,8 @@
 //! F3: process 1 in every container: dials home, receives its start order, runs the type's services and server
 //! processes, bridges stdio to Streamable HTTP, and says how it is.
 //!
-//! One thread, one runtime, no locks: tasks share state by `Rc` and never hold a borrow across a wait. Uses `model` and
-//! `mcp` only, and a few words with the kernel (`sched`, `coredump`, `rights`). Never writes a credential anywhere but
+//! One thread, one runtime, no locks of its own: tasks share state by `Rc` and never hold a borrow across a wait. Uses
+//! `model`, `mcp`, `budget` and `translator` only, and a few words with the kernel (`sched`, `coredump`, `rights`). Never writes a credential anywhere but
 //! into the environment of the processes it starts.
 //!
 //! As process 1 it leaves root behind before it does anything else, and everything that it starts is of another user than
@@ -20,8 +20,8 @@
 //! | the stderr of a child | [`journal`] | with the child |
 //! | a greeting of an HTTP service | [`greet`] | with its answer, or after its time |
 //! | a connection that speaks another protocol by now | [`switch`] | with either side |
+//! | the tasks of a translator, and the connections to an HTTP service | `translator`, [`proxy`] | with the order; with their exchanges |
 
-mod budget;
 mod files;
 mod greet;
 mod hub;

@@ -5,12 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::budget::Budget;
 use super::files;
 use super::greet;
 use super::hub::{Hub, Recipe};
@@ -21,8 +21,9 @@ use super::room::Kills;
 use super::services;
 use super::status::Board;
 use super::switch::Switches;
+use crate::budget::Budget;
 use crate::mcp::bridge::Config;
-use crate::model::{AgentState, HealthKind, McpTransport, ServiceStatus, StartOrder};
+use crate::model::{AgentState, HealthKind, McpTransport, Processes, ServiceStatus, StartOrder};
 
 /// How soon the health contract is tried again before it is met for the first time: at first, and at last.
 const TRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -54,7 +55,7 @@ pub(super) struct Orders {
     pub(super) kills: Rc<Kills>,
     order: RefCell<Option<Rc<StartOrder>>>,
     pub(super) endpoint: RefCell<Option<Endpoint>>,
-    secrets: RefCell<Rc<Patterns>>,
+    secrets: RefCell<Arc<Patterns>>,
     stopping: Cell<bool>,
     /// Counts the orders that were begun: what an earlier one started has nothing to say any more.
     pub(super) epoch: Cell<u64>,
@@ -108,7 +109,7 @@ impl Orders {
             ready: false,
             restarts: 0,
         });
-        *self.secrets.borrow_mut() = Rc::new(patterns);
+        *self.secrets.borrow_mut() = Arc::new(patterns);
         *self.order.borrow_mut() = Some(Rc::clone(&order));
         self.board.starting(&order.spec, order.revision, names.collect());
         if let Err(why) = placed {
@@ -150,7 +151,10 @@ impl Orders {
                 }
             }
             McpTransport::Http { port, path } => {
-                *self.endpoint.borrow_mut() = Some(Endpoint::Proxy(proxy::Place::new(*port, path)));
+                // Translated, each session has a connection of its own.
+                let config = Config::new(&order.mcp, Processes::Session);
+                let place = proxy::Place::new(*port, path, self.secrets(), config, self.budget.clone());
+                *self.endpoint.borrow_mut() = Some(Endpoint::Proxy(place));
                 self.probe_until_ready(order);
             }
             McpTransport::Remote { .. } => {
@@ -193,8 +197,8 @@ impl Orders {
     }
 
     /// The values that must not show.
-    pub(super) fn secrets(&self) -> Rc<Patterns> {
-        Rc::clone(&self.secrets.borrow())
+    pub(super) fn secrets(&self) -> Arc<Patterns> {
+        Arc::clone(&self.secrets.borrow())
     }
 
     /// One message at most, in bytes.

@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -101,7 +102,7 @@ pub(super) fn start(hub: &Rc<Hub>, id: ProcId) -> Result<Rc<Handle>, String> {
     journal::drain(
         "server".into(),
         child.stderr,
-        Rc::clone(&recipe.secrets),
+        Arc::clone(&recipe.secrets),
         Rc::clone(&words),
     );
     if let Some(stdin) = child.stdin {

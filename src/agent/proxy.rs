@@ -1,5 +1,6 @@
-//! A service that speaks Streamable HTTP itself: requests are passed to it on loopback as they are, streaming both
-//! ways, protocol switches included. Never buffers a body.
+//! A service that speaks HTTP itself: requests are passed to it on loopback as they are, streaming both ways, protocol
+//! switches included. Never buffers a body. Clients that have no protocol era in common with it, and all clients of one
+//! that has the transport of 2024-11-05 alone, are translated (`translator`).
 //!
 //! Many services redirect their endpoint to one with a slash at its end. No client could follow that, to an address on the
 //! container's own loopback, and no body is kept to follow it here. So the probe follows it, before the instance is ready
@@ -7,8 +8,9 @@
 //!
 //! [`greet`]: super::greet
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE};
@@ -19,8 +21,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::greet::{Greeting, PING};
+use super::journal;
+use super::redact::Patterns;
 use super::switch::{self, Switches};
+use crate::budget::Budget;
+use crate::mcp::bridge::Config;
+use crate::mcp::client_side::{Outgoing, Target};
 use crate::mcp::head;
+use crate::translator::{self, Sent, Server, Translator};
 
 /// Not for servers: see [`head::PRINCIPAL`].
 const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
@@ -36,26 +44,80 @@ const SHOWN: usize = 200;
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) port: u16,
-    /// As the order says, or where that redirects to.
-    path: RefCell<Rc<str>>,
+    path: Path,
     /// The endpoint has answered there.
     found: Cell<bool>,
     /// What is known of the server there.
     pub(super) greeting: Greeting,
+    /// For clients that cannot be passed on.
+    pub(super) translator: Translator,
 }
 
-impl Place {
-    pub(super) fn new(port: u16, path: &str) -> Rc<Self> {
-        Rc::new(Self {
-            port,
-            path: RefCell::new(path.into()),
-            found: Cell::new(false),
-            greeting: Greeting::default(),
+/// The endpoint's path: as the order says, or where that redirects to.
+#[derive(Debug, Clone)]
+struct Path(Arc<Mutex<Arc<str>>>);
+
+impl Path {
+    fn get(&self) -> Arc<str> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, path: Arc<str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+}
+
+/// The service as the translator reaches it.
+struct Loopback {
+    port: u16,
+    path: Path,
+    secrets: Arc<Patterns>,
+}
+
+impl Server for Loopback {
+    fn send(&self, out: Outgoing) -> Sent {
+        let (port, path) = (self.port, self.path.get());
+        let target = match out.target {
+            Target::Endpoint => path.to_string(),
+            Target::Path(path) => path,
+        };
+        Box::pin(async move {
+            let answer = ask(port, &out.method, &target, &out.headers, &out.body).await?;
+            match redirected(port, &path, answer.status(), answer.headers()) {
+                Some(redirect) => Err(moved(port, &path, answer.status(), &redirect)),
+                None => Ok(answer),
+            }
         })
     }
 
-    fn path(&self) -> Rc<str> {
-        Rc::clone(&self.path.borrow())
+    fn path(&self) -> String {
+        self.path.get().to_string()
+    }
+
+    fn log(&self, text: &str) {
+        journal::say("translator", &self.secrets.redact(text));
+    }
+}
+
+impl Place {
+    pub(super) fn new(port: u16, path: &str, secrets: Arc<Patterns>, config: Config, budget: Budget) -> Rc<Self> {
+        let path = Path(Arc::new(Mutex::new(path.into())));
+        let server = Loopback {
+            port,
+            path: path.clone(),
+            secrets,
+        };
+        Rc::new(Self {
+            port,
+            path,
+            found: Cell::new(false),
+            greeting: Greeting::default(),
+            translator: Translator::new(Arc::new(server), config, budget),
+        })
+    }
+
+    fn path(&self) -> Arc<str> {
+        self.path.get()
     }
 
     /// Whether the endpoint has answered.
@@ -103,7 +165,7 @@ impl Place {
             let status = answer.status();
             match redirected(port, &path, status, answer.headers()) {
                 None => {
-                    *self.path.borrow_mut() = path;
+                    self.path.set(path);
                     return Ok(answer);
                 }
                 Some(Redirect::Here(next)) if keeps_method(status) => path = next.into(),
@@ -231,6 +293,7 @@ pub(super) async fn pass(
 ) -> Result<Response<Incoming>, Fault> {
     let away = |e: &dyn std::fmt::Display| Fault::Away(e.to_string());
     let (port, path) = (place.port, place.path());
+    let begins = translator::begins(req.method(), req.headers());
     let query = req.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
     *req.uri_mut() = Uri::try_from(format!("{path}{query}")).map_err(|e| away(&e))?;
     let switch = match switch::offered(req.headers()) {
@@ -248,7 +311,11 @@ pub(super) async fn pass(
     if let Some((protocol, ..)) = &switch {
         switch::offer(req.headers_mut(), protocol.clone());
     }
-    let mut answer = send(port, req).await.map_err(|e| away(&e))?;
+    let mut answer = send(port, req).await.map_err(|e| {
+        place.translator.away();
+        away(&e)
+    })?;
+    place.translator.passed(begins, answer.status());
     if let Some(redirect) = redirected(port, &path, answer.status(), answer.headers()) {
         return Err(Fault::Moved(moved(port, &path, answer.status(), &redirect)));
     }
@@ -272,7 +339,7 @@ pub(super) async fn pass(
 
 async fn send<B>(port: u16, req: Request<B>) -> Result<Response<Incoming>, String>
 where
-    B: http_body::Body + 'static,
+    B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -284,7 +351,7 @@ where
         .await
         .map_err(|e| e.to_string())?;
     // The connection ends with its one exchange, or when either side drops its half.
-    tokio::task::spawn_local(async move {
+    tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
     });
     sender.send_request(req).await.map_err(|e| e.to_string())

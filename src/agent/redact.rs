@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -215,14 +215,14 @@ impl Patterns {
 /// The state of one stream.
 #[derive(Debug)]
 pub(super) struct Redactor {
-    patterns: Rc<Patterns>,
+    patterns: Arc<Patterns>,
     held: Vec<u8>,
     /// The byte before those.
     before: Option<u8>,
 }
 
 impl Redactor {
-    pub(super) fn new(patterns: Rc<Patterns>) -> Self {
+    pub(super) fn new(patterns: Arc<Patterns>) -> Self {
         Self {
             patterns,
             held: Vec::new(),
@@ -272,13 +272,13 @@ mod tests {
 
     use super::*;
 
-    fn patterns(values: &[&str]) -> Rc<Patterns> {
+    fn patterns(values: &[&str]) -> Arc<Patterns> {
         let all: Vec<Secret> = values.iter().map(|v| Secret::new(*v)).collect();
-        Rc::new(Patterns::of(all.iter()))
+        Arc::new(Patterns::of(all.iter()))
     }
 
-    fn streamed(p: &Rc<Patterns>, text: &[u8], size: usize) -> String {
-        let mut r = Redactor::new(Rc::clone(p));
+    fn streamed(p: &Arc<Patterns>, text: &[u8], size: usize) -> String {
+        let mut r = Redactor::new(Arc::clone(p));
         let mut out = Vec::new();
         for chunk in text.chunks(size) {
             r.feed(chunk, |b| out.extend_from_slice(b));

@@ -44,9 +44,13 @@ impl Orders {
 
     async fn clear(&self) {
         let endpoint = self.endpoint.borrow_mut().take();
-        if let Some(Endpoint::Bridge(hub)) = endpoint {
-            hub.close(WHY);
-            let _ = timeout(ENDS.0, hub_empty(&hub)).await;
+        match endpoint {
+            Some(Endpoint::Bridge(hub)) => {
+                hub.close(WHY);
+                let _ = timeout(ENDS.0, hub_empty(&hub)).await;
+            }
+            Some(Endpoint::Proxy(place)) => place.translator.close(WHY),
+            None => {}
         }
         self.reaper.signal_all(Signal::SIGTERM);
         if timeout(ENDS.1, self.reaper.none_left()).await.is_err() {

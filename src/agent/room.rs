@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::reap::Ended;
 use super::status::Board;
-use crate::mcp::bridge::Memory;
+use crate::mcp::bridge::{Memory, ProcId};
 
 /// A process that runs for less than this still loads its program.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -72,6 +72,39 @@ impl Group {
         let stat = self.read(["memory.stat", "memory/memory.stat"]).unwrap_or_default();
         let used = current.unwrap_or_default().saturating_sub(reclaimable(&stat));
         estimate(limit, used, servers, &sizes(Path::new("/proc"), servers), waiting)
+    }
+}
+
+/// The server's processes, as far as the container's memory is measured by them.
+#[derive(Debug)]
+pub(super) struct Running {
+    group: Group,
+    pub(super) servers: HashMap<ProcId, Server>,
+    /// So many more are about to be started.
+    pub(super) waiting: usize,
+}
+
+impl Running {
+    /// No process yet.
+    pub(super) fn new(group: Group) -> Self {
+        Self {
+            group,
+            servers: HashMap::new(),
+            waiting: 0,
+        }
+    }
+
+    /// A process was told to end.
+    pub(super) fn leaves(&mut self, id: ProcId) {
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.leaving = true;
+        }
+    }
+
+    /// The container's memory with them.
+    pub(super) fn measure(&self) -> Memory {
+        let all: Vec<Server> = self.servers.values().copied().collect();
+        self.group.measure(&all, self.waiting)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -127,7 +128,7 @@ async fn once(
     let child = spawn::spawn(&orders.reaper, &service.command, &environment, false)?;
     let name: Rc<str> = service.name.as_str().into();
     let secrets = orders.secrets();
-    journal::drain(Rc::clone(&name), child.stderr, Rc::clone(&secrets), Rc::clone(words));
+    journal::drain(Rc::clone(&name), child.stderr, Arc::clone(&secrets), Rc::clone(words));
     journal::drain(name, child.stdout, secrets, Rc::new(LastWords::default()));
     let ready = async {
         if let Ready::Port { port, .. } = service.ready {

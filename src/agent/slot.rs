@@ -14,7 +14,8 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge};
+use crate::translator;
 
 /// Bytes and pieces that may wait for a reader, while the budget has room.
 const MAX_WAITING: (usize, usize) = (1024 * 1024, 1024);
@@ -153,6 +154,7 @@ pub(super) enum Body {
     Full(Option<Bytes>),
     Stream(Rc<Slot>, #[allow(dead_code, reason = "dropped with the body")] Keep),
     Proxied(Incoming),
+    Translated(translator::Body),
 }
 
 /// A body and the mark that its connection is in use, which goes with it.
@@ -170,6 +172,7 @@ impl http_body::Body for Marked {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Body::Stream(slot, _) => slot.poll(cx).map(|b| b.map(|b| Ok(Frame::data(b)))),
             Body::Proxied(incoming) => Pin::new(incoming).poll_frame(cx).map_err(std::io::Error::other),
+            Body::Translated(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
@@ -178,6 +181,7 @@ impl http_body::Body for Marked {
             Body::Full(bytes) => bytes.is_none(),
             Body::Stream(..) => false,
             Body::Proxied(incoming) => incoming.is_end_stream(),
+            Body::Translated(body) => body.is_end_stream(),
         }
     }
 
@@ -186,6 +190,7 @@ impl http_body::Body for Marked {
             Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Body::Stream(..) => SizeHint::default(),
             Body::Proxied(incoming) => incoming.size_hint(),
+            Body::Translated(body) => body.size_hint(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A relay: the agent of a remote server. It dials the instance's socket and serves there what an agent serves
-//! (`model::order`), passing `/mcp` on to the server.
+//! (`model::order`), passing `/mcp` on to the server. Clients that have no protocol era in common with it, and all clients
+//! of one that has the transport of 2024-11-05 alone, are translated (`translator`).
 //!
 //! ```text
 //! waiting --start order--> starting --first MCP answer--> ready
@@ -35,11 +36,17 @@ use tokio::{
 
 use super::client::{Body, Client, RemoteError};
 use crate::{
-    mcp::{codes, head},
-    model::{
-        AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, McpTransport, REMOTE_SECRET, RemoteAuth, Secret,
-        StartOrder,
+    budget::Budget,
+    mcp::{
+        bridge::{Config, SSE},
+        client_side::{Outgoing, Target as Place, Transport},
+        codes, head,
     },
+    model::{
+        AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, McpTransport, Processes, REMOTE_SECRET, RemoteAuth,
+        Secret, StartOrder,
+    },
+    translator::{self, Sent, Server, Translator},
 };
 
 /// Idle connections to the supervisor at least; connections at most.
@@ -53,8 +60,8 @@ const TRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_se
 /// How long the supervisor has to read why the relay failed.
 const LAST_WORD: Duration = Duration::from_millis(300);
 const MAX_ORDER: usize = 1 << 20;
-/// Of an answer to a probe, so many bytes are looked at.
-const MAX_ANSWER: usize = 1 << 20;
+/// What messages that are translated may take of the supervisor's memory, for one server.
+const BUDGET: usize = 64 << 20;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// A running relay; it ends with this value.
@@ -63,17 +70,60 @@ pub(super) struct Relay {
     shared: Arc<Shared>,
 }
 
-/// Where the server is, and how Berth proves itself there.
+/// The server that is relayed to.
+#[derive(Clone)]
 struct Target {
-    uri: Uri,
-    auth: Vec<(HeaderName, HeaderValue)>,
+    far: Arc<Far>,
     /// How long one probe may take.
     probe: Duration,
+    /// For clients that cannot be passed on.
+    translator: Arc<Translator>,
+}
+
+/// Where the server is, and how Berth proves itself there.
+struct Far {
+    client: Client,
+    uri: Uri,
+    auth: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The server as the translator reaches it.
+impl Server for Far {
+    fn send(&self, out: Outgoing) -> Sent {
+        let mut request = Request::new(Full::new(out.body).map_err(|never| match never {}).boxed());
+        *request.method_mut() = out.method;
+        *request.uri_mut() = match &out.target {
+            Place::Endpoint => self.uri.clone(),
+            Place::Path(path) => with_path(&self.uri, path),
+        };
+        *request.headers_mut() = out.headers;
+        for (name, value) in &self.auth {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let client = self.client.clone();
+        Box::pin(async move {
+            match client.send(request).await {
+                Ok(answer) if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                    Err(refused(answer.status()))
+                }
+                Ok(answer) => Ok(answer),
+                Err(e) => Err(e.to_string()),
+            }
+        })
+    }
+
+    fn path(&self) -> String {
+        self.uri.path().to_owned()
+    }
+
+    fn log(&self, text: &str) {
+        log::info!(host = self.uri.host().unwrap_or_default(); "remote server: {text}");
+    }
 }
 
 struct Shared {
     client: Client,
-    target: Mutex<Option<Arc<Target>>>,
+    target: Mutex<Option<Target>>,
     status: watch::Sender<AgentStatus>,
     open: AtomicUsize,
     busy: AtomicUsize,
@@ -187,7 +237,7 @@ impl Shared {
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
-            (_, "/mcp") => self.pass(request).await,
+            (_, "/mcp" | SSE) => self.pass(request).await,
             (&Method::POST, "/.berth/start") => self.take(request).await,
             (&Method::GET, "/.berth/events") => self.events(),
             (&Method::GET, "/.berth/status") => {
@@ -222,8 +272,8 @@ impl Shared {
             // The same with another secret, or the first.
             _ => {}
         }
-        match target(&order) {
-            Ok(target) => *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(target)),
+        match target(&order, self.client.clone()) {
+            Ok(target) => *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target),
             Err(why) => return bad(&why),
         }
         self.status.send_modify(|s| {
@@ -281,30 +331,48 @@ impl Shared {
         answer
     }
 
-    fn target(&self) -> Option<Arc<Target>> {
+    fn target(&self) -> Option<Target> {
         self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Passes one request on, with Berth's own proof in place of the client's.
     async fn pass(&self, request: Request<Incoming>) -> Response<Body> {
-        let Some(target) = self.target() else {
+        let Some(Target { far, translator, .. }) = self.target() else {
             return trouble(
                 StatusCode::SERVICE_UNAVAILABLE,
                 codes::NOT_READY,
                 "the server is not ready",
             );
         };
+        if translator.takes(&request).await {
+            let answer = translator.serve(request).await;
+            // Its streams are its own: they go on for as long as the translator is there.
+            return answer.map(|body| body.map_err(|never| match never {}).boxed());
+        }
+        if request.uri().path() == SSE {
+            return trouble(
+                StatusCode::NOT_FOUND,
+                codes::NOT_FOUND,
+                "this server speaks HTTP itself: its endpoint is /mcp",
+            );
+        }
+        let begins = translator::begins(request.method(), request.headers());
         let (mut parts, body) = request.into_parts();
         strip(&mut parts.headers);
         let query = parts.uri.query().map(str::to_owned);
         let mut outgoing = Request::new(body.boxed());
         *outgoing.method_mut() = parts.method;
-        *outgoing.uri_mut() = with_query(&target.uri, query.as_deref());
+        *outgoing.uri_mut() = with_query(&far.uri, query.as_deref());
         *outgoing.headers_mut() = parts.headers;
-        for (name, value) in &target.auth {
+        for (name, value) in &far.auth {
             outgoing.headers_mut().insert(name, value.clone());
         }
-        match self.client.send(outgoing).await {
+        let sent = self.client.send(outgoing).await;
+        match &sent {
+            Ok(answer) => translator.passed(begins, answer.status()),
+            Err(_) => translator.away(),
+        }
+        match sent {
             Ok(answer) if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 // Not the client's token: what it could do about that one is of no use.
                 trouble(StatusCode::BAD_GATEWAY, codes::SERVER_GONE, &refused(answer.status()))
@@ -329,13 +397,14 @@ impl Shared {
     }
 
     async fn ask(&self, target: &Target) -> Result<(), (String, bool)> {
+        let far = &*target.far;
         let hello = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {},
             "clientInfo": {"name": "berth", "version": env!("CARGO_PKG_VERSION")}}});
         let soon = |e: RemoteError| (e.to_string(), e.is_final());
         let answer = self
             .client
-            .send(request(target, Method::POST, hello.to_string(), None))
+            .send(request(far, Method::POST, hello.to_string(), None))
             .await
             .map_err(soon)?;
         let (status, session) = (answer.status(), answer.headers().get(SESSION).cloned());
@@ -343,16 +412,18 @@ impl Shared {
             return Err((refused(status), true));
         }
         // A server that knows only the stateless protocol says no in JSON-RPC: it is there.
-        let first = first_bytes(answer).await;
-        let speaks = String::from_utf8_lossy(&first).contains("\"jsonrpc\"");
+        let speaks = translator::hear(answer).await.answer.is_some();
         if let Some(session) = session {
             // One that does not end sessions on request lets them expire.
             let _ = self
                 .client
-                .send(request(target, Method::DELETE, String::new(), Some(session)))
+                .send(request(far, Method::DELETE, String::new(), Some(session)))
                 .await;
         }
         if speaks && !status.is_server_error() {
+            return Ok(());
+        }
+        if status.is_client_error() && target.translator.speaks().await.legacy == Some(Transport::HttpSse) {
             return Ok(());
         }
         let known = matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) || status.is_redirection();
@@ -367,22 +438,7 @@ fn refused(status: StatusCode) -> String {
     format!("the server refuses the secret that it was given ({status}); run it again with another")
 }
 
-/// As much of an answer as tells what it is: an event stream may go on.
-async fn first_bytes(answer: Response<Incoming>) -> Vec<u8> {
-    let (mut body, mut all) = (answer.into_body(), Vec::new());
-    while all.len() < MAX_ANSWER {
-        let Some(Ok(frame)) = body.frame().await else { break };
-        if let Ok(data) = frame.into_data() {
-            all.extend_from_slice(&data);
-        }
-        if all.windows(9).any(|w| w == b"\"jsonrpc\"") {
-            break;
-        }
-    }
-    all
-}
-
-fn request(target: &Target, method: Method, body: String, session: Option<HeaderValue>) -> Request<Body> {
+fn request(target: &Far, method: Method, body: String, session: Option<HeaderValue>) -> Request<Body> {
     let full = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
     let mut request = Request::new(full);
     *request.method_mut() = method;
@@ -400,7 +456,7 @@ fn request(target: &Target, method: Method, body: String, session: Option<Header
     request
 }
 
-fn target(order: &StartOrder) -> Result<Target, String> {
+fn target(order: &StartOrder, client: Client) -> Result<Target, String> {
     let McpTransport::Remote { url, auth } = &order.mcp.transport else {
         return Err("the start order is not for a remote server".to_owned());
     };
@@ -433,11 +489,23 @@ fn target(order: &StartOrder) -> Result<Target, String> {
                 .collect::<Result<_, _>>()?
         }
     };
+    let far = Arc::new(Far { client, uri, auth });
+    // Translated, each session has a connection of its own.
+    let config = Config::new(&order.mcp, Processes::Session);
+    let translator = Translator::new(far.clone(), config, Budget::of_bytes(BUDGET));
     Ok(Target {
-        uri,
-        auth,
+        far,
         probe: Duration::from_millis(order.health.timeout_ms),
+        translator: Arc::new(translator),
     })
+}
+
+fn with_path(uri: &Uri, path: &str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    if let Ok(path) = path.parse() {
+        parts.path_and_query = Some(path);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 fn with_query(uri: &Uri, query: Option<&str>) -> Uri {

@@ -168,6 +168,34 @@ fn legacy_clients_of_a_modern_server() {
     }
 }
 
+/// Servers that speak HTTP themselves, before clients of the era or the transport that they lack.
+#[test]
+fn clients_that_an_http_server_does_not_speak_to() {
+    let a = Appliance::start();
+    let i = a.run("fixture-everything-http", &[]);
+    all(&a, &i, "ts2", "modern", &MODERN);
+    all(&a, &i, "py", "modern", &["sampling", "elicitation"]);
+    all(&a, &i, "ts1", "legacy", &["list-call"]);
+    a.cli(&["rm", &i.id]);
+
+    // HTTP with SSE: nobody reaches the address that its first event names.
+    let i = a.run("fixture-everything-sse", &[]);
+    all(&a, &i, "ts1", "legacy", &LEGACY);
+    all(&a, &i, "ts2", "modern", &["list-call", "progress", "sampling"]);
+    let old = format!("{}/sse", i.url.strip_suffix("/mcp").unwrap());
+    for url in [&old, &i.url] {
+        for scenario in ["list-call", "sampling"] {
+            let done = client_by(&a, "sse", url, &i.token, "legacy", &["ts1", scenario]);
+            assert_eq!(done["ok"], true, "{url} {scenario}: {done}");
+        }
+    }
+    a.cli(&["rm", &i.id]);
+
+    let i = a.run("fixture-conformance-modern", &[]);
+    all(&a, &i, "ts1", "legacy", &["many", "progress", "cancel", "resume"]);
+    all(&a, &i, "py", "legacy", &["progress"]);
+}
+
 #[test]
 fn a_wrong_token_and_a_wrong_ca_are_refused_in_words() {
     let a = Appliance::start();

@@ -7,7 +7,7 @@ use rig::{Got, Rig, initialize, order};
 use serde_json::{Value, json};
 
 /// An order for a service with its MCP endpoint at `path`; `PORT` in the command stands for its port.
-fn serving(command: &[&str], path: &str) -> (Value, u16) {
+pub fn serving(command: &[&str], path: &str) -> (Value, u16) {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
         .expect("a port")

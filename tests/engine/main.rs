@@ -27,6 +27,7 @@ mod desktop;
 mod docker;
 mod documents;
 mod edge;
+mod eras;
 mod faults;
 mod generic;
 mod hijack;

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::channels::asks_for_one;
 use super::tests::{Play, request};
 use super::*;
 

@@ -41,7 +41,7 @@ pub(super) struct Channel {
 
 /// Whether a GET without a session asks for a stream of the old transport. Clients of the newer ones have a session by
 /// then, where they have been answered `initialize`, and name their version from 2025-06-18 on.
-pub fn asks_for_one(headers: &HeaderMap) -> bool {
+pub(super) fn asks_for_one(headers: &HeaderMap) -> bool {
     let named = [head::SESSION, head::VERSION, "last-event-id"];
     head::names_sse(headers) && !named.iter().any(|n| headers.contains_key(*n))
 }

@@ -69,7 +69,7 @@ mod tests;
 mod tick;
 mod translate;
 
-pub use channels::{asks_for_one, named};
+pub use channels::named;
 pub use exchange::{SSE, stream_head};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};

@@ -65,7 +65,7 @@ impl Memory {
 }
 
 /// Measures the memory; called before a process is started for a client, and at no other time.
-pub type Meter = Box<dyn FnMut() -> Memory>;
+pub type Meter = Box<dyn FnMut() -> Memory + Send>;
 
 /// What happened again since the log's last line about it.
 #[derive(Debug, Default)]

@@ -1,0 +1,127 @@
+//! What a server speaks: asked once, remembered, and asked again in time.
+//!
+//! Only the first request waits for the answer. Later ones go by what was known, while the server is asked anew beside them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::{Server, hear};
+use crate::mcp::client_side::{Next, Probe, Speaks};
+
+/// What a server speaks is believed for so long; that it does not tell, for so long.
+const KNOWN: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(15));
+/// A server that refuses something is asked anew, but not more often than this.
+const AGAIN: Duration = Duration::from_secs(10);
+/// One answer of a probe may take so long.
+const ANSWER: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy)]
+struct Fact {
+    speaks: Speaks,
+    since: Instant,
+    /// It is believed for so long.
+    time: Duration,
+}
+
+/// See the module's text. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Known(Arc<Inner>);
+
+struct Inner {
+    server: Arc<dyn Server>,
+    fact: Mutex<Option<Fact>>,
+    /// One probe at a time.
+    probing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Known").field(&*self.fact()).finish()
+    }
+}
+
+impl Known {
+    /// Nothing yet.
+    pub(super) fn new(server: Arc<dyn Server>) -> Self {
+        Self(Arc::new(Inner {
+            server,
+            fact: Mutex::default(),
+            probing: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// What the server speaks.
+    pub(super) async fn speaks(&self) -> Speaks {
+        let fact = *self.fact();
+        match fact {
+            Some(fact) if fact.since.elapsed() < fact.time => fact.speaks,
+            Some(fact) => {
+                if self.0.probing.try_lock().is_ok() {
+                    let own = self.clone();
+                    tokio::spawn(async move { own.ask(Some(fact.since)).await });
+                }
+                fact.speaks
+            }
+            None => self.ask(None).await,
+        }
+    }
+
+    /// It may have become another server: the next request waits for the answer.
+    pub(super) fn forget(&self) {
+        *self.fact() = None;
+    }
+
+    /// What is known may be wrong.
+    pub(super) fn doubt(&self) {
+        if let Some(fact) = &mut *self.fact()
+            && fact.since.elapsed() >= AGAIN
+        {
+            fact.time = Duration::ZERO;
+        }
+    }
+
+    /// Asks, unless somebody else has asked since.
+    async fn ask(&self, before: Option<Instant>) -> Speaks {
+        let _one = self.0.probing.lock().await;
+        let fact = *self.fact();
+        if let Some(fact) = fact.filter(|f| Some(f.since) != before) {
+            return fact.speaks;
+        }
+        let found = probe(&*self.0.server).await;
+        let (speaks, time) = match found {
+            Some(speaks) => (speaks, KNOWN.0),
+            None => (Speaks::default(), KNOWN.1),
+        };
+        *self.fact() = Some(Fact {
+            speaks,
+            since: Instant::now(),
+            time,
+        });
+        speaks
+    }
+
+    fn fact(&self) -> std::sync::MutexGuard<'_, Option<Fact>> {
+        self.0.fact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks a server what it speaks; `None` when it does not tell.
+async fn probe(server: &dyn Server) -> Option<Speaks> {
+    let (mut probe, mut out) = Probe::start();
+    loop {
+        let asked = async { Some(hear(server.send(out).await.ok()?).await) };
+        let heard = timeout(ANSWER, asked).await.ok().flatten();
+        match probe.heard(heard.as_ref()) {
+            Next::Ask(next) => out = next,
+            Next::Done(speaks, end) => {
+                if let Some(end) = end {
+                    // One that does not end sessions on request lets them expire.
+                    let _ = timeout(ANSWER, server.send(end)).await;
+                }
+                return speaks;
+            }
+        }
+    }
+}
