@@ -126,7 +126,6 @@ pub enum Launch {
     },
     Remote {
         url: Text,
-        sse: bool,
         headers: BTreeMap<String, Text>,
     },
     Package(Package),
@@ -359,11 +358,9 @@ fn plan_one(entry: &Entry, name: String, known: &[Known], questions: &BTreeMap<S
         other => Ok(other.clone()),
     };
     let made = launch.and_then(|launch| match launch {
-        Launch::Remote { sse: true, .. } => Err(Refused {
-            what: "transport sse".into(),
-            why: "the HTTP+SSE transport of 2024 is not spoken; use the server's Streamable HTTP address, often the same with /mcp in place of /sse".into(),
-        }),
-        Launch::Remote { url, headers, .. } => Ok((remote(url, headers, &mut env, &entry.env, &mut planned), Vec::new())),
+        Launch::Remote { url, headers, .. } => {
+            Ok((remote(url, headers, &mut env, &entry.env, &mut planned), Vec::new()))
+        }
         Launch::Package(mut package) => {
             flags::take(&mut package, &entry.env, &mut env, &mut planned);
             of_package(package, known, &mut env, &mut planned)

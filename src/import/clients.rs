@@ -341,7 +341,6 @@ fn read_server(r: &mut Reader<'_>, name: String, line: usize, value: &Value, pat
         }
         (None, Some(url)) => {
             entry.launch = Launch::Remote {
-                sse: kind == "sse",
                 url: Text::parse(&url),
                 headers: raw.headers,
             };

@@ -235,7 +235,6 @@ fn deno(args: &[String]) -> Result<Launch, Refused> {
 fn carrier(name: &str, args: &[&String]) -> Result<Launch, Refused> {
     let mut url = None;
     let mut headers = BTreeMap::new();
-    let mut sse = false;
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let (flag, inline) = shell::flag(word);
@@ -257,11 +256,8 @@ fn carrier(name: &str, args: &[&String]) -> Result<Launch, Refused> {
                     headers.insert("Authorization".into(), Text::parse(&token).after("Bearer "));
                 }
             }
-            "--transport" => sse = value().is_some_and(|t| t == "sse-only" || t == "sse"),
-            "--streamableHttp" | "--sse" => {
-                sse = flag == "--sse";
-                url = value();
-            }
+            "--transport" => drop(value()),
+            "--streamableHttp" | "--sse" => url = value(),
             "--stdio" => {
                 return Err(refused(
                     format!("{name} --stdio"),
@@ -277,7 +273,6 @@ fn carrier(name: &str, args: &[&String]) -> Result<Launch, Refused> {
     let url = url.ok_or_else(|| refused(name, "it names no URL"))?;
     Ok(Launch::Remote {
         url: Text::parse(&url),
-        sse,
         headers,
     })
 }

@@ -198,7 +198,14 @@ impl Wanted<'_> {
             let made = self.apart(|w| w.package(package));
             all.push(made);
         }
-        for remote in self.objects(server, "remotes") {
+        // Of several, the newer transport is taken.
+        let old = |o: &&Object| {
+            let kind = o.get("type").or_else(|| o.get("transportType"));
+            matches!(kind.map(|n| &n.value), Some(Value::String(kind)) if kind == "sse")
+        };
+        let mut remotes = self.objects(server, "remotes");
+        remotes.sort_by_key(old);
+        for remote in remotes {
             let made = self.apart(|w| w.remote(remote));
             all.push(made);
         }
@@ -238,9 +245,6 @@ impl Wanted<'_> {
             .or_else(|| self.text(at, "transportType"))
             .unwrap_or_default();
         let what = format!("remote of type {kind}");
-        if kind == "sse" {
-            return Made::refused(what, "only Streamable HTTP is spoken");
-        }
         let url = self.text(at, "url").unwrap_or_default();
         let url = self.filled(&url, at);
         let mut headers = BTreeMap::new();
@@ -251,11 +255,7 @@ impl Wanted<'_> {
             self.with_scheme(name, value);
         }
         Made {
-            launch: Launch::Remote {
-                url,
-                sse: false,
-                headers,
-            },
+            launch: Launch::Remote { url, headers },
             env: BTreeMap::new(),
             refused: Vec::new(),
             notes: Vec::new(),

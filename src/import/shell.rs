@@ -203,7 +203,6 @@ fn package_name(args: &[String]) -> String {
 /// `claude mcp add [--transport http] [-e KEY=VALUE] [--header "K: V"] NAME (URL | -- COMMAND …)`
 fn claude_mcp_add(words: &[String], entry: &mut Entry) -> Result<(), String> {
     let mut headers = BTreeMap::new();
-    let mut transport = String::new();
     let mut rest = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -220,7 +219,7 @@ fn claude_mcp_add(words: &[String], entry: &mut Entry) -> Result<(), String> {
                 let (key, given) = pair.split_once(':').ok_or("--header takes \"NAME: VALUE\"")?;
                 headers.insert(key.trim().to_owned(), Text::parse(given.trim()));
             }
-            "-t" | "--transport" => transport = value(),
+            "-t" | "--transport" => drop(value()),
             "-s" | "--scope" => drop(value()),
             "--" => {
                 rest.extend(words.by_ref().cloned());
@@ -238,7 +237,6 @@ fn claude_mcp_add(words: &[String], entry: &mut Entry) -> Result<(), String> {
     entry.launch = if target.starts_with("http://") || target.starts_with("https://") {
         Launch::Remote {
             url: Text::parse(target),
-            sse: transport == "sse",
             headers,
         }
     } else {
