@@ -7,7 +7,7 @@
 //!                                                    └──► Deny(why)
 //! ```
 //!
-//! An action reaches the reconciler as [`Signed`] only, and nothing but [`sign`] makes one.
+//! An action reaches the ledger as [`Signed`] only, and nothing but [`sign`] makes one.
 
 mod verb;
 

@@ -4,8 +4,8 @@
 //! Config -> Parts (store, keys, certificates, sockets) -> Running (tasks) -> drained
 //! ```
 //!
-//! The tasks, all owned here: `reconcile` (all mutable state), `edge` (connections), `admin` (the Unix socket),
-//! `certificates` (reload, renewal) and `watchdog`. A task that ends by itself ends the process: systemd starts a new
+//! The tasks, all owned here: `ledger` (what shall be), `reconcile` (what is), `edge` (connections), `admin` (the Unix
+//! socket), `certificates` (reload, renewal) and `watchdog`. A task that ends by itself ends the process: systemd starts a new
 //! one, which adopts what runs.
 
 mod adapt;
@@ -29,6 +29,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -39,10 +40,12 @@ use crate::{
     admin,
     authz::{SessionTable, TokenTable},
     catalog::Catalog,
-    config::Config,
-    deploy_log, docker, door, edge, firewall, link, load, machine,
+    config::{Config, Limits},
+    deploy_log, docker, door, edge, firewall, ledger, link, load, machine,
     model::BoxId,
-    output, packages, reconcile, remote, secret, store, systemd, tls,
+    output, packages,
+    plan::exchange::Shown,
+    reconcile, remote, secret, store, systemd, tls,
 };
 
 /// Where the appliance's configuration lies.
@@ -245,31 +248,40 @@ impl Built {
             self.config.install.clone(),
             self.config.docker.images.clone(),
         );
-        let (reconcile, task) = reconcile::spawn(reconcile::Deps {
-            store: self.store,
-            key: self.key,
+        let (catalog, key) = (Arc::new(ArcSwap::from(self.catalog)), Arc::new(self.key));
+        let box_id = self.store.box_id().clone();
+        let (show, shown) = watch::channel(Shown::default());
+        let (ledger, ledger_task) = spawn_ledger(
+            self.store,
+            key.clone(),
+            (&self.config, &limits),
+            adapt::RealTokens(tokens.clone(), sessions.clone()),
+            catalog.clone(),
+            shown,
+        )?;
+        let (reconcile, reconcile_task) = reconcile::spawn(reconcile::Deps {
+            box_id,
+            key,
+            desired: ledger.desired(),
+            ledger: Arc::new(adapt::RealLedger(ledger.clone())),
+            shown: show,
             engine: Arc::new(engine::Both {
                 docker: docker.clone(),
                 remotes: remote::Remotes::new(&self.config.remote)?,
             }),
             links: Arc::new(adapt::RealLinks(links.clone())),
-            tokens: Arc::new(adapt::RealTokens(tokens.clone(), sessions.clone())),
             link_events,
-            catalog: self.catalog.clone(),
+            catalog: catalog.clone(),
             agent: self.agent,
             images: self.config.docker.images.clone(),
-            allow: self.config.allow.clone(),
             installer: Arc::new(adapt::RealInstaller(installer.clone())),
             deploys: deploys.clone(),
-            max_instances: limits.instances,
-            max_tokens_per_instance: limits.tokens_per_instance,
             max_message: limits.body_bytes,
-            removed: self.config.runtime_dir.join(machine::engine::REMOVED),
             install_bytes: self.config.install.disk_bytes as u64,
             quotas: Arc::new(adapt::RealQuotas::default()),
             workspace: self.config.workspace,
             endpoints: Box::new(move |id| routes.endpoints(id, &addresses::host(&routes))),
-        })?;
+        });
         let known = reconcile.clone();
         let doors = front::Doors::new(self.config.claim.required, reconcile.clone());
         let claims = front::Claims::new(self.config.claim.clone(), reconcile.snapshot().claimed)?;
@@ -279,7 +291,7 @@ impl Built {
                 limits: limits.clone(),
                 allowed_origins: self.config.edge.allowed_origins.clone(),
                 workers: edge::Workers::HalfTheCores,
-                screens: Arc::new(screen::screens(&reconcile)),
+                screens: Arc::new(screen::screens(&reconcile, &ledger)),
                 sessions: sessions.clone(),
             },
             edge::Listeners {
@@ -293,8 +305,9 @@ impl Built {
             &self.certificates,
         )?;
         let parts = Arc::new(backend::Parts {
+            ledger,
             reconcile,
-            catalog: self.catalog.into(),
+            catalog,
             catalog_trouble: arc_swap::ArcSwapOption::empty(),
             allow: self.config.allow.clone(),
             space: space::Space {
@@ -318,7 +331,14 @@ impl Built {
         });
         doors.open(&parts);
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = spawn_tasks(&parts, task, self.admin, self.config.admin_socket(), stopped);
+        let mut tasks = spawn_tasks(
+            &parts,
+            ledger_task,
+            reconcile_task,
+            self.admin,
+            self.config.admin_socket(),
+            stopped,
+        );
         tasks.spawn(async move {
             installer.tend().await;
             "packages"
@@ -336,17 +356,48 @@ impl Built {
     }
 }
 
+fn spawn_ledger(
+    mut store: store::Store,
+    key: Arc<secret::BoxKey>,
+    (config, limits): (&Config, &Limits),
+    tokens: adapt::RealTokens,
+    catalog: Arc<ArcSwap<Catalog>>,
+    shown: watch::Receiver<Shown>,
+) -> Result<(ledger::Handle, tokio::task::JoinHandle<()>)> {
+    let spawned = ledger::spawn(ledger::Deps {
+        loaded: store.load()?,
+        box_id: store.box_id().clone(),
+        storage: Box::new(store),
+        key,
+        tokens: Arc::new(tokens),
+        catalog,
+        images: config.docker.images.clone(),
+        allow: config.allow.clone(),
+        max_instances: limits.instances,
+        max_tokens_per_instance: limits.tokens_per_instance,
+        install_bytes: config.install.disk_bytes as u64,
+        removed: config.runtime_dir.join(machine::engine::REMOVED),
+        shown,
+    });
+    spawned.context("cannot start the store's thread")
+}
+
 /// Everything that runs besides the edge's own threads.
 fn spawn_tasks(
     parts: &Arc<backend::Parts>,
-    task: tokio::task::JoinHandle<()>,
+    ledger: tokio::task::JoinHandle<()>,
+    reconcile: tokio::task::JoinHandle<()>,
     listener: tokio::net::UnixListener,
     socket: PathBuf,
     stopped: watch::Receiver<bool>,
 ) -> JoinSet<&'static str> {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let _ = task.await;
+        let _ = ledger.await;
+        "ledger"
+    });
+    tasks.spawn(async move {
+        let _ = reconcile.await;
         "reconcile"
     });
     let served = admin::serve(listener, socket, parts.clone(), stopped.clone(), ADMIN_DRAIN);
@@ -395,11 +446,9 @@ impl Running {
         match loaded {
             Ok(catalog) => {
                 log::info!("{} instance types were read", catalog.types.len());
-                let catalog = Arc::new(catalog);
-                self.parts.catalog.store(catalog.clone());
+                // Ledger and reconciler look there too.
+                self.parts.catalog.store(Arc::new(catalog));
                 self.parts.catalog_trouble.store(None);
-                // It takes none only when it is ending.
-                let _ = self.parts.reconcile.set_catalog(catalog).await;
             }
             Err(why) => {
                 log::error!("instance types were not read again; the old ones stay: {why}");
@@ -431,15 +480,17 @@ impl Running {
     /// Keeps what is only in memory, and gives up what only one supervisor can have.
     async fn release(&mut self) {
         let _ = self.stop.send(true);
+        // The reconciler ends last: it shows what the ledger has kept, for whoever waits for an answer.
+        self.parts.ledger.shutdown().await;
         self.parts.reconcile.shutdown().await;
         self.parts.links.release();
         let ended = async {
-            let mut left = 3;
+            let mut left = 4;
             while left > 0 && self.tasks.join_next().await.is_some() {
                 left -= 1;
             }
         };
-        // reconcile, admin and watchdog end by themselves; certificates and firewall never do.
+        // ledger, reconcile, admin and watchdog end by themselves; certificates and firewall never do.
         let _ = tokio::time::timeout(ADMIN_DRAIN * 2, ended).await;
         self.tasks.abort_all();
     }

@@ -26,7 +26,7 @@ const ENV_TOTAL: usize = 256 * 1024;
 /// All that admission looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct Book<'a> {
-    pub instances: &'a BTreeMap<InstanceId, InstanceRecord>,
+    pub instances: &'a BTreeMap<InstanceId, Arc<InstanceRecord>>,
     pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
     pub members: &'a BTreeMap<MemberName, MemberRecord>,
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
@@ -169,7 +169,7 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
 }
 
 pub(super) fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
-    let record = book.instances.get(id);
+    let record = book.instances.get(id).map(|r| &**r);
     record.ok_or_else(|| Refusal::no_instance(id))
 }
 

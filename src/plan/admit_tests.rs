@@ -236,7 +236,7 @@ proptest! {
     fn admission_agrees_with_the_model(tries in proptest::collection::vec(any_try(), 1..40)) {
         let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
     let allow = crate::config::Allow::default();
-        let mut instances: BTreeMap<InstanceId, InstanceRecord> = BTreeMap::new();
+        let mut instances: BTreeMap<InstanceId, Arc<InstanceRecord>> = BTreeMap::new();
         let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
         let members = BTreeMap::new();
         let workspaces = workspaces();
@@ -267,7 +267,7 @@ proptest! {
                     prop_assert!(!model.names.values().any(|n| *n == named), "{named:?} is unique");
                     model.names.insert(model.made, named);
                     model.made += 1;
-                    instances.insert(record.id.clone(), *record);
+                    instances.insert(record.id.clone(), Arc::new(*record));
                 }
                 Ok(Decision::Update(record)) => {
                     let before = &instances[&record.id];
@@ -276,7 +276,7 @@ proptest! {
                     if let (Try::Remove(n), Desired::Removed) = (&what, record.desired) {
                         model.removing.insert(*n);
                     }
-                    instances.insert(record.id.clone(), *record);
+                    instances.insert(record.id.clone(), Arc::new(*record));
                 }
                 Ok(Decision::CreateToken { subject, name, expires_at }) => {
                     let Try::CreateToken(n) = what else { unreachable!() };
@@ -464,7 +464,7 @@ fn no_more_is_promised_than_the_disk_holds() {
         volumes,
     };
     let workspaces = workspaces();
-    let admit_on = |disk, instances: &BTreeMap<InstanceId, InstanceRecord>, action, fresh| {
+    let admit_on = |disk, instances: &BTreeMap<InstanceId, Arc<InstanceRecord>>, action, fresh| {
         let book = Book {
             instances,
             tokens: &tokens,
@@ -488,7 +488,7 @@ fn no_more_is_promised_than_the_disk_holds() {
         // How much of the promised is in the volumes already makes no difference.
         let used = n as u64 * small / 2;
         match admit_on(disk(all - used, used), &instances, run(), n) {
-            Ok(Decision::Run { record, .. }) => drop(instances.insert(id(n), *record)),
+            Ok(Decision::Run { record, .. }) => drop(instances.insert(id(n), Arc::new(*record))),
             other => panic!("{n}: {other:?}"),
         }
     }

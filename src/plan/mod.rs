@@ -14,6 +14,7 @@
 
 pub mod admit;
 mod credentials;
+pub mod exchange;
 pub mod generic;
 pub mod image;
 pub mod order;

@@ -74,7 +74,7 @@ pub(super) fn check(book: &Book<'_>, record: &InstanceRecord) -> Result<(), Refu
     let wanted = promised(record, book.install_bytes);
     let before = book.instances.get(&record.id);
     let had = before.map_or(0, |r| promised(r, book.install_bytes));
-    let others = book.instances.values().filter(|r| r.id != record.id);
+    let others = book.instances.values().map(|r| &**r).filter(|r| r.id != record.id);
     let others = promised_to(others, book.install_bytes);
     let room = disk.room();
     if wanted <= had || others.saturating_add(wanted) <= room {

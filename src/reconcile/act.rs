@@ -1,6 +1,9 @@
 //! Steps: planned from what is known, begun one at a time for each instance, and noted when they are done.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     generic::words,
@@ -9,10 +12,10 @@ use super::{
 };
 use crate::{
     docker::EngineError,
-    machine,
     model::{Desired, InstanceId, Secret},
     plan::{
         Cpu, LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
+        exchange::Report,
         order::start_order,
         plan,
         quota::{WorkspaceQuota, Workspaces},
@@ -21,14 +24,13 @@ use crate::{
     },
     record::InstanceRecord,
     secret::SecretError,
-    store::Change,
 };
 
 impl Task {
     /// Plans and begins whatever can be begun now, then publishes.
-    pub(super) async fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         for id in std::mem::take(&mut self.bereaved) {
-            self.on_death(&id, "something else removed its container").await;
+            self.on_death(&id, "something else removed its container");
         }
         if self.away.is_none()
             && let Some(seen) = &self.observed
@@ -39,7 +41,7 @@ impl Task {
             for step in steps {
                 log::debug!("step: {step}");
                 match step {
-                    Step::Forget { id } => self.forget(&id).await,
+                    Step::Forget { id } => self.report(Report::Gone { id }),
                     step => self.begin(step),
                 }
             }
@@ -53,7 +55,7 @@ impl Task {
         let Some(facts) = &self.facts else {
             return BTreeMap::new();
         };
-        let want = |r: &InstanceRecord| {
+        let want = |r: &Arc<InstanceRecord>| {
             let live = self.lives.get(&r.id)?;
             let quota = quota_of(&self.workspaces, facts, r);
             let want = Want {
@@ -101,11 +103,12 @@ impl Task {
                     let (Some(facts), Some(dir)) = (&self.facts, &live.socket_dir) else {
                         return;
                     };
+                    let catalog = self.catalog.load();
                     needs.new = Some(NewContainer {
                         spec: container_spec(record, facts, &quota_of(&self.workspaces, facts, record), dir.clone()),
                         reference: match record.built_image() {
                             // What was built here is as good as what it was built on.
-                            Some(_) => self.catalog.types.get(record.type_name()).unwrap_or(&record.spec),
+                            Some(_) => catalog.types.get(record.type_name()).unwrap_or(&record.spec),
                             None => &record.spec,
                         }
                         .image
@@ -140,17 +143,17 @@ impl Task {
         }
     }
 
-    pub(super) async fn on_done(&mut self, done: Done) {
+    pub(super) fn on_done(&mut self, done: Done) {
         match done {
-            Done::Step(step, Ok(made)) => self.on_made(&step, made).await,
-            Done::Step(step, Err(trouble)) => self.on_trouble(&step, trouble).await,
+            Done::Step(step, Ok(made)) => self.on_made(&step, made),
+            Done::Step(step, Err(trouble)) => self.on_trouble(&step, trouble),
             Done::Listed(began, result) => self.on_listed(began, result),
             Done::Autopsy(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
                     live.busy = false;
                     // Stopped, removed or recreated meanwhile: then it is no death any more.
                     if live.started_at.is_some() {
-                        self.on_death(&id, &why).await;
+                        self.on_death(&id, &why);
                     }
                 }
             }
@@ -158,11 +161,12 @@ impl Task {
             Done::Probed(id, answer) => self.on_probed(&id, answer),
             Done::Ordered(id, answer) => self.on_ordered(&id, answer),
             Done::Proved(id, generation, pid) => self.on_proved(&id, generation, pid),
+            Done::Reported(what, id, kept) => self.on_reported(what, &id, kept),
             Done::Doomed(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
                     live.ordering = false;
                 }
-                self.fail(&id, &why).await;
+                self.fail(&id, &why);
             }
         }
     }
@@ -175,7 +179,7 @@ impl Task {
         }
     }
 
-    fn step_over(&mut self, id: &InstanceId) {
+    pub(super) fn step_over(&mut self, id: &InstanceId) {
         let now = self.now();
         self.steps_done += 1;
         if let Some(live) = self.lives.get_mut(id) {
@@ -193,7 +197,7 @@ impl Task {
     }
 
     /// Notes what a step did, so that the next can be planned without asking Docker.
-    async fn on_made(&mut self, step: &Step, made: Made) {
+    fn on_made(&mut self, step: &Step, made: Made) {
         let now = self.now();
         self.patch(step, &made);
         let Some(id) = step.instance().cloned() else { return };
@@ -202,7 +206,7 @@ impl Task {
         live.tries = 0;
         let mut ended = false;
         match (step, made) {
-            (Step::Prepare { .. }, Made::Prepared(resolved)) => return self.on_prepared(&id, *resolved).await,
+            (Step::Prepare { .. }, Made::Prepared(resolved)) => return self.on_prepared(&id, resolved),
             (Step::OpenLink { .. }, Made::Socket(dir)) => {
                 live.link = LinkSeen::Open;
                 live.socket_dir = Some(dir);
@@ -218,7 +222,7 @@ impl Task {
             (Step::CreateContainer { id }, _) => {
                 let record = self.instances.get(id);
                 let start =
-                    |(f, r): (&BoxFacts, &InstanceRecord)| f.start_cpus(r.size, &quota_of(&self.workspaces, f, r));
+                    |(f, r): (&BoxFacts, &Arc<InstanceRecord>)| f.start_cpus(r.size, &quota_of(&self.workspaces, f, r));
                 live.cpu = self.facts.as_ref().zip(record).map(start);
             }
             (Step::SetCpu { nano_cpus, .. }, _) => {
@@ -246,7 +250,7 @@ impl Task {
         }
         if ended {
             match live.kick.take() {
-                Some(why) => self.on_death(&id, &why).await,
+                Some(why) => self.on_death(&id, &why),
                 None => live.run_ended(),
             }
         }
@@ -295,7 +299,7 @@ impl Task {
         }
     }
 
-    async fn on_trouble(&mut self, step: &Step, trouble: Trouble) {
+    fn on_trouble(&mut self, step: &Step, trouble: Trouble) {
         let now = self.now();
         let trouble = match trouble {
             Trouble::Engine(e @ EngineError::NoSubnet { .. }) => self.without_subnet(&e),
@@ -329,7 +333,7 @@ impl Task {
             .get(&id)
             .is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
         match trouble {
-            Trouble::Final(why) => self.fail(&id, &why).await,
+            Trouble::Final(why) => self.fail(&id, &why),
             Trouble::ImageGone => live.image_gone = true,
             Trouble::Engine(e) if e.is_away() => {
                 live.rebuild = false;
@@ -345,7 +349,7 @@ impl Task {
             }
             // It starts with what it has: slower, but it starts. Known is then only what it should have.
             _ if boost.is_some() => live.cpu = boost,
-            other if starts && wanted => self.on_death(&id, &other.to_string()).await,
+            other if starts && wanted => self.on_death(&id, &other.to_string()),
             other => {
                 live.tries += 1;
                 live.pause_until = now + engine_wait(live.tries);
@@ -366,49 +370,6 @@ impl Task {
             return Trouble::Final(format!("{e}, then `berth start` the instance"));
         }
         Trouble::Waits(e.to_string())
-    }
-
-    /// Everything of it is gone: so is the record, with its tokens.
-    async fn forget(&mut self, id: &InstanceId) {
-        let now = self.now();
-        if let Err(e) = self.keeper.commit(vec![Change::RemoveInstance(id.clone())]).await {
-            if let Some(live) = self.lives.get_mut(id) {
-                live.tries += 1;
-                live.pause_until = now + engine_wait(live.tries);
-                live.reason = Some(format!("the store could not keep the removal ({e}); to be tried again"));
-            }
-            return;
-        }
-        log::info!(instance = id.as_str(); "removed");
-        self.table.remove_instance(id);
-        if let Some(record) = self.instances.get(id) {
-            self.note_removed(record, false);
-        }
-        if let (Some(record), Some(facts)) = (self.instances.remove(id), &self.facts) {
-            let workspace = &record.workspace;
-            if !self.instances.values().any(|r| r.workspace == *workspace) {
-                self.tools
-                    .quotas
-                    .release(&cgroup(facts, &record), facts.systemd_cgroups);
-                self.quota_troubles.remove(workspace.as_str());
-            }
-        }
-        self.lives.remove(id);
-        self.tokens.retain(|_, t| !t.subject.is_instance(id));
-        self.deploys.remove(id);
-        self.keep_images();
-    }
-
-    /// Notes that the instance's volume can be emptied, or that it is gone. The engine removes it; one that cannot start
-    /// finds it emptied.
-    pub(super) fn note_removed(&self, record: &InstanceRecord, removed: bool) {
-        if record.spec.volume.is_none() {
-            return;
-        }
-        let volume = resource_name(&self.tools.box_id, &record.id);
-        if let Err(e) = machine::engine::note_removed(&self.removed, &volume, removed) {
-            log::warn!(instance = record.id.as_str(); "its volume is emptied by the engine alone: {e}");
-        }
     }
 
     /// Whether the agent on the link is the one of the container that shall run, so that it may be told secrets: that
@@ -458,7 +419,7 @@ pub(super) fn place(all: &Workspaces, facts: &BoxFacts, record: &InstanceRecord)
 }
 
 /// The cgroup of the instance's workspace.
-fn cgroup(facts: &BoxFacts, record: &InstanceRecord) -> String {
+pub(super) fn cgroup(facts: &BoxFacts, record: &InstanceRecord) -> String {
     cgroup_parent(&facts.box_id, record.workspace.as_str(), facts.systemd_cgroups)
 }
 

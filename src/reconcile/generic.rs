@@ -1,8 +1,8 @@
-//! What instances of generic types need beside the rest: their preparation, their trials, and (as every instance) the
-//! log of their deploy.
+//! What instances of generic types need beside the rest: their preparation, and (as every instance) the log of their
+//! deploy.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,15 +22,11 @@ use super::{
 use crate::{
     deploy_log::Deploys,
     docker::Engine,
-    model::{Action, Desired, InstanceId, Principal, Refusal, Resolved, Secret},
-    plan::{Millis, Step, generic::concrete, order::spec_hash_of, trial::TRIAL_SECONDS},
-    policy,
+    model::{InstanceId, Resolved},
+    plan::{Step, exchange::Report},
     record::InstanceRecord,
-    store::Change,
 };
 
-/// How often trials are looked at.
-const TRIALS_EVERY: Millis = 5_000;
 /// What a server said before it was healthy arrives at most so much later.
 const LAST_LINES: Duration = Duration::from_millis(60);
 /// A longer line of a server is cut.
@@ -49,7 +45,8 @@ impl Task {
         };
         let Some(generic) = &record.generic else { return };
         // A package is installed by its type as it is now: the record's own image may be the one that was lost.
-        let template = self.catalog.types.get(record.type_name()).unwrap_or(&record.spec);
+        let catalog = self.catalog.load();
+        let template = catalog.types.get(record.type_name()).unwrap_or(&record.spec);
         let what = Preparation {
             source: generic.source.clone(),
             runtime: template.image.reference.clone(),
@@ -82,33 +79,16 @@ impl Task {
     }
 
     /// It is known what shall run, and it is there: kept before anything is made of it.
-    pub(super) async fn on_prepared(&mut self, id: &InstanceId, resolved: Resolved) {
-        let Some(record) = self.instances.get(id) else { return };
-        if let Some(live) = self.lives.get_mut(id) {
-            live.image_gone = false;
-        }
-        let mut record = record.clone();
-        let Some(generic) = &mut record.generic else { return };
-        generic.resolved = Some(resolved);
-        record.spec = Arc::new(concrete(&record.spec, generic));
-        record.spec_hash = spec_hash_of(&record);
-        let kept = self
-            .keeper
-            .commit(vec![Change::PutInstance(Box::new(record.clone()))])
-            .await;
-        if let Err(e) = kept {
-            let now = self.now();
-            if let Some(live) = self.lives.get_mut(id) {
-                live.tries += 1;
-                live.pause_until = now + crate::plan::restart::engine_wait(live.tries);
-                live.reason = Some(format!(
-                    "the store could not keep what was installed ({e}); to be tried again"
-                ));
-            }
+    pub(super) fn on_prepared(&mut self, id: &InstanceId, resolved: Box<Resolved>) {
+        let generic = self.instances.get(id).and_then(|r| r.generic.as_ref());
+        let Some(source) = generic.map(|g| g.source.clone()) else {
             return;
-        }
-        self.instances.insert(id.clone(), record);
-        self.keep_images();
+        };
+        self.report(Report::Prepared {
+            id: id.clone(),
+            source,
+            resolved,
+        });
     }
 
     /// Tells the installer which of its images are in use.
@@ -119,45 +99,6 @@ impl Task {
             .filter_map(|r| r.built_image().map(str::to_owned))
             .collect();
         self.installer.keep(used);
-    }
-
-    /// The values of another instance, for its trial, and those given.
-    pub(super) fn with_env_of(
-        &self,
-        mut env: BTreeMap<String, Secret>,
-        of: Option<InstanceId>,
-    ) -> Result<BTreeMap<String, Secret>, Refusal> {
-        let Some(original) = of.and_then(|id| self.instances.get(&id)) else {
-            return Ok(env);
-        };
-        for (name, sealed) in &original.env {
-            let value = self.key.open(&original.id, name, sealed);
-            let value = value.map_err(Refusal::fault)?;
-            env.entry(name.clone()).or_insert(value);
-        }
-        Ok(env)
-    }
-
-    /// Removes trials whose time is over, and those whose instance is gone.
-    pub(super) async fn end_trials(&mut self) {
-        self.trials_at = self.now() + TRIALS_EVERY;
-        let oldest = jiff::Timestamp::now().as_second() - TRIAL_SECONDS;
-        let over = |r: &&InstanceRecord| {
-            let of = r.generic.as_ref().and_then(|g| g.trial_of.as_ref());
-            let gone = |of: &InstanceId| self.instances.get(of).is_none_or(|o| o.desired == Desired::Removed);
-            r.desired != Desired::Removed && of.is_some_and(|of| gone(of) || r.created_at.as_second() < oldest)
-        };
-        let ids: Vec<InstanceId> = self.instances.values().filter(over).map(|r| r.id.clone()).collect();
-        for id in ids {
-            log::info!(instance = id.as_str(); "the trial is over");
-            let removed = match policy::sign(Principal::berth(), Action::Remove { id }) {
-                Ok(signed) => self.accept(signed).await.map(|_| ()),
-                Err(denial) => Err(denial.into()),
-            };
-            if let Err(e) = removed {
-                log::warn!("a trial is not removed yet: {e}");
-            }
-        }
     }
 
     pub(super) fn begin_deploy(&self, record: &InstanceRecord, verb: &str) {

@@ -19,7 +19,7 @@ use tokio::{sync::oneshot, task::AbortHandle};
 
 use crate::{
     model::{AgentStatus, Desired, Health, State},
-    plan::{LinkSeen, Millis, Run, restart::Restarts},
+    plan::{LinkSeen, Millis, Run, exchange::Asked, restart::Restarts},
     record::InstanceRecord,
 };
 
@@ -95,6 +95,8 @@ pub(super) struct Live {
     pub(super) doubted: bool,
     /// It was there before this supervisor: most likely it runs.
     pub(super) resumed: bool,
+    /// Why it is given up, and what was asked for when it was; counts from then on, kept or not.
+    pub(super) given_up: Option<(Asked, String)>,
 }
 
 impl Default for Live {
@@ -140,6 +142,7 @@ impl Default for Live {
             followed: None,
             doubted: false,
             resumed: false,
+            given_up: None,
         }
     }
 }

@@ -1,29 +1,26 @@
-//! F3: the one task that owns all mutable state of the box. It takes actions, agents' words, Docker's events and time,
-//! plans, has the steps done, and publishes what came of it. It never waits for Docker or for an agent; it does wait
-//! for the store, since an action is answered only when it is durable.
+//! F3: the one task that makes what is into what shall be. It takes the desired state that the ledger publishes, agents'
+//! words, Docker's events and time, plans, has the steps done, and publishes what came of it. It never waits: not for
+//! Docker, not for an agent, and not for the store. What it finds out and wants kept it reports to the ledger.
 //!
 //! ```text
-//! actions ------\                      /--> steps, listings, probes, orders (one set of tasks, deadlines on all)
-//! link events ---+--> Task: note, plan +--> store (its own thread)
+//! desired state -\                      /--> steps, listings, probes, orders, reports (one set of tasks, deadlines on all)
+//! link events ---+--> Task: note, plan +
 //! engine events -+       ^             \--> snapshot: views, for list, show, wait, metrics
 //! time ---------/        +---- what came of them ----/
 //! ```
 //!
-//! Tasks: `reconcile` (this), its operations, `events` (watches the engine), thread `store`. Channels: requests (64),
-//! link events (the assembly's), wakes (8), commits (1).
+//! Tasks: `reconcile` (this), its operations, `events` (watches the engine). Channels: desired state and what is shown (the
+//! newest value each), link events (the assembly's), wakes (8), the word to end (1).
 
-mod accept;
 mod act;
-mod credentials;
+mod adopt;
 mod generic;
-mod keeper;
 mod live;
 mod observe;
 mod ops;
 mod ports;
 mod publish;
 mod task;
-mod tokens;
 
 use std::{
     collections::BTreeMap,
@@ -42,63 +39,49 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use ports::{Installer, Links, NoRandom, Preparation, QuotaError, Quotas, Tokens, Unprepared};
+pub use ports::{Installer, Ledger, Links, Preparation, QuotaError, Quotas, Unprepared};
 
 use crate::{
     catalog::Catalog,
-    config::Allow,
     deploy_log::Deploys,
     docker::{Engine, EngineError},
     link::LinkReport,
-    model::{
-        Action, BoxId, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Refusal, RoomView, TokenView,
+    model::{BoxId, Endpoints, InstanceId, InstanceView, Refusal, RoomView},
+    plan::{
+        exchange::{DesiredState, Shown},
+        quota::WorkspaceLimits,
     },
-    plan::quota::WorkspaceLimits,
-    policy::Signed,
     secret::BoxKey,
-    store::{Store, StoreError},
 };
-
-/// Requests that wait; past it callers wait.
-const REQUESTS: usize = 64;
 
 /// What the reconciler is built from.
 pub struct Deps {
-    pub store: Store,
-    pub key: BoxKey,
+    pub box_id: BoxId,
+    pub key: Arc<BoxKey>,
+    /// What shall be, as the ledger publishes it, and the ledger, for reports.
+    pub desired: watch::Receiver<DesiredState>,
+    pub ledger: Arc<dyn Ledger>,
+    /// Where the ledger sees what came of it.
+    pub shown: watch::Sender<Shown>,
     pub engine: Arc<dyn Engine>,
     pub links: Arc<dyn Links>,
-    pub tokens: Arc<dyn Tokens>,
     pub link_events: mpsc::Receiver<LinkReport>,
     pub quotas: Arc<dyn Quotas>,
     /// What a workspace may use whose record says nothing else.
     pub workspace: WorkspaceLimits,
-    pub catalog: Arc<Catalog>,
+    /// The types as they are now.
+    pub catalog: Arc<ArcSwap<Catalog>>,
     /// The berth binary on the host, mounted into every container.
     pub agent: PathBuf,
     /// Patterns of images that may run here.
     pub images: Vec<String>,
-    pub allow: Allow,
     pub installer: Arc<dyn Installer>,
     pub deploys: Deploys,
-    pub max_instances: usize,
-    pub max_tokens_per_instance: usize,
     /// One JSON-RPC message at most, in bytes.
     pub max_message: usize,
     /// What the installation of a package may write, in bytes.
     pub install_bytes: u64,
-    /// Where the volumes of removed instances are noted down, for whoever empties them without the engine.
-    pub removed: PathBuf,
     pub endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
-}
-
-/// Why the reconciler does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("cannot start the store's thread: {0}")]
-    Thread(#[from] std::io::Error),
 }
 
 /// What is published after every change.
@@ -119,18 +102,10 @@ pub struct Snapshot {
     pub room: Option<RoomView>,
 }
 
-enum Request {
-    Submit(Box<Signed<Action>>, oneshot::Sender<Result<Outcome, Refusal>>),
-    Tokens(oneshot::Sender<Vec<TokenView>>),
-    Catalog(Arc<Catalog>),
-    Credentials(InstanceId, oneshot::Sender<Result<Vec<CredentialView>, Refusal>>),
-    Shutdown(oneshot::Sender<()>),
-}
-
 /// The way to the reconciler, for everybody.
 #[derive(Clone)]
 pub struct Handle {
-    requests: mpsc::Sender<Request>,
+    end: mpsc::Sender<oneshot::Sender<()>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     changed: watch::Receiver<u64>,
     heartbeat: Arc<AtomicU64>,
@@ -138,47 +113,32 @@ pub struct Handle {
     box_id: BoxId,
 }
 
-/// Loads the store and starts the task. The task ends only after [`Handle::shutdown`]; that it ends otherwise is for
-/// the assembly to notice.
-///
-/// # Errors
-/// [`ReconcileError`] when the store cannot be read.
-pub fn spawn(deps: Deps) -> Result<(Handle, JoinHandle<()>), ReconcileError> {
-    let (requests, asked) = mpsc::channel(REQUESTS);
+/// Starts the task. It ends only after [`Handle::shutdown`]; that it ends otherwise is for the assembly to notice.
+pub fn spawn(deps: Deps) -> (Handle, JoinHandle<()>) {
+    let (end, told) = mpsc::channel(1);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let (publish, changed) = watch::channel(0);
     let heartbeat = Arc::new(AtomicU64::new(0));
     let engine = deps.engine.clone();
-    let box_id = deps.store.box_id().clone();
+    let box_id = deps.box_id.clone();
     let outlets = task::Outlets {
         snapshot: snapshot.clone(),
         changed: publish,
         heartbeat: heartbeat.clone(),
     };
-    let task = task::Task::build(deps, asked, outlets)?;
+    let task = task::Task::build(deps, told, outlets);
     let handle = Handle {
-        requests,
+        end,
         snapshot,
         changed,
         heartbeat,
         engine,
         box_id,
     };
-    Ok((handle, tokio::spawn(task.run())))
+    (handle, tokio::spawn(task.run()))
 }
 
 impl Handle {
-    /// Admits an action. What it answers is durable.
-    ///
-    /// # Errors
-    /// A typed [`Refusal`]; nothing has changed then.
-    pub async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Submit(Box::new(action), reply);
-        self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map_err(|_| Refusal::Stopping)?
-    }
-
     /// All instances as they stand.
     pub fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>> {
         self.snapshot.load().views.clone()
@@ -192,28 +152,6 @@ impl Handle {
     /// A count that rises with every new snapshot.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.clone()
-    }
-
-    /// All tokens, with when they were last used.
-    ///
-    /// # Errors
-    /// [`Refusal::Stopping`].
-    pub async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Tokens(reply);
-        self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map_err(|_| Refusal::Stopping)
-    }
-
-    /// The variables of an instance, without their values.
-    ///
-    /// # Errors
-    /// [`Refusal::NoInstance`], [`Refusal::Stopping`].
-    pub async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Credentials(id, reply);
-        self.requests.send(request).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map_err(|_| Refusal::Stopping)?
     }
 
     /// The log of the instance's container, as raw lines; empty while it has none.
@@ -246,19 +184,10 @@ impl Handle {
         &self.box_id
     }
 
-    /// What is run or recreated from now on is of these types; what runs stays as it is.
-    ///
-    /// # Errors
-    /// [`Refusal::Stopping`].
-    pub async fn set_catalog(&self, catalog: Arc<Catalog>) -> Result<(), Refusal> {
-        let request = Request::Catalog(catalog);
-        self.requests.send(request).await.map_err(|_| Refusal::Stopping)
-    }
-
-    /// Keeps what is only in memory and ends the task. Instances run on.
+    /// Takes over what was committed by now and ends the task. Instances run on.
     pub async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
-        if self.requests.send(Request::Shutdown(reply)).await.is_ok() {
+        if self.end.send(reply).await.is_ok() {
             let _ = done.await;
         }
     }

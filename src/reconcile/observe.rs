@@ -14,11 +14,11 @@ use crate::{
     model::{AGENT_PROTOCOL, AGENT_USER, AgentState, AgentStatus, Desired, Health, InstanceId},
     plan::{
         Millis, Observed, Run, SeenContainer,
+        exchange::{Asked, Report},
         restart::{Verdict, engine_wait},
         spec::{BoxFacts, spec_label},
     },
     record::InstanceRecord,
-    store::Change,
 };
 
 /// A listing that could not be believed is made again after this.
@@ -191,7 +191,7 @@ impl Task {
     }
 
     /// A run ended that should not have: start again soon, or give up.
-    pub(super) async fn on_death(&mut self, id: &InstanceId, why: &str) {
+    pub(super) fn on_death(&mut self, id: &InstanceId, why: &str) {
         let now = self.now();
         let Some(live) = self.lives.get_mut(id) else { return };
         let healthy_since = live.healthy_since;
@@ -209,32 +209,30 @@ impl Task {
                 self.fail(
                     id,
                     &format!("given up after {deaths} quick failures in a row; the last: {why}"),
-                )
-                .await;
+                );
             }
         }
     }
 
     /// Gives up until somebody starts it again.
-    pub(super) async fn fail(&mut self, id: &InstanceId, why: &str) {
-        let Some(record) = self.instances.get_mut(id) else {
+    pub(super) fn fail(&mut self, id: &InstanceId, why: &str) {
+        let Some(record) = self.instances.get(id).filter(|r| r.desired == Desired::Running) else {
             return;
         };
-        if record.desired != Desired::Running {
-            return;
-        }
+        let asked = Asked::of(record);
         log::error!(instance = id.as_str(); "failed: {why}");
         self.deploys.end(id, &format!("failed: {why}"));
-        record.failure = Some(why.to_owned());
-        let change = Change::PutInstance(Box::new(record.clone()));
         if let Some(live) = self.lives.get_mut(id) {
             live.not_ready();
             live.reason = None;
+            live.given_up = Some((asked, why.to_owned()));
         }
-        // Not kept, it would be found out again after a restart: no harm.
-        if let Err(e) = self.keeper.commit(vec![change]).await {
-            log::error!(instance = id.as_str(); "the failure was not kept: {e}");
-        }
+        self.mark_failed(id, why);
+        self.report(Report::GivenUp {
+            id: id.clone(),
+            asked,
+            why: why.to_owned(),
+        });
     }
 
     pub(super) fn on_link(&mut self, report: LinkReport) {

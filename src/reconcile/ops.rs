@@ -47,8 +47,18 @@ pub(super) enum Done {
     Ordered(InstanceId, Result<(), String>),
     /// Process 1 of the container that ran in this generation.
     Proved(InstanceId, u64, Result<Option<u32>, EngineError>),
+    /// Whether the ledger kept what it was told of an instance.
+    Reported(Told, InstanceId, Result<(), String>),
     /// It cannot be given its start order, and waiting does not mend it.
     Doomed(InstanceId, String),
+}
+
+/// What the ledger was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Prepared,
+    GivenUp,
+    Gone,
 }
 
 /// What a step made that later steps need.
@@ -201,7 +211,7 @@ impl Tools {
                 Orphan::Network(n) => engine.remove_network(n).await?,
                 Orphan::Volume(v) => engine.remove_volume(v).await?,
             },
-            // Done by the installer, and by the reconciler itself: it is a commit.
+            // Done by the installer, and by the ledger: it is a commit.
             Step::Prepare { .. } | Step::Forget { .. } => {}
         }
         Ok(Made::Nothing)

@@ -1,5 +1,5 @@
-//! What the reconciler needs of the links, of the token table and of cgroups, as traits: the assembly gives the real ones, tests give
-//! theirs. No decision is made here.
+//! What the reconciler needs of the ledger, of the links and of cgroups, as traits: the assembly gives the real ones, tests
+//! give theirs. No decision is made here.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,9 +9,8 @@ use crate::{
     cgroup::SliceError,
     docker::EngineError,
     link::{LinkError, Patience},
-    model::{InstanceId, Principal, Resolved, Secret, Source, StartOrder, State, Subject, TokenId, User},
-    plan::quota::WorkspaceQuota,
-    record::TokenRecord,
+    model::{InstanceId, Refusal, Resolved, Source, StartOrder, State, User},
+    plan::{exchange::Report, quota::WorkspaceQuota},
 };
 
 /// The sockets that agents dial.
@@ -52,11 +51,6 @@ pub enum QuotaError {
     Ended(#[from] tokio::task::JoinError),
 }
 
-/// The operating system gives no random bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the operating system gives no random bytes: {0}")]
-pub struct NoRandom(#[from] pub getrandom::Error);
-
 /// The cgroups of workspaces.
 pub trait Quotas: Send + Sync + 'static {
     /// Holds all containers below the cgroup `parent` together to the quota; again is no error.
@@ -70,20 +64,14 @@ pub trait Quotas: Send + Sync + 'static {
     fn release(&self, parent: &str, systemd: bool);
 }
 
-/// The table that the edge looks tokens up in.
-pub trait Tokens: Send + Sync + 'static {
-    /// A fresh token of the subject's kind, and its hash.
+/// Whoever keeps what was found out.
+pub trait Ledger: Send + Sync + 'static {
+    /// Durable, and part of the published desired state, when it returns Ok. What somebody's action has made pointless is
+    /// dropped.
     ///
     /// # Errors
-    /// The operating system gave no random bytes.
-    fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), NoRandom>;
-    /// From now on whoever shows it is this principal, until it expires.
-    fn insert(&self, token: &TokenRecord, principal: Principal);
-    /// From the very next request on it is refused, and its open streams are cut.
-    fn remove(&self, id: &TokenId);
-    fn remove_instance(&self, id: &InstanceId);
-    /// Unix seconds.
-    fn last_used(&self, id: &TokenId) -> Option<i64>;
+    /// [`Refusal::Store`] when it is not kept.
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<(), Refusal>>;
 }
 
 /// What is to be installed or fetched for an instance.

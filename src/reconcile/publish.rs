@@ -12,7 +12,7 @@ use crate::{
     link::Patience,
     mcp::bridge::LONGEST,
     model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
-    plan::{Run, room::promised_to},
+    plan::{Run, exchange::Shown, room::promised_to},
     record::{Generic, InstanceRecord},
 };
 
@@ -51,7 +51,7 @@ impl Task {
         let disk = self.observed.as_ref()?.disk?;
         Some(RoomView {
             room_bytes: disk.room(),
-            promised_bytes: promised_to(self.instances.values(), self.limits.install_bytes),
+            promised_bytes: promised_to(self.instances.values().map(|r| &**r), self.limits.install_bytes),
         })
     }
 
@@ -106,7 +106,7 @@ impl Task {
     pub(super) fn publish(&mut self) {
         let now = self.now();
         let found = self.containers();
-        let view = |r: &InstanceRecord| self.view(r, found.get(&r.id).map(|(_, run)| *run));
+        let view = |r: &Arc<InstanceRecord>| self.view(r, found.get(&r.id).map(|(_, run)| *run));
         let views: BTreeMap<InstanceId, InstanceView> =
             self.instances.values().map(|r| (r.id.clone(), view(r))).collect();
         for (id, view) in &views {
@@ -129,12 +129,16 @@ impl Task {
         let containers: BTreeMap<InstanceId, String> = found.into_iter().map(|(id, (c, _))| (id, c)).collect();
         let systemd_cgroups = self.facts.as_ref().is_some_and(|f| f.systemd_cgroups);
         let notes = self.notes();
-        let claimed = !self.members.is_empty();
+        let claimed = self.adopted.claimed;
         let room = self.room();
         let unseen = self.observed.is_none().then(|| NOT_REACHED.to_owned());
         let engine = self.away.clone().or(unseen);
-        let before = self.outlets.snapshot.load();
-        if *before.views == views
+        let before = self.outlets.snapshot.load_full();
+        let views = match *before.views == views {
+            true => before.views.clone(),
+            false => Arc::new(views),
+        };
+        if Arc::ptr_eq(&before.views, &views)
             && before.containers == containers
             && before.engine == engine
             && before.systemd_cgroups == systemd_cgroups
@@ -142,10 +146,10 @@ impl Task {
             && before.claimed == claimed
             && before.room == room
         {
-            return;
+            return self.show(&views);
         }
         self.outlets.snapshot.store(Arc::new(Snapshot {
-            views: Arc::new(views),
+            views: views.clone(),
             containers,
             engine,
             notes,
@@ -154,6 +158,24 @@ impl Task {
             room,
         }));
         self.outlets.changed.send_modify(|n| *n += 1);
+        // Whoever has an answer finds it in the snapshot as well.
+        self.show(&views);
+    }
+
+    /// Tells the ledger what is shown, and of which version of the desired state.
+    fn show(&self, views: &Arc<BTreeMap<InstanceId, InstanceView>>) {
+        let shown = Shown {
+            version: self.adopted.version,
+            views: views.clone(),
+            disk: self.observed.as_ref().and_then(|o| o.disk),
+        };
+        self.shown.send_if_modified(|s| {
+            let news = s.version != shown.version || s.disk != shown.disk || !Arc::ptr_eq(&s.views, &shown.views);
+            if news {
+                *s = shown;
+            }
+            news
+        });
     }
 }
 

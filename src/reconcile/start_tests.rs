@@ -159,15 +159,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
     let id = bench.run().await.id;
     bench.until_state(&id, State::Running).await;
     let bench = {
-        let Bench {
-            world,
-            handle,
-            task,
-            dir,
-        } = bench;
-        handle.shutdown().await;
-        task.await.unwrap();
-        drop(handle);
+        let (world, dir) = bench.end().await;
         let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
         let now = jiff::Timestamp::now().as_second();
         let token = |n: u16, expires_in: i64| {
@@ -192,7 +184,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
     };
     let end = std::time::Instant::now() + Duration::from_secs(20);
     let names = loop {
-        let left = bench.handle.tokens().await.unwrap();
+        let left = bench.ledger.tokens().await.unwrap();
         if left.len() <= 3 {
             break left
                 .into_iter()
@@ -204,9 +196,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
     };
     assert_eq!(names, ["first", "t400", "t401"].map(String::from).into());
     assert_eq!(bench.world.table.lock().unwrap().len(), 3, "nor are they in the table");
-    let Bench { handle, task, dir, .. } = bench;
-    handle.shutdown().await;
-    task.await.unwrap();
+    let (_, dir) = bench.end().await;
     let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
     assert_eq!(store.load().unwrap().tokens.len(), 3, "nor in the store");
 }
@@ -219,7 +209,7 @@ async fn new_types_are_for_what_is_run_or_recreated_from_now_on() {
     let mut t = a_type();
     t.image.reference = "berth/echo:2".into();
     let types = [(t.name.clone(), Arc::new(t))].into();
-    bench.handle.set_catalog(Arc::new(Catalog { types })).await.unwrap();
+    bench.catalog.store(Arc::new(Catalog { types }));
     assert_eq!(bench.run().await.image, "berth/echo:2");
     assert_eq!(bench.handle.views()[&id].image, "berth/echo:1");
     assert_eq!(bench.handle.views()[&id].restarts, 0);

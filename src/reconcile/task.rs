@@ -1,4 +1,4 @@
-//! The task itself: what it holds, how it starts, and its loop. What a message means is in `accept` (actions),
+//! The task itself: what it holds, how it starts, and its loop. What a message means is in `adopt` (what shall be),
 //! `observe` (Docker and agents) and `act` (steps); what is shown is in `publish`.
 
 use std::{
@@ -14,27 +14,30 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
 use super::{
-    Deps, LinkReport, ReconcileError, Request, Snapshot,
-    accept::principal_of,
-    keeper::Keeper,
+    Deps, LinkReport, Snapshot,
     live::Live,
-    ops::{Done, Tools, Trouble},
-    ports::{Installer, Tokens},
+    ops::{Done, Told, Tools, Trouble},
+    ports::{Installer, Ledger},
 };
 use crate::{
     catalog::Catalog,
-    config::Allow,
     deploy_log::Deploys,
     docker::Engine,
-    model::{BoxId, Desired, Endpoints, InstanceId, MemberName, TokenId},
-    plan::{Millis, Observed, Orphan, Step, quota::Workspaces, restart::engine_wait, spec::BoxFacts},
-    record::{InstanceRecord, MemberRecord, TokenRecord},
+    model::{BoxId, Desired, Endpoints, InstanceId},
+    plan::{
+        Millis, Observed, Orphan, Step,
+        exchange::{DesiredState, Shown},
+        quota::Workspaces,
+        restart::engine_wait,
+        spec::BoxFacts,
+    },
+    record::InstanceRecord,
     secret::BoxKey,
 };
 
@@ -57,8 +60,6 @@ pub(super) struct Outlets {
 }
 
 pub(super) struct Limits {
-    pub(super) instances: usize,
-    pub(super) tokens_per_instance: usize,
     pub(super) max_message: usize,
     pub(super) install_bytes: u64,
 }
@@ -73,6 +74,7 @@ pub(super) enum Op {
     Probe(InstanceId),
     Order(InstanceId),
     Prove(InstanceId, u64),
+    Report(Told, InstanceId),
 }
 
 /// What the events task says.
@@ -83,22 +85,22 @@ enum Wake {
 
 pub(super) struct Task {
     pub(super) tools: Tools,
-    pub(super) keeper: Keeper,
-    pub(super) key: BoxKey,
-    pub(super) table: Arc<dyn Tokens>,
-    pub(super) catalog: Arc<Catalog>,
-    pub(super) allow: Allow,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) key: Arc<BoxKey>,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) installer: Arc<dyn Installer>,
     pub(super) deploys: Deploys,
     pub(super) agent: PathBuf,
-    pub(super) removed: PathBuf,
     pub(super) limits: Limits,
     pub(super) endpoints: Box<dyn Fn(&InstanceId) -> Endpoints + Send + Sync>,
     pub(super) outlets: Outlets,
 
-    pub(super) instances: BTreeMap<InstanceId, InstanceRecord>,
-    pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
-    pub(super) members: BTreeMap<MemberName, MemberRecord>,
+    pub(super) desired: watch::Receiver<DesiredState>,
+    /// What of it was taken over.
+    pub(super) adopted: DesiredState,
+    pub(super) shown: watch::Sender<Shown>,
+    /// As adopted, but for what was given up and is not kept yet.
+    pub(super) instances: BTreeMap<InstanceId, Arc<InstanceRecord>>,
     pub(super) workspaces: Workspaces,
     pub(super) lives: BTreeMap<InstanceId, Live>,
 
@@ -123,74 +125,53 @@ pub(super) struct Task {
     pub(super) ops: JoinSet<Done>,
     /// What to answer for an operation that panicked.
     op_of: HashMap<tokio::task::Id, Op>,
-    requests: mpsc::Receiver<Request>,
+    end: mpsc::Receiver<oneshot::Sender<()>>,
     link_events: mpsc::Receiver<LinkReport>,
     wakes: mpsc::Receiver<Wake>,
     _watcher: JoinSet<()>,
-    pub(super) flush_at: Millis,
-    pub(super) trials_at: Millis,
     born: Instant,
 }
 
 impl Task {
-    pub(super) fn build(
-        mut deps: Deps,
-        requests: mpsc::Receiver<Request>,
-        outlets: Outlets,
-    ) -> Result<Self, ReconcileError> {
-        let loaded = deps.store.load()?;
-        let box_id = deps.store.box_id().clone();
+    pub(super) fn build(mut deps: Deps, end: mpsc::Receiver<oneshot::Sender<()>>, outlets: Outlets) -> Self {
+        let adopted = deps.desired.borrow_and_update().clone();
         let (wake, wakes) = mpsc::channel(WAKES);
         let mut watcher = JoinSet::new();
-        watcher.spawn(watch_events(deps.engine.clone(), box_id.clone(), wake));
-        for token in loaded.tokens.values() {
-            // Only for an owner that is there to stay: what cannot be told is denied.
-            let removed = |id| loaded.instances.get(id).is_none_or(|r| r.desired == Desired::Removed);
-            if token.subject.instance().is_some_and(removed) {
-                continue;
-            }
-            if let Some(principal) = principal_of(token, &loaded.members) {
-                deps.tokens.insert(token, principal);
-            }
-        }
+        watcher.spawn(watch_events(deps.engine.clone(), deps.box_id.clone(), wake));
         let mut task = Self {
             tools: Tools {
                 engine: deps.engine,
                 links: deps.links,
                 quotas: deps.quotas,
-                box_id,
+                box_id: deps.box_id,
                 images: deps.images.into(),
                 lanes: Arc::new(Semaphore::new(LANES)),
             },
-            keeper: Keeper::spawn(deps.store)?,
+            ledger: deps.ledger,
             key: deps.key,
-            table: deps.tokens,
             catalog: deps.catalog,
-            allow: deps.allow,
             installer: deps.installer,
             deploys: deps.deploys,
             agent: deps.agent,
-            removed: deps.removed,
             limits: Limits {
-                instances: deps.max_instances,
-                tokens_per_instance: deps.max_tokens_per_instance,
                 max_message: deps.max_message,
                 install_bytes: deps.install_bytes,
             },
             endpoints: deps.endpoints,
             outlets,
-            lives: loaded
+            lives: adopted
                 .instances
                 .keys()
                 .map(|id| (id.clone(), Live::resumed()))
                 .collect(),
-            instances: loaded.instances,
-            tokens: loaded.tokens,
-            members: loaded.members,
+            instances: (*adopted.instances).clone(),
             workspaces: Workspaces {
-                records: loaded.workspaces,
+                records: (*adopted.workspaces).clone(),
                 configured: deps.workspace,
             },
+            desired: deps.desired,
+            adopted,
+            shown: deps.shown,
             observed: None,
             facts: None,
             away: None,
@@ -204,20 +185,15 @@ impl Task {
             orphans: BTreeSet::new(),
             ops: JoinSet::new(),
             op_of: HashMap::new(),
-            requests,
+            end,
             link_events: deps.link_events,
             wakes,
             _watcher: watcher,
-            flush_at: 0,
-            trials_at: 0,
             born: Instant::now(),
         };
-        for record in task.instances.values().filter(|r| r.desired == Desired::Removed) {
-            task.note_removed(record, true);
-        }
         task.keep_images();
         task.publish();
-        Ok(task)
+        task
     }
 
     /// Milliseconds since the start.
@@ -230,36 +206,21 @@ impl Task {
         loop {
             self.outlets.heartbeat.fetch_add(1, Ordering::Relaxed);
             self.on_time();
-            self.advance().await;
-            if self.now() >= self.flush_at {
-                self.keep_tokens().await;
-            }
-            if self.now() >= self.trials_at {
-                self.end_trials().await;
-            }
+            self.advance();
             let wake_at = self.born + Duration::from_millis(self.next_wake());
             tokio::select! {
-                request = self.requests.recv() => match request {
-                    Some(Request::Submit(action, reply)) => {
-                        let answer = self.accept(*action).await;
-                        // Whoever has the answer finds it in the snapshot as well.
-                        self.publish();
-                        let _ = reply.send(answer);
-                    }
-                    Some(Request::Tokens(reply)) => { let _ = reply.send(self.token_views()); }
-                    Some(Request::Catalog(catalog)) => self.catalog = catalog,
-                    Some(Request::Credentials(id, reply)) => { let _ = reply.send(self.credential_views(&id)); }
-                    Some(Request::Shutdown(reply)) => {
-                        self.keep_tokens().await;
-                        self.keeper.close().await;
+                told = self.end.recv() => {
+                    // Who has an answer coming has it.
+                    self.adopt();
+                    if let Some(reply) = told {
                         let _ = reply.send(());
-                        return;
                     }
-                    None => return,
-                },
+                    return;
+                }
+                Ok(()) = self.desired.changed() => self.adopt(),
                 Some(report) = self.link_events.recv() => self.on_link(report),
                 Some(wake) = self.wakes.recv() => self.on_wake(&wake),
-                Some(done) = self.ops.join_next_with_id(), if !self.ops.is_empty() => self.on_joined(done).await,
+                Some(done) = self.ops.join_next_with_id(), if !self.ops.is_empty() => self.on_joined(done),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
@@ -277,11 +238,11 @@ impl Task {
         self.list_at = self.list_at.min(self.now() + soon);
     }
 
-    async fn on_joined(&mut self, joined: Result<(tokio::task::Id, Done), tokio::task::JoinError>) {
+    fn on_joined(&mut self, joined: Result<(tokio::task::Id, Done), tokio::task::JoinError>) {
         match joined {
             Ok((task, done)) => {
                 self.op_of.remove(&task);
-                self.on_done(done).await;
+                self.on_done(done);
             }
             Err(e) if e.is_cancelled() => {
                 if let Some(Op::Step(step)) = self.op_of.remove(&e.id()) {
@@ -291,14 +252,14 @@ impl Task {
             Err(e) => {
                 log::error!("an operation ended badly: {e}");
                 if let Some(op) = self.op_of.remove(&e.id()) {
-                    self.on_panicked(op, &format!("a fault of berth's own: {e}")).await;
+                    self.on_panicked(op, &format!("a fault of berth's own: {e}"));
                 }
             }
         }
     }
 
     /// Whoever waits for a panicked operation gets an answer all the same.
-    async fn on_panicked(&mut self, op: Op, why: &str) {
+    fn on_panicked(&mut self, op: Op, why: &str) {
         let why = why.to_owned();
         let done = match op {
             Op::List => {
@@ -313,8 +274,9 @@ impl Task {
             Op::Order(id) => Done::Ordered(id, Err(why)),
             // Asked for again when it dials again.
             Op::Prove(id, generation) => Done::Proved(id, generation, Ok(None)),
+            Op::Report(what, id) => Done::Reported(what, id, Err(why)),
         };
-        self.on_done(done).await;
+        self.on_done(done);
     }
 
     /// Agents that are there dial in at once, whether Docker answers yet or not.
@@ -386,7 +348,7 @@ impl Task {
     /// When something is due next.
     fn next_wake(&self) -> Millis {
         let now = self.now();
-        let mut next = (now + TURN).min(self.flush_at);
+        let mut next = now + TURN;
         if !self.listing {
             next = next.min(self.list_at);
         }

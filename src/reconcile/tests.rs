@@ -1,9 +1,10 @@
-//! The reconciler against an engine and links that live in memory: whole lives of instances, and faults.
+//! Reconciler and ledger, put together as the assembly does it, against an engine and links that live in memory and a store
+//! that is real: whole lives of instances, and faults.
 
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Mutex, atomic::AtomicU32},
+    sync::{Condvar, Mutex, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -13,18 +14,23 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
+    config::Allow,
     docker::{EngineInfo, Exit},
+    ledger::{self, NoRandom, Storage, Tokens},
     link::{LinkError, LinkEvent, Patience},
     model::{
-        AGENT_PROTOCOL, AgentState, AgentStatus, Endpoint, Health, HealthKind, PackageSource, Principal, Processes,
-        Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
+        AGENT_PROTOCOL, Action, AgentState, AgentStatus, Endpoint, Health, HealthKind, Outcome, PackageSource,
+        Principal, Processes, Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId,
+        TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
+        exchange::{Report, Shown},
         quota::WorkspaceQuota,
         spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC, resource_name},
     },
     record::TokenRecord,
+    store::{Change, Store, StoreError},
 };
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
@@ -64,6 +70,10 @@ struct World {
     agents: Mutex<Option<crate::model::User>>,
     events: tokio::sync::Notify,
     say: Mutex<Option<mpsc::Sender<LinkReport>>>,
+    /// Commits are held up while it is true; and how many were begun.
+    gate: Mutex<bool>,
+    opened: Condvar,
+    commits: AtomicU32,
 }
 
 impl World {
@@ -364,8 +374,8 @@ impl Installer for FakeInstaller {
         async move {
             self.0.calls.lock().unwrap().push("prepare".to_owned());
             words("npm: fetching");
-            if self.0.pull_hangs.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
+            while self.0.pull_hangs.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let version = match what.source.package().and_then(|p| p.version.clone()) {
                 Some(v) if v == "404" => return Err(Unprepared::Final("npm error 404".into())),
@@ -450,10 +460,32 @@ fn a_type() -> InstanceType {
     }
 }
 
+/// The real store, whose commits can be held up.
+struct Gated(Store, Arc<World>);
+
+impl Storage for Gated {
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.1.commits.fetch_add(1, Ordering::SeqCst);
+        let held = self.1.gate.lock().unwrap();
+        drop(self.1.opened.wait_while(held, |held| *held).unwrap());
+        self.0.commit(changes)
+    }
+}
+
+struct ToLedger(ledger::Handle);
+
+impl Ledger for ToLedger {
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.0.report(report).boxed()
+    }
+}
+
 struct Bench {
     world: Arc<World>,
     handle: Handle,
-    task: JoinHandle<()>,
+    ledger: ledger::Handle,
+    catalog: Arc<ArcSwap<Catalog>>,
+    tasks: [JoinHandle<()>; 2],
     dir: tempfile::TempDir,
 }
 
@@ -470,28 +502,47 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
         builder: Some("berth/npm:11".into()),
         ..a_type()
     };
-    let deps = Deps {
-        store: Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap(),
-        key: BoxKey::load_or_create(&dir.path().join("keys")).unwrap(),
+    let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
+    let box_id = store.box_id().clone();
+    let key = Arc::new(BoxKey::load_or_create(&dir.path().join("keys")).unwrap());
+    let types = [(t.name.clone(), Arc::new(t)), (npx.name.clone(), Arc::new(npx))].into();
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog { types }));
+    let images = vec!["berth/*".to_owned(), "registry.test/*".to_owned()];
+    let (show, shown) = watch::channel(Shown::default());
+    let (ledger, ledger_task) = ledger::spawn(ledger::Deps {
+        loaded: store.load().unwrap(),
+        storage: Box::new(Gated(store, world.clone())),
+        box_id: box_id.clone(),
+        key: key.clone(),
+        tokens: Arc::new(FakeTokens(world.clone())),
+        catalog: catalog.clone(),
+        images: images.clone(),
+        allow: Allow::default(),
+        max_instances: 2,
+        max_tokens_per_instance: 2,
+        install_bytes: 2 << 30,
+        removed: dir.path().join("removed"),
+        shown,
+    })
+    .unwrap();
+    let (handle, task) = spawn(Deps {
+        box_id,
+        key,
+        desired: ledger.desired(),
+        ledger: Arc::new(ToLedger(ledger.clone())),
+        shown: show,
         engine: Arc::new(Fake(world.clone())),
         links: Arc::new(FakeLinks(world.clone())),
-        tokens: Arc::new(FakeTokens(world.clone())),
         link_events,
         quotas: Arc::new(FakeQuotas(world.clone())),
         workspace: WorkspaceLimits::default(),
-        catalog: Arc::new(Catalog {
-            types: [(t.name.clone(), Arc::new(t)), (npx.name.clone(), Arc::new(npx))].into(),
-        }),
+        catalog: catalog.clone(),
         agent: "/usr/bin/berth".into(),
-        images: vec!["berth/*".into(), "registry.test/*".into()],
-        allow: Allow::default(),
+        images,
         installer: Arc::new(FakeInstaller(world.clone())),
         deploys: Deploys::new(dir.path().join("deploys")),
-        max_instances: 2,
-        max_tokens_per_instance: 2,
         max_message: 1 << 20,
         install_bytes: 2 << 30,
-        removed: dir.path().join("removed"),
         endpoints: Box::new(|id| Endpoints {
             mcp: Endpoint {
                 url: format!("https://mcp-{id}.x/mcp"),
@@ -499,12 +550,13 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
             },
             screen: None,
         }),
-    };
-    let (handle, task) = spawn(deps).unwrap();
+    });
     Bench {
         world,
         handle,
-        task,
+        ledger,
+        catalog,
+        tasks: [ledger_task, task],
         dir,
     }
 }
@@ -548,11 +600,23 @@ impl Bench {
             .await;
     }
 
+    /// Ends as the assembly does it.
+    async fn end(self) -> (Arc<World>, tempfile::TempDir) {
+        self.ledger.shutdown().await;
+        self.handle.shutdown().await;
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        (self.world, self.dir)
+    }
+
     /// The same box with a supervisor that was killed and started anew.
     async fn killed_and_started(self) -> Bench {
-        self.task.abort();
-        let _ = self.task.await;
-        drop(self.handle);
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        drop((self.handle, self.ledger));
         // The store's thread ends after the task, and until then the store is in use.
         let end = tokio::time::Instant::now() + Duration::from_secs(60);
         while let Err(e) = Store::open(self.dir.path(), &BoxId::from_random([1; 8])) {
@@ -595,7 +659,7 @@ async fn a_life_from_run_to_removal() {
         0,
         "what was asked for is no restart"
     );
-    assert_eq!(bench.handle.tokens().await.unwrap().len(), 1);
+    assert_eq!(bench.ledger.tokens().await.unwrap().len(), 1);
 
     assert_eq!(bench.act(Action::Remove { id: id.clone() }).await, Ok(Outcome::Done));
     assert!(
@@ -606,13 +670,12 @@ async fn a_life_from_run_to_removal() {
     assert!(bench.world.seen.lock().unwrap().containers.is_empty());
     assert!(bench.world.links.lock().unwrap().is_empty());
     assert!(bench.world.steps().iter().any(|s| s.starts_with("release /berth/")));
-    assert!(bench.handle.tokens().await.unwrap().is_empty());
+    assert!(bench.ledger.tokens().await.unwrap().is_empty());
     assert_eq!(
         bench.act(Action::Stop { id: id.clone() }).await,
         Err(Refusal::no_instance(id))
     );
-    bench.handle.shutdown().await;
-    bench.task.await.unwrap();
+    bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -784,7 +847,7 @@ async fn a_removal_does_not_wait_for_a_pull() {
     t.image.reference = "registry.test/echo:1".into();
     t.image.digest = Some(format!("sha256:{:064}", 0));
     let types = [(t.name.clone(), Arc::new(t))].into();
-    bench.handle.set_catalog(Arc::new(Catalog { types })).await.unwrap();
+    bench.catalog.store(Arc::new(Catalog { types }));
     bench.world.image_missing.store(true, Ordering::SeqCst);
     bench.world.pull_hangs.store(true, Ordering::SeqCst);
     let id = bench.run().await.id;
@@ -797,6 +860,8 @@ async fn a_removal_does_not_wait_for_a_pull() {
     bench.until("gone", BTreeMap::is_empty).await;
 }
 
+#[path = "held_tests.rs"]
+mod held;
 #[path = "proof_tests.rs"]
 mod proof;
 #[path = "start_tests.rs"]
@@ -819,7 +884,7 @@ impl Bench {
     /// As root on the box asks.
     async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
         let signed = crate::policy::sign(Principal::root(), action).unwrap();
-        self.handle.submit(signed).await
+        self.ledger.submit(signed).await
     }
 
     async fn submit(&self, action: Action) -> InstanceView {

@@ -1,4 +1,4 @@
-//! Fits the links, the token table and the slices to what the reconciler asks of them. Decides nothing.
+//! Fits the ledger, the links, the token table and the slices to what ledger and reconciler ask of them. Decides nothing.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,13 +7,22 @@ use futures_util::future::BoxFuture;
 use crate::{
     authz::{self, SessionTable, TokenHash, TokenTable},
     cgroup::Slices,
+    ledger::{self, NoRandom, Tokens},
     link::{LinkError, Patience, Registry},
-    model::{InstanceId, Principal, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
+    model::{InstanceId, Principal, Refusal, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
     packages::{self, Packages, PrepareError},
-    plan::quota::WorkspaceQuota,
-    reconcile::{Installer, Links, NoRandom, Preparation, QuotaError, Quotas, Tokens, Unprepared},
+    plan::{exchange::Report, quota::WorkspaceQuota},
+    reconcile::{Installer, Ledger, Links, Preparation, QuotaError, Quotas, Unprepared},
     record::TokenRecord,
 };
+
+pub(super) struct RealLedger(pub(super) ledger::Handle);
+
+impl Ledger for RealLedger {
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(self.0.report(report))
+    }
+}
 
 pub(super) struct RealInstaller(pub(super) Packages);
 

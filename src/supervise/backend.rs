@@ -26,6 +26,7 @@ use crate::{
     door::Router,
     edge::EdgeHandle,
     firewall::Firewall,
+    ledger,
     link::Registry,
     machine,
     model::{
@@ -43,8 +44,9 @@ const LOG_QUEUE: usize = 32;
 
 /// The handles of everything that runs.
 pub(super) struct Parts {
+    pub(super) ledger: ledger::Handle,
     pub(super) reconcile: reconcile::Handle,
-    pub(super) catalog: ArcSwap<Catalog>,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
     /// Why the type files as they are now are not in use.
     pub(super) catalog_trouble: ArcSwapOption<String>,
     pub(super) allow: Allow,
@@ -82,7 +84,7 @@ impl Parts {
         let Some(t) = catalog.types.get(type_name) else {
             return Ok(());
         };
-        // What must not be run is told by the reconciler.
+        // What must not be run is told by the ledger.
         let allowed = generic::check_type(&self.allow, &t.name, t.kind).is_ok();
         if !allowed || needed(t).any(|name| image::permitted(name, &self.images).is_err()) {
             return Ok(());
@@ -122,7 +124,7 @@ impl Backend for Parts {
         if let Action::Run(request) = action.what() {
             self.check_images(&request.type_name).await?;
         }
-        let outcome = self.reconcile.submit(action).await?;
+        let outcome = self.ledger.submit(action).await?;
         self.claims.after(kind)?;
         Ok(outcome)
     }
@@ -136,11 +138,11 @@ impl Backend for Parts {
     }
 
     async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
-        self.reconcile.tokens().await
+        self.ledger.tokens().await
     }
 
     async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
-        self.reconcile.credentials(id).await
+        self.ledger.credentials(id).await
     }
 
     async fn logs(

@@ -159,7 +159,7 @@ impl Claims {
             Tried::Wrong => return Err(Refusal::WrongCode),
         }
         let signed = policy::sign(by, Action::Claim { name }).map_err(Refusal::from)?;
-        let outcome = parts.reconcile.submit(signed).await?;
+        let outcome = parts.ledger.submit(signed).await?;
         self.after(Kind::Claim)?;
         Ok(outcome)
     }

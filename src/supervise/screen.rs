@@ -1,4 +1,4 @@
-//! Screens, put together: what the edge asks of the reconciler, links, and screenshots.
+//! Screens, put together: what the edge asks of reconciler and ledger, links, and screenshots.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use super::backend::Parts;
 use crate::{
     api::{ScreenLink, ScreenRequest},
     edge::{Look, Screens},
+    ledger,
     link::Link,
     model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},
     policy, reconcile,
@@ -22,8 +23,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the edge needs for its screens.
-pub(super) fn screens(reconcile: &reconcile::Handle) -> Screens {
-    let (views, actions) = (reconcile.clone(), reconcile.clone());
+pub(super) fn screens(reconcile: &reconcile::Handle, ledger: &ledger::Handle) -> Screens {
+    let (views, actions) = (reconcile.clone(), ledger.clone());
     Screens {
         look: Box::new(move |id| {
             let views = views.views();

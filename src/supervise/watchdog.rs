@@ -1,4 +1,4 @@
-//! Feeds systemd's watchdog, but only while the reconciler and the edge both make progress.
+//! Feeds systemd's watchdog, but only while ledger, reconciler and edge all make progress.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{addresses, backend::Parts};
 use crate::{model::State, systemd};
 
-/// How often signs of life are looked for, where systemd asks for none more often. Both hearts beat once a second.
+/// How often signs of life are looked for, where systemd asks for none more often. All hearts beat once a second.
 const BEAT: Duration = Duration::from_secs(5);
 
 /// Runs until `stop` turns true. Withholds the watchdog's food when a heartbeat has not moved since the last look.
@@ -23,9 +23,9 @@ pub(super) async fn run(parts: Arc<Parts>, mut stop: watch::Receiver<bool>) {
             _ = ticks.tick() => {}
         }
         let now = beats(&parts);
-        if now.0 == last.0 || now.1 == last.1 {
-            let stuck = if now.0 == last.0 { "reconcile" } else { "edge" };
-            log::error!(task = stuck; "no progress within {interval:?}");
+        let stuck = now.iter().zip(&last).find(|(now, last)| now == last);
+        if let Some(((stuck, _), _)) = stuck {
+            log::error!(task = *stuck; "no progress within {interval:?}");
         } else {
             systemd::watchdog();
             systemd::status(&summary(&parts));
@@ -34,8 +34,12 @@ pub(super) async fn run(parts: Arc<Parts>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-fn beats(parts: &Parts) -> (u64, u64) {
-    (parts.reconcile.heartbeat(), parts.edge.heartbeat())
+fn beats(parts: &Parts) -> [(&'static str, u64); 3] {
+    [
+        ("ledger", parts.ledger.heartbeat()),
+        ("reconcile", parts.reconcile.heartbeat()),
+        ("edge", parts.edge.heartbeat()),
+    ]
 }
 
 /// The line of `systemctl status`.

@@ -14,23 +14,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use berth::{
     catalog::{Catalog, Egress},
     cgroup::Slices,
     docker::Docker,
+    ledger::{self, NoRandom, Tokens},
     link::{LinkError, LinkEvent, LinkReport, Patience},
     model::{
         AGENT_PROTOCOL, Action, AgentState, AgentStatus, BoxId, Endpoint, Endpoints, InstanceId, InstanceView, Outcome,
         Principal, Refusal, Resolved, RunRequest, Secret, Size, StartOrder, State, Subject, TokenId, TypeName, User,
     },
-    plan::quota::{WorkspaceLimits, WorkspaceQuota},
-    reconcile::{self, Deps, Handle, Installer, Links, NoRandom, Preparation, QuotaError, Quotas, Tokens, Unprepared},
+    plan::{
+        exchange::{Report, Shown},
+        quota::{WorkspaceLimits, WorkspaceQuota},
+    },
+    reconcile::{self, Handle, Installer, Ledger, Links, Preparation, QuotaError, Quotas, Unprepared},
     record::TokenRecord,
     secret::BoxKey,
     store::Store,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use workbench::{Workbench, docker, socket};
 
 /// Says when it runs, in its socket folder's stead on stdout, and ends at SIGTERM.
@@ -161,6 +166,14 @@ impl Installer for NoInstaller {
     fn keep(&self, _: BTreeSet<String>) {}
 }
 
+struct ToLedger(ledger::Handle);
+
+impl Ledger for ToLedger {
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.0.report(report).boxed()
+    }
+}
+
 struct NoTokens;
 
 impl Tokens for NoTokens {
@@ -185,8 +198,9 @@ impl std::ops::Deref for Bench {
 }
 
 struct Supervisor {
+    ledger: ledger::Handle,
     handle: Handle,
-    task: tokio::task::JoinHandle<()>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
 impl Bench {
@@ -201,11 +215,34 @@ impl Bench {
     fn supervisor(&self) -> Supervisor {
         let (say, link_events) = mpsc::channel(64);
         let state = self.dir.path().join("state");
-        let store = Store::open(&state, &self.box_id).unwrap();
+        let mut store = Store::open(&state, &self.box_id).unwrap();
+        let key = Arc::new(BoxKey::load_or_create(&state.join("keys")).unwrap());
         let t = self.a_type("script", Size::Small, Egress::Internet, Some("/data"));
-        let deps = Deps {
-            store,
-            key: BoxKey::load_or_create(&state.join("keys")).unwrap(),
+        let types = [(t.name.clone(), Arc::new(t))].into();
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog { types }));
+        let (show, shown) = watch::channel(Shown::default());
+        let (ledger, ledger_task) = ledger::spawn(ledger::Deps {
+            loaded: store.load().unwrap(),
+            storage: Box::new(store),
+            box_id: self.box_id.clone(),
+            key: key.clone(),
+            tokens: Arc::new(NoTokens),
+            catalog: catalog.clone(),
+            images: vec!["berth/*".into()],
+            allow: berth::config::Allow::default(),
+            max_instances: 10,
+            max_tokens_per_instance: 10,
+            install_bytes: 2 << 30,
+            removed: self.dir.path().join("removed"),
+            shown,
+        })
+        .unwrap();
+        let (handle, task) = reconcile::spawn(reconcile::Deps {
+            box_id: self.box_id.clone(),
+            key,
+            desired: ledger.desired(),
+            ledger: Arc::new(ToLedger(ledger.clone())),
+            shown: show,
             engine: Arc::new(Docker::new(&socket())),
             links: Arc::new(Sockets {
                 dir: self.dir.path().join("i"),
@@ -214,23 +251,16 @@ impl Bench {
                 generation: AtomicU64::new(0),
                 box_id: self.box_id.clone(),
             }),
-            tokens: Arc::new(NoTokens),
             link_events,
             quotas: Arc::new(RealQuotas(Slices::default())),
             workspace: WorkspaceLimits::default(),
-            catalog: Arc::new(Catalog {
-                types: [(t.name.clone(), Arc::new(t))].into(),
-            }),
+            catalog,
             agent: self.dir.path().join("agent"),
             images: vec!["berth/*".into()],
-            allow: berth::config::Allow::default(),
             installer: Arc::new(NoInstaller),
             deploys: berth::deploy_log::Deploys::new(state.join("deploys")),
-            max_instances: 10,
-            max_tokens_per_instance: 10,
             max_message: 1 << 20,
             install_bytes: 2 << 30,
-            removed: self.dir.path().join("removed"),
             endpoints: Box::new(|_| Endpoints {
                 mcp: Endpoint {
                     url: String::new(),
@@ -238,9 +268,12 @@ impl Bench {
                 },
                 screen: None,
             }),
-        };
-        let (handle, task) = reconcile::spawn(deps).unwrap();
-        Supervisor { handle, task }
+        });
+        Supervisor {
+            ledger,
+            handle,
+            tasks: [ledger_task, task],
+        }
     }
 }
 
@@ -248,7 +281,7 @@ impl Supervisor {
     /// As root on the box asks.
     async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
         let signed = berth::policy::sign(Principal::root(), action).unwrap();
-        self.handle.submit(signed).await
+        self.ledger.submit(signed).await
     }
 
     async fn run(&self) -> InstanceId {
@@ -279,8 +312,10 @@ impl Supervisor {
 
     /// As `kill -9` does: nothing is said to anybody.
     async fn killed(self) {
-        self.task.abort();
-        let _ = self.task.await;
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -358,6 +393,7 @@ async fn a_life_on_the_real_engine() {
     ] {
         assert!(bench.mine(what).is_empty(), "{what:?} left");
     }
+    s.ledger.shutdown().await;
     s.handle.shutdown().await;
 }
 
@@ -407,5 +443,6 @@ async fn orphans_go_and_a_lost_record_is_not_resurrected() {
         assert!(from.elapsed() < Duration::from_secs(60), "orphans stay");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    s.ledger.shutdown().await;
     s.handle.shutdown().await;
 }

@@ -1,44 +1,40 @@
-//! A variable of an instance gets another value, or none: sealed, committed, and then handed to the agent by a new order.
-//! What is shown of values is when they were set and by whom.
+//! A variable of an instance gets another value, or none: sealed, committed, and then handed to the agent by a new order
+//! of the reconciler's. What is shown of values is when they were set and by whom.
 
-use super::task::Task;
+use super::{
+    Came,
+    decide::{Decided, Then},
+    task::Task,
+};
 use crate::{
-    model::{CredentialKind, CredentialView, Desired, InstanceId, Outcome, REMOTE_SECRET, Refusal, Secret},
+    model::{CredentialKind, CredentialView, InstanceId, REMOTE_SECRET, Refusal, Secret},
     record::InstanceRecord,
     store::Change,
 };
 
 impl Task {
-    pub(super) async fn accept_credential(
-        &mut self,
+    pub(super) fn credential(
+        &self,
         mut record: InstanceRecord,
         value: Option<(String, Secret)>,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Decided, Refusal> {
         if let Some((key, value)) = value {
             let sealed = self.key.seal(&record.id, &key, &value);
             let sealed = sealed.map_err(Refusal::fault)?;
             record.env.insert(key, sealed);
         }
-        self.keep(vec![Change::PutInstance(Box::new(record.clone()))]).await?;
         let id = record.id.clone();
-        log::info!(instance = id.as_str(), revision = record.marks.revision; "its credentials changed");
-        let running = record.desired == Desired::Running;
-        self.instances.insert(id.clone(), record);
-        let now = self.now();
-        let live = self.lives.entry(id.clone()).or_default();
-        if running {
-            live.forgive();
-            live.renewed(now);
-            if live.link_up {
-                live.order_at = Some(now);
-            }
-        }
-        self.outcome(&id)
+        let revision = record.marks.revision;
+        Ok(Decided {
+            changes: vec![Change::PutInstance(Box::new(record))],
+            then: vec![Then::Changed(id.clone(), revision)],
+            came: Came::Instance(id, None),
+        })
     }
 
     /// What the type asks for, in its order, then what was given beside it.
     pub(super) fn credential_views(&self, id: &InstanceId) -> Result<Vec<CredentialView>, Refusal> {
-        let record = self.instances.get(id);
+        let record = self.books.instances.get(id);
         let record = record.ok_or_else(|| Refusal::no_instance(id))?;
         let asked = &record.spec.credentials;
         let mut views: Vec<CredentialView> = asked

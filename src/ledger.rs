@@ -1,0 +1,213 @@
+//! F3: the one task that owns what shall be: instances, workspaces, members, tokens, and the store that keeps them. It
+//! admits actions, commits them, and only then answers and publishes. It knows nothing of containers and links; a commit
+//! that waits for the disk keeps nobody waiting but those who asked for one.
+//!
+//! ```text
+//!            actions, reports                  changes                    DesiredState
+//! everybody -----------------> queue --> Task: admit --> store's thread --> Task --watch--> reconciler: compare, act
+//!     ^                                    ^            (fsync)              |                   |
+//!     |                                    | disk                            | version           |
+//!     +---- answer, once it is shown ------+------------- Shown -------------+-------watch-------+
+//! ```
+//!
+//! What waits when a commit ends is admitted together and committed in one transaction: whoever asked for a refused
+//! action is told so, everybody else has their answer after that commit. An answer with an instance in it waits until the
+//! reconciler shows that instance as of this commit or a later one: whoever has the answer finds it in the list as well.
+//!
+//! Tasks: `ledger` (this), thread `store`. Channels: requests (64), commits (1), desired state and what is shown (the
+//! newest value each).
+
+mod books;
+mod credentials;
+mod decide;
+mod keeper;
+mod ports;
+mod task;
+mod tokens;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+pub use ports::{NoRandom, Storage, Tokens};
+
+use crate::{
+    catalog::Catalog,
+    config::Allow,
+    model::{Action, BoxId, CredentialView, InstanceId, Outcome, Refusal, Secret, TokenCreated, TokenView},
+    plan::exchange::{DesiredState, Report, Shown},
+    policy::Signed,
+    secret::BoxKey,
+    store::Loaded,
+};
+
+/// Requests that wait; past it callers wait.
+const REQUESTS: usize = 64;
+/// The reconciler takes a commit up within milliseconds. One that has not after this long is told of.
+const SHOWN: Duration = Duration::from_secs(30);
+
+/// What the ledger is built from.
+pub struct Deps {
+    /// What the store held at the start.
+    pub loaded: Loaded,
+    pub storage: Box<dyn Storage>,
+    pub box_id: BoxId,
+    pub key: Arc<BoxKey>,
+    pub tokens: Arc<dyn Tokens>,
+    /// The types as they are now.
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    /// Patterns of images that may run here.
+    pub images: Vec<String>,
+    pub allow: Allow,
+    pub max_instances: usize,
+    pub max_tokens_per_instance: usize,
+    /// What the installation of a package may write, in bytes.
+    pub install_bytes: u64,
+    /// Where the volumes of removed instances are noted down, for whoever empties them without the engine.
+    pub removed: PathBuf,
+    /// What the reconciler shows.
+    pub shown: watch::Receiver<Shown>,
+}
+
+enum Request {
+    Act(Box<Signed<Action>>, oneshot::Sender<Result<Kept, Refusal>>),
+    Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    Tokens(oneshot::Sender<Vec<TokenView>>),
+    Credentials(InstanceId, oneshot::Sender<Result<Vec<CredentialView>, Refusal>>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// What an action came to. It is durable, and part of the desired state of this version.
+#[derive(Debug)]
+struct Kept {
+    version: u64,
+    what: Came,
+}
+
+#[derive(Debug)]
+enum Came {
+    /// With its first token, where it is new.
+    Instance(InstanceId, Option<Secret>),
+    Token(Box<TokenCreated>),
+    Done,
+}
+
+/// The way to the ledger, for everybody.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    desired: watch::Receiver<DesiredState>,
+    shown: watch::Receiver<Shown>,
+    heartbeat: Arc<AtomicU64>,
+}
+
+/// Fills the token table and starts the task. The task ends only after [`Handle::shutdown`]; that it ends otherwise is for
+/// the assembly to notice.
+///
+/// # Errors
+/// The store's thread cannot be started.
+pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    let (requests, asked) = mpsc::channel(REQUESTS);
+    let heartbeat = Arc::new(AtomicU64::new(0));
+    let shown = deps.shown.clone();
+    let (task, desired) = task::Task::build(deps, asked, heartbeat.clone())?;
+    let handle = Handle {
+        requests,
+        desired,
+        shown,
+        heartbeat,
+    };
+    Ok((handle, tokio::spawn(task.run())))
+}
+
+impl Handle {
+    /// Admits an action. What it answers is durable, and shown by the reconciler.
+    ///
+    /// # Errors
+    /// A typed [`Refusal`]; nothing has changed then, but where it says so.
+    pub async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
+        let kept = self.ask(|reply| Request::Act(Box::new(action), reply)).await??;
+        let mut shown = self.shown.clone();
+        let seen = timeout(SHOWN, shown.wait_for(|s| s.version >= kept.version)).await;
+        let seen = seen.map_err(|_| {
+            let why = "the change was saved, but the box has not acted on it yet; check with `berth list`";
+            Refusal::Unavailable { reason: why.to_owned() }
+        })?;
+        let seen = seen.map_err(|_| Refusal::Stopping)?;
+        match kept.what {
+            Came::Done => Ok(Outcome::Done),
+            Came::Token(made) => Ok(Outcome::Token(*made)),
+            Came::Instance(id, token) => {
+                let view = seen.views.get(&id).cloned();
+                let mut view = view.ok_or_else(|| Refusal::no_instance(id))?;
+                view.token = token;
+                Ok(Outcome::Instance(Box::new(view)))
+            }
+        }
+    }
+
+    /// Keeps what the reconciler found out; durable and published when it returns Ok. What somebody's action has made
+    /// pointless is dropped.
+    ///
+    /// # Errors
+    /// [`Refusal::Store`], and nothing has changed then.
+    pub async fn report(&self, report: Report) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Report(report, reply)).await?
+    }
+
+    /// What shall be: the newest that is durable.
+    pub fn desired(&self) -> watch::Receiver<DesiredState> {
+        self.desired.clone()
+    }
+
+    /// All tokens, with when they were last used.
+    ///
+    /// # Errors
+    /// [`Refusal::Stopping`].
+    pub async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
+        self.ask(Request::Tokens).await
+    }
+
+    /// The variables of an instance, without their values.
+    ///
+    /// # Errors
+    /// [`Refusal::NoInstance`], [`Refusal::Stopping`].
+    pub async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
+        self.ask(|reply| Request::Credentials(id, reply)).await?
+    }
+
+    /// Rises at least once a second while the task makes progress, so not during a commit: the watchdog is fed by it.
+    pub fn heartbeat(&self) -> u64 {
+        self.heartbeat.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what is only in memory, closes the store and ends the task.
+    pub async fn shutdown(&self) {
+        // Refused only where it has ended already.
+        let _ = self.ask(Request::Shutdown).await;
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| Refusal::Stopping)?;
+        answer.await.map_err(|_| Refusal::Stopping)
+    }
+}
+
+#[cfg(test)]
+mod tests;

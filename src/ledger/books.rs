@@ -1,0 +1,84 @@
+//! What shall be, in memory: what the store holds, and nothing else. A commit's changes are made to a copy, which takes
+//! the place of the original when they are durable. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    model::{Desired, InstanceId, MemberName, Principal, Subject, TokenId, WorkspaceName},
+    plan::exchange::DesiredState,
+    record::{InstanceRecord, MemberRecord, TokenRecord, WorkspaceRecord},
+    store::{Change, Loaded},
+};
+
+/// Cheap to clone; a table is copied only when a change is made to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Books {
+    pub(super) instances: Arc<BTreeMap<InstanceId, Arc<InstanceRecord>>>,
+    pub(super) tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
+    pub(super) members: Arc<BTreeMap<MemberName, MemberRecord>>,
+    pub(super) workspaces: Arc<BTreeMap<WorkspaceName, WorkspaceRecord>>,
+}
+
+impl From<Loaded> for Books {
+    fn from(loaded: Loaded) -> Self {
+        let instances = loaded.instances.into_iter().map(|(id, r)| (id, Arc::new(r)));
+        Self {
+            instances: Arc::new(instances.collect()),
+            tokens: Arc::new(loaded.tokens),
+            members: Arc::new(loaded.members),
+            workspaces: Arc::new(loaded.workspaces),
+        }
+    }
+}
+
+impl Books {
+    /// Makes a change, as the store makes it.
+    pub(super) fn make(&mut self, change: &Change) {
+        match change {
+            Change::PutInstance(r) => {
+                Arc::make_mut(&mut self.instances).insert(r.id.clone(), Arc::new((**r).clone()));
+            }
+            Change::RemoveInstance(id) => {
+                Arc::make_mut(&mut self.instances).remove(id);
+                Arc::make_mut(&mut self.tokens).retain(|_, t| !t.subject.is_instance(id));
+            }
+            Change::PutToken(t) => drop(Arc::make_mut(&mut self.tokens).insert(t.id.clone(), t.clone())),
+            Change::RemoveToken(id) => drop(Arc::make_mut(&mut self.tokens).remove(id)),
+            Change::RemoveTokensOf(subject) => Arc::make_mut(&mut self.tokens).retain(|_, t| t.subject != *subject),
+            Change::PutMember(m) => drop(Arc::make_mut(&mut self.members).insert(m.name.clone(), m.clone())),
+            Change::RemoveMember(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
+            Change::PutWorkspace(w) => drop(Arc::make_mut(&mut self.workspaces).insert(w.name.clone(), w.clone())),
+        }
+    }
+
+    /// What of it the reconciler needs.
+    pub(super) fn desired(&self, version: u64) -> DesiredState {
+        DesiredState {
+            version,
+            instances: self.instances.clone(),
+            workspaces: self.workspaces.clone(),
+            claimed: !self.members.is_empty(),
+        }
+    }
+
+    /// Whether both show the reconciler the same.
+    pub(super) fn same_desired(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.instances, &other.instances)
+            && Arc::ptr_eq(&self.workspaces, &other.workspaces)
+            && Arc::ptr_eq(&self.members, &other.members)
+    }
+
+    /// Whoever shows a token; none where its member is not there.
+    pub(super) fn principal_of(&self, token: &TokenRecord) -> Option<Principal> {
+        Some(match &token.subject {
+            Subject::Instance(id) => Principal::instance(id.clone(), token.id.clone()),
+            Subject::Member(name) => Principal::member(name.clone(), self.members.get(name)?.role, token.id.clone()),
+        })
+    }
+
+    /// Whether a token's owner is there to stay: what cannot be told is denied.
+    pub(super) fn owner_stays(&self, token: &TokenRecord) -> bool {
+        let stays = |id| self.instances.get(id).is_some_and(|r| r.desired != Desired::Removed);
+        token.subject.instance().is_none_or(stays)
+    }
+}

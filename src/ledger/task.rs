@@ -1,0 +1,309 @@
+//! The task itself: what it holds, how it starts, its loop, and commits. What a request comes to is in `decide`.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    Deps, Kept, Request,
+    books::Books,
+    decide::{Decided, Note, of_report},
+    keeper::{Keeper, NotKept},
+    ports::Tokens,
+};
+use crate::{
+    catalog::Catalog,
+    config::Allow,
+    machine,
+    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal},
+    plan::{
+        exchange::{DesiredState, Report, Shown},
+        spec::resource_name,
+        trial::TRIAL_SECONDS,
+    },
+    policy::{self, Signed},
+    record::InstanceRecord,
+    secret::BoxKey,
+    store::Change,
+};
+
+/// The loop turns at least this often, for the watchdog.
+const TURN: Duration = Duration::from_secs(1);
+/// How often trials are looked at.
+const TRIALS_EVERY: Duration = Duration::from_secs(5);
+/// So many requests at most are committed together; the next ones are the next commit's.
+const GROUP: usize = 64;
+
+pub(super) struct Limits {
+    pub(super) instances: usize,
+    pub(super) tokens_per_instance: usize,
+    pub(super) install_bytes: u64,
+}
+
+/// A request that may change something, and who waits for it.
+enum Entry {
+    /// Nobody waits for what the ledger itself asks for.
+    Act(Box<Signed<Action>>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
+    Report(Report, oneshot::Sender<Result<(), Refusal>>),
+}
+
+pub(super) struct Task {
+    keeper: Keeper,
+    box_id: BoxId,
+    pub(super) key: Arc<BoxKey>,
+    pub(super) table: Arc<dyn Tokens>,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
+    pub(super) images: Vec<String>,
+    pub(super) allow: Allow,
+    pub(super) limits: Limits,
+    removed: PathBuf,
+
+    /// All of it is durable.
+    pub(super) books: Books,
+    version: u64,
+    desired: watch::Sender<DesiredState>,
+    pub(super) shown: watch::Receiver<Shown>,
+
+    requests: mpsc::Receiver<Request>,
+    heartbeat: Arc<AtomicU64>,
+    pub(super) flush_at: Instant,
+    trials_at: Instant,
+}
+
+impl Task {
+    pub(super) fn build(
+        deps: Deps,
+        requests: mpsc::Receiver<Request>,
+        heartbeat: Arc<AtomicU64>,
+    ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
+        let books = Books::from(deps.loaded);
+        for token in books.tokens.values().filter(|t| books.owner_stays(t)) {
+            if let Some(principal) = books.principal_of(token) {
+                deps.tokens.insert(token, principal);
+            }
+        }
+        let version = 1;
+        let (desired, published) = watch::channel(books.desired(version));
+        let task = Self {
+            keeper: Keeper::spawn(deps.storage)?,
+            box_id: deps.box_id,
+            key: deps.key,
+            table: deps.tokens,
+            catalog: deps.catalog,
+            images: deps.images,
+            allow: deps.allow,
+            limits: Limits {
+                instances: deps.max_instances,
+                tokens_per_instance: deps.max_tokens_per_instance,
+                install_bytes: deps.install_bytes,
+            },
+            removed: deps.removed,
+            books,
+            version,
+            desired,
+            shown: deps.shown,
+            requests,
+            heartbeat,
+            flush_at: Instant::now(),
+            trials_at: Instant::now(),
+        };
+        for record in task.books.instances.values().filter(|r| r.desired == Desired::Removed) {
+            task.note_removed(record, true);
+        }
+        Ok((task, published))
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            self.heartbeat.fetch_add(1, Ordering::Relaxed);
+            if Instant::now() >= self.flush_at {
+                self.keep_tokens().await;
+            }
+            if Instant::now() >= self.trials_at {
+                self.end_trials().await;
+            }
+            let wake_at = (Instant::now() + TURN).min(self.flush_at).min(self.trials_at);
+            tokio::select! {
+                request = self.requests.recv() => {
+                    let Some(request) = request else { return };
+                    if let Some(reply) = self.take_all(request).await {
+                        self.keep_tokens().await;
+                        self.keeper.close().await;
+                        let _ = reply.send(());
+                        return;
+                    }
+                }
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Takes a request and those that wait behind it. Whoever told the task to end waits for what is returned.
+    async fn take_all(&mut self, first: Request) -> Option<oneshot::Sender<()>> {
+        let (mut entries, mut next) = (Vec::new(), Some(first));
+        let mut end = None;
+        while let Some(request) = next {
+            match request {
+                Request::Act(action, reply) => entries.push(Entry::Act(action, Some(reply))),
+                Request::Report(report, reply) => entries.push(Entry::Report(report, reply)),
+                Request::Tokens(reply) => drop(reply.send(self.token_views())),
+                Request::Credentials(id, reply) => drop(reply.send(self.credential_views(&id))),
+                Request::Shutdown(reply) => {
+                    end = Some(reply);
+                    break;
+                }
+            }
+            next = match entries.len() {
+                GROUP.. => None,
+                _ => self.requests.try_recv().ok(),
+            };
+        }
+        self.keep_entries(entries).await;
+        end
+    }
+
+    /// Admits entries, each by the books as those before it leave them, commits what they change in one transaction, and
+    /// answers. Where one of them is what the store refuses, each is kept by itself.
+    async fn keep_entries(&mut self, entries: Vec<Entry>) {
+        let mut books = self.books.clone();
+        let mut decided = Vec::with_capacity(entries.len());
+        let mut changes = Vec::new();
+        for entry in &entries {
+            let one = self.admit(&books, entry);
+            for change in one.iter().flat_map(|d| &d.changes) {
+                books.make(change);
+                changes.push(change.clone());
+            }
+            decided.push(one);
+        }
+        match self.commit(books, changes).await {
+            Ok(()) => {
+                let all = entries.into_iter().zip(decided);
+                let answered: Vec<_> = all.map(|(entry, one)| (entry, one.map(|d| self.done(d)))).collect();
+                // Whoever has an answer finds it published, and its tokens open or closed.
+                self.publish();
+                answered
+                    .into_iter()
+                    .for_each(|(entry, answer)| self.answer(entry, answer));
+            }
+            Err(NotKept::OneOfThem(_)) if entries.len() > 1 => {
+                for entry in entries {
+                    Box::pin(self.keep_entries(vec![entry])).await;
+                }
+            }
+            Err(e) => {
+                for entry in entries {
+                    // What needs nothing to be kept is answered by the books as they are.
+                    let answer = match self.admit(&self.books, &entry) {
+                        Ok(one) if !one.changes.is_empty() => Err(Refusal::Store { reason: e.to_string() }),
+                        other => other.map(|one| self.done(one)),
+                    };
+                    self.answer(entry, answer);
+                }
+            }
+        }
+    }
+
+    fn admit(&self, books: &Books, entry: &Entry) -> Result<Decided, Refusal> {
+        match entry {
+            Entry::Act(action, _) => self.decide(books, (**action).clone()),
+            Entry::Report(report, _) => Ok(of_report(books, report.clone())),
+        }
+    }
+
+    /// Makes changes durable; the books are those with them from then on.
+    pub(super) async fn commit(&mut self, books: Books, changes: Vec<Change>) -> Result<(), NotKept> {
+        if !changes.is_empty() {
+            self.keeper.commit(changes).await?;
+        }
+        if !self.books.same_desired(&books) {
+            self.version += 1;
+        }
+        self.books = books;
+        Ok(())
+    }
+
+    /// Does what follows from an entry that is durable.
+    fn done(&self, decided: Decided) -> Kept {
+        decided.then.into_iter().for_each(|then| self.follow(then));
+        Kept {
+            version: self.version,
+            what: decided.came,
+        }
+    }
+
+    fn publish(&self) {
+        self.desired.send_if_modified(|d| {
+            let news = d.version != self.version;
+            if news {
+                *d = self.books.desired(self.version);
+            }
+            news
+        });
+    }
+
+    fn answer(&self, entry: Entry, answer: Result<Kept, Refusal>) {
+        match entry {
+            Entry::Act(action, reply) => {
+                if let Ok(kept) = &answer {
+                    Note::of(&action).accepted(&kept.what);
+                }
+                match (reply, answer) {
+                    (Some(reply), answer) => drop(reply.send(answer)),
+                    (None, Err(e)) => log::warn!("a trial is not removed yet: {e}"),
+                    (None, Ok(_)) => {}
+                }
+            }
+            Entry::Report(_, reply) => {
+                let _ = reply.send(answer.map(drop));
+            }
+        }
+    }
+
+    /// Removes trials whose time is over, and those whose instance is gone.
+    async fn end_trials(&mut self) {
+        self.trials_at = Instant::now() + TRIALS_EVERY;
+        let oldest = jiff::Timestamp::now().as_second() - TRIAL_SECONDS;
+        let instances = &self.books.instances;
+        let over = |r: &&InstanceRecord| {
+            let of = r.generic.as_ref().and_then(|g| g.trial_of.as_ref());
+            let gone = |of: &InstanceId| instances.get(of).is_none_or(|o| o.desired == Desired::Removed);
+            r.desired != Desired::Removed && of.is_some_and(|of| gone(of) || r.created_at.as_second() < oldest)
+        };
+        let mut entries = Vec::new();
+        for record in instances.values().map(|r| &**r).filter(over) {
+            let id = record.id.clone();
+            log::info!(instance = id.as_str(); "the trial is over");
+            match policy::sign(Principal::berth(), Action::Remove { id }) {
+                Ok(signed) => entries.push(Entry::Act(Box::new(signed), None)),
+                Err(denial) => log::warn!("a trial is not removed yet: {denial}"),
+            }
+        }
+        if !entries.is_empty() {
+            self.keep_entries(entries).await;
+        }
+    }
+
+    /// Notes that the instance's volume can be emptied, or that it is gone. The engine removes it; one that cannot start
+    /// finds it emptied.
+    pub(super) fn note_removed(&self, record: &InstanceRecord, removed: bool) {
+        if record.spec.volume.is_none() {
+            return;
+        }
+        let volume = resource_name(&self.box_id, &record.id);
+        if let Err(e) = machine::engine::note_removed(&self.removed, &volume, removed) {
+            log::warn!(instance = record.id.as_str(); "its volume is emptied by the engine alone: {e}");
+        }
+    }
+}

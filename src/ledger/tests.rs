@@ -1,0 +1,552 @@
+//! The ledger with a real store, whose disk can be held up and can fail, and a reconciler that shows what it is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{Condvar, Mutex},
+};
+
+use super::*;
+use crate::{
+    load,
+    model::{
+        Desired, Endpoint, Endpoints, Health, InstanceView, MemberName, PackageSource, Principal, Resolved, RunRequest,
+        Source, State, Subject, TokenId, TypeName,
+    },
+    plan::exchange::Asked,
+    policy,
+    record::{InstanceRecord, TokenRecord},
+    store::{Change, Store, StoreError},
+};
+
+/// What the disk does, and did.
+#[derive(Default)]
+struct Disk {
+    /// Commits are held up while it is true.
+    held: Mutex<bool>,
+    released: Condvar,
+    /// By commit: how many changes it had.
+    commits: Mutex<Vec<usize>>,
+    /// Nothing is kept any more.
+    full: Mutex<bool>,
+}
+
+impl Disk {
+    fn hold(&self) {
+        *self.held.lock().unwrap() = true;
+    }
+
+    fn release(&self) {
+        *self.held.lock().unwrap() = false;
+        self.released.notify_all();
+    }
+
+    fn commits(&self) -> usize {
+        self.commits.lock().unwrap().len()
+    }
+}
+
+struct OnDisk(Store, Arc<Disk>);
+
+impl Storage for OnDisk {
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.1.commits.lock().unwrap().push(changes.len());
+        let held = self.1.held.lock().unwrap();
+        drop(self.1.released.wait_while(held, |held| *held).unwrap());
+        let named = |c: &Change, name: &str| matches!(c, Change::PutInstance(r) if r.name.as_str() == name);
+        if changes.iter().any(|c| named(c, "too-large")) {
+            return Err(StoreError::Row {
+                table: "instances",
+                key: "x".to_owned(),
+                why: "too many bytes".to_owned(),
+            });
+        }
+        if *self.1.full.lock().unwrap() {
+            return Err(StoreError::File {
+                what: "write",
+                path: "/x".into(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
+        self.0.commit(changes)
+    }
+}
+
+#[derive(Default)]
+struct Table(Mutex<BTreeSet<TokenId>>);
+
+impl Tokens for Table {
+    fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
+        Ok((Secret::new("brt_i_x"), [7; 32]))
+    }
+    fn insert(&self, t: &TokenRecord, _: Principal) {
+        self.0.lock().unwrap().insert(t.id.clone());
+    }
+    fn remove(&self, id: &TokenId) {
+        self.0.lock().unwrap().remove(id);
+    }
+    fn remove_instance(&self, _: &InstanceId) {}
+    fn last_used(&self, _: &TokenId) -> Option<i64> {
+        None
+    }
+}
+
+fn view(r: &InstanceRecord) -> InstanceView {
+    let none = || Endpoint {
+        url: String::new(),
+        path_url: String::new(),
+    };
+    InstanceView {
+        id: r.id.clone(),
+        name: r.name.clone(),
+        type_name: r.type_name().clone(),
+        workspace: r.workspace.clone(),
+        size: r.size,
+        state: State::Pending,
+        health: Health::Unknown,
+        image: String::new(),
+        created_at: r.created_at,
+        endpoints: Endpoints {
+            mcp: none(),
+            screen: None,
+        },
+        reason: None,
+        restarts: 0,
+        oom_kills: 0,
+        package: None,
+        token: None,
+    }
+}
+
+/// A reconciler that does nothing but show what shall be, as often as it may.
+async fn show_all(mut desired: watch::Receiver<DesiredState>, show: Arc<watch::Sender<Shown>>) {
+    loop {
+        let now = desired.borrow_and_update().clone();
+        let views = now.instances.values().map(|r| (r.id.clone(), view(r))).collect();
+        show.send_replace(Shown {
+            version: now.version,
+            views: Arc::new(views),
+            disk: None,
+        });
+        if desired.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Bench {
+    ledger: Handle,
+    disk: Arc<Disk>,
+    table: Arc<Table>,
+    show: Arc<watch::Sender<Shown>>,
+    task: JoinHandle<()>,
+    dir: tempfile::TempDir,
+}
+
+fn open(dir: &tempfile::TempDir) -> Result<Store, StoreError> {
+    Store::open(dir.path(), &BoxId::from_random([1; 8]))
+}
+
+/// A ledger whose changes nobody takes up.
+fn start_alone() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(&dir).unwrap();
+    let (disk, table) = (Arc::new(Disk::default()), Arc::new(Table::default()));
+    let (show, shown) = watch::channel(Shown::default());
+    let mut types = load::types(&Path::new(env!("CARGO_MANIFEST_DIR")).join("instance-types")).unwrap();
+    // Of use before a run only, and not kept with one.
+    for t in types.types.values_mut() {
+        Arc::make_mut(t).import = Default::default();
+    }
+    let (ledger, task) = spawn(Deps {
+        loaded: store.load().unwrap(),
+        box_id: store.box_id().clone(),
+        storage: Box::new(OnDisk(store, disk.clone())),
+        key: Arc::new(BoxKey::load_or_create(&dir.path().join("keys")).unwrap()),
+        tokens: table.clone(),
+        catalog: Arc::new(ArcSwap::from_pointee(types)),
+        images: vec!["berth/*".to_owned()],
+        allow: Allow::default(),
+        max_instances: 100,
+        max_tokens_per_instance: 2,
+        install_bytes: 0,
+        removed: dir.path().join("removed"),
+        shown,
+    })
+    .unwrap();
+    Bench {
+        ledger,
+        disk,
+        table,
+        show: Arc::new(show),
+        task,
+        dir,
+    }
+}
+
+fn start() -> Bench {
+    let bench = start_alone();
+    tokio::spawn(show_all(bench.ledger.desired(), bench.show.clone()));
+    bench
+}
+
+fn run(type_name: &str) -> RunRequest {
+    RunRequest::of(TypeName::parse(type_name).unwrap())
+}
+
+fn named(name: &str) -> Action {
+    Action::Run(Box::new(RunRequest {
+        name: Some(name.parse().unwrap()),
+        ..run("time")
+    }))
+}
+
+impl Bench {
+    async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
+        self.ledger
+            .submit(policy::sign(Principal::root(), action).unwrap())
+            .await
+    }
+
+    async fn made(&self, action: Action) -> InstanceView {
+        match self.act(action).await.unwrap() {
+            Outcome::Instance(view) => *view,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks without waiting, and in this order.
+    async fn asks(&self, actions: Vec<Action>) -> Vec<oneshot::Receiver<Result<Kept, Refusal>>> {
+        let mut answers = Vec::new();
+        for action in actions {
+            let (reply, answer) = oneshot::channel();
+            let signed = policy::sign(Principal::root(), action).unwrap();
+            let request = Request::Act(Box::new(signed), reply);
+            self.ledger.requests.send(request).await.expect("it runs");
+            answers.push(answer);
+        }
+        answers
+    }
+
+    /// Holds the disk up with a commit of its own, asks, and lets it go on.
+    async fn asks_at_once(&self, actions: Vec<Action>) -> Vec<Result<Kept, Refusal>> {
+        self.disk.hold();
+        let before = self.disk.commits();
+        let first = self.asks(vec![named("first")]).await;
+        until(|| self.disk.commits() > before).await;
+        let asked = self.asks(actions).await;
+        self.disk.release();
+        let mut answers = Vec::new();
+        for answer in first.into_iter().chain(asked) {
+            answers.push(answer.await.unwrap());
+        }
+        answers.remove(0).unwrap();
+        answers
+    }
+
+    fn record(&self, id: &InstanceId) -> Arc<InstanceRecord> {
+        self.ledger.desired().borrow().instances[id].clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let desired = self.ledger.desired();
+        let names = desired
+            .borrow()
+            .instances
+            .values()
+            .map(|r| r.name.to_string())
+            .collect::<BTreeSet<_>>();
+        names.into_iter().collect()
+    }
+
+    /// What is on the disk of a box whose supervisor is killed now.
+    async fn killed(self) -> Loaded {
+        self.task.abort();
+        let _ = self.task.await;
+        drop(self.ledger);
+        open_again(&self.dir).await.load().unwrap()
+    }
+}
+
+/// The store's thread ends after the task, and until then the store is in use.
+async fn open_again(dir: &tempfile::TempDir) -> Store {
+    let opened = async {
+        loop {
+            match open(dir) {
+                Ok(store) => return store,
+                Err(StoreError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), opened).await.expect("free again")
+}
+
+async fn until(f: impl Fn() -> bool) {
+    let reached = async {
+        while !f() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), reached).await.expect("reached");
+}
+
+fn npx(version: &str) -> Source {
+    Source::Npx(PackageSource {
+        package: "@s/x".into(),
+        version: Some(version.to_owned()),
+        bin: None,
+        args: vec![],
+    })
+}
+
+fn resolved(version: &str) -> Box<Resolved> {
+    Box::new(Resolved {
+        image: format!("berth/built:{version}"),
+        image_id: format!("sha256:{version}"),
+        lock: "l".into(),
+        command: vec!["/opt/mcp/x".into()],
+        tree: Vec::new().into(),
+        version: version.to_owned(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_what_a_killed_supervisor_leaves() {
+    let bench = start();
+    let a = bench.made(named("a")).await.id;
+    let b = bench.made(named("b")).await.id;
+    let c = bench.made(named("c")).await.id;
+    let token = |id: &InstanceId| Action::CreateToken {
+        subject: Subject::Instance(id.clone()),
+        name: None,
+        expires_at: None,
+        never: false,
+    };
+    let Ok(Outcome::Token(second)) = bench.act(token(&a)).await else {
+        panic!("a token")
+    };
+    bench.act(token(&b)).await.unwrap();
+    bench
+        .act(Action::RevokeToken {
+            id: second.view.id.clone(),
+        })
+        .await
+        .unwrap();
+    bench.act(Action::Claim { name: None }).await.unwrap();
+    bench.act(Action::Stop { id: a.clone() }).await.unwrap();
+    bench
+        .act(Action::SetCredential {
+            id: b.clone(),
+            key: "KEY".to_owned(),
+            value: Secret::new("hunter2"),
+        })
+        .await
+        .unwrap();
+    let asked = Asked::of(&bench.record(&b));
+    let why = "it died".to_owned();
+    bench
+        .ledger
+        .report(Report::GivenUp {
+            id: b.clone(),
+            asked,
+            why,
+        })
+        .await
+        .unwrap();
+    bench.act(Action::Remove { id: c.clone() }).await.unwrap();
+    bench.ledger.report(Report::Gone { id: c.clone() }).await.unwrap();
+    assert_eq!(
+        bench.act(Action::Stop { id: c.clone() }).await,
+        Err(Refusal::no_instance(c))
+    );
+
+    let (desired, tokens) = (
+        bench.ledger.desired().borrow().clone(),
+        bench.ledger.tokens().await.unwrap(),
+    );
+    assert!(desired.claimed);
+    assert_eq!(desired.instances[&b].failure.as_deref(), Some("it died"));
+    let open: Vec<TokenId> = bench.table.0.lock().unwrap().iter().cloned().collect();
+    let on_disk = bench.killed().await;
+    let instances: BTreeMap<_, _> = desired
+        .instances
+        .iter()
+        .map(|(id, r)| (id.clone(), (**r).clone()))
+        .collect();
+    assert_eq!(on_disk.instances, instances);
+    assert_eq!(
+        on_disk.instances.keys().cloned().collect::<BTreeSet<_>>(),
+        [a, b].into()
+    );
+    assert_eq!(on_disk.workspaces, *desired.workspaces);
+    assert!(on_disk.members.contains_key(&MemberName::admin()));
+    let ids: Vec<TokenId> = on_disk.tokens.into_keys().collect();
+    assert_eq!(ids, tokens.into_iter().map(|t| t.id).collect::<Vec<_>>());
+    // The fake table keeps what goes with an instance.
+    assert!(
+        ids.iter().all(|id| open.contains(id)) && !ids.contains(&second.view.id) && ids.len() == 4,
+        "{ids:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_disk_is_committed_together_and_answered_each() {
+    let bench = start();
+    let names: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
+    let mut actions: Vec<Action> = names.iter().map(|n| named(n)).collect();
+    // Each is admitted by what those before it make of the books.
+    actions.push(named("n7"));
+    let mut answers = bench.asks_at_once(actions).await;
+    assert_eq!(
+        bench.disk.commits.lock().unwrap().len(),
+        2,
+        "one in flight, and one for all the rest"
+    );
+    let refused = answers.pop().unwrap();
+    assert!(matches!(refused, Err(Refusal::NameTaken { .. })), "{refused:?}");
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(bench.names().len(), 51);
+    assert_eq!(bench.killed().await.instances.len(), 51);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_published_answered_or_let_in_before_it_is_durable() {
+    let bench = start();
+    bench.disk.hold();
+    let mut answers = bench.asks(vec![named("a")]).await;
+    until(|| bench.disk.commits() == 1).await;
+    assert!(bench.names().is_empty());
+    assert!(bench.table.0.lock().unwrap().is_empty());
+    assert!(answers[0].try_recv().is_err());
+    bench.disk.release();
+    answers.remove(0).await.unwrap().unwrap();
+    assert_eq!(bench.names(), ["a"]);
+    assert_eq!(bench.table.0.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_refuses_of_one_keeps_nobody_elses_from_being_kept() {
+    let bench = start();
+    let mut answers = bench
+        .asks_at_once(vec![named("a"), named("too-large"), named("b")])
+        .await;
+    let refused = answers.remove(1);
+    assert!(
+        matches!(&refused, Err(Refusal::Store { reason }) if reason.contains("too many bytes")),
+        "{refused:?}"
+    );
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(bench.names(), ["a", "b", "first"]);
+    assert_eq!(bench.killed().await.instances.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_keeps_nothing_changes_nothing() {
+    let bench = start();
+    let id = bench.made(named("a")).await.id;
+    let before = bench.ledger.desired().borrow().version;
+    *bench.disk.full.lock().unwrap() = true;
+    for action in [
+        named("b"),
+        Action::Stop { id: id.clone() },
+        Action::Remove { id: id.clone() },
+    ] {
+        let refused = bench.act(action).await;
+        assert!(matches!(refused, Err(Refusal::Store { .. })), "{refused:?}");
+    }
+    // What needs nothing kept has the answer that it always had.
+    assert!(matches!(bench.act(named("a")).await, Err(Refusal::NameTaken { .. })));
+    let pinned = bench
+        .act(Action::Pin {
+            id: id.clone(),
+            pinned: true,
+        })
+        .await;
+    assert!(matches!(pinned, Err(Refusal::NoPackage { .. })), "{pinned:?}");
+    assert_eq!(bench.ledger.desired().borrow().version, before);
+    assert_eq!(bench.record(&id).desired, Desired::Running);
+    *bench.disk.full.lock().unwrap() = false;
+    bench.made(named("b")).await;
+    assert_eq!(bench.names(), ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_until_it_is_shown() {
+    let bench = start_alone();
+    let ledger = bench.ledger.clone();
+    let signed = policy::sign(Principal::root(), named("a")).unwrap();
+    let asked = tokio::spawn(async move { ledger.submit(signed).await });
+    until(|| bench.names() == ["a"]).await;
+    // It is durable and published; who is to show it has not yet.
+    assert!(!asked.is_finished());
+    tokio::spawn(show_all(bench.ledger.desired(), bench.show.clone()));
+    let Ok(Outcome::Instance(view)) = asked.await.unwrap() else {
+        panic!("an instance")
+    };
+    assert_eq!((view.name.as_str(), view.token.is_some()), ("a", true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_somebodys_action_has_made_pointless_is_dropped() {
+    let bench = start();
+    let id = bench.made(named("a")).await.id;
+    let given_up = |asked| Report::GivenUp {
+        id: id.clone(),
+        asked,
+        why: "it died".to_owned(),
+    };
+    let failure = || bench.record(&id).failure.clone();
+    let first = Asked::of(&bench.record(&id));
+    bench.made(Action::Start { id: id.clone() }).await;
+    bench.ledger.report(given_up(first)).await.unwrap();
+    assert_eq!(failure(), None, "of the run before");
+    let now = Asked::of(&bench.record(&id));
+    bench.ledger.report(given_up(now)).await.unwrap();
+    assert_eq!(failure().as_deref(), Some("it died"));
+    bench.ledger.report(Report::Gone { id: id.clone() }).await.unwrap();
+    assert_eq!(bench.names(), ["a"], "nobody removed it");
+
+    let run = RunRequest {
+        source: Some(npx("1.0.0")),
+        ..run("npx")
+    };
+    let id = bench.made(Action::Run(Box::new(run))).await.id;
+    let prepared = |version: &str| Report::Prepared {
+        id: id.clone(),
+        source: npx(version),
+        resolved: resolved(version),
+    };
+    let version = || bench.record(&id).generic.clone().unwrap().resolved.map(|r| r.version);
+    let before = bench.record(&id).spec_hash.clone();
+    bench.ledger.report(prepared("2.0.0")).await.unwrap();
+    assert_eq!(version(), None, "of another package");
+    bench.ledger.report(prepared("1.0.0")).await.unwrap();
+    assert_eq!(version().as_deref(), Some("1.0.0"));
+    assert_ne!(bench.record(&id).spec_hash, before);
+    bench.act(Action::Remove { id: id.clone() }).await.unwrap();
+    bench.ledger.report(Report::Gone { id: id.clone() }).await.unwrap();
+    bench.ledger.report(prepared("1.0.0")).await.unwrap();
+    assert_eq!(bench.names(), ["a"], "nothing comes back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_everything_answered_and_the_store_closed() {
+    let bench = start();
+    bench.disk.hold();
+    let answers = bench.asks(vec![named("a"), named("b")]).await;
+    let ledger = bench.ledger.clone();
+    let ended = tokio::spawn(async move { ledger.shutdown().await });
+    bench.disk.release();
+    for answer in answers {
+        answer.await.unwrap().unwrap();
+    }
+    ended.await.unwrap();
+    bench.task.await.unwrap();
+    let refused = bench
+        .ledger
+        .submit(policy::sign(Principal::root(), named("c")).unwrap())
+        .await;
+    assert_eq!(refused, Err(Refusal::Stopping));
+    assert_eq!(open_again(&bench.dir).await.load().unwrap().instances.len(), 2);
+}
