@@ -21,7 +21,7 @@ use super::body::{self, Body, Keep, Writer};
 use super::{Server, refuse};
 use crate::budget::Budget;
 use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId, named, stream_head};
-use crate::mcp::client_side::{Connection, Effect as Step, ExchangeId};
+use crate::mcp::client_side::{Connection, Effect as Step, ExchangeId, is_stream};
 use crate::mcp::frame::Line;
 use crate::mcp::{codes, head};
 
@@ -379,11 +379,19 @@ async fn exchange(hub: Weak<Hub>, proc: ProcId, id: ExchangeId, sent: super::Sen
         Err(why) => drop(tell(&mut |c, now| c.failed(now, id, &why))),
         Ok(answer) => {
             let (parts, mut body) = answer.into_parts();
+            // What is no stream is held until it is whole.
+            let budget = hub.upgrade().map(|hub| hub.budget.clone());
+            let mut held = budget.filter(|_| !is_stream(&parts.headers)).map(|b| b.force(0));
             let mut goes_on = tell(&mut |c, _| c.head(id, parts.status, &parts.headers));
             while goes_on {
                 match body.frame().await {
                     Some(Ok(frame)) => {
                         let piece = frame.into_data().unwrap_or_default();
+                        if held.as_mut().is_some_and(|held| !held.grow(piece.len())) {
+                            let why = "messages on their way take all the memory that they may";
+                            tell(&mut |c, now| c.failed(now, id, why));
+                            break;
+                        }
                         goes_on = tell(&mut |c, _| c.data(id, &piece));
                     }
                     Some(Err(e)) => {

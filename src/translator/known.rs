@@ -125,3 +125,55 @@ async fn probe(server: &dyn Server) -> Option<Speaks> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+    use crate::mcp::client_side::Outgoing;
+    use crate::translator::Sent;
+
+    /// A server that is away; it counts what it is asked.
+    #[derive(Default)]
+    struct Away(AtomicUsize);
+
+    impl Server for Away {
+        fn send(&self, _: Outgoing) -> Sent {
+            self.0.fetch_add(1, SeqCst);
+            Box::pin(async { Err("away".to_owned()) })
+        }
+
+        fn path(&self) -> String {
+            "/mcp".to_owned()
+        }
+
+        fn log(&self, _: &str) {}
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked_once_until_there_is_a_reason() {
+        let server = Arc::new(Away::default());
+        let known = Known::new(server.clone());
+        let (one, two) = tokio::join!(known.speaks(), known.speaks());
+        assert_eq!(
+            (one, two),
+            (Speaks::default(), Speaks::default()),
+            "everything is passed on"
+        );
+        known.doubt();
+        known.speaks().await;
+        assert_eq!(server.0.load(SeqCst), 1, "it has just said");
+        known.forget();
+        known.speaks().await;
+        assert_eq!(server.0.load(SeqCst), 2);
+        // Time over: what was known is used, and the server is asked beside it.
+        if let Some(fact) = &mut *known.fact() {
+            fact.time = Duration::ZERO;
+        }
+        known.speaks().await;
+        while server.0.load(SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
