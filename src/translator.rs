@@ -33,8 +33,13 @@ pub use body::Body;
 use hub::Hub;
 use known::Known;
 
-/// An answer of the server, or why there is none, in words for clients.
-pub type Sent = Pin<Box<dyn Future<Output = Result<Response<Incoming>, String>> + Send>>;
+/// Why the server gives no answer, in words for clients.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unanswered(pub String);
+
+/// An answer of the server.
+pub type Sent = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unanswered>> + Send>>;
 
 /// The server, as it is reached.
 pub trait Server: Send + Sync + 'static {

@@ -28,7 +28,7 @@ use crate::budget::Budget;
 use crate::mcp::bridge::Config;
 use crate::mcp::client_side::{Outgoing, Target};
 use crate::mcp::head;
-use crate::translator::{self, Sent, Server, Translator};
+use crate::translator::{self, Sent, Server, Translator, Unanswered};
 
 /// Not for servers: see [`head::PRINCIPAL`].
 const PRINCIPAL: HeaderName = HeaderName::from_static(head::PRINCIPAL);
@@ -82,9 +82,10 @@ impl Server for Loopback {
             Target::Path(path) => path,
         };
         Box::pin(async move {
-            let answer = ask(port, &out.method, &target, &out.headers, &out.body).await?;
+            let answer = ask(port, &out.method, &target, &out.headers, &out.body).await;
+            let answer = answer.map_err(Unanswered)?;
             match redirected(port, &path, answer.status(), answer.headers()) {
-                Some(redirect) => Err(moved(port, &path, answer.status(), &redirect)),
+                Some(redirect) => Err(Unanswered(moved(port, &path, answer.status(), &redirect))),
                 None => Ok(answer),
             }
         })

@@ -15,6 +15,11 @@ const MAX_TOOLS: usize = 1024;
 /// How deep an annotation may stand.
 const MAX_DEPTH: usize = 8;
 
+/// A header that says something else than the argument which it mirrors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} does not match the body")]
+pub struct Mismatch(pub String);
+
 /// What is known of tools whose arguments are mirrored into headers (`x-mcp-header`): header, and path in the arguments.
 #[derive(Debug, Default)]
 pub struct Mirrored(HashMap<String, Vec<(String, Vec<String>)>>);
@@ -53,8 +58,8 @@ impl Mirrored {
     /// Holds headers against the arguments (raw) of a tool's call.
     ///
     /// # Errors
-    /// The header that does not match, in words.
-    pub fn check(&self, headers: &HeaderMap, tool: &str, arguments: &str) -> Result<(), String> {
+    /// The header that does not match.
+    pub fn check(&self, headers: &HeaderMap, tool: &str, arguments: &str) -> Result<(), Mismatch> {
         for (header, value) in self.values(tool, arguments) {
             let fits = match (head::text(headers, header), value) {
                 (None, None) => true,
@@ -62,7 +67,7 @@ impl Mirrored {
                 _ => false,
             };
             if !fits {
-                return Err(format!("{header} does not match the body"));
+                return Err(Mismatch(header.to_owned()));
             }
         }
         Ok(())

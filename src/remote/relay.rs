@@ -46,7 +46,7 @@ use crate::{
         AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, McpTransport, Processes, REMOTE_SECRET, RemoteAuth,
         Secret, StartOrder,
     },
-    translator::{self, Sent, Server, Translator},
+    translator::{self, Sent, Server, Translator, Unanswered},
 };
 
 /// Idle connections to the supervisor at least; connections at most.
@@ -104,10 +104,10 @@ impl Server for Far {
         Box::pin(async move {
             match client.send(request).await {
                 Ok(answer) if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                    Err(refused(answer.status()))
+                    Err(Unanswered(refused(answer.status())))
                 }
                 Ok(answer) => Ok(answer),
-                Err(e) => Err(e.to_string()),
+                Err(e) => Err(Unanswered(e.to_string())),
             }
         })
     }

@@ -376,7 +376,7 @@ async fn exchange(hub: Weak<Hub>, proc: ProcId, id: ExchangeId, sent: super::Sen
         hub.is_some_and(|hub| hub.tell(proc, |connection, now| what(connection, now)))
     };
     match sent.await {
-        Err(why) => drop(tell(&mut |c, now| c.failed(now, id, &why))),
+        Err(why) => drop(tell(&mut |c, now| c.failed(now, id, &why.0))),
         Ok(answer) => {
             let (parts, mut body) = answer.into_parts();
             // What is no stream is held until it is whole.

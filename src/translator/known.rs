@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::mcp::client_side::Outgoing;
-    use crate::translator::Sent;
+    use crate::translator::{Sent, Unanswered};
 
     /// A server that is away; it counts what it is asked.
     #[derive(Default)]
@@ -141,7 +141,7 @@ mod tests {
     impl Server for Away {
         fn send(&self, _: Outgoing) -> Sent {
             self.0.fetch_add(1, SeqCst);
-            Box::pin(async { Err("away".to_owned()) })
+            Box::pin(async { Err(Unanswered("away".to_owned())) })
         }
 
         fn path(&self) -> String {

@@ -180,7 +180,7 @@ fn mirrored(tools: &Mirrored, headers: &HeaderMap, r: &Request<'_, '_>) -> Resul
     let name = r.params.name.and_then(|n| message::string(n.get())).unwrap_or_default();
     let arguments = r.params.arguments.map_or("{}", RawValue::get);
     let checked = tools.check(headers, &name, arguments);
-    checked.map_err(|text| Fault(codes::HEADER_MISMATCH, text))
+    checked.map_err(|e| Fault(codes::HEADER_MISMATCH, e.to_string()))
 }
 
 /// The least severe log messages that a request asks for.
