@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
-pub use routes::Answer;
+pub use routes::{Answer, verb};
 
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},

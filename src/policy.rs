@@ -11,7 +11,7 @@
 
 mod verb;
 
-pub use verb::{Verb, asked};
+pub use verb::{About, Verb, asked};
 
 use crate::model::{Action, InstanceId, MemberName, Principal, Refusal, Role, Scope, TokenId, Via, Who};
 

@@ -66,7 +66,7 @@ enum Until {
 }
 
 /// What a route asks for. An action says it itself; a route of an instance asks it of that instance.
-fn verb(route: Route) -> Option<Verb> {
+pub fn verb(route: Route) -> Option<Verb> {
     Some(match route {
         Route::Act => return None,
         Route::Status => Verb::ReadStatus,

@@ -81,7 +81,7 @@ pub enum Action {
 }
 
 /// The fields of each action, beside `action`.
-const FIELDS: [(&str, &[&str]); 14] = [
+pub const ACTION_FIELDS: [(&str, &[&str]); 14] = [
     (
         "run",
         &[
@@ -133,7 +133,7 @@ pub struct UnknownField {
 
 /// The first field of a request that its action has not. Never a value.
 pub fn unknown_field(request: &serde_json::Value) -> Option<UnknownField> {
-    unknown(request, "action", &FIELDS).or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
+    unknown(request, "action", &ACTION_FIELDS).or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
 }
 
 fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &'static [&'static str])]) -> Option<UnknownField> {

@@ -18,7 +18,7 @@ mod user;
 mod workspace;
 
 pub use action::{
-    Action, MEMBER_TOKEN_DAYS, Outcome, RunRequest, TokenCreated, TokenView, UnknownField, unknown_field,
+    ACTION_FIELDS, Action, MEMBER_TOKEN_DAYS, Outcome, RunRequest, TokenCreated, TokenView, UnknownField, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};

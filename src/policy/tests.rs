@@ -37,41 +37,9 @@ fn everybody() -> Vec<(&'static str, Principal)> {
 
 /// What a verb is tried on: the first instance, where it is about one.
 fn target(verb: Verb, id: &InstanceId) -> Target<'_> {
-    match verb {
-        Verb::SeePage
-        | Verb::SeeClaim
-        | Verb::Claim
-        | Verb::UseApi
-        | Verb::ReadStatus
-        | Verb::ReadClaimCode
-        | Verb::ReadMetrics
-        | Verb::ReadCa
-        | Verb::RunDoctor
-        | Verb::ResetAdmin
-        | Verb::ReadTypes
-        | Verb::ReadImages
-        | Verb::LoadImages
-        | Verb::ReadToken
-        | Verb::RevokeToken
-        | Verb::Run => Target::Box,
-        Verb::CreateToken
-        | Verb::ReadInstance
-        | Verb::ReadCredentials
-        | Verb::ReadLogs
-        | Verb::ReadDeployLog
-        | Verb::ReadTools
-        | Verb::Call
-        | Verb::ViewScreen
-        | Verb::ControlScreen
-        | Verb::Stop
-        | Verb::Start
-        | Verb::Recreate
-        | Verb::Remove
-        | Verb::Pin
-        | Verb::Try
-        | Verb::Upgrade
-        | Verb::SetCredential
-        | Verb::UnsetCredential => Target::Instance(id),
+    match verb.about() {
+        About::Box => Target::Box,
+        About::Instance => Target::Instance(id),
     }
 }
 

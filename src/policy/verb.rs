@@ -3,8 +3,16 @@
 use super::Target;
 use crate::model::{Action, Subject};
 
+/// What a verb is about, where nothing narrower is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The box as a whole, or what does not exist yet.
+    Box,
+    Instance,
+}
+
 macro_rules! verbs {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+    ($($(#[$doc:meta])* $name:ident = $text:literal $about:ident,)*) => {
         /// What somebody wants to do.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Verb { $($(#[$doc])* $name,)* }
@@ -17,53 +25,58 @@ macro_rules! verbs {
             pub fn as_str(self) -> &'static str {
                 match self { $(Verb::$name => $text,)* }
             }
+
+            /// What it is about.
+            pub fn about(self) -> About {
+                match self { $(Verb::$name => About::$about,)* }
+            }
         }
     };
 }
 
 verbs! {
     /// The page at `/`.
-    SeePage = "see-page",
+    SeePage = "see-page" Box,
     /// What a stranger is told who wants to claim the box.
-    SeeClaim = "see-claim",
-    Claim = "claim",
+    SeeClaim = "see-claim" Box,
+    Claim = "claim" Box,
     /// To come in at all by the admin API.
-    UseApi = "use-api",
-    ReadStatus = "read-status",
-    ReadClaimCode = "read-claim-code",
-    ReadMetrics = "read-metrics",
-    ReadCa = "read-ca",
-    RunDoctor = "run-doctor",
-    ResetAdmin = "reset-admin",
-    ReadTypes = "read-types",
-    ReadImages = "read-images",
-    LoadImages = "load-images",
+    UseApi = "use-api" Box,
+    ReadStatus = "read-status" Box,
+    ReadClaimCode = "read-claim-code" Box,
+    ReadMetrics = "read-metrics" Box,
+    ReadCa = "read-ca" Box,
+    RunDoctor = "run-doctor" Box,
+    ResetAdmin = "reset-admin" Box,
+    ReadTypes = "read-types" Box,
+    ReadImages = "read-images" Box,
+    LoadImages = "load-images" Box,
     /// That a token exists, and when it was used.
-    ReadToken = "read-token",
-    CreateToken = "create-token",
-    RevokeToken = "revoke-token",
+    ReadToken = "read-token" Box,
+    CreateToken = "create-token" Instance,
+    RevokeToken = "revoke-token" Box,
     /// That an instance exists, and how it is.
-    ReadInstance = "read-instance",
+    ReadInstance = "read-instance" Instance,
     /// Which variables it has; never a value.
-    ReadCredentials = "read-credentials",
-    ReadLogs = "read-logs",
-    ReadDeployLog = "read-deploy-log",
-    ReadTools = "read-tools",
+    ReadCredentials = "read-credentials" Instance,
+    ReadLogs = "read-logs" Instance,
+    ReadDeployLog = "read-deploy-log" Instance,
+    ReadTools = "read-tools" Instance,
     /// An MCP message to its server.
-    Call = "call",
+    Call = "call" Instance,
     /// To look at its screen, or to take a picture of it.
-    ViewScreen = "view-screen",
-    ControlScreen = "control-screen",
-    Run = "run",
-    Stop = "stop",
-    Start = "start",
-    Recreate = "recreate",
-    Remove = "remove",
-    Pin = "pin",
-    Try = "try",
-    Upgrade = "upgrade",
-    SetCredential = "set-credential",
-    UnsetCredential = "unset-credential",
+    ViewScreen = "view-screen" Instance,
+    ControlScreen = "control-screen" Instance,
+    Run = "run" Box,
+    Stop = "stop" Instance,
+    Start = "start" Instance,
+    Recreate = "recreate" Instance,
+    Remove = "remove" Instance,
+    Pin = "pin" Instance,
+    Try = "try" Instance,
+    Upgrade = "upgrade" Instance,
+    SetCredential = "set-credential" Instance,
+    UnsetCredential = "unset-credential" Instance,
 }
 
 /// What an action asks for.
