@@ -213,6 +213,17 @@ mod tests {
         CODES.iter().map(row).collect::<String>().replace(" |  |\n", " | |\n")
     }
 
+    /// Those of the CLI are added by the CLI, which alone knows them.
+    #[test]
+    fn no_sentence_of_an_error_names_a_verb_or_an_option() {
+        for text in [include_str!("../model/refusal.rs"), include_str!("problem.rs")] {
+            let code = text.lines().filter(|l| !l.trim_start().starts_with("//"));
+            for line in code.take_while(|l| *l != "#[cfg(test)]") {
+                assert!(!line.contains("`berth ") && !line.contains(" --"), "{line}");
+            }
+        }
+    }
+
     #[test]
     fn every_code_has_one_row_and_every_row_is_on_the_page() {
         let mut seen = std::collections::BTreeSet::new();
