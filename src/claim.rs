@@ -57,23 +57,23 @@ pub enum Tried {
     Closed,
 }
 
-/// Random bytes for a desk: the code's, and those of the key that its nonces are made with.
+/// Random bytes for it: the code's, and those of the key that its nonces are made with.
 pub type Fresh = [u8; 48];
 
 /// Where claims are decided.
 #[derive(Debug)]
-pub struct Desk {
+pub struct ClaimState {
     code: Option<Secret>,
     nonces: hmac::Key,
 }
 
-impl Desk {
+impl ClaimState {
     /// Open, with a fresh code.
-    pub fn open(fresh: &Fresh) -> Desk {
+    pub fn open(fresh: &Fresh) -> ClaimState {
         let (code, key) = fresh.split_at(16);
         let mut random = [0; 16];
         random.copy_from_slice(code);
-        Desk {
+        ClaimState {
             code: Some(new_code(random)),
             nonces: hmac::Key::new(hmac::HMAC_SHA256, key),
         }
@@ -89,7 +89,7 @@ impl Desk {
         self.code.as_ref()
     }
 
-    /// Tries a code. A right one does not close the desk: only a durable claim does.
+    /// Tries a code. A right one does not close it: only a durable claim does.
     pub fn try_code(&self, given: &str) -> Tried {
         let Some(code) = &self.code else { return Tried::Closed };
         let (want, given) = (plain(code.expose()), plain(given));
@@ -108,7 +108,7 @@ impl Desk {
         nonce
     }
 
-    /// Whether a key's signature claims this box: over a nonce of this desk that is not old, for this certificate.
+    /// Whether a key's signature claims this box: over a nonce of this one that is not old, for this certificate.
     pub fn try_key(&self, key: &PublicKey, nonce: &[u8], signed: &[u8], certificate: &[u8; 32], now: u64) -> Tried {
         if self.code.is_none() {
             return Tried::Closed;
@@ -211,71 +211,76 @@ mod tests {
             assert!(!text.contains(['0', 'O', '1', 'I', 'L', 'U']), "{text}");
         }
         assert_ne!(new_code([1; 16]).expose(), new_code([2; 16]).expose());
-        let desk = Desk::open(&[9; 48]);
-        let typed = desk.code().unwrap().expose().replace('-', " ").to_lowercase();
-        assert_eq!(desk.try_code(&typed), Tried::Right);
+        let state = ClaimState::open(&[9; 48]);
+        let typed = state.code().unwrap().expose().replace('-', " ").to_lowercase();
+        assert_eq!(state.try_code(&typed), Tried::Right);
     }
 
     #[test]
     fn wrong_codes_change_nothing() {
-        let mut desk = Desk::open(&[1; 48]);
-        let code = desk.code().unwrap().clone();
-        let nonce = desk.nonce(1000, [5; 16]);
+        let mut state = ClaimState::open(&[1; 48]);
+        let code = state.code().unwrap().clone();
+        let nonce = state.nonce(1000, [5; 16]);
         for n in 0..1000 {
             let guess = new_code([(n % 200) as u8 + 2; 16]);
             for wrong in ["", "2222-2222-2222-2222", guess.expose()] {
-                assert_eq!(desk.try_code(wrong), Tried::Wrong);
+                assert_eq!(state.try_code(wrong), Tried::Wrong);
             }
         }
-        assert_eq!(desk.code().unwrap().expose(), code.expose());
+        assert_eq!(state.code().unwrap().expose(), code.expose());
         let (pair, key) = pair(1);
         let signed = pair.sign(&message(&[7; 32], &nonce));
-        let tried = desk.try_key(&key, &nonce, signed.as_ref(), &[7; 32], 1000);
+        let tried = state.try_key(&key, &nonce, signed.as_ref(), &[7; 32], 1000);
         assert_eq!(tried, Tried::Right, "a nonce given out before is good still");
-        assert_eq!(desk.try_code(code.expose()), Tried::Right);
-        desk.close();
-        assert!(desk.code().is_none());
-        assert_eq!(desk.try_code(code.expose()), Tried::Closed);
+        assert_eq!(state.try_code(code.expose()), Tried::Right);
+        state.close();
+        assert!(state.code().is_none());
+        assert_eq!(state.try_code(code.expose()), Tried::Closed);
     }
 
     #[test]
     fn a_key_claims_this_box_now_and_no_other() {
         let ((pair, key), (other, _)) = (pair(1), pair(2));
-        let mut desk = Desk::open(&[1; 48]);
-        let nonce = desk.nonce(1000, [5; 16]);
+        let mut state = ClaimState::open(&[1; 48]);
+        let nonce = state.nonce(1000, [5; 16]);
         let sign = |pair: &Ed25519KeyPair, certificate: &[u8; 32], nonce: &[u8]| {
             pair.sign(&message(certificate, nonce)).as_ref().to_vec()
         };
         let good = sign(&pair, &[7; 32], &nonce);
-        let check = |desk: &Desk, nonce: &[u8], signed: &[u8], now| desk.try_key(&key, nonce, signed, &[7; 32], now);
-        assert_eq!(check(&desk, &nonce, &good, 1000), Tried::Right);
-        assert_eq!(check(&desk, &nonce, &good, 1000 + NONCE_LIFE), Tried::Right);
-        assert_eq!(check(&desk, &nonce, &good, 1001 + NONCE_LIFE), Tried::Wrong, "too late");
-        assert_eq!(check(&desk, &nonce, &good, 999), Tried::Wrong, "from the future");
+        let check =
+            |state: &ClaimState, nonce: &[u8], signed: &[u8], now| state.try_key(&key, nonce, signed, &[7; 32], now);
+        assert_eq!(check(&state, &nonce, &good, 1000), Tried::Right);
+        assert_eq!(check(&state, &nonce, &good, 1000 + NONCE_LIFE), Tried::Right);
         assert_eq!(
-            check(&desk, &nonce, &sign(&other, &[7; 32], &nonce), 1000),
+            check(&state, &nonce, &good, 1001 + NONCE_LIFE),
+            Tried::Wrong,
+            "too late"
+        );
+        assert_eq!(check(&state, &nonce, &good, 999), Tried::Wrong, "from the future");
+        assert_eq!(
+            check(&state, &nonce, &sign(&other, &[7; 32], &nonce), 1000),
             Tried::Wrong
         );
         assert_eq!(
-            check(&desk, &nonce, &sign(&pair, &[8; 32], &nonce), 1000),
+            check(&state, &nonce, &sign(&pair, &[8; 32], &nonce), 1000),
             Tried::Wrong,
             "of another box"
         );
         assert_eq!(
-            check(&desk, &nonce, pair.sign(&nonce).as_ref(), 1000),
+            check(&state, &nonce, pair.sign(&nonce).as_ref(), 1000),
             Tried::Wrong,
             "bare"
         );
-        let foreign = Desk::open(&[2; 48]).nonce(1000, [5; 16]);
+        let foreign = ClaimState::open(&[2; 48]).nonce(1000, [5; 16]);
         assert_eq!(
-            check(&desk, &foreign, &sign(&pair, &[7; 32], &foreign), 1000),
+            check(&state, &foreign, &sign(&pair, &[7; 32], &foreign), 1000),
             Tried::Wrong
         );
         for short in [&[][..], &nonce[..10], &nonce[..TAG]] {
-            assert_eq!(check(&desk, short, &good, 1000), Tried::Wrong);
+            assert_eq!(check(&state, short, &good, 1000), Tried::Wrong);
         }
-        desk.close();
-        assert_eq!(check(&desk, &nonce, &good, 1000), Tried::Closed);
+        state.close();
+        assert_eq!(check(&state, &nonce, &good, 1000), Tried::Closed);
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Edge {
             front,
             limiter: Mutex::default(),
             delayed: AtomicUsize::new(0),
-            desk: Arc::default(),
+            rooms: Arc::default(),
             places: Mutex::new(places),
             next: AtomicU64::new(0),
             clock: Instant::now(),

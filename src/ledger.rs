@@ -18,9 +18,9 @@
 //! newest value each).
 
 mod books;
+mod committer;
 mod credentials;
 mod decide;
-mod keeper;
 mod ports;
 mod task;
 mod tokens;

@@ -13,9 +13,9 @@
 //! that is slow holds up its own bytes alone.
 
 mod control;
-pub(super) mod desk;
 pub(super) mod looks;
 mod page;
+pub(super) mod rooms;
 mod sockets;
 mod viewer;
 
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use self::desk::may_control;
+use self::rooms::may_control;
 use super::{
     authenticate::{Shown, own_page},
     body::EdgeBody,

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     front::Front,
-    screen::{desk::Desk, looks::Screens},
+    screen::{looks::Screens, rooms::Rooms},
     stats::Shared,
 };
 use crate::{
@@ -67,7 +67,7 @@ pub struct Edge {
     pub(super) limiter: Mutex<FailureLimiter>,
     /// Answers that go out late on purpose.
     pub(super) delayed: AtomicUsize,
-    pub(super) desk: Arc<Desk>,
+    pub(super) rooms: Arc<Rooms>,
     pub(super) places: Mutex<Places>,
     /// Numbers connections.
     pub(super) next: AtomicU64,

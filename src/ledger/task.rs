@@ -18,8 +18,8 @@ use tokio::{
 use super::{
     Deps, Kept, Request,
     books::Books,
+    committer::{Committer, NotKept},
     decide::{Decided, Note, of_report},
-    keeper::{Keeper, NotKept},
     ports::Tokens,
 };
 use crate::{
@@ -59,7 +59,7 @@ enum Entry {
 }
 
 pub(super) struct Task {
-    keeper: Keeper,
+    committer: Committer,
     box_id: BoxId,
     pub(super) key: Arc<BoxKey>,
     pub(super) table: Arc<dyn Tokens>,
@@ -96,7 +96,7 @@ impl Task {
         let version = 1;
         let (desired, published) = watch::channel(books.desired(version));
         let task = Self {
-            keeper: Keeper::spawn(deps.storage)?,
+            committer: Committer::spawn(deps.storage)?,
             box_id: deps.box_id,
             key: deps.key,
             table: deps.tokens,
@@ -139,7 +139,7 @@ impl Task {
                     let Some(request) = request else { return };
                     if let Some(reply) = self.take_all(request).await {
                         self.keep_tokens().await;
-                        self.keeper.close().await;
+                        self.committer.close().await;
                         let _ = reply.send(());
                         return;
                     }
@@ -225,7 +225,7 @@ impl Task {
     /// Makes changes durable; the books are those with them from then on.
     pub(super) async fn commit(&mut self, books: Books, changes: Vec<Change>) -> Result<(), NotKept> {
         if !changes.is_empty() {
-            self.keeper.commit(changes).await?;
+            self.committer.commit(changes).await?;
         }
         if !self.books.same_desired(&books) {
             self.version += 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{keeper::NotKept, task::Task};
+use super::{committer::NotKept, task::Task};
 use crate::{
     model::{TokenId, TokenView},
     record::TokenRecord,

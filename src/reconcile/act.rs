@@ -29,7 +29,7 @@ use crate::{
 impl Task {
     /// Plans and begins whatever can be begun now, then publishes.
     pub(super) fn advance(&mut self) {
-        for id in std::mem::take(&mut self.bereaved) {
+        for id in std::mem::take(&mut self.without_container) {
             self.on_death(&id, "something else removed its container");
         }
         if self.away.is_none()
@@ -148,7 +148,7 @@ impl Task {
             Done::Step(step, Ok(made)) => self.on_made(&step, made),
             Done::Step(step, Err(trouble)) => self.on_trouble(&step, trouble),
             Done::Listed(began, result) => self.on_listed(began, result),
-            Done::Autopsy(id, why) => {
+            Done::ExitReport(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
                     live.busy = false;
                     // Stopped, removed or recreated meanwhile: then it is no death any more.
@@ -162,7 +162,7 @@ impl Task {
             Done::Ordered(id, answer) => self.on_ordered(&id, answer),
             Done::Proved(id, generation, pid) => self.on_proved(&id, generation, pid),
             Done::Reported(what, id, kept) => self.on_reported(what, &id, kept),
-            Done::Doomed(id, why) => {
+            Done::Unordered(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
                     live.ordering = false;
                 }
@@ -398,7 +398,7 @@ impl Task {
             }
             Err(e) => {
                 let op = Op::Order(id.clone());
-                self.spawn(op, async move { Done::Doomed(id, e.to_string()) });
+                self.spawn(op, async move { Done::Unordered(id, e.to_string()) });
             }
         }
     }

@@ -184,10 +184,10 @@ impl Task {
             if let Some(live) = self.lives.get_mut(&id) {
                 live.busy = true;
             }
-            let op = self.tools.clone().autopsy(id.clone(), container, agent, memory);
-            self.spawn(Op::Autopsy(id), op);
+            let op = self.tools.clone().exit_report(id.clone(), container, agent, memory);
+            self.spawn(Op::ExitReport(id), op);
         }
-        self.bereaved.extend(removed);
+        self.without_container.extend(removed);
     }
 
     /// A run ended that should not have: start again soon, or give up.

@@ -40,7 +40,7 @@ pub(super) enum Done {
     Step(Step, Result<Made, Trouble>),
     Listed(u64, Result<(Observed, Option<EngineInfo>), EngineError>),
     /// Why a container's run ended, in words.
-    Autopsy(InstanceId, String),
+    ExitReport(InstanceId, String),
     /// Whether a workspace (its name) is held to its quota.
     Held(String, Result<(), String>),
     Probed(InstanceId, Result<(), String>),
@@ -50,7 +50,7 @@ pub(super) enum Done {
     /// Whether the ledger kept what it was told of an instance.
     Reported(Told, InstanceId, Result<(), String>),
     /// It cannot be given its start order, and waiting does not mend it.
-    Doomed(InstanceId, String),
+    Unordered(InstanceId, String),
 }
 
 /// What the ledger was told.
@@ -284,7 +284,7 @@ impl Tools {
     }
 
     /// Finds out why a container ended.
-    pub(super) async fn autopsy(
+    pub(super) async fn exit_report(
         self,
         id: InstanceId,
         container: String,
@@ -303,7 +303,7 @@ impl Tools {
             }) => reason,
             _ => words.unwrap_or_default(),
         };
-        Done::Autopsy(id, cause(&exit.unwrap_or_default(), words.trim(), memory))
+        Done::ExitReport(id, cause(&exit.unwrap_or_default(), words.trim(), memory))
     }
 
     pub(super) async fn probe(self, id: InstanceId, limit: Duration) -> Done {

@@ -74,7 +74,7 @@ async fn one_that_is_never_ready_does_not_keep_the_cpu_of_its_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_autopsy_that_panics_leaves_nothing_undone() {
+async fn an_exit_report_that_panics_leaves_nothing_undone() {
     let bench = start();
     let id = bench.run().await.id;
     bench.until_state(&id, State::Running).await;

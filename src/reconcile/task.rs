@@ -70,7 +70,7 @@ pub(super) enum Op {
     Step(Step),
     List,
     Hold(String),
-    Autopsy(InstanceId),
+    ExitReport(InstanceId),
     Probe(InstanceId),
     Order(InstanceId),
     Prove(InstanceId, u64),
@@ -116,7 +116,7 @@ pub(super) struct Task {
     pub(super) list_at: Millis,
     pub(super) steps_done: u64,
     /// Their containers vanished: to be accounted for.
-    pub(super) bereaved: Vec<InstanceId>,
+    pub(super) without_container: Vec<InstanceId>,
     /// By workspace: why it is not held to its quota.
     pub(super) quota_troubles: BTreeMap<String, String>,
     /// Being removed, or not removable until the next listing.
@@ -180,7 +180,7 @@ impl Task {
             listing: false,
             list_at: 0,
             steps_done: 0,
-            bereaved: Vec::new(),
+            without_container: Vec::new(),
             quota_troubles: BTreeMap::new(),
             orphans: BTreeSet::new(),
             ops: JoinSet::new(),
@@ -269,7 +269,7 @@ impl Task {
             }
             Op::Step(step) => Done::Step(step, Err(Trouble::Other(why))),
             Op::Hold(workspace) => Done::Held(workspace, Err(why)),
-            Op::Autopsy(id) => Done::Autopsy(id, format!("it ended; why could not be found out: {why}")),
+            Op::ExitReport(id) => Done::ExitReport(id, format!("it ended; why could not be found out: {why}")),
             Op::Probe(id) => Done::Probed(id, Err(why)),
             Op::Order(id) => Done::Ordered(id, Err(why)),
             // Asked for again when it dials again.

@@ -249,7 +249,7 @@ impl Engine for Fake {
     fn exit<'a>(&'a self, _: &'a str) -> Answer<'a, Exit> {
         async {
             let panics = self.0.exit_panics.swap(false, Ordering::SeqCst);
-            assert!(!panics, "the autopsy panics");
+            assert!(!panics, "the exit report panics");
             Ok(Exit {
                 code: 3,
                 ..Exit::default()
@@ -740,6 +740,9 @@ async fn an_image_that_is_gone_is_said_at_once_and_start_tries_again() {
         reason.contains("berth/echo:1") && reason.contains("make images"),
         "{reason}"
     );
+    // It is shown at once, and kept within moments.
+    let kept = |bench: &Bench| bench.ledger.desired().borrow().instances[&id].failure.clone();
+    bench.until("kept", |_| kept(&bench).as_deref() == Some(&*reason)).await;
     let bench = bench.killed_and_started().await;
     assert_eq!(bench.handle.views()[&id].state, State::Failed, "and it is kept");
     bench.world.image_missing.store(false, Ordering::SeqCst);

@@ -12,7 +12,7 @@ use super::backend::Parts;
 use crate::{
     admin,
     api::{Claiming, Hello},
-    claim::{Desk, Tried},
+    claim::{ClaimState, Tried},
     config,
     door::{API, Door},
     edge::{Asked, Front, FrontBody},
@@ -79,9 +79,9 @@ async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
     }
 }
 
-/// The desk where claims are decided, and what it is told of the world.
+/// Where claims are decided, and what it is told of the world.
 pub(super) struct Claims {
-    desk: Mutex<Desk>,
+    state: Mutex<ClaimState>,
     pub(super) config: config::Claim,
     started: std::time::Instant,
 }
@@ -94,30 +94,30 @@ fn random<const N: usize>() -> Result<[u8; N], Refusal> {
 
 impl Claims {
     pub(super) fn new(config: config::Claim, claimed: bool) -> Result<Claims, Refusal> {
-        let mut desk = Desk::open(&random()?);
+        let mut state = ClaimState::open(&random()?);
         if claimed {
-            desk.close();
+            state.close();
         }
         Ok(Claims {
-            desk: Mutex::new(desk),
+            state: Mutex::new(state),
             config,
             started: std::time::Instant::now(),
         })
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ClaimState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn code(&self) -> Option<crate::model::Secret> {
-        self.desk().code().cloned()
+        self.state().code().cloned()
     }
 
-    /// What an accepted action means for the desk. The code is made anew only when there is no administrator any more.
+    /// What an accepted action means for claims. The code is made anew only when there is no administrator any more.
     pub(super) fn after(&self, action: Kind) -> Result<(), Refusal> {
         match action {
-            Kind::Claim => self.desk().close(),
-            Kind::Reset => *self.desk() = Desk::open(&random()?),
+            Kind::Claim => self.state().close(),
+            Kind::Reset => *self.state() = ClaimState::open(&random()?),
             Kind::Other => {}
         }
         Ok(())
@@ -129,7 +129,7 @@ impl Claims {
     }
 
     pub(super) fn hello(&self, parts: &Parts) -> Result<Hello, Refusal> {
-        let nonce = self.desk().nonce(self.now(), random()?);
+        let nonce = self.state().nonce(self.now(), random()?);
         Ok(Hello {
             // Its certificate is for this name, too, where it has no domain.
             domain: parts.router.domain().unwrap_or("localhost").to_owned(),
@@ -142,13 +142,13 @@ impl Claims {
 
     pub(super) async fn claim(&self, parts: &Parts, by: Principal, claiming: Claiming) -> Result<Outcome, Refusal> {
         let (tried, by_key, name) = match claiming {
-            Claiming::Code { code, name } => (self.desk().try_code(code.expose()), false, name),
+            Claiming::Code { code, name } => (self.state().try_code(code.expose()), false, name),
             Claiming::Key { nonce, signature, name } => {
                 let key = self.config.public_key.as_ref().ok_or(Refusal::NoKey)?;
                 let decode = |text: &str| BASE64.decode(text).unwrap_or_default();
                 let (nonce, signature) = (decode(&nonce), decode(&signature));
                 let anchor = parts.certificates.anchor();
-                let tried = self.desk().try_key(key, &nonce, &signature, &anchor, self.now());
+                let tried = self.state().try_key(key, &nonce, &signature, &anchor, self.now());
                 (tried, true, name)
             }
         };
@@ -165,7 +165,7 @@ impl Claims {
     }
 }
 
-/// What an action is to the desk.
+/// What an action is to claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Claim,

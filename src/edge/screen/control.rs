@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     super::{conn::Client, respond::Refusal, state::Edge},
-    desk::{Seat, may_control},
+    rooms::{Seat, may_control},
     sockets::{self, Socket},
 };
 use crate::{
@@ -70,7 +70,7 @@ pub(super) fn start(
     session: Session,
     on_upgrade: OnUpgrade,
 ) -> Result<(), Refusal> {
-    let seat = client.permit.edge.desk.sit(id, &session).map_err(|_| Refusal::Busy)?;
+    let seat = client.permit.edge.rooms.sit(id, &session).map_err(|_| Refusal::Busy)?;
     let page = Page {
         client: Arc::clone(client),
         id: id.clone(),

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     super::{conn::Client, respond::Refusal},
-    desk::Shared,
+    rooms::Shared,
     sockets::{self, Socket},
 };
 use crate::{
@@ -53,7 +53,7 @@ pub(super) async fn start(
             .find_map(|p| p.strip_prefix("viewer=")?.parse::<u64>().ok())
     });
     let number = number.ok_or(Refusal::NoSession)?;
-    let shared = edge.desk.room_of(id, number, &session).ok_or(Refusal::NoSession)?;
+    let shared = edge.rooms.room_of(id, number, &session).ok_or(Refusal::NoSession)?;
     let link = edge.registry.get(id.as_str()).ok_or(Refusal::Lost)?;
     let display = link.screen(DIAL).await.map_err(|e| {
         log::debug!("no screen of {id}: {e}");

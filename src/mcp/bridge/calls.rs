@@ -69,8 +69,8 @@ impl Bridge {
             debug_assert!(self.lanes.contains_key(&lane));
             s.ids.insert(call.id.clone(), id);
         }
-        if let What::Guest(errand) = &call.what {
-            self.kept += errand.held();
+        if let What::Guest(pending) = &call.what {
+            self.kept += pending.held();
         }
         self.calls.insert(id, call);
         id
@@ -79,8 +79,8 @@ impl Bridge {
     /// Forgets a call.
     pub(super) fn unregister(&mut self, id: CallId) -> Option<Call> {
         let call = self.calls.remove(&id)?;
-        if let What::Guest(errand) = &call.what {
-            self.kept -= errand.held();
+        if let What::Guest(pending) = &call.what {
+            self.kept -= pending.held();
         }
         if let Some(p) = self.procs.get_mut(&call.proc) {
             p.calls.remove(&id);
@@ -281,7 +281,7 @@ impl Bridge {
     pub(super) fn abandon(&mut self, now: Instant, id: CallId, code: i64, why: &str, cancel: bool) {
         let cancelled = self.is_cancelled(id);
         let Some(call) = self.unregister(id) else { return };
-        let unsent = matches!(&call.what, What::Guest(errand) if errand.is_asking());
+        let unsent = matches!(&call.what, What::Guest(pending) if pending.is_asking());
         if cancel && !unsent && !matches!(call.what, What::Opening) {
             self.bury(id, &call);
             if !cancelled {

@@ -16,7 +16,7 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 
 use super::owner::{LEVELS, may_ask, severity};
-use super::rounds::Errand;
+use super::rounds::GuestCall;
 use super::{Bridge, Call, CallId, LaneId, MAX_CAPABILITIES, MAX_KEPT, Phase, ProcId, Role, SessionNo, What};
 use crate::mcp::message::{self, Message, Params};
 use crate::mcp::version::{self, Era};
@@ -102,10 +102,10 @@ impl Bridge {
             return self.refuse_on(now, lane, m.id, 200, codes::INVALID_PARAMS, "params is not an object");
         }
         let token = meta::progress_token(m);
-        let mut errand = Errand::new(&m.method);
+        let mut pending = GuestCall::new(&m.method);
         // The server may answer these with questions: then they are sent again, with the answers.
         if may_ask(&m.method) && self.kept + params.len() <= MAX_KEPT {
-            errand.keep(params);
+            pending.keep(params);
         }
         let logs = self.guest(no).and_then(|g| severity(g.level?));
         let (deadline, bound) = self.times(now);
@@ -119,7 +119,7 @@ impl Bridge {
             deadline,
             bound,
             logs,
-            what: What::Guest(Box::new(errand)),
+            what: What::Guest(Box::new(pending)),
         });
         if !self.send_guest(id, params, &[]) {
             self.abandon(now, id, codes::INVALID_PARAMS, "params is not an object", false);
@@ -132,7 +132,7 @@ impl Bridge {
 
     /// Writes a guest's request; `false` when its params are no object.
     pub(super) fn send_guest(&mut self, id: CallId, params: &str, more: &[(&str, &str)]) -> bool {
-        let Some((call, What::Guest(errand))) = self.calls.get(&id).map(|c| (c, &c.what)) else {
+        let Some((call, What::Guest(pending))) = self.calls.get(&id).map(|c| (c, &c.what)) else {
             return false;
         };
         let own = id.to_string();
@@ -141,7 +141,7 @@ impl Bridge {
         let Some(params) = guest.and_then(|g| g.params(params, token, more)) else {
             return false;
         };
-        let method = message::quote(&errand.method);
+        let method = message::quote(&pending.method);
         let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{method},\"params\":{params}}}");
         let proc = call.proc;
         self.write_line(proc, line.as_bytes());
@@ -172,11 +172,11 @@ impl Bridge {
 
     /// A modern server answered a guest's request.
     pub(super) fn guest_answered(&mut self, now: Instant, call: Call, m: &Message<'_>) {
-        let (What::Guest(errand), Some(lane)) = (&call.what, call.lane) else {
+        let (What::Guest(pending), Some(lane)) = (&call.what, call.lane) else {
             return;
         };
         let Some(result) = m.result else {
-            let error = legacy_error(m.error.unwrap_or("{}"), &errand.method);
+            let error = legacy_error(m.error.unwrap_or("{}"), &pending.method);
             let json = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{error}}}", call.id);
             return self.respond(now, lane, json.into_bytes(), 200);
         };
@@ -187,7 +187,7 @@ impl Bridge {
             .map(|(_, raw)| raw.get());
         match kind {
             None | Some("\"complete\"") => {
-                let json = message::result(&call.id, &legacy_result(&members, &errand.method));
+                let json = message::result(&call.id, &legacy_result(&members, &pending.method));
                 self.respond(now, lane, json, 200);
             }
             Some("\"input_required\"") => self.ask_round(now, call, &members),

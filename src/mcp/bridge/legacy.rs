@@ -244,7 +244,7 @@ impl Bridge {
         let grace = now + super::UNDELIVERED;
         call.deadline = Some(call.deadline.map_or(grace, |d| d.min(grace)));
         call.bound = None;
-        if matches!(&call.what, What::Guest(errand) if errand.is_asking()) {
+        if matches!(&call.what, What::Guest(pending) if pending.is_asking()) {
             // The server has answered what it was asked; the questions to the client end with the call.
             return;
         }

@@ -292,7 +292,7 @@ enum What {
     /// A modern client's request on a legacy process.
     Translated(Box<translate::Origin>),
     /// A legacy client's request on a modern process.
-    Guest(Box<rounds::Errand>),
+    Guest(Box<rounds::GuestCall>),
     /// Our own `subscriptions/listen` on a modern process, for the legacy clients that it serves.
     Feed,
     /// A `resources/subscribe` on a shared legacy process.
@@ -424,7 +424,7 @@ pub struct Bridge {
     waiting: Vec<legacy::Waiting>,
     tools: Mirrored,
     replay_total: usize,
-    /// Bytes of what errands keep, and of URIs that are watched.
+    /// Bytes of what calls of guests keep, and of URIs that are watched.
     kept: usize,
     watched_bytes: usize,
     /// Processes that were told to stop and have not ended yet.

@@ -27,7 +27,7 @@ const MAX_QUESTIONS: usize = 16;
 
 /// A guest's request on its way, and what has to be said with it the next time.
 #[derive(Debug)]
-pub(super) struct Errand {
+pub(super) struct GuestCall {
     pub(super) method: Box<str>,
     /// Raw; `None` where it cannot be sent again.
     params: Option<Box<str>>,
@@ -40,7 +40,7 @@ pub(super) struct Errand {
     rounds: u8,
 }
 
-impl Errand {
+impl GuestCall {
     pub(super) fn new(method: &str) -> Self {
         Self {
             method: method.into(),
@@ -81,7 +81,7 @@ impl Bridge {
     /// The server requires input for a guest's call, which is out of the books at this point.
     pub(super) fn ask_round(&mut self, now: Instant, call: Call, members: &[(Cow<'_, str>, &RawValue)]) {
         let member = |name: &str| members.iter().find(|(n, _)| n == name).map(|(_, raw)| raw.get());
-        let (What::Guest(mut errand), Some(no)) = (call.what, call.session) else {
+        let (What::Guest(mut pending), Some(no)) = (call.what, call.session) else {
             return;
         };
         let fail = |b: &mut Self, code: i64, text: &str| {
@@ -89,17 +89,17 @@ impl Bridge {
                 b.respond(now, lane, message::error(&call.id, code, text, None), 200);
             }
         };
-        errand.rounds += 1;
-        errand.state = member("requestState").map(Into::into);
-        errand.answers.clear();
-        if errand.params.is_none() || self.kept + errand.held() > MAX_KEPT {
+        pending.rounds += 1;
+        pending.state = member("requestState").map(Into::into);
+        pending.answers.clear();
+        if pending.params.is_none() || self.kept + pending.held() > MAX_KEPT {
             return fail(
                 self,
                 codes::BUSY,
                 "the request is too long to be kept while the client is asked",
             );
         }
-        if errand.rounds >= MAX_ROUNDS {
+        if pending.rounds >= MAX_ROUNDS {
             return fail(self, codes::LIMIT, "the server goes on asking");
         }
         let questions = member("inputRequests").map_or(Some(Vec::new()), message::members);
@@ -119,10 +119,10 @@ impl Bridge {
         if self.asks.len() + questions.len() > MAX_ASKS {
             return fail(self, codes::BUSY, "too many requests wait for clients");
         }
-        errand.open = questions.len();
+        pending.open = questions.len();
         let proc = call.proc;
         let id = self.register(Call {
-            what: What::Guest(errand),
+            what: What::Guest(pending),
             ..call
         });
         self.put_off(now, id);
@@ -168,7 +168,7 @@ impl Bridge {
     /// A client answered one question of a round.
     pub(super) fn round_answered(&mut self, now: Instant, id: CallId, key: String, m: &Message<'_>) {
         let kept = self.kept;
-        let Some(What::Guest(errand)) = self.calls.get_mut(&id).map(|c| &mut c.what) else {
+        let Some(What::Guest(pending)) = self.calls.get_mut(&id).map(|c| &mut c.what) else {
             return;
         };
         let Some(result) = m.result else {
@@ -180,9 +180,9 @@ impl Bridge {
             return self.abandon(now, id, codes::BUSY, text, false);
         }
         self.kept += key.len() + result.len();
-        errand.answers.insert(key, result.into());
-        errand.open -= 1;
-        if errand.open == 0 {
+        pending.answers.insert(key, result.into());
+        pending.open -= 1;
+        if pending.open == 0 {
             self.next_round(now, id);
         }
     }
@@ -192,12 +192,12 @@ impl Bridge {
         self.put_off(now, id);
         let Some(call) = self.calls.get_mut(&id) else { return };
         let proc = call.proc;
-        let What::Guest(errand) = &mut call.what else { return };
-        let params = errand.params.clone().unwrap_or_default();
-        let before = errand.held();
-        let state = errand.state.take();
-        let answers = std::mem::take(&mut errand.answers);
-        self.kept -= before - errand.held();
+        let What::Guest(pending) = &mut call.what else { return };
+        let params = pending.params.clone().unwrap_or_default();
+        let before = pending.held();
+        let state = pending.state.take();
+        let answers = std::mem::take(&mut pending.answers);
+        self.kept -= before - pending.held();
         if self.clogged(proc) {
             return self.abandon(now, id, codes::BUSY, super::TOO_MUCH, false);
         }

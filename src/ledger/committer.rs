@@ -36,12 +36,12 @@ type Asked = (Vec<Change>, oneshot::Sender<Result<(), StoreError>>);
 
 /// The way to the store's thread; the store closes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Committer {
     send: mpsc::Sender<Asked>,
     thread: std::thread::JoinHandle<()>,
 }
 
-impl Keeper {
+impl Committer {
     pub(super) fn spawn(mut storage: Box<dyn Storage>) -> std::io::Result<Self> {
         let (send, mut asked) = mpsc::channel::<Asked>(1);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {

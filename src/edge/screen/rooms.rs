@@ -20,8 +20,8 @@ use crate::{
 
 /// All rooms.
 #[derive(Debug, Default)]
-pub(crate) struct Desk {
-    rooms: Mutex<HashMap<InstanceId, Arc<Shared>>>,
+pub(crate) struct Rooms {
+    open: Mutex<HashMap<InstanceId, Arc<Shared>>>,
     next: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Shared {
 /// A viewer's place in a room; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
-    desk: Arc<Desk>,
+    rooms: Arc<Rooms>,
     id: InstanceId,
     shared: Arc<Shared>,
     pub(super) number: u64,
@@ -45,10 +45,10 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Desk {
+impl Rooms {
     /// A place in the screen's room.
     pub(super) fn sit(self: &Arc<Self>, id: &InstanceId, session: &Session) -> Result<Seat, RoomError> {
-        let mut rooms = lock(&self.rooms);
+        let mut rooms = lock(&self.open);
         let fresh = || {
             Arc::new(Shared {
                 room: Mutex::default(),
@@ -68,7 +68,7 @@ impl Desk {
         rooms.insert(id.clone(), Arc::clone(&shared));
         shared.ring();
         Ok(Seat {
-            desk: Arc::clone(self),
+            rooms: Arc::clone(self),
             id: id.clone(),
             shared,
             number,
@@ -77,7 +77,7 @@ impl Desk {
 
     /// The room of a viewer of this session, for its second socket.
     pub(super) fn room_of(&self, id: &InstanceId, number: u64, session: &Session) -> Option<Arc<Shared>> {
-        let shared = lock(&self.rooms).get(id).cloned()?;
+        let shared = lock(&self.open).get(id).cloned()?;
         let there = lock(&shared.room).is(number, session.number);
         there.then_some(shared)
     }
@@ -135,7 +135,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut rooms = lock(&self.desk.rooms);
+        let mut rooms = lock(&self.rooms.open);
         if lock(&self.shared.room).leave(self.number) {
             rooms.remove(&self.id);
         }
