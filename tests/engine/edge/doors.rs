@@ -160,7 +160,7 @@ async fn a_body_past_its_doors_bound_is_refused_whatever_the_door_says() {
             let response = client.send(request(Method::POST, path, &token, body)).await.unwrap();
             assert_eq!(response.status(), status, "{path}");
             if status == 413 {
-                assert_eq!(json_of(response).await["error"], "The request's body is too large.");
+                assert_eq!(json_of(response).await["code"], "body-too-large");
             } else {
                 assert_eq!(body_of(response).await, "done");
             }
