@@ -2,7 +2,7 @@
 //! and carries both by HTTP exchanges.
 //!
 //! ```text
-//! fresh ──initialize──► opening ──result──► greeted ──notifications/initialized──► settling ──taken──► open
+//! fresh ──initialize──► opening ──result──► greeted ──notifications/initialized──► settling ──taken──► hearing ──► open
 //!   │                      │ 400 to 499          │                                    (what follows is held)
 //!   │                      └──GET, endpoint──────┘ the same over HTTP+SSE (2024-11-05)
 //!   └──modern requests: an exchange each, and nothing else
@@ -47,6 +47,9 @@ const RETRY: (Duration, Duration, Duration) = (
     Duration::from_secs(30),
 );
 
+/// A server's own stream has so long to begin before calls go ahead of it: some send no head before the first event.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// What the caller has to do, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -66,6 +69,9 @@ enum Phase {
     Opening,
     Greeted,
     Settling,
+    /// The server's own stream is asked for. What the server says before it is there is lost, with some SDKs even its
+    /// questions, so that nothing is asked of the server until then.
+    Hearing,
     Open,
 }
 
@@ -89,6 +95,8 @@ pub struct Connection {
     refusal: String,
     tools: Mirrored,
     next: ExchangeId,
+    /// When calls no longer wait for the server's stream.
+    hear_by: Option<Instant>,
     effects: Vec<Effect>,
     gone: bool,
 }
@@ -109,6 +117,7 @@ impl Connection {
             refusal: String::new(),
             tools: Mirrored::default(),
             next: 1,
+            hear_by: None,
             effects: Vec::new(),
             gone: false,
         }
@@ -136,6 +145,13 @@ impl Connection {
     /// An answer's head.
     pub fn head(&mut self, id: ExchangeId, status: StatusCode, headers: &HeaderMap) {
         let in_session = self.session.id.is_some();
+        if self
+            .exchanges
+            .get(&id)
+            .is_some_and(|x| matches!(x.what, What::Standing))
+        {
+            self.open();
+        }
         let Some(x) = self.exchanges.get_mut(&id) else { return };
         // Where a stream of the server's own is not found, there may never have been any.
         let asks = !x.modern && !matches!(x.what, What::Standing);
@@ -229,7 +245,10 @@ impl Connection {
         match (&x.what, &x.body) {
             (_, Body::Events(_)) => self.end(now, id),
             (What::Channel, _) => self.lost(&format!("the server's stream cannot be opened: {why}")),
-            (What::Standing, _) => self.again(now, id),
+            (What::Standing, _) => {
+                self.open();
+                self.again(now, id);
+            }
             (What::Settle, _) => {
                 self.exchanges.remove(&id);
                 self.settled();
@@ -241,8 +260,11 @@ impl Connection {
         }
     }
 
-    /// Takes streams up again whose time has come.
+    /// Takes streams up again whose time has come, and waits no longer for one that does not begin.
     pub fn tick(&mut self, now: Instant) {
+        if self.phase == Phase::Hearing && now >= *self.hear_by.get_or_insert(now + HEARD) {
+            self.open();
+        }
         let due = |x: &Exchange| x.again_at.is_some_and(|at| now >= at);
         let ids: Vec<ExchangeId> = self
             .exchanges
@@ -263,7 +285,7 @@ impl Connection {
 
     /// Whether something waits for [`Connection::tick`].
     pub fn waits(&self) -> bool {
-        self.exchanges.values().any(|x| x.again_at.is_some())
+        self.phase == Phase::Hearing || self.exchanges.values().any(|x| x.again_at.is_some())
     }
 
     fn send(&mut self, x: Exchange, out: Outgoing) -> ExchangeId {
@@ -299,7 +321,7 @@ impl Connection {
                 self.phase = Phase::Opening;
                 self.opening = Some((m.id.into(), line.clone()));
             }
-            Phase::Settling if self.held_bytes + line.len() <= MAX_HELD => {
+            Phase::Settling | Phase::Hearing if self.held_bytes + line.len() <= MAX_HELD => {
                 self.held_bytes += line.len();
                 return self.held.push(line);
             }
@@ -381,19 +403,28 @@ impl Connection {
         }
     }
 
-    /// The server has taken `notifications/initialized`: what was held may follow, and its own messages are asked for.
+    /// The server has taken `notifications/initialized`: its own messages are asked for.
     fn settled(&mut self) {
         if self.phase != Phase::Settling {
+            return;
+        }
+        self.phase = Phase::Hearing;
+        if self.post_to.is_some() {
+            return self.open();
+        }
+        let out = request::stream(&self.session, None);
+        self.send(Exchange::new(What::Standing), out);
+    }
+
+    /// What the server says by itself is heard, or there is nothing to hear: what was held may follow.
+    fn open(&mut self) {
+        if self.phase != Phase::Hearing {
             return;
         }
         self.phase = Phase::Open;
         for line in std::mem::take(&mut self.held) {
             self.held_bytes = self.held_bytes.saturating_sub(line.len());
             self.message(line);
-        }
-        if self.post_to.is_none() {
-            let out = request::stream(&self.session, None);
-            self.send(Exchange::new(What::Standing), out);
         }
     }
 

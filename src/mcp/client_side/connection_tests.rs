@@ -102,12 +102,15 @@ impl Play {
         assert_eq!(out.headers["mcp-protocol-version"], "2025-06-18");
         assert!(p.sent.is_empty(), "what follows waits");
         p.answer(id, 202, None, "");
-        let (first, out) = p.next();
-        assert_eq!(out.method, Method::POST);
-        p.answer(first, 200, None, &result(2));
-        assert_eq!(p.lines.remove(0)["id"], 2);
         let (standing, out) = p.next();
         assert_eq!(out.method, Method::GET);
+        p.after(0);
+        assert!(p.sent.is_empty() && p.connection.waits(), "it waits for the stream");
+        p.after(1000);
+        let (first, out) = p.next();
+        assert_eq!(out.method, Method::POST, "but not for ever");
+        p.answer(first, 200, None, &result(2));
+        assert_eq!(p.lines.remove(0)["id"], 2);
         (p, standing)
     }
 }
@@ -358,6 +361,34 @@ fn the_oldest_transport_has_one_stream() {
             .as_deref()
             .is_some_and(|w| w.contains("404") && w.contains("no such page"))
     );
+}
+
+/// What a server asks before its stream is there, it asks nobody: the call that makes it ask waits.
+#[test]
+fn no_call_goes_ahead_of_the_servers_own_stream() {
+    let settled = || {
+        let mut p = Play::new();
+        p.write(&initialize());
+        let (id, _) = p.next();
+        p.answer(id, 200, Some("s1"), &hello());
+        p.write(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        let (id, _) = p.next();
+        p.head(id, 202, "text/plain", None);
+        let (standing, out) = p.next();
+        assert_eq!(out.method, Method::GET);
+        p.write(&call(2));
+        assert!(p.sent.is_empty());
+        (p, standing)
+    };
+    for (status, kind) in [(200, "text/event-stream"), (405, "text/plain"), (503, "text/plain")] {
+        let (mut p, standing) = settled();
+        p.head(standing, status, kind, None);
+        assert_eq!(p.next().1.method, Method::POST, "{status}");
+    }
+    let (mut p, standing) = settled();
+    p.connection.failed(p.now, standing, "refused");
+    p.settle();
+    assert_eq!(p.next().1.method, Method::POST);
 }
 
 #[test]
