@@ -142,7 +142,8 @@ impl Handle {
         let mut shown = self.shown.clone();
         let seen = timeout(SHOWN, shown.wait_for(|s| s.version >= kept.version)).await;
         let seen = seen.map_err(|_| {
-            let why = "the change was saved, but the box has not acted on it yet; check with `berth list`";
+            let why =
+                "the change was saved, but the box has not acted on it yet; look at its state before you ask again";
             Refusal::Unavailable { reason: why.to_owned() }
         })?;
         let seen = seen.map_err(|_| Refusal::Stopping)?;

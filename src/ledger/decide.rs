@@ -13,7 +13,7 @@ use crate::{
         order::spec_hash_of,
     },
     policy::{self, Signed, Target, Verb},
-    record::{InstanceRecord, TokenRecord},
+    record::{Generic, InstanceRecord, TokenRecord},
     store::Change,
 };
 
@@ -100,6 +100,10 @@ impl Note {
 impl Task {
     /// Admits an action by the books as they would be when everything before it is durable.
     pub(super) fn decide(&self, books: &Books, action: Signed<Action>) -> Result<Decided, Refusal> {
+        // It was valid at the door, and may have been revoked while the action waited for a commit.
+        if action.by().token().is_some_and(|t| !books.tokens.contains_key(t)) {
+            return Err(Refusal::NotPermitted);
+        }
         let catalog = self.catalog.load();
         let book = Book {
             instances: &books.instances,
@@ -277,8 +281,14 @@ pub(super) fn of_report(books: &Books, report: Report) -> Decided {
     };
     let mut fresh = (**record).clone();
     match report {
-        Report::Prepared { source, resolved, .. } => {
-            let Some(generic) = fresh.generic.as_mut().filter(|g| g.source == source) else {
+        Report::Prepared {
+            source,
+            before,
+            resolved,
+            ..
+        } => {
+            let same = |g: &&mut Box<Generic>| g.source == source && g.resolved.as_ref() == before.as_deref();
+            let Some(generic) = fresh.generic.as_mut().filter(same) else {
                 return none;
             };
             generic.resolved = Some(*resolved);

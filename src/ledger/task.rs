@@ -40,6 +40,8 @@ use crate::{
 
 /// The loop turns at least this often, for the watchdog.
 const TURN: Duration = Duration::from_secs(1);
+/// A commit that takes longer stops the heartbeat.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often trials are looked at.
 const TRIALS_EVERY: Duration = Duration::from_secs(5);
 /// So many requests at most are committed together; the next ones are the next commit's.
@@ -152,8 +154,9 @@ impl Task {
     /// Takes a request and those that wait behind it. Whoever told the task to end waits for what is returned.
     async fn take_all(&mut self, first: Request) -> Option<oneshot::Sender<()>> {
         let (mut entries, mut next) = (Vec::new(), Some(first));
-        let mut end = None;
+        let (mut end, mut taken) = (None, 0);
         while let Some(request) = next {
+            taken += 1;
             match request {
                 Request::Act(action, reply) => entries.push(Entry::Act(action, Some(reply))),
                 Request::Report(report, reply) => entries.push(Entry::Report(report, reply)),
@@ -164,7 +167,7 @@ impl Task {
                     break;
                 }
             }
-            next = match entries.len() {
+            next = match taken {
                 GROUP.. => None,
                 _ => self.requests.try_recv().ok(),
             };
@@ -225,13 +228,30 @@ impl Task {
     /// Makes changes durable; the books are those with them from then on.
     pub(super) async fn commit(&mut self, books: Books, changes: Vec<Change>) -> Result<(), NotKept> {
         if !changes.is_empty() {
-            self.committer.commit(changes).await?;
+            self.kept(changes).await?;
         }
         if !self.books.same_desired(&books) {
             self.version += 1;
         }
         self.books = books;
         Ok(())
+    }
+
+    /// Waits until changes are durable. A slow disk is no reason to start anew, so that the heart beats meanwhile: everything
+    /// else goes on, and another process would be no better off.
+    async fn kept(&self, changes: Vec<Change>) -> Result<(), NotKept> {
+        let kept = self.committer.commit(changes);
+        let mut beats = tokio::time::interval(TURN);
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(kept, patience);
+        while !patience.is_elapsed() {
+            tokio::select! {
+                done = &mut kept => return done,
+                _ = beats.tick() => drop(self.heartbeat.fetch_add(1, Ordering::Relaxed)),
+                () = &mut patience => {}
+            }
+        }
+        kept.await
     }
 
     /// Does what follows from an entry that is durable.

@@ -10,8 +10,8 @@ use super::*;
 use crate::{
     load,
     model::{
-        Desired, Endpoint, Endpoints, Health, InstanceView, MemberName, PackageSource, Principal, Resolved, RunRequest,
-        Source, State, Subject, TokenId, TypeName,
+        Desired, Endpoint, Endpoints, Health, InstanceView, MemberName, PackageSource, Principal, Resolved, Role,
+        RunRequest, Source, State, Subject, TokenId, TypeName,
     },
     plan::exchange::Asked,
     policy,
@@ -217,10 +217,14 @@ impl Bench {
 
     /// Asks without waiting, and in this order.
     async fn asks(&self, actions: Vec<Action>) -> Vec<oneshot::Receiver<Result<Kept, Refusal>>> {
+        self.asks_as(&Principal::root(), actions).await
+    }
+
+    async fn asks_as(&self, by: &Principal, actions: Vec<Action>) -> Vec<oneshot::Receiver<Result<Kept, Refusal>>> {
         let mut answers = Vec::new();
         for action in actions {
             let (reply, answer) = oneshot::channel();
-            let signed = policy::sign(Principal::root(), action).unwrap();
+            let signed = policy::sign(by.clone(), action).unwrap();
             let request = Request::Act(Box::new(signed), reply);
             self.ledger.requests.send(request).await.expect("it runs");
             answers.push(answer);
@@ -410,6 +414,30 @@ async fn what_waits_for_the_disk_is_committed_together_and_answered_each() {
     assert_eq!(bench.killed().await.instances.len(), 51);
 }
 
+/// It was valid at the door, and something else was on its way to the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_with_a_token_that_is_revoked_meanwhile_is_refused() {
+    let bench = start();
+    let Ok(Outcome::Token(made)) = bench.act(Action::Claim { name: None }).await else {
+        panic!("not claimed");
+    };
+    let token = made.view.id;
+    let admin = Principal::member(MemberName::admin(), Role::Owner, token.clone());
+    let before = bench.disk.commits();
+    bench.disk.hold();
+    let mut answers = bench.asks(vec![Action::RevokeToken { id: token }]).await;
+    until(|| bench.disk.commits() > before).await;
+    answers.extend(bench.asks_as(&admin, vec![named("late")]).await);
+    bench.disk.release();
+    let mut came = Vec::new();
+    for answer in answers {
+        came.push(answer.await.unwrap());
+    }
+    assert!(came[0].is_ok(), "{came:?}");
+    assert!(matches!(came[1], Err(Refusal::NotPermitted)), "{came:?}");
+    assert!(bench.names().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_published_answered_or_let_in_before_it_is_durable() {
     let bench = start();
@@ -515,6 +543,7 @@ async fn a_report_that_somebodys_action_has_made_pointless_is_dropped() {
     let prepared = |version: &str| Report::Prepared {
         id: id.clone(),
         source: npx(version),
+        before: None,
         resolved: resolved(version),
     };
     let version = || bench.record(&id).generic.clone().unwrap().resolved.map(|r| r.version);
@@ -524,6 +553,15 @@ async fn a_report_that_somebodys_action_has_made_pointless_is_dropped() {
     bench.ledger.report(prepared("1.0.0")).await.unwrap();
     assert_eq!(version().as_deref(), Some("1.0.0"));
     assert_ne!(bench.record(&id).spec_hash, before);
+    bench.ledger.report(prepared("1.0.0")).await.unwrap();
+    let newer = Report::Prepared {
+        id: id.clone(),
+        source: npx("1.0.0"),
+        before: None,
+        resolved: resolved("0.9.0"),
+    };
+    bench.ledger.report(newer).await.unwrap();
+    assert_eq!(version().as_deref(), Some("1.0.0"), "prepared before that was there");
     bench.act(Action::Remove { id: id.clone() }).await.unwrap();
     bench.ledger.report(Report::Gone { id: id.clone() }).await.unwrap();
     bench.ledger.report(prepared("1.0.0")).await.unwrap();

@@ -38,10 +38,12 @@ pub struct Shown {
 /// What was found out about an instance, and is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// What its package or image came to. Of no interest where it is to run something else by now.
+    /// What its package or image came to, in place of what it had come to before. Of no interest where it is to run something
+    /// else by now, or has been given something newer.
     Prepared {
         id: InstanceId,
         source: Source,
+        before: Option<Box<Resolved>>,
         resolved: Box<Resolved>,
     },
     /// It is given up, until somebody asks anew. Of no interest where somebody has.

@@ -206,7 +206,7 @@ impl Task {
         live.tries = 0;
         let mut ended = false;
         match (step, made) {
-            (Step::Prepare { .. }, Made::Prepared(resolved)) => return self.on_prepared(&id, resolved),
+            (Step::Prepare { .. }, Made::Prepared(prepared)) => return self.on_prepared(&id, *prepared),
             (Step::OpenLink { .. }, Made::Socket(dir)) => {
                 live.link = LinkSeen::Open;
                 live.socket_dir = Some(dir);

@@ -15,14 +15,14 @@ use futures_util::StreamExt;
 use tokio::sync::oneshot;
 
 use super::{
-    ops::{Done, Made, Trouble, Words, is_coming},
+    ops::{Done, Made, Prepared, Trouble, Words, is_coming},
     ports::{Preparation, Unprepared},
     task::{Op, Task},
 };
 use crate::{
     deploy_log::Deploys,
     docker::Engine,
-    model::{InstanceId, Resolved},
+    model::InstanceId,
     plan::{Step, exchange::Report},
     record::InstanceRecord,
 };
@@ -61,12 +61,17 @@ impl Task {
         live.busy = true;
         live.pulling.store(true, Ordering::Relaxed);
         let done = step.clone();
+        let (source, before) = (what.source.clone(), what.before.clone());
         let op = async move {
             if let Some(coming) = is_coming([what.runtime.as_str(), what.builder.as_str()]) {
                 return Done::Step(done, Err(coming));
             }
             let result = match installer.prepare(what, words).await {
-                Ok(resolved) => Ok(Made::Prepared(Box::new(resolved))),
+                Ok(resolved) => Ok(Made::Prepared(Box::new(Prepared {
+                    source,
+                    before,
+                    resolved,
+                }))),
                 Err(Unprepared::Final(why)) => Err(Trouble::Final(why)),
                 Err(Unprepared::Engine(e)) => Err(Trouble::Engine(e)),
             };
@@ -79,15 +84,17 @@ impl Task {
     }
 
     /// It is known what shall run, and it is there: kept before anything is made of it.
-    pub(super) fn on_prepared(&mut self, id: &InstanceId, resolved: Box<Resolved>) {
-        let generic = self.instances.get(id).and_then(|r| r.generic.as_ref());
-        let Some(source) = generic.map(|g| g.source.clone()) else {
-            return;
-        };
+    pub(super) fn on_prepared(&mut self, id: &InstanceId, prepared: Prepared) {
+        let Prepared {
+            source,
+            before,
+            resolved,
+        } = prepared;
         self.report(Report::Prepared {
             id: id.clone(),
             source,
-            resolved,
+            before: before.map(Box::new),
+            resolved: Box::new(resolved),
         });
     }
 

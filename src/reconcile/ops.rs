@@ -16,7 +16,7 @@ use super::ports::{Links, Quotas};
 use crate::{
     docker::{Engine, EngineError, EngineInfo, Exit, NO_PROCESS},
     machine,
-    model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, StartOrder},
+    model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, Source, StartOrder},
     plan::{
         Observed, Orphan, Step, image,
         quota::WorkspaceQuota,
@@ -71,7 +71,15 @@ pub(super) enum Made {
     /// Its process 1, where the engine could tell.
     Started(Option<u32>),
     /// What was installed or fetched.
-    Prepared(Box<Resolved>),
+    Prepared(Box<Prepared>),
+}
+
+/// What was installed or fetched: for what, in place of what, and what it came to.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) source: Source,
+    pub(super) before: Option<Resolved>,
+    pub(super) resolved: Resolved,
 }
 
 /// Why a step was not done.
