@@ -101,10 +101,13 @@ impl Budget {
 impl Charge {
     /// Takes more; `false`, and nothing is taken, when there is not so much.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let used = &self.budget.used;
-        let fits = used.load(Ordering::Relaxed).saturating_add(bytes) <= self.budget.limit;
+        let more = |used: usize| used.checked_add(bytes).filter(|all| *all <= self.budget.limit);
+        let fits = self
+            .budget
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok();
         if fits {
-            used.fetch_add(bytes, Ordering::Relaxed);
             self.bytes += bytes;
         }
         fits

@@ -76,7 +76,7 @@ struct Loopback {
 
 impl Server for Loopback {
     fn send(&self, out: Outgoing) -> Sent {
-        let (port, path) = (self.port, self.path.get());
+        let (port, path, secrets) = (self.port, self.path.get(), self.secrets.clone());
         let target = match out.target {
             Target::Endpoint => path.to_string(),
             Target::Path(path) => path,
@@ -85,7 +85,12 @@ impl Server for Loopback {
             let answer = ask(port, &out.method, &target, &out.headers, &out.body).await;
             let answer = answer.map_err(Unanswered)?;
             match redirected(port, &path, answer.status(), answer.headers()) {
-                Some(redirect) => Err(Unanswered(moved(port, &path, answer.status(), &redirect))),
+                Some(redirect) => Err(Unanswered(secrets.redact(&moved(
+                    port,
+                    &path,
+                    answer.status(),
+                    &redirect,
+                )))),
                 None => Ok(answer),
             }
         })

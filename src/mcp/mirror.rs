@@ -12,6 +12,10 @@ use super::head;
 
 /// Tools remembered at most.
 const MAX_TOOLS: usize = 1024;
+/// Headers of one tool; of one that asks for more, those that come first.
+const MAX_HEADERS: usize = 32;
+/// Bytes of names and paths, of all tools.
+const MAX_BYTES: usize = 256 * 1024;
 /// How deep an annotation may stand.
 const MAX_DEPTH: usize = 8;
 
@@ -22,17 +26,21 @@ pub struct Mismatch(pub String);
 
 /// What is known of tools whose arguments are mirrored into headers (`x-mcp-header`): header, and path in the arguments.
 #[derive(Debug, Default)]
-pub struct Mirrored(HashMap<String, Vec<(String, Vec<String>)>>);
+pub struct Mirrored {
+    tools: HashMap<String, Vec<(String, Vec<String>)>>,
+    /// What they take.
+    bytes: usize,
+}
 
 impl Mirrored {
     /// Forgets everything: the tools have changed.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     /// Whether no tool is known that has any.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tools.is_empty()
     }
 
     /// Learns from the result of `tools/list`.
@@ -46,11 +54,16 @@ impl Mirrored {
         for tool in value["tools"].as_array().into_iter().flatten() {
             let mut found = Vec::new();
             annotated(&tool["inputSchema"], &mut Vec::new(), &mut found);
-            if let Some(name) = tool["name"]
-                .as_str()
-                .filter(|_| !found.is_empty() && self.0.len() < MAX_TOOLS)
-            {
-                self.0.insert(name.to_owned(), found);
+            let Some(name) = tool["name"].as_str().filter(|_| !found.is_empty()) else {
+                continue;
+            };
+            let paths = found
+                .iter()
+                .map(|(header, path)| header.len() + path.iter().map(String::len).sum::<usize>());
+            let bytes = name.len() + paths.sum::<usize>();
+            if self.tools.len() < MAX_TOOLS && self.bytes + bytes <= MAX_BYTES {
+                self.bytes += bytes;
+                self.tools.insert(name.to_owned(), found);
             }
         }
     }
@@ -84,14 +97,15 @@ impl Mirrored {
             let name = HeaderName::try_from(header);
             let value = HeaderValue::try_from(head::encode(&text));
             if let (Ok(name), Ok(value)) = (name, value) {
-                headers.insert(name, value);
+                // A map that is full has what a server could want.
+                let _ = headers.try_insert(name, value);
             }
         }
     }
 
     /// The headers of a tool and what the arguments say there; `None` where they say nothing.
     fn values(&self, tool: &str, arguments: &str) -> impl Iterator<Item = (&str, Option<Value>)> {
-        let list = self.0.get(tool).map_or(&[][..], Vec::as_slice);
+        let list = self.tools.get(tool).map_or(&[][..], Vec::as_slice);
         let arguments: Value = if list.is_empty() {
             Value::Null
         } else {
@@ -109,6 +123,9 @@ fn annotated(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(String, Ve
         return;
     }
     for (key, sub) in schema["properties"].as_object().into_iter().flatten() {
+        if found.len() >= MAX_HEADERS {
+            return;
+        }
         path.push(key.clone());
         if let Some(name) = sub["x-mcp-header"].as_str()
             && matches!(sub["type"].as_str(), Some("string" | "integer" | "boolean"))

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use http::Uri;
+
 use crate::config::Cidr;
 
 /// Whether the address is of the open internet: none of a host, a site, a link, a group or a test.
@@ -62,6 +64,31 @@ pub(super) fn judge(ip: IpAddr, named: &[Cidr]) -> Verdict {
     } else {
         Verdict::Refused
     }
+}
+
+/// An address of the same server with another path.
+pub(super) fn with_path(uri: &Uri, path: &str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    if let Ok(path) = path.parse() {
+        parts.path_and_query = Some(path);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+/// The same address with a query beside its own.
+pub(super) fn with_query(uri: &Uri, query: Option<&str>) -> Uri {
+    let Some(query) = query else { return uri.clone() };
+    let own = uri.path_and_query().map_or("/", |p| p.as_str());
+    let joined = if own.contains('?') {
+        format!("{own}&{query}")
+    } else {
+        format!("{own}?{query}")
+    };
+    let mut parts = uri.clone().into_parts();
+    if let Ok(path) = joined.parse() {
+        parts.path_and_query = Some(path);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 #[cfg(test)]

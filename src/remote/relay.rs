@@ -34,6 +34,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::address::{with_path, with_query};
 use super::client::{Body, Client, RemoteError};
 use crate::{
     budget::Budget,
@@ -117,7 +118,17 @@ impl Server for Far {
     }
 
     fn log(&self, text: &str) {
-        log::info!(host = self.uri.host().unwrap_or_default(); "remote server: {text}");
+        // A server may repeat in an error what it was sent.
+        let shown = self.auth.iter().filter_map(|(_, value)| value.to_str().ok());
+        let shown = shown.fold(text.to_owned(), |text, value| {
+            let bare = value.strip_prefix("Bearer ").unwrap_or(value);
+            if bare.is_empty() {
+                text
+            } else {
+                text.replace(bare, "***")
+            }
+        });
+        log::info!(host = self.uri.host().unwrap_or_default(); "remote server: {shown}");
     }
 }
 
@@ -206,6 +217,7 @@ impl Shared {
             tokio::select! {
                 () = self.short.notified() => {}
                 changed = status.changed() => {
+                    while starting.try_join_next().is_some() {}
                     // Begun here, so that it ends with this task.
                     if changed.is_ok() && status.borrow_and_update().state == AgentState::Starting && starting.is_empty() {
                         starting.spawn(self.clone().until_ready());
@@ -498,29 +510,6 @@ fn target(order: &StartOrder, client: Client) -> Result<Target, String> {
         probe: Duration::from_millis(order.health.timeout_ms),
         translator: Arc::new(translator),
     })
-}
-
-fn with_path(uri: &Uri, path: &str) -> Uri {
-    let mut parts = uri.clone().into_parts();
-    if let Ok(path) = path.parse() {
-        parts.path_and_query = Some(path);
-    }
-    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
-}
-
-fn with_query(uri: &Uri, query: Option<&str>) -> Uri {
-    let Some(query) = query else { return uri.clone() };
-    let own = uri.path_and_query().map_or("/", |p| p.as_str());
-    let joined = if own.contains('?') {
-        format!("{own}&{query}")
-    } else {
-        format!("{own}?{query}")
-    };
-    let mut parts = uri.clone().into_parts();
-    if let Ok(path) = joined.parse() {
-        parts.path_and_query = Some(path);
-    }
-    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 /// Fields of one hop, and what a client could prove itself with.

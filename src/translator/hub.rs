@@ -235,7 +235,8 @@ impl Hub {
                 self.end(s, proc);
                 s.bridge.reaped();
             }
-            Effect::Answer(wire, answer) => {
+            Effect::Answer(wire, mut answer) => {
+                answer.body = self.budget.hold(answer.body);
                 if let Some(head) = s.wires.remove(&wire).and_then(|w| w.head) {
                     // Its client may be gone.
                     let _ = head.send(whole(answer));
@@ -280,7 +281,8 @@ impl Hub {
         let steps = s.connections.get_mut(&proc).map(Connection::take_effects);
         for step in steps.unwrap_or_default() {
             match step {
-                Step::Send(id, out) => {
+                Step::Send(id, mut out) => {
+                    out.body = self.budget.hold(out.body);
                     let task = self
                         .runtime
                         .spawn(exchange(Arc::downgrade(self), proc, id, self.server.send(out)));

@@ -23,6 +23,8 @@ struct Fact {
     since: Instant,
     /// It is believed for so long.
     time: Duration,
+    /// The server may be another by now: whoever wants to know waits.
+    doubtful: bool,
 }
 
 /// See the module's text. Cheap to clone.
@@ -56,6 +58,7 @@ impl Known {
     pub(super) async fn speaks(&self) -> Speaks {
         let fact = *self.fact();
         match fact {
+            Some(fact) if fact.doubtful => self.ask_through(Some(fact.since)).await,
             Some(fact) if fact.since.elapsed() < fact.time => fact.speaks,
             Some(fact) => {
                 if self.0.probing.try_lock().is_ok() {
@@ -64,13 +67,15 @@ impl Known {
                 }
                 fact.speaks
             }
-            None => self.ask(None).await,
+            None => self.ask_through(None).await,
         }
     }
 
-    /// It may have become another server: the next request waits for the answer.
+    /// It may have become another server: the next request waits for the answer. Where there is none, it counts as the same.
     pub(super) fn forget(&self) {
-        *self.fact() = None;
+        if let Some(fact) = &mut *self.fact() {
+            fact.doubtful = true;
+        }
     }
 
     /// What is known may be wrong.
@@ -80,6 +85,14 @@ impl Known {
         {
             fact.time = Duration::ZERO;
         }
+    }
+
+    /// Asks to the end, also where whoever waits for it goes away: a server that is slow to answer would never be known, and
+    /// a session that was opened to find out never be ended.
+    async fn ask_through(&self, before: Option<Instant>) -> Speaks {
+        let own = self.clone();
+        let asked = tokio::spawn(async move { own.ask(before).await });
+        asked.await.unwrap_or_default()
     }
 
     /// Asks, unless somebody else has asked since.
@@ -92,12 +105,14 @@ impl Known {
         let found = probe(&*self.0.server).await;
         let (speaks, time) = match found {
             Some(speaks) => (speaks, KNOWN.0),
-            None => (Speaks::default(), KNOWN.1),
+            // What it spoke before is the best guess.
+            None => (fact.map(|f| f.speaks).unwrap_or_default(), KNOWN.1),
         };
         *self.fact() = Some(Fact {
             speaks,
             since: Instant::now(),
             time,
+            doubtful: false,
         });
         speaks
     }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::answer::is_stream;
-use super::exchange::{Body, Exchange, What};
+use super::exchange::{Body, Exchange, Phase, What, names_session};
 use super::request::{self, Outgoing, Session, Target};
 use crate::mcp::message::{self, Kind, Message};
 use crate::mcp::mirror::Mirrored;
@@ -50,6 +50,9 @@ const RETRY: (Duration, Duration, Duration) = (
 /// A server's own stream has so long to begin before calls go ahead of it: some send no head before the first event.
 const HEARD: Duration = Duration::from_secs(1);
 
+/// A server may take so long to take `notifications/initialized`.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// What the caller has to do, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -61,18 +64,6 @@ pub enum Effect {
     Line(Vec<u8>),
     /// The connection is of no use any more, and why.
     Gone(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Fresh,
-    Opening,
-    Greeted,
-    Settling,
-    /// The server's own stream is asked for. What the server says before it is there is lost, with some SDKs even its
-    /// questions, so that nothing is asked of the server until then.
-    Hearing,
-    Open,
 }
 
 /// The state machine. See the module's text.
@@ -95,8 +86,8 @@ pub struct Connection {
     refusal: String,
     tools: Mirrored,
     next: ExchangeId,
-    /// When calls no longer wait for the server's stream.
-    hear_by: Option<Instant>,
+    /// When what is held waits no longer.
+    wait_until: Option<Instant>,
     effects: Vec<Effect>,
     gone: bool,
 }
@@ -117,7 +108,7 @@ impl Connection {
             refusal: String::new(),
             tools: Mirrored::default(),
             next: 1,
-            hear_by: None,
+            wait_until: None,
             effects: Vec::new(),
             gone: false,
         }
@@ -262,7 +253,12 @@ impl Connection {
 
     /// Takes streams up again whose time has come, and waits no longer for one that does not begin.
     pub fn tick(&mut self, now: Instant) {
-        if self.phase == Phase::Hearing && now >= *self.hear_by.get_or_insert(now + HEARD) {
+        let wait = match self.phase {
+            Phase::Settling => SETTLED,
+            _ => HEARD,
+        };
+        if self.is_holding() && now >= *self.wait_until.get_or_insert(now + wait) {
+            self.settled();
             self.open();
         }
         let due = |x: &Exchange| x.again_at.is_some_and(|at| now >= at);
@@ -285,7 +281,7 @@ impl Connection {
 
     /// Whether something waits for [`Connection::tick`].
     pub fn waits(&self) -> bool {
-        self.phase == Phase::Hearing || self.exchanges.values().any(|x| x.again_at.is_some())
+        self.is_holding() || self.exchanges.values().any(|x| x.again_at.is_some())
     }
 
     fn send(&mut self, x: Exchange, out: Outgoing) -> ExchangeId {
@@ -321,7 +317,7 @@ impl Connection {
                 self.phase = Phase::Opening;
                 self.opening = Some((m.id.into(), line.clone()));
             }
-            Phase::Settling | Phase::Hearing if self.held_bytes + line.len() <= MAX_HELD => {
+            _ if self.is_holding() && self.held_bytes + line.len() <= MAX_HELD => {
                 self.held_bytes += line.len();
                 return self.held.push(line);
             }
@@ -349,9 +345,22 @@ impl Connection {
         self.send(x, out);
     }
 
-    /// Drops the exchange of a cancelled request. In the legacy era the server is told as well.
+    /// Whether what follows the greeting waits.
+    fn is_holding(&self) -> bool {
+        matches!(self.phase, Phase::Settling | Phase::Hearing)
+    }
+
+    /// Drops the exchange of a cancelled request. In the legacy era the server is told as well, unless it was never asked.
     fn cancel(&mut self, m: &Message<'_>, line: &Bytes) {
         let named = message::params(m.params).and_then(|p| p.request_id);
+        let waits = |held: &Bytes| {
+            let request = message::parse(held).ok().filter(|m| m.kind == Kind::Request);
+            request.is_some_and(|r| named.is_some_and(|n| n.get() == r.id))
+        };
+        if let Some(at) = self.held.iter().position(waits) {
+            self.held_bytes = self.held_bytes.saturating_sub(self.held.remove(at).len());
+            return;
+        }
         let mine = |x: &Exchange| matches!((&x.what, named), (What::Call(id), Some(n)) if **id == *n.get());
         let found = self
             .exchanges
@@ -408,7 +417,7 @@ impl Connection {
         if self.phase != Phase::Settling {
             return;
         }
-        self.phase = Phase::Hearing;
+        (self.phase, self.wait_until) = (Phase::Hearing, None);
         if self.post_to.is_some() {
             return self.open();
         }
@@ -586,10 +595,4 @@ impl Connection {
         x.body = Body::Unknown;
         x.again_at = Some(now + asked.clamp(RETRY.1, RETRY.2));
     }
-}
-
-/// Whether a refusal is about the session.
-fn names_session(words: &str) -> bool {
-    let words = words.to_ascii_lowercase();
-    words.contains("session") || words.contains("not initialized")
 }

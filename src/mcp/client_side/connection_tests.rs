@@ -380,6 +380,11 @@ fn no_call_goes_ahead_of_the_servers_own_stream() {
         assert!(p.sent.is_empty());
         (p, standing)
     };
+    // A call that is cancelled while it waits is never made.
+    let (mut p, standing) = settled();
+    p.write(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}));
+    p.head(standing, 405, "text/plain", None);
+    assert!(p.sent.is_empty());
     for (status, kind) in [(200, "text/event-stream"), (405, "text/plain"), (503, "text/plain")] {
         let (mut p, standing) = settled();
         p.head(standing, status, kind, None);

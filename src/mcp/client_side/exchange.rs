@@ -1,10 +1,23 @@
-//! One HTTP exchange of a connection: what it is for, and how far it is. Plain values.
+//! The plain values of a connection: how far it is, and its HTTP exchanges, each with what it is for and how far it is.
 
 use std::time::Instant;
 
 use http::StatusCode;
 
 use crate::mcp::sse::Reader;
+
+/// How far a connection is; see the diagram there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Fresh,
+    Opening,
+    Greeted,
+    Settling,
+    /// The server's own stream is asked for. What the server says before it is there is lost, with some SDKs even its
+    /// questions, so that nothing is asked of the server until then.
+    Hearing,
+    Open,
+}
 
 /// What an exchange is for.
 #[derive(Debug)]
@@ -74,4 +87,10 @@ impl Exchange {
             _ => 0,
         }
     }
+}
+
+/// Whether a refusal is about the session.
+pub(super) fn names_session(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("session") || words.contains("not initialized")
 }

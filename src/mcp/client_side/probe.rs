@@ -103,7 +103,6 @@ impl Probe {
         let done = |modern, legacy| Next::Done(Some(Speaks { modern, legacy }), None);
         let streamable = Some(Transport::Streamable);
         match (self.0, heard) {
-            (Step::Discovering, None) => Next::Done(None, None),
             (Step::Discovering, Some(heard)) => self.discovered(heard),
             (Step::Initializing, Some(heard)) => match &heard.answer {
                 Some(Answer::Result { version, .. }) if heard.status.is_success() => {
@@ -117,7 +116,7 @@ impl Probe {
                 _ if puts_off(heard.status) => Next::Done(None, None),
                 _ => done(true, None),
             },
-            (Step::Initializing, None) => done(true, None),
+            (Step::Discovering | Step::Initializing, None) => Next::Done(None, None),
             (Step::Streaming, Some(heard)) if heard.names_endpoint => done(false, Some(Transport::HttpSse)),
             (Step::Streaming, _) => done(false, streamable),
         }
@@ -134,6 +133,8 @@ impl Probe {
                 Next::Ask(request::stream(&Session::default(), None))
             }
             None if !heard.status.is_success() => Next::Done(None, None),
+            // Also in words of JSON-RPC.
+            Some(Answer::Error { .. }) if is_elsewhere(heard.status) => Next::Done(None, None),
             _ => {
                 let speaks = Speaks {
                     modern: false,
@@ -147,11 +148,20 @@ impl Probe {
 
 /// Whether an answer says nothing of what the server speaks: it wants another key, or has too much to do.
 fn puts_off(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
-        )
+    status.is_server_error() || is_elsewhere(status)
+}
+
+/// The same of statuses that no server has for a method which it does not know.
+fn is_elsewhere(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 /// Ends the session that an answer opened.
