@@ -6,11 +6,12 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
     args::{ProcessesArg, Wait, What},
+    client::Supervisor,
     print, prompt,
     verbs::{Verbs, segment},
 };
 use crate::{
-    api::Route,
+    api::{Route, TypeView},
     model::{
         HttpPlace, ImageSource, InstanceId, InstanceView, PackageSource, Processes, RemoteAuth, RemoteSource,
         RunRequest, Secret, Source, split_package,
@@ -25,8 +26,17 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 /// A longer line of a log is printed in parts, in bytes.
 const LONGEST_LINE: usize = 1 << 20;
 
+/// Whether a type's packages are of PyPI: a type of another name than npx and uvx may be of either kind.
+async fn is_uvx(supervisor: &Supervisor, type_name: &str) -> Result<bool> {
+    if matches!(type_name, "npx" | "uvx") {
+        return Ok(type_name == "uvx");
+    }
+    let types: Vec<TypeView> = supervisor.get(Route::Types.path()).await?;
+    Ok(types.iter().any(|t| t.name == type_name && t.kind == "uvx"))
+}
+
 /// Puts what a generic type is to run into the request.
-pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
+pub(super) async fn take(supervisor: &Supervisor, what: What, request: &mut RunRequest) -> Result<()> {
     request.network = what.network;
     request.volume = what.volume;
     request.processes = what.processes.map(|p| match p {
@@ -34,7 +44,6 @@ pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
         ProcessesArg::Shared => Processes::Shared,
     });
     request.call_timeout_ms = what.call_timeout.map(crate::catalog::millis);
-    let kind = request.type_name.as_str();
     if let Some(package) = what.package {
         let (package, version) = split_package(&package);
         let source = PackageSource {
@@ -43,10 +52,10 @@ pub(super) fn take(what: What, request: &mut RunRequest) -> Result<()> {
             bin: what.bin,
             args: what.args,
         };
-        // The type is looked up where its file is; a type of another name may be of either kind.
-        request.source = Some(match kind {
-            "uvx" => Source::Uvx(source),
-            _ => Source::Npx(source),
+        request.source = Some(if is_uvx(supervisor, request.type_name.as_str()).await? {
+            Source::Uvx(source)
+        } else {
+            Source::Npx(source)
         });
     } else if let Some(image) = what.image {
         request.source = Some(Source::Image(ImageSource {

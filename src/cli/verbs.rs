@@ -85,7 +85,7 @@ impl Verbs {
                     files,
                     ..RunRequest::of(type_name)
                 };
-                run::take(*what, &mut request)?;
+                run::take(&self.supervisor, *what, &mut request).await?;
                 return self.start_one(request, &wait).await;
             }
             Verb::List => {

@@ -223,7 +223,8 @@ def of_mapping(requires, extras):
     lines = [*requires]
     for name, more in extras.items():
         more = more.splitlines() if isinstance(more, str) else more
-        lines += [f"[{name}]", *[m for m in more if isinstance(m, str)]]
+        if isinstance(more, (list, tuple)):
+            lines += [f"[{name}]", *[m for m in more if isinstance(m, str)]]
     return of_egg("\n".join(lines))
 
 

@@ -61,6 +61,8 @@ said = facts({"PKG-INFO": old, "setup.py": setup, "setup.cfg": options})
 same(said["requires-dist"], ["z==1", "y", 'w ; extra == "e"'])
 same(facts({"setup.py": setup, "setup.cfg": "[options]\ninstall_requires = file: r.txt\n"})["requires-dist"][:2], ["a>=1", "b"])
 same(facts({"setup.py": "from setuptools import *\nsetup(install_requires='a\\nb>1')"})["requires-dist"], ["a", "b>1"])
+odd = "setup(install_requires=['a'], extras_require={'dev': None, 'more': ('b', 1)})"
+same(facts({"setup.py": odd})["requires-dist"], ["a", 'b ; extra == "more"'])
 # What only running it would tell is not known, and what is no Python is no program.
 for text in ("setup(install_requires=read())", "print 'old'", "(" * 5000, "\0", "setup(install_requires=[1])"):
     same(facts({"setup.py": text})["requires-dist"], [])

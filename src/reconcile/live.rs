@@ -266,7 +266,13 @@ impl Live {
         if self.ready_since.is_none() {
             let limit = record.spec.health.start_timeout;
             let until = started + u64::try_from(limit.as_millis()).unwrap_or(Millis::MAX / 2) + START_GRACE;
-            due.push((until, format!("it was not ready within {} s{words}", limit.as_secs())));
+            due.push((
+                until,
+                format!(
+                    "it was not ready within the start_timeout of its type, {} s{words}",
+                    limit.as_secs()
+                ),
+            ));
         }
         due.into_iter().min_by_key(|(at, _)| *at)
     }

@@ -620,6 +620,25 @@ fn a_remote_server_is_never_one_of_this_network() {
     }
 }
 
+/// For a package that needs longer to start, somebody writes a type of their own: of either kind, whatever its name.
+#[test]
+fn a_type_of_another_name_is_of_its_kind() {
+    let types = tempfile::tempdir().unwrap();
+    let uvx = std::fs::read_to_string(support::root().join("instance-types/uvx.toml")).unwrap();
+    let own = uvx
+        .replace("name = \"uvx\"", "name = \"slow-python\"")
+        .replace("start_timeout = \"60s\"", "start_timeout = \"10m\"");
+    std::fs::write(types.path().join("slow-python.toml"), own).unwrap();
+    let a = Appliance::with(support::Options {
+        types: vec![types.path().to_owned()],
+        ..support::Options::default()
+    });
+    let v = run(&a, &["slow-python", "--package", "mcp-server-time", "--no-wait"]);
+    assert_eq!(v["package"]["kind"], "uvx", "{v:#}");
+    let said = a.cli_fails(1, &["run", "no-such", "--package", "x"]);
+    assert!(said.contains("no-such"), "{said}");
+}
+
 #[test]
 fn a_newer_version_is_compared_before_it_is_taken() {
     let a = Appliance::start();
