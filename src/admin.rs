@@ -39,9 +39,6 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// An archive as it comes.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// Where archives of images go, below the API's root.
-pub const IMAGES: &str = "/v1/images";
-
 /// Which log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogQuery {

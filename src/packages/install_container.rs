@@ -490,8 +490,8 @@ pub(super) async fn install(
         )));
     }
     inner.touch(tag);
-    let (keeper, name) = (Arc::clone(inner), key.to_owned());
-    let kept = tokio::task::spawn_blocking(move || keeper.keep_report(&name, &report))
+    let (shared, name) = (Arc::clone(inner), key.to_owned());
+    let kept = tokio::task::spawn_blocking(move || shared.keep_report(&name, &report))
         .await
         .unwrap_or_else(|e| Err(std::io::Error::other(e)));
     kept.map_err(|e| PrepareError::Final(format!("the lock of {} could not be kept: {e}", wanted.package)))
