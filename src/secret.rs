@@ -12,7 +12,7 @@ use std::{
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::{
-    model::{InstanceId, Secret},
+    model::{InstanceId, Refusal, Secret},
     record::Sealed,
 };
 
@@ -47,6 +47,16 @@ pub enum SecretError {
         "the sealed value of {0:?} cannot be opened: it was sealed with another box's key, for another instance, or is damaged; remove the instance and run it again with its values"
     )]
     Open(String),
+}
+
+/// Random bytes of the operating system, for ids and secrets; without them, what whoever asks is told.
+///
+/// # Errors
+/// [`Refusal::Fault`] where it gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::fault("the operating system gives no random bytes"))?;
+    Ok(bytes)
 }
 
 /// The box's sealing key.

@@ -41,6 +41,14 @@ pub struct Unanswered(pub String);
 /// An answer of the server.
 pub type Sent = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unanswered>> + Send>>;
 
+/// Randomness for the ids of a bridge's sessions.
+pub fn random(out: &mut [u8]) {
+    if getrandom::fill(out).is_err() {
+        // Without randomness there are no session ids that nobody can guess.
+        std::process::abort();
+    }
+}
+
 /// The server, as it is reached.
 pub trait Server: Send + Sync + 'static {
     /// Sends one request, with whatever proves Berth to it.

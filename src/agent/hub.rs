@@ -81,19 +81,13 @@ impl Hub {
         (budget, kills): (Budget, Rc<Kills>),
         counts: bool,
     ) -> Rc<Self> {
-        let random = Box::new(|out: &mut [u8]| {
-            if getrandom::fill(out).is_err() {
-                // Without randomness there are no session ids that nobody can guess.
-                std::process::abort();
-            }
-        });
         let measured = Arc::new(Mutex::new(Running::new(Group::of_container())));
         let meter = {
             let measured = Arc::clone(&measured);
             Box::new(move || locked(&measured).measure())
         };
         Rc::new_cyclic(|this| Self {
-            bridge: RefCell::new(Bridge::new(config, random).with_meter(meter)),
+            bridge: RefCell::new(Bridge::new(config, Box::new(crate::translator::random)).with_meter(meter)),
             slots: RefCell::default(),
             procs: RefCell::default(),
             leaving: RefCell::default(),

@@ -14,14 +14,9 @@ use crate::{
     },
     policy::{self, Signed, Target, Verb},
     record::{Generic, InstanceRecord, TokenRecord},
+    secret::random,
     store::Change,
 };
-
-fn random<const N: usize>() -> Result<[u8; N], Refusal> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| Refusal::fault("the operating system gives no random bytes"))?;
-    Ok(bytes)
-}
 
 /// What a request comes to, once its changes are durable.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use crate::{
     edge::{Asked, Front, FrontBody},
     model::{Action, Outcome, Principal, Refusal},
     policy, reconcile,
+    secret::random,
 };
 
 /// The doors, from before the parts behind them are there. Until [`Doors::open`] they say that the box is starting.
@@ -84,12 +85,6 @@ pub(super) struct Claims {
     state: Mutex<ClaimState>,
     pub(super) config: config::Claim,
     started: std::time::Instant,
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Refusal> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| Refusal::fault("the operating system gives no random bytes"))?;
-    Ok(bytes)
 }
 
 impl Claims {

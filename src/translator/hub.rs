@@ -89,14 +89,8 @@ impl Drop for HangUp {
 impl Hub {
     /// A hub, and its first connection.
     pub(super) fn start(server: Arc<dyn Server>, config: Config, budget: Budget) -> Arc<Self> {
-        let random = Box::new(|out: &mut [u8]| {
-            if getrandom::fill(out).is_err() {
-                // Without randomness there are no session ids that nobody can guess.
-                std::process::abort();
-            }
-        });
         let state = State {
-            bridge: Bridge::new(config.clone(), random),
+            bridge: Bridge::new(config.clone(), Box::new(super::random)),
             connections: HashMap::new(),
             tasks: HashMap::new(),
             wires: HashMap::new(),
