@@ -23,6 +23,7 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend, backends::InMemoryBackend};
@@ -41,6 +42,9 @@ use workspaces::Workspaces;
 
 /// redb's page cache; the whole store of a full box fits.
 const CACHE: usize = 4 << 20;
+/// How long a lock may be held by nobody who keeps it: a lock goes with the open file (flock(2)), which each child of
+/// the process that had it shares until it has executed its own program.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +179,8 @@ impl Store {
             .map_err(file_error("protect", &path))?;
         drop(file);
         let opened = path.clone();
-        let opener: Opener = Box::new(move || Database::builder().set_cache_size(CACHE).create(&opened));
+        let create = move || Database::builder().set_cache_size(CACHE).create(&opened);
+        let opener: Opener = Box::new(move || once_free(&create, |e| matches!(e, DatabaseError::DatabaseAlreadyOpen)));
         let mut store = Self::open_with(opener, fresh_box).map_err(|e| damaged(e, &path))?;
         store._lock = Some(lock);
         store.revoked = Some(Revoked::open(dir).map_err(file_error("open", &dir.join("revoked-tokens")))?);
@@ -404,10 +409,21 @@ fn lock(at: &Path, store: &Path) -> Result<fs::File, StoreError> {
         .mode(0o600)
         .open(at)
         .map_err(fail)?;
-    match file.try_lock() {
+    match once_free(|| file.try_lock(), |e| matches!(e, fs::TryLockError::WouldBlock)) {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse(store.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(fail(e)),
+    }
+}
+
+/// What `take` answers, asked again for as long as `held` says that somebody holds the file, at most [`LOCK_WAIT`].
+fn once_free<T, E>(mut take: impl FnMut() -> Result<T, E>, held: impl Fn(&E) -> bool) -> Result<T, E> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match take() {
+            Err(e) if held(&e) && Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            answer => return answer,
+        }
     }
 }
 

@@ -153,6 +153,25 @@ fn a_second_supervisor_is_told() {
     assert!(matches!(error, StoreError::InUse(_)), "{error}");
 }
 
+/// A child that was forked while the store was open shares its locks until it executes its program.
+#[test]
+fn children_that_just_start_do_not_count_as_supervisors() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["berth.lock", "berth.redb"] {
+        drop(Store::open(dir.path(), &box_id()).unwrap());
+        let child = std::fs::File::open(dir.path().join(file)).unwrap();
+        child.lock().unwrap();
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                drop(child);
+            });
+            let opened = Store::open(dir.path(), &box_id());
+            assert!(opened.is_ok(), "{file}: {opened:?}");
+        });
+    }
+}
+
 #[test]
 fn a_newer_store_is_refused_and_stays_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
