@@ -17,6 +17,7 @@ mod credentials;
 pub mod exchange;
 pub mod generic;
 pub mod image;
+pub mod life;
 pub mod order;
 pub mod quota;
 pub mod restart;

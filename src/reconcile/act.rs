@@ -1,12 +1,10 @@
 //! Steps: planned from what is known, begun one at a time for each instance, and noted when they are done.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     generic::words,
+    live::{Agent, Socket, StepInFlight, Work},
     ops::{Done, Made, Needs, NewContainer, Place, Trouble},
     task::{Op, Task},
 };
@@ -14,12 +12,11 @@ use crate::{
     docker::EngineError,
     model::{Desired, InstanceId, Secret},
     plan::{
-        Cpu, LinkSeen, Orphan, Owner, Run, SeenContainer, Step, Want,
+        Cpu, Orphan, Owner, Run, SeenContainer, Step, Want,
         exchange::Report,
         order::start_order,
         plan,
         quota::{WorkspaceQuota, Workspaces},
-        restart::engine_wait,
         spec::{BoxFacts, cgroup_parent, container_spec, resource_name, spec_label},
     },
     record::InstanceRecord,
@@ -62,19 +59,19 @@ impl Task {
                 desired: r.desired,
                 spec: spec_label(&r.spec_hash),
                 network: r.spec.egress == crate::catalog::Egress::Internet,
-                unprepared: r.unprepared() || live.image_gone,
+                unprepared: r.unprepared() || live.container.image_gone,
                 failed: r.failure.is_some(),
                 hold_until: live.hold_until,
-                kick: live.kick.is_some(),
-                rebuild: live.rebuild,
-                link: live.link,
+                kick: live.life.kicked().is_some(),
+                rebuild: live.container.rebuild,
+                link: live.socket.seen(),
                 cpu: Cpu {
                     start: facts.start_cpus(r.size, &quota),
                     size: facts.size_cpus(r.size, &quota),
-                    now: live.cpu,
+                    now: live.container.cpu,
                     settled: live.settled(r, now),
                 },
-                busy: live.busy || live.pause_until > now,
+                busy: live.work.is_some() || live.retry.until > now,
             };
             Some((r.id.clone(), want))
         };
@@ -87,7 +84,9 @@ impl Task {
             return self.begin_prepare(&id.clone());
         }
         self.tell_step(&step);
+        let now = self.now();
         let mut needs = Needs::default();
+        let pulling = Arc::default();
         match step.instance() {
             None => {
                 if let Step::RemoveOrphan { what } = &step {
@@ -100,7 +99,7 @@ impl Task {
                     return;
                 };
                 if matches!(step, Step::CreateContainer { .. }) {
-                    let (Some(facts), Some(dir)) = (&self.facts, &live.socket_dir) else {
+                    let (Some(facts), Socket::Open(dir)) = (&self.facts, &live.socket) else {
                         return;
                     };
                     let catalog = self.catalog.load();
@@ -114,7 +113,7 @@ impl Task {
                         .image
                         .reference
                         .clone(),
-                        pulling: live.pulling.clone(),
+                        pulling: Arc::clone(&pulling),
                         prepared: record.generic.is_some(),
                         words: words(&self.deploys, id),
                     });
@@ -122,24 +121,24 @@ impl Task {
                 if matches!(step, Step::StartContainer { .. }) {
                     needs.place = self.facts.as_ref().map(|f| place(&self.workspaces, f, record));
                     // What is left of an earlier run is not of this one.
-                    live.generation = self.tools.links.renew(id);
-                    live.link_up = false;
-                    live.agent = None;
-                    live.unproven = false;
-                    live.starting = true;
+                    live.container.generation = self.tools.links.renew(id);
+                    live.agent = Agent::Down { since: now };
+                    live.proof.settle();
                 }
-                live.busy = true;
-                live.touching = !matches!(
-                    step,
-                    Step::OpenLink { .. } | Step::CloseLink { .. } | Step::SetCpu { .. }
-                );
             }
         }
         let op = self.tools.clone().step(step.clone(), needs);
-        let making = matches!(step, Step::CreateContainer { .. }).then(|| step.instance().cloned());
-        let handle = self.spawn(Op::Step(step), op);
-        if let Some(live) = making.flatten().and_then(|id| self.lives.get_mut(&id)) {
-            live.making = Some(handle);
+        let handle = self.spawn(Op::Step(step.clone()), op);
+        if let Some(live) = step.instance().and_then(|id| self.lives.get_mut(id)) {
+            live.work = Work::Step(StepInFlight {
+                touches: !matches!(
+                    step,
+                    Step::OpenLink { .. } | Step::CloseLink { .. } | Step::SetCpu { .. }
+                ),
+                starts: matches!(step, Step::StartContainer { .. }),
+                pulling,
+                handle,
+            });
         }
     }
 
@@ -150,9 +149,9 @@ impl Task {
             Done::Listed(began, result) => self.on_listed(began, result),
             Done::ExitReport(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
-                    live.busy = false;
+                    live.work = Work::None;
                     // Stopped, removed or recreated meanwhile: then it is no death any more.
-                    if live.started_at.is_some() {
+                    if live.life.is_up() {
                         self.on_death(&id, &why);
                     }
                 }
@@ -164,7 +163,7 @@ impl Task {
             Done::Reported(what, id, kept) => self.on_reported(what, &id, kept),
             Done::Unordered(id, why) => {
                 if let Some(live) = self.lives.get_mut(&id) {
-                    live.ordering = false;
+                    live.order.answered();
                 }
                 self.fail(&id, &why);
             }
@@ -183,14 +182,10 @@ impl Task {
         let now = self.now();
         self.steps_done += 1;
         if let Some(live) = self.lives.get_mut(id) {
-            live.busy = false;
-            live.starting = false;
-            live.making = None;
-            live.pulling.store(false, Ordering::Relaxed);
-            if std::mem::take(&mut live.touching) {
-                live.touched = self.steps_done;
+            if std::mem::take(&mut live.work).touches() {
+                live.listing.after = self.steps_done;
             }
-            if std::mem::take(&mut live.doubted) {
+            if std::mem::take(&mut live.listing.doubted) {
                 self.list_at = self.list_at.min(now + 50);
             }
         }
@@ -203,38 +198,36 @@ impl Task {
         let Some(id) = step.instance().cloned() else { return };
         self.step_over(&id);
         let Some(live) = self.lives.get_mut(&id) else { return };
-        live.tries = 0;
+        live.retry.went_well();
         let mut ended = false;
         match (step, made) {
             (Step::Prepare { .. }, Made::Prepared(prepared)) => return self.on_prepared(&id, *prepared),
             (Step::OpenLink { .. }, Made::Socket(dir)) => {
-                live.link = LinkSeen::Open;
-                live.socket_dir = Some(dir);
-                if !live.link_up {
-                    live.down_since = now;
-                }
+                live.socket = Socket::Open(dir);
+                live.agent.awaited(now);
             }
             (Step::CloseLink { .. }, _) => {
-                live.link = LinkSeen::Closed;
-                live.socket_dir = None;
-                live.link_up = false;
+                live.socket = Socket::Closed;
+                live.agent = Agent::Down { since: now };
             }
             (Step::CreateContainer { id }, _) => {
                 let record = self.instances.get(id);
                 let start =
                     |(f, r): (&BoxFacts, &Arc<InstanceRecord>)| f.start_cpus(r.size, &quota_of(&self.workspaces, f, r));
-                live.cpu = self.facts.as_ref().zip(record).map(start);
+                live.container.cpu = self.facts.as_ref().zip(record).map(start);
             }
             (Step::SetCpu { nano_cpus, .. }, _) => {
-                live.cpu = Some(*nano_cpus);
-                if live.ready_since.is_some() {
+                live.container.cpu = Some(*nano_cpus);
+                if live.life.is_ready() {
                     live.reason = None;
                 }
             }
             (Step::StartContainer { container, .. }, made) => {
-                live.run_began(now);
+                if !live.life.is_up() {
+                    live.run_began(now);
+                }
                 if let Made::Started(Some(pid)) = made {
-                    live.unproven = false;
+                    live.proof.settle();
                     self.tools.links.prove(&id, pid);
                 }
                 self.follow_server(&id, &container.clone());
@@ -242,14 +235,14 @@ impl Task {
             }
             (Step::StopContainer { .. }, _) => ended = true,
             (Step::RemoveContainer { .. }, _) => {
-                live.rebuild = false;
-                live.cpu = None;
+                live.container.rebuild = false;
+                live.container.cpu = None;
                 ended = true;
             }
             _ => {}
         }
         if ended {
-            match live.kick.take() {
+            match live.life.kicked().map(str::to_owned) {
                 Some(why) => self.on_death(&id, &why),
                 None => live.run_ended(),
             }
@@ -323,9 +316,9 @@ impl Task {
                 | Step::CreateContainer { .. }
                 | Step::StartContainer { .. }
         );
-        live.rebuild |= matches!(step, Step::StartContainer { .. });
+        live.container.rebuild |= matches!(step, Step::StartContainer { .. });
         let boost = match step {
-            Step::SetCpu { nano_cpus, .. } if live.started_at.is_none() => Some(*nano_cpus),
+            Step::SetCpu { nano_cpus, .. } if !live.life.is_up() => Some(*nano_cpus),
             _ => None,
         };
         let wanted = self
@@ -334,25 +327,22 @@ impl Task {
             .is_some_and(|r| r.desired == Desired::Running && r.failure.is_none());
         match trouble {
             Trouble::Final(why) => self.fail(&id, &why),
-            Trouble::ImageGone => live.image_gone = true,
+            Trouble::ImageGone => live.container.image_gone = true,
             Trouble::Engine(e) if e.is_away() => {
-                live.rebuild = false;
-                live.tries += 1;
-                live.pause_until = now + engine_wait(live.tries);
+                live.container.rebuild = false;
+                live.retry.later(now);
                 live.reason = Some(e.to_string());
             }
             Trouble::Waits(why) => {
-                live.rebuild = false;
-                live.tries += 1;
-                live.pause_until = now + engine_wait(live.tries);
+                live.container.rebuild = false;
+                live.retry.later(now);
                 live.reason = Some(why);
             }
             // It starts with what it has: slower, but it starts. Known is then only what it should have.
-            _ if boost.is_some() => live.cpu = boost,
+            _ if boost.is_some() => live.container.cpu = boost,
             other if starts && wanted => self.on_death(&id, &other.to_string()),
             other => {
-                live.tries += 1;
-                live.pause_until = now + engine_wait(live.tries);
+                live.retry.later(now);
                 live.reason = Some(format!("{other}; to be tried again"));
             }
         }
@@ -378,7 +368,7 @@ impl Task {
         let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get(id)) else {
             return false;
         };
-        live.starting || self.container_of(record).is_some_and(|(_, c)| c.run == Run::Running)
+        live.work.starts() || self.container_of(record).is_some_and(|(_, c)| c.run == Run::Running)
     }
 
     /// Hands the agent its start order.

@@ -6,15 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    live::Work,
     ops::{Done, Told},
     task::{Op, Task},
 };
 use crate::{
     model::{Desired, InstanceId, State},
-    plan::{
-        exchange::{Asked, Report},
-        restart::engine_wait,
-    },
+    plan::exchange::{Asked, Report},
     record::InstanceRecord,
 };
 
@@ -67,9 +65,9 @@ impl Task {
         let renewed = earlier.is_some_and(|e| e.revision != asked.revision);
         if renewed && runs {
             live.forgive();
-            live.renewed(now);
-            if live.link_up {
-                live.order_at = Some(now);
+            live.life.renewed(now);
+            if live.agent.is_up() {
+                live.order.renew(now);
             }
         }
         let again = |e: Asked| (e.desired, e.generation) != (asked.desired, asked.generation);
@@ -77,7 +75,7 @@ impl Task {
             return;
         }
         live.forgive();
-        live.break_off_pull();
+        live.work.break_off_pull();
         if before.is_some_and(|b| b.spec_hash != record.spec_hash) {
             // What runs is of an earlier spec; it will be replaced, and its end is no death.
             live.run_ended();
@@ -90,11 +88,11 @@ impl Task {
                 Some(_) => {}
             },
             Desired::Stopped => {
-                live.not_ready();
+                live.life.lost();
                 self.deploys.end(&id, "stopped");
             }
             Desired::Removed => {
-                live.not_ready();
+                live.life.lost();
                 self.deploys.end(&id, "removed");
                 self.tools.links.set_state(&id, State::Removing, None);
             }
@@ -136,7 +134,7 @@ impl Task {
             && let Some(live) = self.lives.get_mut(&id)
         {
             // The next step needs that it is kept.
-            live.busy = true;
+            live.work = Work::Pending;
         }
         let (ledger, whom) = (self.ledger.clone(), id.clone());
         self.spawn(Op::Report(what, id), async move {
@@ -161,15 +159,14 @@ impl Task {
         let now = self.now();
         let Some(live) = self.lives.get_mut(id) else { return };
         match kept {
-            Ok(()) if what == Told::Prepared => live.image_gone = false,
+            Ok(()) if what == Told::Prepared => live.container.image_gone = false,
             Ok(()) => {}
             Err(e) => {
                 let what = match what {
                     Told::Prepared => "what was installed",
                     _ => "the removal",
                 };
-                live.tries += 1;
-                live.pause_until = now + engine_wait(live.tries);
+                live.retry.later(now);
                 live.reason = Some(format!("the store could not keep {what} ({e}); to be tried again"));
             }
         }

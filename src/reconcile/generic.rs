@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use tokio::sync::oneshot;
 
 use super::{
+    live::{Followed, StepInFlight, Work},
     ops::{Done, Made, Prepared, Trouble, Words, is_coming},
     ports::{Preparation, Unprepared},
     task::{Op, Task},
@@ -40,9 +41,7 @@ pub(super) fn words(deploys: &Deploys, id: &InstanceId) -> Words {
 
 impl Task {
     pub(super) fn begin_prepare(&mut self, id: &InstanceId) {
-        let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
-            return;
-        };
+        let Some(record) = self.instances.get(id) else { return };
         let Some(generic) = &record.generic else { return };
         // A package is installed by its type as it is now: the record's own image may be the one that was lost.
         let catalog = self.catalog.load();
@@ -58,8 +57,6 @@ impl Task {
             .note(id, &format!("preparing {}", generic.source.summary()));
         let (installer, words) = (self.installer.clone(), words(&self.deploys, id));
         let step = Step::Prepare { id: id.clone() };
-        live.busy = true;
-        live.pulling.store(true, Ordering::Relaxed);
         let done = step.clone();
         let (source, before) = (what.source.clone(), what.before.clone());
         let op = async move {
@@ -79,7 +76,12 @@ impl Task {
         };
         let handle = self.spawn(Op::Step(step), op);
         if let Some(live) = self.lives.get_mut(id) {
-            live.making = Some(handle);
+            live.work = Work::Step(StepInFlight {
+                touches: false,
+                starts: false,
+                pulling: Arc::new(AtomicBool::new(true)),
+                handle,
+            });
         }
     }
 
@@ -150,12 +152,15 @@ impl Task {
         }
         let Some(live) = self.lives.get_mut(id) else { return };
         let seen = match &live.followed {
-            Some((same, seen)) if same == container => seen.clone(),
+            Some(same) if same.container == container => same.lines.clone(),
             _ => Arc::new(AtomicU64::new(0)),
         };
-        live.followed = Some((container.to_owned(), seen.clone()));
         let (ready, healthy) = oneshot::channel();
-        live.follower = Some(ready);
+        live.followed = Some(Followed {
+            container: container.to_owned(),
+            lines: seen.clone(),
+            healthy: Some(ready),
+        });
         let (engine, deploys) = (self.tools.engine.clone(), self.deploys.clone());
         let (id, container) = (id.clone(), container.to_owned());
         // Ends with the deploy, or with the container.
@@ -177,8 +182,9 @@ impl Task {
 
     /// The server of a deploy is healthy.
     pub(super) fn deployed(&mut self, id: &InstanceId) {
-        let follower = self.lives.get_mut(id).and_then(|l| l.follower.take());
-        if follower.is_none_or(|f| f.send(()).is_err()) {
+        let followed = self.lives.get_mut(id).and_then(|l| l.followed.as_mut());
+        let healthy = followed.and_then(|f| f.healthy.take());
+        if healthy.is_none_or(|h| h.send(()).is_err()) {
             self.deploys.end(id, "healthy");
         }
     }

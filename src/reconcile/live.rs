@@ -1,10 +1,12 @@
-//! What the reconciler knows of an instance beside its record, and the state that follows from both. Nothing of it is
-//! stored: a supervisor that starts anew learns it again from Docker and from the agent.
+//! What the reconciler knows of an instance beside its record. Nothing of it is stored: a supervisor that starts anew
+//! learns it again from Docker and from the agent. The run of its container is a [`Life`], from which the state that is
+//! shown follows; what else goes on around it is an enum each.
 //!
 //! ```text
-//! (no run) --container started, or found running--> run --agent ready--> ready
-//!    ^                                               |                     |
-//!    +------------- exit, stop, loss ----------------+---------------------+
+//! Socket   Unknown -> Open <-> Closed               its agent dials it
+//! Agent    Down <-> Up                              and Order: not due -> due -> in flight (-> due again)
+//! Proof    settled -> wanted -> asked (-> wanted)   who is at the socket is the agent, by the engine's word
+//! Work     none -> step, or a look or a report -> none
 //! ```
 
 use std::{
@@ -18,149 +20,306 @@ use std::{
 use tokio::{sync::oneshot, task::AbortHandle};
 
 use crate::{
-    model::{AgentStatus, Desired, Health, State},
-    plan::{LinkSeen, Millis, Run, exchange::Asked, restart::Restarts},
+    model::State,
+    plan::{
+        LinkSeen, Millis, Run,
+        exchange::Asked,
+        life::{Context, Life},
+        restart::{Restarts, engine_wait},
+    },
     record::InstanceRecord,
 };
 
-/// An agent that does not dial in, or not again, for this long is lost.
-const LINK_LOST: Millis = 15_000;
-/// Beyond the type's own start timeout, which the agent keeps: then the agent is at fault.
-const START_GRACE: Millis = 10_000;
-/// More CPU for a start is given no longer than this, ready or not.
-const START_CPU: Millis = 30_000;
-/// An agent that failed exits by itself within this time.
-const FAILED_GRACE: Millis = 5_000;
+/// Who is at the socket is not asked again sooner.
+const PROVE_AGAIN: Millis = 1_000;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Live {
-    pub(super) link: LinkSeen,
-    pub(super) socket_dir: Option<PathBuf>,
-    pub(super) link_up: bool,
-    /// Somebody is at its socket, or may be, who is not known to be its agent; and the engine is being asked.
-    pub(super) unproven: bool,
-    pub(super) proving: bool,
-    /// Not to be asked again before this.
-    pub(super) prove_at: Millis,
-    /// Since when an agent is missing while a container should have one.
-    pub(super) down_since: Millis,
-    pub(super) agent: Option<AgentStatus>,
-    pub(super) failed_since: Option<Millis>,
-    /// When to hand over the start order (again).
-    pub(super) order_at: Option<Millis>,
-    pub(super) ordering: bool,
-    /// Since when the present run's container runs; its end is to be accounted for.
-    pub(super) started_at: Option<Millis>,
-    pub(super) ready_since: Option<Millis>,
-    /// When this run was ready first: a link that was lost and found does not reset it.
-    pub(super) healthy_since: Option<Millis>,
-    pub(super) health: Health,
-    pub(super) misses: u32,
-    pub(super) next_probe: Millis,
-    pub(super) probing: bool,
+    /// The run of its container.
+    pub(super) life: Life,
+    pub(super) socket: Socket,
+    pub(super) agent: Agent,
+    pub(super) proof: Proof,
+    pub(super) order: Order,
+    pub(super) work: Work,
+    pub(super) retry: Retry,
+    pub(super) listing: Listing,
+    pub(super) container: Container,
     pub(super) restarts: Restarts,
-    /// Server processes that the kernel killed for want of memory: in earlier runs, and in this one.
-    pub(super) oom_kills: (u32, u32),
+    /// Not to run before this: it died.
     pub(super) hold_until: Millis,
-    /// Plan nothing before this: the last step failed.
-    pub(super) pause_until: Millis,
-    pub(super) tries: u32,
-    /// Why the running container is to be restarted.
-    pub(super) kick: Option<String>,
-    pub(super) rebuild: bool,
-    /// A start of its container is in flight.
-    pub(super) starting: bool,
-    /// What agents say of an earlier container carries a lower one.
-    pub(super) generation: u64,
-    /// The CPU that its container was last given; None where that is not known.
-    pub(super) cpu: Option<i64>,
-    /// A step, or the look at a death, is in flight.
-    pub(super) busy: bool,
-    /// The step in flight changes what Docker shows.
-    pub(super) touching: bool,
-    /// The listing that began after this count shows what the last step did.
-    pub(super) touched: u64,
-    pub(super) reason: Option<String>,
-    pub(super) shown: Option<State>,
-    /// Set while the image of the container being made is fetched; that may be broken off.
-    pub(super) pulling: Arc<AtomicBool>,
-    pub(super) making: Option<AbortHandle>,
-    /// The image that was made for it is not there any more.
-    pub(super) image_gone: bool,
-    /// Copies what its server says into the deploy's log.
-    pub(super) follower: Option<oneshot::Sender<()>>,
-    /// The container that was followed, and how many of its lines are in the log.
-    pub(super) followed: Option<(String, Arc<AtomicU64>)>,
-    /// A listing was not believed about it, since a step was in flight.
-    pub(super) doubted: bool,
-    /// It was there before this supervisor: most likely it runs.
-    pub(super) resumed: bool,
+    /// Server processes that the kernel killed for want of memory in earlier runs.
+    pub(super) oom_kills: u32,
+    /// The copy of what its server says, in the deploy's log.
+    pub(super) followed: Option<Followed>,
     /// Why it is given up, and what was asked for when it was; counts from then on, kept or not.
     pub(super) given_up: Option<(Asked, String)>,
+    /// Why it is not what it shall be, in words.
+    pub(super) reason: Option<String>,
+    /// What the links were told.
+    pub(super) shown: Option<State>,
 }
 
-impl Default for Live {
+/// The socket that its agent dials.
+#[derive(Debug, Default)]
+pub(super) enum Socket {
+    /// Not looked at yet; one of an earlier supervisor may be there.
+    #[default]
+    Unknown,
+    Closed,
+    /// The folder that it is in.
+    Open(PathBuf),
+}
+
+/// Whether its agent is at the socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Agent {
+    /// It is not, since this moment.
+    Down {
+        since: Millis,
+    },
+    Up,
+}
+
+/// Whether who is at the socket is known to be the agent.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    state: Proving,
+    not_before: Millis,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Proving {
+    /// Nobody is there, or it is known who.
+    #[default]
+    Settled,
+    /// Somebody is there, or may be, who is not known to be its agent.
+    Wanted,
+    /// The engine is being asked; whether somebody else came meanwhile.
+    Asked { again: bool },
+}
+
+/// The start order.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    #[default]
+    NotDue,
+    Due(Millis),
+    /// It is being handed over; when it is due again, should it be.
+    InFlight {
+        again: Option<Millis>,
+    },
+}
+
+/// What is in flight for it; nothing is planned meanwhile.
+#[derive(Debug, Default)]
+pub(super) enum Work {
+    #[default]
+    None,
+    Step(StepInFlight),
+    /// The look at a death, or a report that must be kept first.
+    Pending,
+}
+
+#[derive(Debug)]
+pub(super) struct StepInFlight {
+    /// It changes what Docker shows.
+    pub(super) touches: bool,
+    /// It starts the container.
+    pub(super) starts: bool,
+    /// Set while an image is fetched or a package installed; that may be broken off.
+    pub(super) pulling: Arc<AtomicBool>,
+    pub(super) handle: AbortHandle,
+}
+
+/// Tries at something that is not the instance's fault.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    tries: u32,
+    /// Plan nothing before this: the last step failed.
+    pub(super) until: Millis,
+}
+
+/// Which listings are believed about it.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// The listing that began after this count shows what the last step did.
+    pub(super) after: u64,
+    /// One was not believed, since a step was in flight.
+    pub(super) doubted: bool,
+}
+
+/// Its container, beside what Docker shows.
+#[derive(Debug, Default)]
+pub(super) struct Container {
+    /// What agents say of an earlier one carries a lower generation.
+    pub(super) generation: u64,
+    /// The CPU that it was last given; None where that is not known.
+    pub(super) cpu: Option<i64>,
+    /// It cannot be started again; it is to be made anew.
+    pub(super) rebuild: bool,
+    /// The image that was made for it is not there any more.
+    pub(super) image_gone: bool,
+}
+
+/// Who copies what a container says.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) container: String,
+    /// How many of its lines are in the log.
+    pub(super) lines: Arc<AtomicU64>,
+    /// Told when its server is healthy; None when that was said, or the run is over.
+    pub(super) healthy: Option<oneshot::Sender<()>>,
+}
+
+impl Default for Agent {
     fn default() -> Self {
-        Self {
-            link: LinkSeen::Unknown,
-            socket_dir: None,
-            link_up: false,
-            unproven: false,
-            proving: false,
-            prove_at: 0,
-            down_since: 0,
-            agent: None,
-            failed_since: None,
-            order_at: None,
-            ordering: false,
-            started_at: None,
-            ready_since: None,
-            healthy_since: None,
-            health: Health::Unknown,
-            misses: 0,
-            next_probe: Millis::MAX,
-            probing: false,
-            restarts: Restarts::default(),
-            oom_kills: (0, 0),
-            hold_until: 0,
-            pause_until: 0,
-            tries: 0,
-            kick: None,
-            rebuild: false,
-            starting: false,
-            generation: 0,
-            cpu: None,
-            busy: false,
-            touching: false,
-            touched: 0,
-            reason: None,
-            shown: None,
-            pulling: Arc::default(),
-            making: None,
-            image_gone: false,
-            follower: None,
-            followed: None,
-            doubted: false,
-            resumed: false,
-            given_up: None,
+        Self::Down { since: 0 }
+    }
+}
+
+impl Socket {
+    pub(super) fn seen(&self) -> LinkSeen {
+        match self {
+            Self::Unknown => LinkSeen::Unknown,
+            Self::Closed => LinkSeen::Closed,
+            Self::Open(_) => LinkSeen::Open,
         }
+    }
+}
+
+impl Agent {
+    pub(super) fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+
+    /// A container should have an agent from now on.
+    pub(super) fn awaited(&mut self, now: Millis) {
+        if let Self::Down { since } = self {
+            *since = now;
+        }
+    }
+}
+
+impl Proof {
+    pub(super) fn want(&mut self) {
+        self.state = match self.state {
+            Proving::Asked { .. } => Proving::Asked { again: true },
+            Proving::Settled | Proving::Wanted => Proving::Wanted,
+        };
+    }
+
+    /// Whoever is there is known, or not there any more. An answer that is on its way is to be waited for.
+    pub(super) fn settle(&mut self) {
+        self.state = match self.state {
+            Proving::Asked { .. } => Proving::Asked { again: false },
+            Proving::Settled | Proving::Wanted => Proving::Settled,
+        };
+    }
+
+    pub(super) fn is_due(&self, now: Millis) -> bool {
+        self.state == Proving::Wanted && now >= self.not_before
+    }
+
+    pub(super) fn ask(&mut self) {
+        self.state = Proving::Asked { again: false };
+    }
+
+    pub(super) fn answered(&mut self, now: Millis) {
+        self.not_before = now + PROVE_AGAIN;
+        self.state = match self.state {
+            Proving::Asked { again: false } => Proving::Settled,
+            Proving::Asked { again: true } => Proving::Wanted,
+            other => other,
+        };
+    }
+}
+
+impl Order {
+    /// It is to be handed over (again) at this moment, whatever was planned.
+    pub(super) fn renew(&mut self, at: Millis) {
+        *self = match self {
+            Self::InFlight { .. } => Self::InFlight { again: Some(at) },
+            Self::NotDue | Self::Due(_) => Self::Due(at),
+        };
+    }
+
+    /// It is to be handed over at this moment, unless it is about to be already.
+    pub(super) fn want(&mut self, at: Millis) {
+        if *self == Self::NotDue {
+            *self = Self::Due(at);
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Millis> {
+        match self {
+            Self::Due(at) => Some(*at),
+            Self::NotDue | Self::InFlight { .. } => None,
+        }
+    }
+
+    pub(super) fn answered(&mut self) {
+        if let Self::InFlight { again } = self {
+            *self = again.map_or(Self::NotDue, Self::Due);
+        }
+    }
+}
+
+impl Work {
+    pub(super) fn is_some(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
+    fn step(&self) -> Option<&StepInFlight> {
+        match self {
+            Self::Step(step) => Some(step),
+            Self::None | Self::Pending => None,
+        }
+    }
+
+    pub(super) fn touches(&self) -> bool {
+        self.step().is_some_and(|s| s.touches)
+    }
+
+    pub(super) fn starts(&self) -> bool {
+        self.step().is_some_and(|s| s.starts)
+    }
+
+    pub(super) fn pulls(&self) -> bool {
+        self.step().is_some_and(|s| s.pulling.load(Ordering::Relaxed))
+    }
+
+    /// Nobody waits any more for the image that is fetched, or for the package that is installed.
+    pub(super) fn break_off_pull(&self) {
+        if let Some(step) = self.step().filter(|_| self.pulls()) {
+            step.handle.abort();
+        }
+    }
+}
+
+impl Retry {
+    /// Once more, after a while.
+    pub(super) fn later(&mut self, now: Millis) {
+        self.tries += 1;
+        self.until = now + engine_wait(self.tries);
+    }
+
+    pub(super) fn went_well(&mut self) {
+        self.tries = 0;
     }
 }
 
 impl Live {
     /// A container of it runs from now on.
     pub(super) fn run_began(&mut self, now: Millis) {
-        self.started_at = Some(now);
-        self.resumed = false;
-        if !self.link_up {
-            self.down_since = now;
-        }
+        self.life.began(now);
+        self.agent.awaited(now);
     }
 
     /// What a supervisor that starts anew knows of it: nothing but that it was there.
     pub(super) fn resumed() -> Self {
         Self {
-            resumed: true,
+            life: Life::Found,
             restarts: Restarts::found(),
             ..Self::default()
         }
@@ -168,143 +327,63 @@ impl Live {
 
     /// Its run is over, and accounted for.
     pub(super) fn run_ended(&mut self) {
-        self.oom_kills = (self.oom_kills(), 0);
-        self.started_at = None;
-        self.resumed = false;
-        self.kick = None;
-        self.follower = None;
-        self.failed_since = None;
-        self.agent = None;
-        self.healthy_since = None;
-        self.not_ready();
+        let up = self.life.ended();
+        self.oom_kills = self.oom_kills.saturating_add(up.map_or(0, |up| up.oom_kills));
+        if let Some(followed) = &mut self.followed {
+            followed.healthy = None;
+        }
     }
 
     /// Server processes that the kernel killed for want of memory, in this run and in those before.
     pub(super) fn oom_kills(&self) -> u32 {
-        self.oom_kills.0.saturating_add(self.oom_kills.1)
-    }
-
-    pub(super) fn not_ready(&mut self) {
-        self.ready_since = None;
-        self.health = Health::Unknown;
-        self.misses = 0;
-        self.next_probe = Millis::MAX;
-    }
-
-    pub(super) fn ready(&mut self, now: Millis, interval: Millis) {
-        if self.ready_since.is_none() {
-            self.ready_since = Some(now);
-            self.healthy_since.get_or_insert(now);
-            self.next_probe = now + interval;
-            self.misses = 0;
-            self.health = Health::Healthy;
-            self.reason = None;
-        }
-        self.failed_since = None;
-    }
-
-    /// Whether the engine is to be asked which process its agent is.
-    pub(super) fn may_prove(&self, now: Millis) -> bool {
-        self.unproven && !self.proving && !self.starting && now >= self.prove_at
+        let now = self.life.up().map_or(0, |up| up.oom_kills);
+        self.oom_kills.saturating_add(now)
     }
 
     /// Somebody asked for a new start: earlier troubles no longer count.
     pub(super) fn forgive(&mut self) {
         self.restarts = Restarts::default();
-        self.oom_kills.0 = 0;
+        self.oom_kills = 0;
         self.hold_until = 0;
-        self.pause_until = 0;
-        self.tries = 0;
+        self.retry = Retry::default();
         self.reason = None;
-        self.kick = None;
+        self.life.spare();
     }
 
     /// Until when its start may use more CPU than its size; None when no run is known, or it was ready already.
     pub(super) fn start_cpu_until(&self, record: &InstanceRecord) -> Option<Millis> {
-        let limit = u64::try_from(record.spec.health.start_timeout.as_millis()).unwrap_or(START_CPU);
-        let until = self.started_at? + limit.min(START_CPU);
-        self.healthy_since.is_none().then_some(until)
+        self.life.up()?.start_cpu_until(start_timeout(record))
     }
 
     /// Whether its container shall have the CPU of its size by now.
     pub(super) fn settled(&self, record: &InstanceRecord, now: Millis) -> bool {
-        self.started_at.is_some() && self.start_cpu_until(record).is_none_or(|until| now >= until)
-    }
-
-    /// Nobody waits for the image any more.
-    pub(super) fn break_off_pull(&mut self) {
-        if self.pulling.load(Ordering::Relaxed)
-            && let Some(making) = self.making.take()
-        {
-            making.abort();
-        }
-    }
-
-    /// The server in its container is to start anew, with other values: its time to become ready begins again.
-    pub(super) fn renewed(&mut self, now: Millis) {
-        self.started_at = self.started_at.map(|_| now);
-        // What it was with the earlier values says nothing of these.
-        self.healthy_since = None;
-        self.not_ready();
+        self.life.is_up() && self.start_cpu_until(record).is_none_or(|until| now >= until)
     }
 
     /// When a running container without a ready server has had its time, and why.
     pub(super) fn overdue(&self, record: &InstanceRecord) -> Option<(Millis, String)> {
-        let started = self.started_at?;
-        if self.kick.is_some() {
-            return None;
-        }
-        let own_words = |a: &AgentStatus| a.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
-        let words = self.agent.as_ref().map(own_words).unwrap_or_default();
-        let mut due = Vec::new();
-        if let Some(since) = self.failed_since {
-            due.push((since + FAILED_GRACE, format!("its server failed{words}")));
-        }
-        if self.link == LinkSeen::Open && !self.link_up {
-            due.push((self.down_since + LINK_LOST, "its agent no longer answers".to_owned()));
-        }
-        if self.ready_since.is_none() {
-            let limit = record.spec.health.start_timeout;
-            let until = started + u64::try_from(limit.as_millis()).unwrap_or(Millis::MAX / 2) + START_GRACE;
-            due.push((
-                until,
-                format!(
-                    "it was not ready within the start_timeout of its type, {} s{words}",
-                    limit.as_secs()
-                ),
-            ));
-        }
-        due.into_iter().min_by_key(|(at, _)| *at)
+        let no_agent = match (&self.socket, &self.agent) {
+            (Socket::Open(_), Agent::Down { since }) => Some(*since),
+            _ => None,
+        };
+        self.life.up()?.overdue(start_timeout(record), no_agent)
     }
 
-    /// The state to show. `seen` is what its container does, as far as Docker's word is known; `held`, whether it has
-    /// no more CPU than its size allows: before that it does not count as running.
+    /// The state to show. `seen` is what its container does; `held`, whether it has no more CPU than its size allows.
     pub(super) fn state(&self, record: &InstanceRecord, seen: Option<Run>, held: bool) -> State {
-        match record.desired {
-            Desired::Removed => return State::Removing,
-            Desired::Stopped if seen == Some(Run::Running) || self.started_at.is_some() => return State::Running,
-            Desired::Stopped => return State::Stopped,
-            Desired::Running => {}
-        }
-        if record.failure.is_some() {
-            return State::Failed;
-        }
-        if self.ready_since.is_some() && held && seen != Some(Run::Paused) {
-            return State::Running;
-        }
-        if self.started_at.is_some()
-            || self.ready_since.is_some()
-            || self.restarts.total > 0
-            || seen.is_some()
-            || self.resumed
-        {
-            return State::Starting;
-        }
-        if self.busy || self.link == LinkSeen::Open {
-            return State::Preparing;
-        }
-        State::Pending
+        self.life.state(Context {
+            desired: record.desired,
+            failed: record.failure.is_some(),
+            seen,
+            held,
+            begun: self.work.is_some() || matches!(self.socket, Socket::Open(_)),
+            restarted: self.restarts.total > 0,
+        })
     }
+}
+
+fn start_timeout(record: &InstanceRecord) -> Millis {
+    u64::try_from(record.spec.health.start_timeout.as_millis()).unwrap_or(Millis::MAX / 2)
 }
 
 #[cfg(test)]
@@ -314,12 +393,47 @@ mod tests {
     #[test]
     fn what_the_kernel_killed_is_counted_over_runs_until_somebody_starts_it_anew() {
         let mut live = Live::default();
-        live.oom_kills.1 = 2;
+        let killed = |live: &mut Live, n| live.life.up_mut().expect("it runs").oom_kills = n;
+        live.run_began(1);
+        killed(&mut live, 2);
         live.run_ended();
         assert_eq!(live.oom_kills(), 2);
-        live.oom_kills.1 = 1;
+        live.run_began(2);
+        killed(&mut live, 1);
         assert_eq!(live.oom_kills(), 3);
         live.forgive();
         assert_eq!(live.oom_kills(), 1, "what its present agent has counted");
+    }
+
+    #[test]
+    fn an_order_that_is_wanted_while_one_is_handed_over_comes_after_it() {
+        let mut order = Order::NotDue;
+        order.want(5);
+        order.want(3);
+        assert_eq!(order.due(), Some(5), "it is about to be");
+        order = Order::InFlight { again: None };
+        order.want(7);
+        assert_eq!((order.due(), order), (None, Order::InFlight { again: None }));
+        order.renew(9);
+        order.answered();
+        assert_eq!(order.due(), Some(9));
+        order = Order::InFlight { again: None };
+        order.answered();
+        assert_eq!(order, Order::NotDue);
+    }
+
+    #[test]
+    fn who_came_while_the_engine_was_asked_is_asked_for_once_more() {
+        let mut proof = Proof::default();
+        assert!(!proof.is_due(0));
+        proof.want();
+        assert!(proof.is_due(0));
+        proof.ask();
+        proof.want();
+        assert!(!proof.is_due(0), "one question at a time");
+        proof.answered(10);
+        assert!(!proof.is_due(10) && proof.is_due(10 + PROVE_AGAIN), "not at once");
+        proof.settle();
+        assert!(!proof.is_due(Millis::MAX));
     }
 }

@@ -6,15 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     LinkReport,
     act::place,
+    live::{Agent, Live, Work},
     task::{Op, Task},
 };
 use crate::{
     docker::{EngineError, EngineInfo},
     link::LinkEvent,
-    model::{AGENT_PROTOCOL, AGENT_USER, AgentState, AgentStatus, Desired, Health, InstanceId},
+    model::{AGENT_PROTOCOL, AGENT_USER, AgentState, AgentStatus, Desired, InstanceId},
     plan::{
         Millis, Observed, Run, SeenContainer,
         exchange::{Asked, Report},
+        life::{Life, Probed, Up},
         restart::{Verdict, engine_wait},
         spec::{BoxFacts, spec_label},
     },
@@ -95,7 +97,7 @@ impl Task {
         let doubted: BTreeSet<&str> = self
             .lives
             .iter()
-            .filter(|(_, l)| l.touching || l.touched > began)
+            .filter(|(_, l)| l.work.touches() || l.listing.after > began)
             .map(|(id, _)| id.as_str())
             .collect();
         let doubt = |instance: &str| doubted.contains(instance);
@@ -111,10 +113,10 @@ impl Task {
             .extend(old.volumes.into_iter().filter(|(_, o)| doubt(&o.instance)));
         self.observed = Some(seen);
         for live in self.lives.values_mut() {
-            if live.touching {
+            if live.work.touches() {
                 // Once more when the step is done.
-                live.doubted = true;
-            } else if live.touched > began {
+                live.listing.doubted = true;
+            } else if live.listing.after > began {
                 self.list_at = self.list_at.min(now + AGAIN);
             }
         }
@@ -162,27 +164,27 @@ impl Task {
             let memory = record.size.limits().memory;
             let after_loss = self.after_loss;
             let Some(live) = self.lives.get_mut(&id) else { continue };
-            if live.busy {
-                live.doubted |= live.started_at.is_some();
+            if live.work.is_some() {
+                live.listing.doubted |= live.life.is_up();
                 continue;
             }
-            match (container, live.started_at.is_some()) {
+            match (container, live.life.is_up()) {
                 (Some((_, Run::Running | Run::Paused)), false) if runs => {
-                    log::info!(instance = id.as_str(); "runs already: adopted");
-                    live.run_began(now);
-                    // Somebody else may have started it, or an earlier supervisor, with whatever CPU.
-                    live.cpu = None;
-                    live.unproven = true;
+                    adopted(&id, live, now);
+                    live.proof.want();
                 }
                 (Some((_, Run::Running | Run::Paused)), _) | (_, false) => {}
                 (_, true) if !runs || after_loss => live.run_ended(),
-                (Some((container, _)), true) => autopsies.push((id, container, live.agent.clone(), memory)),
+                (Some((container, _)), true) => {
+                    let agent = live.life.up().and_then(|up| up.agent.as_deref().cloned());
+                    autopsies.push((id, container, agent, memory));
+                }
                 (None, true) => removed.push(id),
             }
         }
         for (id, container, agent, memory) in autopsies {
             if let Some(live) = self.lives.get_mut(&id) {
-                live.busy = true;
+                live.work = Work::Pending;
             }
             let op = self.tools.clone().exit_report(id.clone(), container, agent, memory);
             self.spawn(Op::ExitReport(id), op);
@@ -194,9 +196,9 @@ impl Task {
     pub(super) fn on_death(&mut self, id: &InstanceId, why: &str) {
         let now = self.now();
         let Some(live) = self.lives.get_mut(id) else { return };
-        let healthy_since = live.healthy_since;
+        let first_ready = live.life.up().and_then(Up::first_ready);
         live.run_ended();
-        match live.restarts.died(now, healthy_since) {
+        match live.restarts.died(now, first_ready) {
             Verdict::At(at) => {
                 live.hold_until = at;
                 self.deploys
@@ -223,7 +225,7 @@ impl Task {
         log::error!(instance = id.as_str(); "failed: {why}");
         self.deploys.end(id, &format!("failed: {why}"));
         if let Some(live) = self.lives.get_mut(id) {
-            live.not_ready();
+            live.life.lost();
             live.reason = None;
             live.given_up = Some((asked, why.to_owned()));
         }
@@ -242,30 +244,31 @@ impl Task {
         let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
             return;
         };
-        if report.generation < live.generation {
+        if report.generation < live.container.generation {
             // Of a container that no longer is.
             return;
         }
         match report.event {
             LinkEvent::Unproven(peer) => {
                 log::debug!(instance = id.as_str(), pid = peer.pid, user = peer.uid; "somebody is at its socket");
-                live.unproven = true;
+                live.proof.want();
                 if !known {
                     self.list_at = self.list_at.min(now + 100);
                 }
             }
             LinkEvent::Up => {
-                live.link_up = true;
-                live.agent = None;
-                live.order_at = Some(now);
+                live.agent = Agent::Up;
+                if let Some(up) = live.life.up_mut() {
+                    up.agent = None;
+                }
+                live.order.renew(now);
                 if !known {
                     self.list_at = self.list_at.min(now + 100);
                 }
             }
             LinkEvent::Down => {
-                live.link_up = false;
-                live.down_since = now;
-                live.not_ready();
+                live.agent = Agent::Down { since: now };
+                live.life.lost();
                 self.list_at = self.list_at.min(now + 100);
             }
             LinkEvent::Status(status) => {
@@ -278,6 +281,11 @@ impl Task {
 
     fn on_status(&mut self, id: &InstanceId, status: AgentStatus) {
         let now = self.now();
+        let runs = self
+            .instances
+            .get(id)
+            .and_then(|r| self.container_of(r))
+            .is_some_and(|(_, c)| matches!(c.run, Run::Running | Run::Paused));
         let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
             return;
         };
@@ -285,13 +293,30 @@ impl Task {
             // The agent of a container that is about to be replaced.
             return;
         }
-        if status.oom_kills > live.oom_kills.1 {
-            let (more, all) = (status.oom_kills - live.oom_kills.1, live.oom_kills());
-            log::warn!(instance = id.as_str(), before = all; "the kernel killed {more} of its processes: the memory of its container was used up");
+        // It may be that neither the end of its start nor a listing says so yet, but its agent speaks.
+        match live.life {
+            Life::Up(_) => {}
+            _ if live.work.starts() => live.run_began(now),
+            Life::Found => adopted(id, live, now),
+            Life::Down if runs && !live.work.touches() => adopted(id, live, now),
+            Life::Down => {}
         }
-        live.oom_kills.1 = status.oom_kills;
+        let before = live.oom_kills();
+        let Live {
+            life: Life::Up(up),
+            order,
+            reason,
+            ..
+        } = live
+        else {
+            return;
+        };
+        if let Some(more @ 1..) = status.oom_kills.checked_sub(up.oom_kills) {
+            log::warn!(instance = id.as_str(), before; "the kernel killed {more} of its processes: the memory of its container was used up");
+        }
+        up.oom_kills = status.oom_kills;
         if status.protocol != AGENT_PROTOCOL {
-            live.kick = Some(format!(
+            up.kick(format!(
                 "its agent speaks protocol {}, this supervisor {AGENT_PROTOCOL}",
                 status.protocol
             ));
@@ -299,38 +324,39 @@ impl Task {
         if status.revision != record.marks.revision && matches!(status.state, AgentState::Starting | AgentState::Ready)
         {
             // It runs with values that have changed since: it gets the order anew, and is not ready until it took it.
-            live.not_ready();
-            if !live.ordering {
-                live.order_at = Some(live.order_at.unwrap_or(now));
-            }
-            live.agent = Some(status);
+            up.lost();
+            order.want(now);
+            up.agent = Some(Box::new(status));
             return;
         }
+        let mut news = false;
         match status.state {
-            AgentState::Waiting if !live.ordering => live.order_at = Some(live.order_at.unwrap_or(now)),
-            AgentState::Waiting => {}
-            AgentState::Starting => live.reason.clone_from(&status.reason),
+            AgentState::Waiting => order.want(now),
+            AgentState::Starting => reason.clone_from(&status.reason),
             AgentState::Ready => {
-                let interval = u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2);
-                let news = live.ready_since.is_none();
-                live.ready(now, interval);
+                news = up.ready(now, interval(record));
                 if news {
-                    log::info!(instance = id.as_str(); "ready");
-                    self.deployed(id);
+                    *reason = None;
                 }
             }
             AgentState::Failed => {
-                live.not_ready();
-                live.failed_since.get_or_insert(now);
-                live.reason.clone_from(&status.reason);
+                up.failed(now);
+                reason.clone_from(&status.reason);
             }
         }
-        let Some(live) = self.lives.get_mut(id) else { return };
         let services =
             |s: &AgentStatus| -> Vec<(String, bool)> { s.services.iter().map(|s| (s.name.clone(), s.ready)).collect() };
-        let before = live.agent.as_ref().map(services).unwrap_or_default();
         let after = services(&status);
-        live.agent = Some(status);
+        let before = up
+            .agent
+            .replace(Box::new(status))
+            .as_deref()
+            .map(services)
+            .unwrap_or_default();
+        if news {
+            log::info!(instance = id.as_str(); "ready");
+            self.deployed(id);
+        }
         self.tell_services(id, &before, &after);
     }
 
@@ -344,8 +370,8 @@ impl Task {
         };
         let container = container.clone();
         let Some(live) = self.lives.get_mut(id) else { return };
-        (live.proving, live.unproven) = (true, false);
-        let generation = live.generation;
+        live.proof.ask();
+        let generation = live.container.generation;
         let op = self.tools.clone().prove(id.clone(), generation, container);
         self.spawn(Op::Prove(id.clone(), generation), op);
     }
@@ -353,16 +379,15 @@ impl Task {
     pub(super) fn on_proved(&mut self, id: &InstanceId, generation: u64, pid: Result<Option<u32>, EngineError>) {
         let now = self.now();
         let Some(live) = self.lives.get_mut(id) else { return };
-        live.proving = false;
-        live.prove_at = now + AGAIN;
+        live.proof.answered(now);
         match pid {
             // Of a container that was started again meanwhile: that start says it anew.
-            _ if live.generation != generation || live.starting => {}
+            _ if live.container.generation != generation || live.work.starts() => {}
             Ok(Some(pid)) => self.tools.links.prove(id, pid),
             Ok(None) => self.list_at = self.list_at.min(now + AGAIN),
             Err(e) => {
                 log::debug!(instance = id.as_str(); "who its agent is cannot be told: {e}");
-                live.unproven = true;
+                live.proof.want();
             }
         }
     }
@@ -372,41 +397,43 @@ impl Task {
         let (Some(record), Some(live)) = (self.instances.get(id), self.lives.get_mut(id)) else {
             return;
         };
-        live.probing = false;
-        if live.ready_since.is_none() {
-            return;
-        }
-        let interval = u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2);
-        live.next_probe = now + interval;
-        match answer {
-            Ok(()) => {
-                live.misses = 0;
-                live.health = Health::Healthy;
-                live.reason = None;
-            }
-            Err(why) => {
-                live.misses += 1;
-                log::warn!(instance = id.as_str(), misses = live.misses; "health: {why}");
+        let Some(up) = live.life.up_mut() else { return };
+        match (up.probed(now, interval(record), answer.is_ok()), answer) {
+            (Probed::Well, _) => live.reason = None,
+            (Probed::Misses(misses), Err(why)) => {
+                log::warn!(instance = id.as_str(), misses; "health: {why}");
                 live.reason = Some(format!("its health probe failed: {why}"));
                 // Known at once; ended only when it stays so.
-                live.health = Health::Unhealthy;
-                if live.misses >= record.spec.health.failures.max(1) {
-                    live.kick = Some(format!("unhealthy ({} probes failed; the last: {why})", live.misses));
+                if misses >= record.spec.health.failures.max(1) {
+                    up.kick(format!("unhealthy ({misses} probes failed; the last: {why})"));
                 }
             }
+            (Probed::Stale | Probed::Misses(_), _) => {}
         }
     }
 
     pub(super) fn on_ordered(&mut self, id: &InstanceId, answer: Result<(), String>) {
         let now = self.now();
         let Some(live) = self.lives.get_mut(id) else { return };
-        live.ordering = false;
+        live.order.answered();
         if let Err(why) = answer {
             log::warn!(instance = id.as_str(); "the start order was not taken: {why}");
-            if live.link_up {
-                live.order_at = Some(live.order_at.unwrap_or(now + AGAIN));
+            if live.agent.is_up() {
+                live.order.want(now + AGAIN);
                 live.reason = Some(format!("the start order was not taken: {why}"));
             }
         }
     }
+}
+
+/// It runs, and this supervisor did not start it.
+fn adopted(id: &InstanceId, live: &mut Live, now: Millis) {
+    log::info!(instance = id.as_str(); "runs already: adopted");
+    live.run_began(now);
+    // Somebody else may have started it, or an earlier supervisor, with whatever CPU.
+    live.container.cpu = None;
+}
+
+fn interval(record: &InstanceRecord) -> Millis {
+    u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2)
 }

@@ -1,10 +1,6 @@
 //! What everybody sees: a snapshot after every change, whole and without a lock.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Snapshot, act::quota_of, live::Live, task::Task};
 use crate::{
@@ -31,7 +27,7 @@ impl Task {
     /// Whether its container has no more CPU than its size allows. What was there before this supervisor is looked at
     /// as soon as the engine answers; while it does not, it is not kept from serving.
     fn is_held(&self, record: &InstanceRecord, live: &Live) -> bool {
-        match (live.cpu, &self.facts) {
+        match (live.container.cpu, &self.facts) {
             (Some(cpu), Some(facts)) => cpu == facts.size_cpus(record.size, &quota_of(&self.workspaces, facts, record)),
             _ => self.away.is_some(),
         }
@@ -63,7 +59,7 @@ impl Task {
             State::Failed => record.failure.clone(),
             State::Stopped => None,
             _ => {
-                let pulling = live.is_some_and(|l| l.pulling.load(Ordering::Relaxed));
+                let pulling = live.is_some_and(|l| l.work.pulls());
                 let fetching = || match &record.generic {
                     Some(g) if g.source.package().is_some() => format!("installing {}", g.source.summary()),
                     _ => format!("fetching the image {}", record.spec.image.reference),
@@ -74,7 +70,7 @@ impl Task {
                 paused.or(own).or(engine)
             }
         };
-        let health = match live.map_or(Health::Unknown, |l| l.health) {
+        let health = match live.map_or(Health::Unknown, |l| l.life.health()) {
             // Its calls would wait for whoever paused it.
             Health::Healthy if seen == Some(Run::Paused) => Health::Unhealthy,
             known => known,

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Deps, LinkReport, Snapshot,
-    live::Live,
+    live::{Live, Order},
     ops::{Done, Told, Tools, Trouble},
     ports::{Installer, Ledger},
 };
@@ -33,6 +33,7 @@ use crate::{
     plan::{
         Millis, Observed, Orphan, Step,
         exchange::{DesiredState, Shown},
+        life::Up,
         quota::Workspaces,
         restart::engine_wait,
         spec::BoxFacts,
@@ -310,21 +311,24 @@ impl Task {
             if record.desired != Desired::Running || record.failure.is_some() {
                 continue;
             }
-            if live.ready_since.is_some() && live.link_up && !live.probing && now >= live.next_probe {
-                live.probing = true;
+            let probe = live.life.up_mut().filter(|_| live.agent.is_up());
+            if let Some(up) = probe
+                && up.next_probe().is_some_and(|at| now >= at)
+            {
+                up.probing();
                 probes.push((id.clone(), record.spec.health.timeout));
             }
-            if live.link_up && !live.ordering && live.order_at.is_some_and(|at| now >= at) {
+            if live.agent.is_up() && live.order.due().is_some_and(|at| now >= at) {
                 orders.push(id.clone());
             }
-            if live.may_prove(now) {
+            if !live.work.starts() && live.proof.is_due(now) {
                 unproven.push(id.clone());
             }
             if let Some((at, why)) = live.overdue(record)
                 && now >= at
             {
                 log::warn!(instance = id.as_str(); "to be restarted: {why}");
-                live.kick = Some(why);
+                live.life.kick(why);
             }
         }
         for (id, limit) in probes {
@@ -339,7 +343,7 @@ impl Task {
                 continue;
             }
             if let Some(live) = self.lives.get_mut(&id) {
-                (live.ordering, live.order_at) = (true, None);
+                live.order = Order::InFlight { again: None };
             }
             self.hand_over(id);
         }
@@ -355,18 +359,17 @@ impl Task {
         for (id, live) in &self.lives {
             let Some(record) = self.instances.get(id) else { continue };
             if record.desired == Desired::Running && record.failure.is_none() {
-                if !live.probing && live.link_up {
-                    next = next.min(live.next_probe);
-                }
-                // One that must not be given yet waits for a step or a listing.
-                if live.link_up && !live.ordering && live.order_at.is_some() && self.may_order(id) {
-                    next = next.min(live.order_at.unwrap_or(Millis::MAX));
+                if live.agent.is_up() {
+                    let probe = live.life.up().and_then(Up::next_probe);
+                    // An order that must not be given yet waits for a step or a listing.
+                    let order = live.order.due().filter(|_| self.may_order(id));
+                    next = [probe, order].into_iter().flatten().fold(next, Millis::min);
                 }
                 next = next.min(live.overdue(record).map_or(Millis::MAX, |(at, _)| at));
                 let cpu_until = live.start_cpu_until(record).filter(|at| *at > now);
                 next = next.min(cpu_until.unwrap_or(Millis::MAX));
             }
-            for at in [live.hold_until, live.pause_until] {
+            for at in [live.hold_until, live.retry.until] {
                 if at > now {
                     next = next.min(at);
                 }
