@@ -31,6 +31,26 @@ fn every_file_says_what_it_is_for() {
     assert!(bad.is_empty(), "files that do not open with //!: {bad:?}");
 }
 
+/// A module with others below it is `x.rs` beside the folder `x`, everywhere.
+#[test]
+fn folders_are_of_one_style() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for folder in [
+        "src",
+        "tests",
+        "qemu-tests",
+        "benches",
+        "fuzz/checks",
+        "fuzz/targets",
+    ] {
+        sources::files(&root.join(folder), &mut paths);
+    }
+    assert!(paths.len() > 400, "only {} files found", paths.len());
+    paths.retain(|p| p.ends_with("mod.rs"));
+    assert!(paths.is_empty(), "write x.rs for x/mod.rs: {paths:?}");
+}
+
 #[test]
 fn files_stay_small() {
     let bad: Vec<_> = all()

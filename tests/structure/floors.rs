@@ -266,7 +266,7 @@ fn circles_are_found() {
     };
     let sources = [
         source("a.rs", "use crate::{b::x, low::y};\n"),
-        source("b/mod.rs", "mod deep;\n"),
+        source("b.rs", "mod deep;\n"),
         source("b/deep.rs", "fn f() { crate::c::g(); }\n"),
         source("c.rs", "use crate::a::A;\nuse crate::d::D;\n"),
         source("d.rs", "use crate::low;\n"),

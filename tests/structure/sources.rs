@@ -19,7 +19,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The module of the crate's root that it belongs to: `plan` for `plan/mod.rs`.
+    /// The module of the crate's root that it belongs to: `plan` for `plan/order.rs`.
     pub(crate) fn module(&self) -> &str {
         self.name.split(['/', '.']).next().unwrap_or_default()
     }
@@ -32,27 +32,22 @@ impl Source {
 
     /// Whether it is the file of its module of the crate's root.
     pub(crate) fn is_head(&self) -> bool {
-        let folder = self.name.strip_suffix(".rs").unwrap_or_default();
-        folder == self.module() || folder == format!("{}/mod", self.module())
+        self.name.strip_suffix(".rs") == Some(self.module())
     }
 
     /// How many `super::` lead from it to the crate's root.
     pub(crate) fn depth(&self) -> usize {
-        let parts = self.name.split('/').count();
-        if self.name.ends_with("/mod.rs") {
-            parts - 1
-        } else {
-            parts
-        }
+        self.name.split('/').count()
     }
 }
 
-fn files(dir: &Path, out: &mut Vec<PathBuf>) {
+/// Every Rust file below a folder, `tests.rs` and `…_tests.rs` among them.
+pub(crate) fn files(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("readable") {
         let path = entry.expect("entry").path();
         if path.is_dir() {
             files(&path, out);
-        } else if path.extension().is_some_and(|x| x == "rs") && !path.to_string_lossy().ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|x| x == "rs") {
             out.push(path);
         }
     }
@@ -63,6 +58,7 @@ pub(crate) fn all() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut paths = Vec::new();
     files(&root, &mut paths);
+    paths.retain(|p| !p.to_string_lossy().ends_with("tests.rs"));
     paths.sort();
     assert!(paths.len() > 20, "only {} sources found", paths.len());
     let read = |path: PathBuf| {
