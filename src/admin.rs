@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
-pub use routes::{Answer, verb};
+pub use routes::{AdminResponse, verb};
 
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
@@ -108,7 +108,7 @@ pub async fn network<B: Backend, R>(
     request: Request<R>,
     (authority, path): (&str, &str),
     by: Principal,
-) -> Answer
+) -> AdminResponse
 where
     R: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
@@ -124,7 +124,7 @@ where
 }
 
 /// Answers anybody at `/api/claim`.
-pub async fn claiming<B: Backend, R>(backend: &B, request: Request<R>, by: Principal) -> Answer
+pub async fn claiming<B: Backend, R>(backend: &B, request: Request<R>, by: Principal) -> AdminResponse
 where
     R: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {
@@ -132,11 +132,11 @@ where
 }
 
 /// What is answered while nothing stands behind the API.
-pub fn starting() -> Answer {
+pub fn starting() -> AdminResponse {
     routes::failed(RequestError::Starting)
 }
 
 /// The page at `/`, for somebody who came by this `host[:port]`.
-pub fn front_page<B: Backend>(backend: &B, authority: &str) -> Answer {
+pub fn front_page<B: Backend>(backend: &B, authority: &str) -> AdminResponse {
     page::answer(&backend.page(), authority)
 }

@@ -1,7 +1,7 @@
 //! F1: the text of `berth.toml` -> a checked [`Config`]. Reads no file (`load` does); never guesses.
 
 mod check;
-mod generic;
+mod sources;
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 
 pub(crate) use check::domain;
 pub use check::parse;
-pub use generic::MOST_RANGE_BITS;
+pub use sources::MOST_RANGE_BITS;
 
 use crate::{claim::PublicKey, model::WorkspaceLimits};
 

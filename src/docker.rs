@@ -55,7 +55,7 @@ impl EngineError {
     }
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
+type EngineFuture<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -96,23 +96,23 @@ pub struct Exit {
 
 /// What the reconciler may ask of an engine.
 pub trait Engine: Send + Sync + 'static {
-    fn info(&self) -> Answer<'_, EngineInfo>;
+    fn info(&self) -> EngineFuture<'_, EngineInfo>;
     /// Everything that carries this box's label.
-    fn list<'a>(&'a self, box_id: &'a BoxId) -> Answer<'a, Observed>;
+    fn list<'a>(&'a self, box_id: &'a BoxId) -> EngineFuture<'a, Observed>;
     /// Makes a container (and its volume, with labels) and gives its id. `NotFound`: the image is not here.
-    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String>;
-    fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> EngineFuture<'a, String>;
+    fn start<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()>;
     /// Its process 1, by the number that it has on this machine; None while it does not run.
-    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>>;
+    fn pid<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Option<u32>>;
     /// The CPU that it may use, in billionths of one.
-    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64>;
+    fn cpu<'a>(&'a self, container: &'a str) -> EngineFuture<'a, i64>;
     /// Sets that, whether it runs or not.
-    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()>;
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> EngineFuture<'a, ()>;
     /// SIGTERM, and SIGKILL after `grace` seconds. A container that is gone or stopped is no error.
-    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> Answer<'a, ()>;
+    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> EngineFuture<'a, ()>;
     /// Kills and removes it. One that is gone is no error.
-    fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()>;
-    fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit>;
+    fn remove<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()>;
+    fn exit<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Exit>;
     /// A network of its own, without inter-container traffic, on a bridge of that name, with a small subnet. One that is
     /// there is no error. [`EngineError::NoSubnet`] where no subnet is left.
     fn create_network<'a>(
@@ -120,13 +120,13 @@ pub trait Engine: Send + Sync + 'static {
         name: &'a str,
         bridge: &'a str,
         labels: &'a BTreeMap<String, String>,
-    ) -> Answer<'a, ()>;
-    fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
-    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+    ) -> EngineFuture<'a, ()>;
+    fn remove_network<'a>(&'a self, name: &'a str) -> EngineFuture<'a, ()>;
+    fn remove_volume<'a>(&'a self, name: &'a str) -> EngineFuture<'a, ()>;
     /// Fetches an image. The caller has checked that it may be fetched.
-    fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, ()>;
+    fn pull<'a>(&'a self, reference: &'a str) -> EngineFuture<'a, ()>;
     /// The last so many lines, at most `bytes` of them.
-    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> Answer<'a, String>;
+    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> EngineFuture<'a, String>;
     /// The log, from the last `tail` lines on (all when `None`); it ends with the container.
     fn logs(&self, container: &str, follow: bool, tail: Option<u32>) -> BoxStream<'static, Result<Bytes, EngineError>>;
     /// An item whenever something of this box may have changed. It ends when the engine goes away.

@@ -7,7 +7,7 @@
 //! worker (1 thread for every two cores, a single-threaded runtime each)
 //!    | 1 task a connection: handshake, then hyper, then each request inline:
 //!    |   its door -> limits -> Origin -> token -> state of the instance -> its link
-//!    |                                       \-> the box's own doors ([`Front`])
+//!    |                                       \-> the box's own doors ([`BoxService`])
 //! link's pool -> agent
 //! ```
 //!
@@ -35,7 +35,6 @@ mod body;
 mod conn;
 mod cors;
 mod frames;
-mod front;
 mod own;
 mod passed;
 mod proxy;
@@ -44,6 +43,7 @@ mod request;
 mod respond;
 mod screen;
 mod sent;
+mod service;
 mod state;
 mod stats;
 mod upgrade;
@@ -68,8 +68,8 @@ use crate::{
     tls::{Certificates, TlsError},
 };
 
-pub use front::{Asked, BodyError, Front, FrontBody, Sent};
 pub use screen::looks::{Look, Looks, Recreate, Screens};
+pub use service::{BodyError, BoxService, OwnBody, OwnRequest, Sent};
 pub use state::{Edge, EdgeConfig, PLAIN_CONNECTIONS, States, Workers};
 pub use stats::EdgeStats;
 
@@ -93,7 +93,7 @@ pub struct Listeners {
 }
 
 impl Edge {
-    /// Starts the edge on these sockets. Must be called within a tokio runtime, whose task accepts. Without a `front`
+    /// Starts the edge on these sockets. Must be called within a tokio runtime, whose task accepts. Without a `service`
     /// it serves instances alone.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl Edge {
         registry: Registry,
         tokens: TokenTable,
         states: States,
-        front: Option<Arc<dyn Front>>,
+        service: Option<Arc<dyn BoxService>>,
         certificates: &Certificates,
     ) -> Result<EdgeHandle, EdgeError> {
         let places = Places::new(Room {
@@ -120,7 +120,7 @@ impl Edge {
             registry,
             tokens,
             states,
-            front,
+            service,
             limiter: Mutex::default(),
             delayed: AtomicUsize::new(0),
             rooms: Arc::default(),

@@ -96,7 +96,7 @@ struct Inner {
     /// Patterns of images that may be pulled or run here.
     images: Vec<String>,
     /// What containers of installations share: the kernel bounds them together.
-    lanes: Semaphore,
+    permits: Semaphore,
     jobs: Mutex<BTreeMap<String, Weak<Job>>>,
     fresh: Mutex<BTreeMap<String, Instant>>,
     answers: Mutex<Answers>,
@@ -132,7 +132,7 @@ impl Packages {
             firewall,
             box_id,
             dir,
-            lanes: Semaphore::new(install.at_once),
+            permits: Semaphore::new(install.at_once),
             install,
             images,
             jobs: Mutex::default(),
@@ -273,7 +273,7 @@ impl Packages {
             let lock = lock.map(|r| r.lock);
             Box::new(move |words| {
                 Box::pin(async move {
-                    let _lane = inner.lanes.acquire().await;
+                    let _permit = inner.permits.acquire().await;
                     install_container::install(&inner, &wanted, &key, &tag, lock.as_deref(), &words).await
                 })
             })
@@ -299,7 +299,7 @@ impl Packages {
             return Ok(version);
         }
         words(&format!("asking the registry for the version of {asked}"));
-        let _lane = self.0.lanes.acquire().await;
+        let _permit = self.0.permits.acquire().await;
         let version = install_container::resolve(&self.0, wanted, asked, words).await?;
         answers().put(wanted.node, asked, &version, Instant::now());
         Ok(version)

@@ -15,13 +15,13 @@
 pub mod admit;
 mod credentials;
 pub mod exchange;
-pub mod generic;
 pub mod image;
 pub mod life;
 pub mod order;
 pub mod quota;
 pub mod restart;
 pub mod room;
+pub mod sourced;
 pub mod spec;
 pub mod subnet;
 pub mod trial;

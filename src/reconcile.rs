@@ -14,11 +14,11 @@
 
 mod act;
 mod adopt;
-mod generic;
 mod live;
 mod observe;
 mod ops;
 mod ports;
+mod prepare;
 mod publish;
 mod task;
 

@@ -52,12 +52,12 @@ pub struct InstanceRecord {
     /// Why the supervisor gave up, if it did; cleared by `start` and `recreate`.
     pub failure: Option<String>,
     /// For instances of generic types: what they run.
-    pub generic: Option<Box<Generic>>,
+    pub sourced: Option<Box<Sourced>>,
 }
 
 /// What an instance of a generic type was asked to run, and what that came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Generic {
+pub struct Sourced {
     pub source: Source,
     /// None until it was installed or fetched; from then on every start runs exactly this.
     pub resolved: Option<Resolved>,
@@ -75,16 +75,16 @@ pub struct Generic {
 impl InstanceRecord {
     /// Whether something must be installed or fetched before a container can be made.
     pub fn unprepared(&self) -> bool {
-        self.generic
+        self.sourced
             .as_ref()
             .is_some_and(|g| g.resolved.is_none() && !matches!(g.source, Source::Remote(_)))
     }
 
     /// The image that was built for it alone, or for it and others that run the same package.
     pub fn built_image(&self) -> Option<&str> {
-        let generic = self.generic.as_ref()?;
-        generic.source.package()?;
-        Some(&generic.resolved.as_ref()?.image)
+        let sourced = self.sourced.as_ref()?;
+        sourced.source.package()?;
+        Some(&sourced.resolved.as_ref()?.image)
     }
 
     /// The name of its type.

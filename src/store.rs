@@ -7,12 +7,12 @@
 //! them do alike, `migrate` the rule by which older and newer berths share a file.
 
 mod copies;
-mod generic;
 mod instances;
 mod members;
 mod meta;
 mod migrate;
 mod revoked;
+mod sourced;
 mod table;
 mod tokens;
 mod words;

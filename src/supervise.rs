@@ -13,9 +13,9 @@ mod addresses;
 mod backend;
 mod descriptors;
 mod doctor;
+mod doors;
 mod engine;
 mod exposition;
-mod front;
 mod screen;
 mod space;
 mod tools;
@@ -283,8 +283,8 @@ impl Built {
             endpoints: Box::new(move |id| routes.endpoints(id, &addresses::host(&routes))),
         });
         let known = reconcile.clone();
-        let doors = front::Doors::new(self.config.claim.required, reconcile.clone());
-        let claims = front::Claims::new(self.config.claim.clone(), reconcile.snapshot().claimed)?;
+        let doors = doors::Doors::new(self.config.claim.required, reconcile.clone());
+        let claims = doors::Claims::new(self.config.claim.clone(), reconcile.snapshot().claimed)?;
         let edge = edge::Edge::spawn(
             edge::EdgeConfig {
                 router: self.router.clone(),

@@ -36,14 +36,7 @@ fn every_file_says_what_it_is_for() {
 fn folders_are_of_one_style() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
-    for folder in [
-        "src",
-        "tests",
-        "qemu-tests",
-        "benches",
-        "fuzz/checks",
-        "fuzz/targets",
-    ] {
+    for folder in ["src", "tests", "qemu-tests", "benches", "fuzz/checks", "fuzz/targets"] {
         sources::files(&root.join(folder), &mut paths);
     }
     assert!(paths.len() > 400, "only {} files found", paths.len());

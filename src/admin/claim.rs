@@ -10,7 +10,7 @@ use hyper::body::Body;
 
 use super::{
     Backend, MAX_BODY,
-    routes::{Answer, failed, json},
+    routes::{AdminResponse, failed, json},
 };
 use crate::{
     api::{Claiming, RequestError},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// `GET` says hello, `POST` claims.
-pub(super) async fn answer<B: Backend, R>(backend: &B, request: Request<R>, by: Principal) -> Answer
+pub(super) async fn answer<B: Backend, R>(backend: &B, request: Request<R>, by: Principal) -> AdminResponse
 where
     R: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {

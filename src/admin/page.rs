@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::routes::{Answer, text};
+use super::routes::{AdminResponse, text};
 
 const STYLE: &str = include_str!("page.css");
 const PAGE: &str = include_str!("page.html");
@@ -36,7 +36,7 @@ pub struct PageFacts {
 }
 
 /// The page for somebody who came by this `host[:port]`.
-pub(super) fn answer(facts: &PageFacts, authority: &str) -> Answer {
+pub(super) fn answer(facts: &PageFacts, authority: &str) -> AdminResponse {
     let mut answer = text(StatusCode::OK, "text/html; charset=utf-8", page(facts, authority));
     if let Some(policy) = POLICY.as_ref() {
         answer

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// An answer of the admin API.
-pub type Answer = Response<BoxBody<Bytes, Infallible>>;
+pub type AdminResponse = Response<BoxBody<Bytes, Infallible>>;
 
 /// A request without its body.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub(super) async fn answer<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     backend: &B,
     asked: Asked,
     body: R,
-) -> Answer
+) -> AdminResponse
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -121,7 +121,7 @@ async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     (route, one): (Route, Option<&str>),
     query: &str,
     body: R,
-) -> Result<Answer, Error>
+) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -193,11 +193,11 @@ where
     })
 }
 
-async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<Answer, Error> {
+async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<AdminResponse, Error> {
     Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
 }
 
-async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<Answer, Error>
+async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -240,7 +240,7 @@ async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
     asker: Asker<'_>,
     view: InstanceView,
     body: R,
-) -> Result<Answer, Error>
+) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -296,7 +296,7 @@ async fn wait<B: Backend>(
     at: Option<&str>,
     found: Result<InstanceView, Refusal>,
     query: &str,
-) -> Result<Answer, Error> {
+) -> Result<AdminResponse, Error> {
     let query = pairs(query);
     let until = match query.get("for").copied().unwrap_or_default() {
         "stopped" => Until::Stopped,
@@ -347,7 +347,7 @@ fn done(until: Until, v: &InstanceView) -> bool {
     }
 }
 
-async fn logs<B: Backend>(backend: &B, id: InstanceId, query: &str) -> Result<Answer, Error> {
+async fn logs<B: Backend>(backend: &B, id: InstanceId, query: &str) -> Result<AdminResponse, Error> {
     let query = pairs(query);
     let wanted = LogQuery {
         follow: query.get("follow").is_some_and(|v| *v == "1"),
@@ -364,7 +364,7 @@ async fn logs<B: Backend>(backend: &B, id: InstanceId, query: &str) -> Result<An
     Ok(streamed(StreamBody::new(frames).boxed()))
 }
 
-fn deploy<B: Backend>(backend: &B, id: &InstanceId, query: &str) -> Answer {
+fn deploy<B: Backend>(backend: &B, id: &InstanceId, query: &str) -> AdminResponse {
     let follow = pairs(query).get("follow").is_some_and(|v| *v == "1");
     let frames = futures_util::stream::unfold(backend.deploy_log(id, follow), |mut pieces| async move {
         let piece = pieces.recv().await?;
@@ -373,7 +373,7 @@ fn deploy<B: Backend>(backend: &B, id: &InstanceId, query: &str) -> Answer {
     streamed(StreamBody::new(frames).boxed())
 }
 
-fn streamed(body: BoxBody<Bytes, Infallible>) -> Answer {
+fn streamed(body: BoxBody<Bytes, Infallible>) -> AdminResponse {
     plain(StatusCode::OK, "text/plain; charset=utf-8", body)
 }
 
@@ -408,7 +408,7 @@ fn pairs(query: &str) -> BTreeMap<&str, &str> {
 }
 
 /// An error as a problem of RFC 9457.
-pub(super) fn failed(e: impl Into<Error>) -> Answer {
+pub(super) fn failed(e: impl Into<Error>) -> AdminResponse {
     let problem = Problem::from(&e.into());
     let mut answer = json(problem.status(), &problem);
     answer
@@ -417,22 +417,22 @@ pub(super) fn failed(e: impl Into<Error>) -> Answer {
     answer
 }
 
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
     match serde_json::to_string(value) {
         Ok(s) => text(status, "application/json", s),
         Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
     }
 }
 
-fn empty() -> Answer {
+fn empty() -> AdminResponse {
     text(StatusCode::NO_CONTENT, "text/plain", String::new())
 }
 
-pub(super) fn text(status: StatusCode, kind: &'static str, s: String) -> Answer {
+pub(super) fn text(status: StatusCode, kind: &'static str, s: String) -> AdminResponse {
     plain(status, kind, Full::new(Bytes::from(s)).boxed())
 }
 
-fn plain(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> Answer {
+fn plain(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> AdminResponse {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer

@@ -21,7 +21,7 @@ use super::room::{Group, Kills, Running, Server};
 use super::slot::{Head, Slot};
 use super::status::Board;
 use crate::budget::Budget;
-use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId, stream_head};
+use crate::mcp::bridge::{Bridge, Config, Effect, HttpAnswer, ProcId, WireId, stream_head};
 use crate::mcp::{codes, message};
 use crate::model::{AgentState, Secret};
 
@@ -338,11 +338,11 @@ impl Hub {
         self.stop_all();
         let left: Vec<Rc<Slot>> = self.slots.borrow_mut().drain().map(|(_, slot)| slot).collect();
         for slot in left {
-            slot.head(head(Answer {
+            slot.head(head(HttpAnswer {
                 status: 503,
                 retry_after: Some(1),
                 body: message::error("", codes::NOT_READY, why, None).into(),
-                ..Answer::default()
+                ..HttpAnswer::default()
             }));
             slot.end();
         }
@@ -374,7 +374,7 @@ fn locked(running: &Mutex<Running>) -> std::sync::MutexGuard<'_, Running> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn head(answer: Answer) -> Head {
+fn head(answer: HttpAnswer) -> Head {
     let (status, headers) = answer.head();
     Head {
         status,

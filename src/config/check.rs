@@ -65,7 +65,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
         workspace(&mut s, &mut config.workspace);
         s.finish();
     }
-    super::generic::read(root, &mut config);
+    super::sources::read(root, &mut config);
     doc.finish().map(|()| config).map_err(Problems)
 }
 

@@ -28,7 +28,7 @@ use nix::sys::statvfs::statvfs;
 use tokio::sync::OnceCell;
 
 use super::{
-    Answer, Engine, EngineError, EngineInfo, Exit, LABEL_BUILD, inherit,
+    Engine, EngineError, EngineFuture, EngineInfo, Exit, LABEL_BUILD, inherit,
     subnets::Subnets,
     translate::{create_body, map, owner, seen, users_from},
 };
@@ -339,24 +339,24 @@ fn missing_is_fine(result: Result<(), EngineError>) -> Result<(), EngineError> {
 }
 
 impl Engine for Docker {
-    fn info(&self) -> Answer<'_, EngineInfo> {
+    fn info(&self) -> EngineFuture<'_, EngineInfo> {
         self.ask_info().boxed()
     }
 
-    fn list<'a>(&'a self, box_id: &'a BoxId) -> Answer<'a, Observed> {
+    fn list<'a>(&'a self, box_id: &'a BoxId) -> EngineFuture<'a, Observed> {
         self.ask_list(box_id).boxed()
     }
 
-    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> EngineFuture<'a, String> {
         self.make("create the container", &spec.name, create_body(spec)).boxed()
     }
 
-    fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+    fn start<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()> {
         let call = move |c: Client| async move { c.start_container(container, None::<StartContainerOptions>).await };
         self.call("start the container", SLOW, call).boxed()
     }
 
-    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>> {
+    fn pid<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Option<u32>> {
         let call =
             move |c: Client| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
         let done = self.call("inspect the container", QUICK, call);
@@ -367,14 +367,14 @@ impl Engine for Docker {
         .boxed()
     }
 
-    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64> {
+    fn cpu<'a>(&'a self, container: &'a str) -> EngineFuture<'a, i64> {
         let call =
             move |c: Client| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
         let done = self.call("inspect the container", QUICK, call);
         async move { Ok(done.await?.host_config.and_then(|h| h.nano_cpus).unwrap_or(0)) }.boxed()
     }
 
-    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()> {
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> EngineFuture<'a, ()> {
         let body = ContainerUpdateBody {
             nano_cpus: Some(nano_cpus),
             ..ContainerUpdateBody::default()
@@ -383,14 +383,14 @@ impl Engine for Docker {
         self.call("set the container's CPU", QUICK, call).boxed()
     }
 
-    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> Answer<'a, ()> {
+    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> EngineFuture<'a, ()> {
         let options = StopContainerOptionsBuilder::new().t(grace).build();
         let call = move |c: Client| async move { c.stop_container(container, Some(options)).await };
         let done = self.call("stop the container", SLOW, call);
         async move { missing_is_fine(done.await) }.boxed()
     }
 
-    fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+    fn remove<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let call = move |c: Client| async move { c.remove_container(container, Some(options)).await };
         let done = self.call("remove the container", SLOW, call);
@@ -404,7 +404,7 @@ impl Engine for Docker {
         .boxed()
     }
 
-    fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit> {
+    fn exit<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Exit> {
         let call =
             move |c: Client| async move { c.inspect_container(container, None::<InspectContainerOptions>).await };
         async move {
@@ -424,7 +424,7 @@ impl Engine for Docker {
         name: &'a str,
         bridge: &'a str,
         labels: &'a BTreeMap<String, String>,
-    ) -> Answer<'a, ()> {
+    ) -> EngineFuture<'a, ()> {
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
@@ -440,24 +440,24 @@ impl Engine for Docker {
         self.add_network(request).boxed()
     }
 
-    fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn remove_network<'a>(&'a self, name: &'a str) -> EngineFuture<'a, ()> {
         let call = move |c: Client| async move { c.remove_network(name).await };
         let done = self.call("remove the network", SLOW, call);
         async move { missing_is_fine(done.await) }.boxed()
     }
 
-    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn remove_volume<'a>(&'a self, name: &'a str) -> EngineFuture<'a, ()> {
         let call = move |c: Client| async move { c.remove_volume(name, None::<RemoveVolumeOptions>).await };
         let done = self.call("remove the volume", SLOW, call);
         async move { missing_is_fine(done.await) }.boxed()
     }
 
-    fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, ()> {
+    fn pull<'a>(&'a self, reference: &'a str) -> EngineFuture<'a, ()> {
         self.fetch(reference, move |said| log::info!(image = reference; "pulling: {said}"))
             .boxed()
     }
 
-    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> Answer<'a, String> {
+    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> EngineFuture<'a, String> {
         self.ask_words(container, lines, bytes).boxed()
     }
 

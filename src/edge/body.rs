@@ -16,7 +16,7 @@ use tokio::{sync::futures::OwnedNotified, time::Sleep};
 
 use super::{
     conn::{Busy, Progress},
-    front::FrontBody,
+    service::OwnBody,
     stats::Shared,
 };
 use crate::{
@@ -56,12 +56,12 @@ enum Kind {
 /// Where a streamed answer comes from.
 pub(super) enum Source {
     Link(ReplyBody),
-    Front(FrontBody),
+    BoxService(OwnBody),
 }
 
-impl From<FrontBody> for Source {
-    fn from(body: FrontBody) -> Source {
-        Source::Front(body)
+impl From<OwnBody> for Source {
+    fn from(body: OwnBody) -> Source {
+        Source::BoxService(body)
     }
 }
 
@@ -69,7 +69,7 @@ impl Source {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         match self {
             Source::Link(reply) => reply.poll_next(cx).map(|n| n.map(|r| r.map_err(StreamError::from))),
-            Source::Front(body) => loop {
+            Source::BoxService(body) => loop {
                 match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
                     None => return Poll::Ready(None),
                     Some(Ok(frame)) => {
@@ -86,7 +86,7 @@ impl Source {
     fn remaining(&self) -> Option<u64> {
         match self {
             Source::Link(reply) => reply.remaining(),
-            Source::Front(body) => body.size_hint().exact(),
+            Source::BoxService(body) => body.size_hint().exact(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The box's own doors, once a request may enter: its body as the door takes it, the [`Front`]'s answer, and when that ends.
+//! The box's own doors, once a request may enter: its body as the door takes it, the [`BoxService`]'s answer, and when that ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,9 +12,9 @@ use super::{
     authenticate::Shown,
     body::{Drain, EdgeBody, Ends, Over, until},
     conn::Client,
-    front::{Asked, Front, FrontBody},
     respond::{Refusal, protect},
     sent::ClientBody,
+    service::{BoxService, OwnBody, OwnRequest},
     state::Edge,
 };
 use crate::door::Door;
@@ -24,7 +24,7 @@ const CLAIM_DELAY: Duration = Duration::from_millis(500);
 
 /// A request that may enter: where, by which name, and as whom.
 pub(super) struct Entry {
-    pub(super) front: Arc<dyn Front>,
+    pub(super) service: Arc<dyn BoxService>,
     pub(super) door: Door,
     pub(super) authority: String,
     pub(super) shown: Shown,
@@ -91,14 +91,14 @@ async fn exchange(
     entry: Entry,
     parts: request::Parts,
     sent: ClientBody,
-) -> Result<Response<FrontBody>, Refusal> {
+) -> Result<Response<OwnBody>, Refusal> {
     let limits = &edge.config.limits;
     let bounds = entry.door.bounds(parts.method.as_str(), parts.uri.path());
     let began = Instant::now();
     let (body, streamed) = sent
         .for_the_box(bounds.body.bytes(limits.body_bytes), limits.client_timeout)
         .await?;
-    let asked = Asked {
+    let asked = OwnRequest {
         door: entry.door,
         authority: entry.authority,
         by: entry.shown.principal(),
@@ -109,7 +109,7 @@ async fn exchange(
         (None, Some(body)) => body.ends_by + limits.first_byte_timeout,
         (None, None) => Instant::now() + limits.first_byte_timeout,
     };
-    let answer = tokio::time::timeout_at(until, entry.front.answer(asked)).await;
+    let answer = tokio::time::timeout_at(until, entry.service.answer(asked)).await;
     match streamed.and_then(|s| s.broken()) {
         Some(broken) => Err(broken.into()),
         None => answer.map_err(|_| Refusal::FirstByte),

@@ -143,10 +143,10 @@ fn admit(
     if row.origins == Origins::Callers && origin.is_ok() && cors::is_preflight(method, headers) {
         return Ok(Admitted::Preflight);
     }
-    if row.handler == Handler::Box && edge.front.is_none() {
+    if row.handler == Handler::Box && edge.service.is_none() {
         return Err(Refusal::UnknownPath);
     }
-    if !row.unclaimed && edge.front.as_ref().is_some_and(|f| f.locked()) {
+    if !row.unclaimed && edge.service.as_ref().is_some_and(|f| f.locked()) {
         return Err(Refusal::Unclaimed);
     }
     if !row.methods.hold(method.as_str()) {
@@ -154,7 +154,7 @@ fn admit(
     }
     origin?;
     let shown = authenticate(client, &place, authority, request)?;
-    match (row.handler, &place.instance, shown, &edge.front) {
+    match (row.handler, &place.instance, shown, &edge.service) {
         (Handler::Instance(at), Some(id), Shown::Token(token), _) => {
             Ok(Admitted::Instance(proxy::link(edge, id)?, token, at))
         }
@@ -164,8 +164,8 @@ fn admit(
             authority: authority.to_owned(),
             shown,
         })),
-        (Handler::Box, None, shown, Some(front)) => Ok(Admitted::Own(own::Entry {
-            front: Arc::clone(front),
+        (Handler::Box, None, shown, Some(service)) => Ok(Admitted::Own(own::Entry {
+            service: Arc::clone(service),
             door: place.door,
             authority: authority.to_owned(),
             shown,

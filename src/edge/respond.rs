@@ -7,7 +7,7 @@ use std::{net::IpAddr, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{body::EdgeBody, front::BodyError};
+use super::{body::EdgeBody, service::BodyError};
 use crate::{
     api::{PROBLEM, Problem},
     authz::Slowed,

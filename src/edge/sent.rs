@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     conn::{Busy, Client},
-    front::{BodyError, Sent},
+    service::{BodyError, Sent},
 };
 use crate::link::{BodySource, Payload};
 

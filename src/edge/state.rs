@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    front::Front,
     screen::{looks::Screens, rooms::Rooms},
+    service::BoxService,
     stats::Shared,
 };
 use crate::{
@@ -62,7 +62,7 @@ pub struct Edge {
     pub(super) registry: Registry,
     pub(super) tokens: TokenTable,
     pub(super) states: States,
-    pub(super) front: Option<Arc<dyn Front>>,
+    pub(super) service: Option<Arc<dyn BoxService>>,
     pub(super) tls: tokio_rustls::TlsAcceptor,
     pub(super) limiter: Mutex<FailureLimiter>,
     /// Answers that go out late on purpose.

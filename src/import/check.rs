@@ -8,7 +8,7 @@ use crate::{
         HttpPlace, INSTANCE_TOKEN_PREFIX, ImageSource, MAX_REMOTE_HEADERS, MEMBER_TOKEN_PREFIX, PackageSource,
         RemoteUrlError, Source, check_remote_url,
     },
-    plan::generic::check_form,
+    plan::sourced::check_form,
 };
 
 /// Headers that every MCP client sends by itself.

@@ -9,11 +9,11 @@ use crate::{
     plan::{
         admit::{Book, Decision, admit},
         exchange::{Asked, Report},
-        generic::concrete,
         order::spec_hash_of,
+        sourced::concrete,
     },
     policy::{self, Signed, Target, Verb},
-    record::{Generic, InstanceRecord, TokenRecord},
+    record::{InstanceRecord, Sourced, TokenRecord},
     secret::random,
     store::Change,
 };
@@ -282,12 +282,12 @@ pub(super) fn of_report(books: &Books, report: Report) -> Decided {
             resolved,
             ..
         } => {
-            let same = |g: &&mut Box<Generic>| g.source == source && g.resolved.as_ref() == before.as_deref();
-            let Some(generic) = fresh.generic.as_mut().filter(same) else {
+            let same = |g: &&mut Box<Sourced>| g.source == source && g.resolved.as_ref() == before.as_deref();
+            let Some(sourced) = fresh.sourced.as_mut().filter(same) else {
                 return none;
             };
-            generic.resolved = Some(*resolved);
-            fresh.spec = Arc::new(concrete(&fresh.spec, generic));
+            sourced.resolved = Some(*resolved);
+            fresh.spec = Arc::new(concrete(&fresh.spec, sourced));
             fresh.spec_hash = spec_hash_of(&fresh);
         }
         Report::GivenUp { asked, why, .. } => {

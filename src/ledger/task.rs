@@ -297,7 +297,7 @@ impl Task {
         let oldest = jiff::Timestamp::now().as_second() - TRIAL_SECONDS;
         let instances = &self.books.instances;
         let over = |r: &&InstanceRecord| {
-            let of = r.generic.as_ref().and_then(|g| g.trial_of.as_ref());
+            let of = r.sourced.as_ref().and_then(|g| g.trial_of.as_ref());
             let gone = |of: &InstanceId| instances.get(of).is_none_or(|o| o.desired == Desired::Removed);
             r.desired != Desired::Removed && of.is_some_and(|of| gone(of) || r.created_at.as_second() < oldest)
         };

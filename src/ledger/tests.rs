@@ -546,7 +546,7 @@ async fn a_report_that_somebodys_action_has_made_pointless_is_dropped() {
         before: None,
         resolved: resolved(version),
     };
-    let version = || bench.record(&id).generic.clone().unwrap().resolved.map(|r| r.version);
+    let version = || bench.record(&id).sourced.clone().unwrap().resolved.map(|r| r.version);
     let before = bench.record(&id).spec_hash.clone();
     bench.ledger.report(prepared("2.0.0")).await.unwrap();
     assert_eq!(version(), None, "of another package");

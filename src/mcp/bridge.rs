@@ -2,12 +2,12 @@
 //!
 //! Sans-IO: callers feed it requests, lines, ends and the time, and carry out the [`Effect`]s that it leaves. It never
 //! waits, never reads a clock, and holds nothing without a bound. One HTTP exchange is a *wire*; the stream of
-//! messages that it carries is a *lane*, which may outlive its wire (resumption) in the legacy era.
+//! messages that it carries is a *stream*, which may outlive its wire (resumption) in the legacy era.
 //!
 //! ```text
 //!            post/get/delete                       line
 //!  client ───────────────────► sessions ─► calls ◄──────── processes
-//!         ◄─────────────────── lanes    ◄─ asks  ────────►
+//!         ◄─────────────────── streams    ◄─ asks  ────────►
 //!            answer/open/send                     input
 //! ```
 //!
@@ -48,7 +48,6 @@ mod guests;
 mod health;
 #[cfg(test)]
 mod health_tests;
-mod lanes;
 mod legacy;
 mod listen;
 mod modern;
@@ -63,6 +62,7 @@ mod room;
 mod room_tests;
 mod rounds;
 mod sessions;
+mod streams;
 mod suspend;
 #[cfg(test)]
 mod tests;
@@ -91,7 +91,7 @@ pub type ProcId = u64;
 /// An HTTP exchange, as the caller names it; never reused.
 pub type WireId = u64;
 type CallId = u64;
-type LaneId = u64;
+type StreamId = u64;
 type SessionNo = u64;
 type AskId = u64;
 
@@ -167,7 +167,7 @@ impl Config {
 
 /// A whole HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The HTTP status.
     pub status: u16,
     /// `Mcp-Session-Id`
@@ -182,7 +182,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// An error: 503 asks to come again.
     fn error(status: u16, id: &str, code: i64, text: &str, data: Option<&str>) -> Self {
         Self {
@@ -204,7 +204,7 @@ pub enum Effect {
     /// Close the process's stdin and see that its group ends. The bridge has forgotten it.
     Stop(ProcId),
     /// Answer the exchange, which ends it.
-    Answer(WireId, Answer),
+    Answer(WireId, HttpAnswer),
     /// Answer the exchange with an event stream (with this `Mcp-Session-Id`).
     Open(WireId, Option<String>),
     /// Put bytes on the exchange's event stream. A reader that does not keep up loses the stream.
@@ -302,7 +302,7 @@ enum What {
 #[derive(Debug)]
 struct Call {
     proc: ProcId,
-    lane: Option<LaneId>,
+    stream: Option<StreamId>,
     session: Option<SessionNo>,
     /// The principal of a modern client.
     client: Option<Arc<str>>,
@@ -319,7 +319,7 @@ struct Call {
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Stream {
     session: Option<SessionNo>,
     wire: Option<WireId>,
     accepts: Accepts,
@@ -351,7 +351,7 @@ struct Session {
     last: Instant,
     /// Its own stream (GET) was open once. Streams that answer a POST end with their answers, and say nothing of the client.
     listened: bool,
-    lane: LaneId,
+    stream: StreamId,
     /// The client's ids in flight.
     ids: HashMap<Box<str>, CallId>,
     /// Of these calls, those that it has cancelled.
@@ -371,7 +371,7 @@ struct Ask {
     proc: ProcId,
     asker: asks::Asker,
     session: Option<SessionNo>,
-    lane: Option<LaneId>,
+    stream: Option<StreamId>,
     delivered: bool,
     /// Its session's calls at the process have their time anew when it is over.
     puts_off: bool,
@@ -412,14 +412,14 @@ pub struct Bridge {
     /// What the server was seen to ask about.
     askers: pool::Askers,
     calls: HashMap<CallId, Call>,
-    lanes: HashMap<LaneId, Lane>,
-    /// Wires that carry another lane than the one that bears their number.
-    moved: HashMap<WireId, LaneId>,
-    /// Streams of clients of the transport of 2024-11-05, by their lanes.
-    channels: HashMap<LaneId, channels::Channel>,
+    streams: HashMap<StreamId, Stream>,
+    /// Wires that carry another stream than the one that bears their number.
+    moved: HashMap<WireId, StreamId>,
+    /// Streams of clients of the transport of 2024-11-05, by their streams.
+    channels: HashMap<StreamId, channels::Channel>,
     asks: HashMap<AskId, Ask>,
     suspended: HashMap<String, suspend::Suspended>,
-    listeners: HashMap<LaneId, listen::Listener>,
+    listeners: HashMap<StreamId, listen::Listener>,
     feeds: HashMap<ProcId, feeds::Feed>,
     waiting: Vec<legacy::Waiting>,
     tools: Mirrored,
@@ -459,7 +459,7 @@ impl Bridge {
             principals: HashSet::new(),
             askers: pool::Askers::default(),
             calls: HashMap::new(),
-            lanes: HashMap::new(),
+            streams: HashMap::new(),
             moved: HashMap::new(),
             channels: HashMap::new(),
             asks: HashMap::new(),
@@ -499,13 +499,14 @@ impl Bridge {
         self.calls.len() > self.quiet_feeds() || !self.asks.is_empty() || self.standing.respawn_at.is_some()
     }
 
-    /// Things held, for tests that look for leaks: sessions, calls, lanes, asks, processes.
+    /// Things held, for tests that look for leaks: sessions, calls, streams, asks, processes.
     pub fn held(&self) -> [usize; 5] {
-        let lanes = self.lanes.len() + self.moved.len() + self.channels.len() + self.listeners.len() + self.feeds.len();
+        let streams =
+            self.streams.len() + self.moved.len() + self.channels.len() + self.listeners.len() + self.feeds.len();
         [
             self.sessions.len(),
             self.calls.len(),
-            lanes,
+            streams,
             self.asks.len() + self.suspended.len(),
             self.procs.len(),
         ]
@@ -532,7 +533,7 @@ impl Bridge {
         trim(&mut self.sessions);
         trim(&mut self.keys);
         trim(&mut self.calls);
-        trim(&mut self.lanes);
+        trim(&mut self.streams);
         trim(&mut self.moved);
         trim(&mut self.channels);
         trim(&mut self.asks);
@@ -556,16 +557,16 @@ impl Bridge {
     }
 
     fn refuse(&mut self, wire: WireId, status: u16, id: &str, code: i64, message: &str, data: Option<&str>) {
-        let answer = Answer::error(status, id, code, message, data);
+        let answer = HttpAnswer::error(status, id, code, message, data);
         self.effects.push(Effect::Answer(wire, answer));
     }
 
     fn accepted(&mut self, wire: WireId) {
         self.effects.push(Effect::Answer(
             wire,
-            Answer {
+            HttpAnswer {
                 status: 202,
-                ..Answer::default()
+                ..HttpAnswer::default()
             },
         ));
     }

@@ -13,7 +13,7 @@ const MAX_ID: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventId {
     /// The stream it was sent on.
-    pub lane: u64,
+    pub stream: u64,
     /// Its place, counted from 1.
     pub seq: u32,
 }
@@ -21,9 +21,9 @@ pub struct EventId {
 impl EventId {
     /// Reads `Last-Event-ID`; `None` when it is none of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        let (lane, seq) = text.trim().split_once('-')?;
+        let (stream, seq) = text.trim().split_once('-')?;
         Some(Self {
-            lane: u64::from_str_radix(lane, 16).ok()?,
+            stream: u64::from_str_radix(stream, 16).ok()?,
             seq: u32::from_str_radix(seq, 16).ok()?,
         })
     }
@@ -86,7 +86,7 @@ pub fn prime(id: EventId) -> Vec<u8> {
 
 fn put_id(out: &mut Vec<u8>, id: Option<EventId>) {
     if let Some(id) = id {
-        out.extend_from_slice(format!("id: {:x}-{:x}\n", id.lane, id.seq).as_bytes());
+        out.extend_from_slice(format!("id: {:x}-{:x}\n", id.stream, id.seq).as_bytes());
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn ids_come_back() {
-        let id = EventId { lane: 0x1f, seq: 10 };
+        let id = EventId { stream: 0x1f, seq: 10 };
         let text = String::from_utf8(event(Some(id), b"{\"a\":\n1}")).expect("utf-8");
         assert_eq!(text, "event: message\nid: 1f-a\ndata: {\"a\": 1}\n\n");
         assert_eq!(EventId::parse("1f-a"), Some(id));

@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    credentials, generic, image, order,
+    credentials, image, order,
     room::{self, Disk},
-    trial,
+    sourced, trial,
 };
 use crate::{
     catalog::{Catalog, InstanceType, Kind, check_env_key},
@@ -185,7 +185,7 @@ pub(super) fn known_type(book: &Book<'_>, name: &TypeName) -> Result<Arc<Instanc
         name: name.to_string(),
         known: book.catalog.types.keys().map(TypeName::to_string).collect(),
     })?;
-    generic::check_type(book.allow, name, known.kind)?;
+    sourced::check_type(book.allow, name, known.kind)?;
     let own_image = !matches!(known.kind, Kind::Image | Kind::Remote);
     for reference in own_image
         .then_some(&known.image.reference)
@@ -208,12 +208,12 @@ fn check_image(book: &Book<'_>, source: &Source) -> Result<(), Refusal> {
 pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<(), Refusal> {
     let template = known_type(book, record.type_name())?;
     let files = credentials::files_of(&record.spec);
-    let spec = match &record.generic {
+    let spec = match &record.sourced {
         None if template.kind == Kind::Fixed => template,
         Some(g) if template.kind.as_str() == g.source.kind() => {
-            generic::check_allowed(book.allow, &g.source)?;
+            sourced::check_allowed(book.allow, &g.source)?;
             check_image(book, &g.source)?;
-            Arc::new(generic::concrete(&template, g))
+            Arc::new(sourced::concrete(&template, g))
         }
         _ => {
             return Err(Refusal::KindChanged {
@@ -229,14 +229,14 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
     let template = known_type(book, &request.type_name)?;
     check_env(&request.env, std::iter::empty())?;
     credentials::given(&template, &request.env)?;
-    let generic = generic::take(book.allow, &template, &request)?;
+    let sourced = sourced::take(book.allow, &template, &request)?;
     if let Some(key) = request.files.iter().find(|k| !request.env.contains_key(*k)) {
         return Err(Refusal::NoContent { key: key.clone() });
     }
-    let spec = match &generic {
+    let spec = match &sourced {
         Some(g) => {
             check_image(book, &g.source)?;
-            Arc::new(generic::concrete(&template, g))
+            Arc::new(sourced::concrete(&template, g))
         }
         None => template,
     };
@@ -295,7 +295,7 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
         },
         spec,
         failure: None,
-        generic: generic.map(Box::new),
+        sourced: sourced.map(Box::new),
     };
     record.spec_hash = order::spec_hash_of(&record);
     Ok(Decision::Run {

@@ -355,7 +355,7 @@ fn a_container_as_text() {
         marks: crate::record::Marks::default(),
         spec: Arc::new(t),
         failure: None,
-        generic: None,
+        sourced: None,
     };
     let facts = BoxFacts {
         box_id: BoxId::from_random([0xab; 8]),

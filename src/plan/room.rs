@@ -47,7 +47,7 @@ impl Disk {
 /// What an instance may come to have on the disk. Its package counts with all that an installation may write, until it is
 /// installed: from then on it is part of what is there. `install` is that bound.
 pub fn promised(record: &InstanceRecord, install: u64) -> u64 {
-    let to_install = match record.generic.as_ref().map(|g| &g.source) {
+    let to_install = match record.sourced.as_ref().map(|g| &g.source) {
         // No container is made.
         Some(Source::Remote(_)) => return 0,
         Some(Source::Npx(_) | Source::Uvx(_)) => {

@@ -202,7 +202,7 @@ pub fn container_spec(
     labels.insert(LABEL_TYPE.to_owned(), record.type_name().to_string());
     labels.insert(LABEL_SPEC.to_owned(), spec_label(&record.spec_hash));
     ContainerSpec {
-        image: match record.generic.as_ref().and_then(|g| g.resolved.as_ref()) {
+        image: match record.sourced.as_ref().and_then(|g| g.resolved.as_ref()) {
             // The very bytes that were installed or fetched, whatever their name means by now.
             Some(resolved) => resolved.image_id.clone(),
             None => image_reference(&record.spec.image.reference, record.spec.image.digest.as_deref()),

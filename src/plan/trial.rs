@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{
     model::{Counted, Desired, InstanceId, Refusal, Runs, Source, TypeName},
-    record::{Generic, InstanceRecord},
+    record::{InstanceRecord, Sourced},
 };
 
 /// A trial goes after so many seconds, whether who asked for it is still there or not.
 pub const TRIAL_SECONDS: i64 = 900;
 
-fn package(record: &InstanceRecord) -> Result<&Generic, Refusal> {
-    let runs = match record.generic.as_deref() {
+fn package(record: &InstanceRecord) -> Result<&Sourced, Refusal> {
+    let runs = match record.sourced.as_deref() {
         None => Runs::Fixed,
         Some(g) if g.trial_of.is_some() => Runs::Trial,
         Some(g) => match g.source {
@@ -47,7 +47,7 @@ pub(super) fn pin(book: &Book<'_>, id: &InstanceId, pinned: bool) -> Result<Deci
         return Ok(Decision::Already(id.clone()));
     }
     let mut record = record.clone();
-    if let Some(g) = &mut record.generic {
+    if let Some(g) = &mut record.sourced {
         g.pinned = pinned;
     }
     Ok(Decision::Update(Box::new(record)))
@@ -79,7 +79,7 @@ pub(super) fn begin(
     }
     let mut record = original.clone();
     record.id = fresh;
-    record.generic = Some(Box::new(Generic {
+    record.sourced = Some(Box::new(Sourced {
         source: g.source.at_version(version),
         resolved: None,
         trial_of: Some(id.clone()),
@@ -108,7 +108,7 @@ pub(super) fn begin(
 pub(super) fn upgrade(book: &Book<'_>, id: &InstanceId, trial: &InstanceId) -> Result<Decision, Refusal> {
     let mut record = live(book, id)?.clone();
     let tried = live(book, trial)?;
-    let theirs = tried.generic.as_deref().filter(|g| g.trial_of.as_ref() == Some(id));
+    let theirs = tried.sourced.as_deref().filter(|g| g.trial_of.as_ref() == Some(id));
     let Some((theirs, resolved)) = theirs.and_then(|g| Some((g, g.resolved.clone()?))) else {
         let (id, trial) = (id.clone(), trial.clone());
         return Err(Refusal::NoTrial { id, trial });
@@ -120,7 +120,7 @@ pub(super) fn upgrade(book: &Book<'_>, id: &InstanceId, trial: &InstanceId) -> R
             version: None,
         });
     }
-    if let Some(g) = &mut record.generic {
+    if let Some(g) = &mut record.sourced {
         g.source = theirs.source.clone();
         g.resolved = Some(resolved);
     }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    generic::words,
     live::{Agent, Socket, StepInFlight, Work},
     ops::{Done, Made, Needs, NewContainer, Place, Trouble},
+    prepare::words,
     task::{Op, Task},
 };
 use crate::{
@@ -114,7 +114,7 @@ impl Task {
                         .reference
                         .clone(),
                         pulling: Arc::clone(&pulling),
-                        prepared: record.generic.is_some(),
+                        prepared: record.sourced.is_some(),
                         words: words(&self.deploys, id),
                     });
                 }

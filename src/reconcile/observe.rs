@@ -154,7 +154,7 @@ impl Task {
     /// Which runs began (adopted) and which ended since the last look.
     fn notice(&mut self) {
         let now = self.now();
-        let mut autopsies = Vec::new();
+        let mut exits = Vec::new();
         let mut removed = Vec::new();
         let mut containers = self.containers();
         for (id, record) in &self.instances {
@@ -177,12 +177,12 @@ impl Task {
                 (_, true) if !runs || after_loss => live.run_ended(),
                 (Some((container, _)), true) => {
                     let agent = live.life.up().and_then(|up| up.agent.as_deref().cloned());
-                    autopsies.push((id, container, agent, memory));
+                    exits.push((id, container, agent, memory));
                 }
                 (None, true) => removed.push(id),
             }
         }
-        for (id, container, agent, memory) in autopsies {
+        for (id, container, agent, memory) in exits {
             if let Some(live) = self.lives.get_mut(&id) {
                 live.work = Work::Pending;
             }

@@ -151,7 +151,7 @@ pub(super) struct Tools {
     pub(super) box_id: BoxId,
     pub(super) images: Arc<[String]>,
     /// So many steps at the engine at once; past it they wait.
-    pub(super) lanes: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
 }
 
 impl Tools {
@@ -163,13 +163,13 @@ impl Tools {
 
     async fn do_step(&self, step: &Step, needs: Needs) -> Result<Made, Trouble> {
         let engine = &self.engine;
-        let _lane = match step {
-            // Links are not the engine's, making waits for its lane by itself, and stopping is mostly waiting.
+        let _permit = match step {
+            // Links are not the engine's, making waits for its permit by itself, and stopping is mostly waiting.
             Step::OpenLink { .. }
             | Step::CloseLink { .. }
             | Step::CreateContainer { .. }
             | Step::StopContainer { .. } => None,
-            _ => self.lanes.acquire().await.ok(),
+            _ => self.permits.acquire().await.ok(),
         };
         match step {
             Step::OpenLink { id } => {
@@ -269,7 +269,7 @@ impl Tools {
     }
 
     async fn create_once(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
-        let _lane = self.lanes.acquire().await;
+        let _permit = self.permits.acquire().await;
         self.engine.create(spec).await
     }
 
@@ -323,7 +323,7 @@ impl Tools {
 
     /// Asks for a container's process 1.
     pub(super) async fn prove(self, id: InstanceId, generation: u64, container: String) -> Done {
-        let _lane = self.lanes.acquire().await;
+        let _permit = self.permits.acquire().await;
         Done::Proved(id, generation, self.engine.pid(&container).await)
     }
 

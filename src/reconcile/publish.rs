@@ -9,7 +9,7 @@ use crate::{
     mcp::bridge::LONGEST,
     model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
     plan::{Run, exchange::Shown, room::promised_to},
-    record::{Generic, InstanceRecord},
+    record::{InstanceRecord, Sourced},
 };
 
 /// Said where the engine's data is not on XFS with project quotas.
@@ -60,7 +60,7 @@ impl Task {
             State::Stopped => None,
             _ => {
                 let pulling = live.is_some_and(|l| l.work.pulls());
-                let fetching = || match &record.generic {
+                let fetching = || match &record.sourced {
                     Some(g) if g.source.package().is_some() => format!("installing {}", g.source.summary()),
                     _ => format!("fetching the image {}", record.spec.image.reference),
                 };
@@ -93,7 +93,7 @@ impl Task {
             reason,
             restarts: live.map_or(0, |l| l.restarts.total),
             oom_kills: live.map_or(0, Live::oom_kills),
-            package: record.generic.as_deref().map(package),
+            package: record.sourced.as_deref().map(package),
             token: None,
         }
     }
@@ -179,7 +179,7 @@ impl Task {
 /// outwaits it for as long as the call may take in all, also where a client takes no stream, and so sees nothing of the
 /// progress that puts the end off. A server that speaks HTTP itself is held to what was asked for.
 fn patience(record: &InstanceRecord) -> Patience {
-    let asked = record.generic.as_ref().is_some_and(|g| g.call_timeout.is_some());
+    let asked = record.sourced.as_ref().is_some_and(|g| g.call_timeout.is_some());
     patience_with(&record.spec.mcp.transport, record.spec.mcp.call_timeout, asked)
 }
 
@@ -201,7 +201,7 @@ fn patience_with(transport: &Transport, limit: Duration, asked: bool) -> Patienc
     }
 }
 
-fn package(g: &Generic) -> PackageView {
+fn package(g: &Sourced) -> PackageView {
     let resolved = g.resolved.as_ref();
     PackageView {
         kind: g.source.kind().to_owned(),

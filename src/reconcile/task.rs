@@ -47,7 +47,7 @@ const TURN: Millis = 1_000;
 /// Everything is listed again this often, whatever the events say.
 const LIST_EVERY: Millis = 30_000;
 /// Steps at the engine at once.
-const LANES: usize = 8;
+const STEPS_AT_ONCE: usize = 8;
 /// Events that wait to be noticed; one is as good as many.
 const WAKES: usize = 8;
 /// After the event stream was asked for, it is there; what happened before is then found by a listing.
@@ -146,7 +146,7 @@ impl Task {
                 quotas: deps.quotas,
                 box_id: deps.box_id,
                 images: deps.images.into(),
-                lanes: Arc::new(Semaphore::new(LANES)),
+                permits: Arc::new(Semaphore::new(STEPS_AT_ONCE)),
             },
             ledger: deps.ledger,
             key: deps.key,

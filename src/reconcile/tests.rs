@@ -33,7 +33,7 @@ use crate::{
     store::{Change, Store, StoreError},
 };
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
+type EngineFuture<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
 
 /// What the world does, and did.
 #[derive(Default)]
@@ -150,7 +150,7 @@ impl World {
 struct Fake(Arc<World>);
 
 impl Engine for Fake {
-    fn info(&self) -> Answer<'_, EngineInfo> {
+    fn info(&self) -> EngineFuture<'_, EngineInfo> {
         async {
             self.0.check("info").map(|()| EngineInfo {
                 cpus: 2,
@@ -163,10 +163,10 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn list<'a>(&'a self, _: &'a BoxId) -> Answer<'a, Observed> {
+    fn list<'a>(&'a self, _: &'a BoxId) -> EngineFuture<'a, Observed> {
         async { self.0.check("list").map(|()| self.0.seen.lock().unwrap().clone()) }.boxed()
     }
-    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> EngineFuture<'a, String> {
         async {
             self.0.check("create")?;
             if self.0.image_missing.load(Ordering::SeqCst) {
@@ -190,7 +190,7 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+    fn start<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()> {
         async move {
             self.0.check("start")?;
             let mut seen = self.0.seen.lock().unwrap();
@@ -208,7 +208,7 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn stop<'a>(&'a self, container: &'a str, _: i32) -> Answer<'a, ()> {
+    fn stop<'a>(&'a self, container: &'a str, _: i32) -> EngineFuture<'a, ()> {
         async move {
             self.0.check("stop")?;
             while self.0.stop_hangs.load(Ordering::SeqCst) {
@@ -219,17 +219,17 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>> {
+    fn pid<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Option<u32>> {
         async move {
             self.0.check(&format!("pid of {container}"))?;
             Ok(Some(self.0.pid.load(Ordering::SeqCst)))
         }
         .boxed()
     }
-    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64> {
+    fn cpu<'a>(&'a self, container: &'a str) -> EngineFuture<'a, i64> {
         async move { Ok(self.0.cpus.lock().unwrap()[container]) }.boxed()
     }
-    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()> {
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> EngineFuture<'a, ()> {
         async move {
             self.0.check(&format!("cpu {}", nano_cpus / 1_000_000))?;
             self.0.cpus.lock().unwrap().insert(container.to_owned(), nano_cpus);
@@ -237,7 +237,7 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+    fn remove<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()> {
         async move {
             self.0.check("remove")?;
             self.0.seen.lock().unwrap().containers.remove(container);
@@ -246,7 +246,7 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn exit<'a>(&'a self, _: &'a str) -> Answer<'a, Exit> {
+    fn exit<'a>(&'a self, _: &'a str) -> EngineFuture<'a, Exit> {
         async {
             let panics = self.0.exit_panics.swap(false, Ordering::SeqCst);
             assert!(!panics, "the exit report panics");
@@ -257,16 +257,16 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn create_network<'a>(&'a self, _: &'a str, _: &'a str, _: &'a BTreeMap<String, String>) -> Answer<'a, ()> {
+    fn create_network<'a>(&'a self, _: &'a str, _: &'a str, _: &'a BTreeMap<String, String>) -> EngineFuture<'a, ()> {
         async { self.0.check("create network") }.boxed()
     }
-    fn remove_network<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn remove_network<'a>(&'a self, _: &'a str) -> EngineFuture<'a, ()> {
         async { self.0.check("remove network") }.boxed()
     }
-    fn remove_volume<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn remove_volume<'a>(&'a self, _: &'a str) -> EngineFuture<'a, ()> {
         async { self.0.check("remove volume") }.boxed()
     }
-    fn pull<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn pull<'a>(&'a self, _: &'a str) -> EngineFuture<'a, ()> {
         async {
             if self.0.pull_hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
@@ -276,7 +276,7 @@ impl Engine for Fake {
         }
         .boxed()
     }
-    fn last_words<'a>(&'a self, _: &'a str, _: u32, _: usize) -> Answer<'a, String> {
+    fn last_words<'a>(&'a self, _: &'a str, _: u32, _: usize) -> EngineFuture<'a, String> {
         async { Ok("Error: no API key".to_owned()) }.boxed()
     }
     fn logs(&self, _: &str, _: bool, _: Option<u32>) -> BoxStream<'static, Result<Bytes, EngineError>> {

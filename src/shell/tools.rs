@@ -96,7 +96,7 @@ struct WriteFile {
 struct Nothing {}
 
 /// What a tool answers: text, the same for programs, and whether it went wrong.
-struct Answer {
+struct ToolResult {
     text: String,
     data: Value,
     failed: bool,
@@ -111,7 +111,7 @@ impl Tools {
         &self,
         request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
-    ) -> Result<Answer, String> {
+    ) -> Result<ToolResult, String> {
         let arguments = Value::Object(request.arguments.unwrap_or_default());
         match request.name.as_ref() {
             "run_command" => self.run_command(take(arguments)?, context).await,
@@ -151,7 +151,7 @@ impl Tools {
         }
     }
 
-    async fn run_command(&self, asked: RunCommand, context: &RequestContext<RoleServer>) -> Result<Answer, String> {
+    async fn run_command(&self, asked: RunCommand, context: &RequestContext<RoleServer>) -> Result<ToolResult, String> {
         let seconds = asked.timeout_seconds.unwrap_or(TIMEOUT).clamp(1, MAX_TIMEOUT);
         let job = self.jobs.start(&asked.command, asked.cwd.as_deref())?;
         // Whoever calls off the call ends the command: also when this future is dropped.
@@ -187,14 +187,14 @@ impl Tools {
         let data = json!({
             "exit_status": status, "ended": how, "timed_out": late, "seconds": took.as_secs_f64(), "left_out_bytes": dropped,
         });
-        Ok(Answer {
+        Ok(ToolResult {
             text,
             data,
             failed: !good,
         })
     }
 
-    fn list_jobs(&self) -> Answer {
+    fn list_jobs(&self) -> ToolResult {
         let all = self.jobs.all();
         let lines: Vec<String> = all
             .iter()
@@ -214,7 +214,7 @@ impl Tools {
         )
     }
 
-    async fn read_job(&self, asked: ReadJob, context: &RequestContext<RoleServer>) -> Result<Answer, String> {
+    async fn read_job(&self, asked: ReadJob, context: &RequestContext<RoleServer>) -> Result<ToolResult, String> {
         let job = self.jobs.job(asked.job)?;
         let since = asked.since.unwrap_or(0);
         let until = tokio::time::Instant::now() + Duration::from_secs(asked.wait_seconds.unwrap_or(0).min(MAX_WAIT));
@@ -279,8 +279,8 @@ fn take<T: DeserializeOwned>(arguments: Value) -> Result<T, String> {
     serde_json::from_value(arguments).map_err(|e| format!("the arguments are not right: {e}"))
 }
 
-fn fine(text: String, data: Value) -> Answer {
-    Answer {
+fn fine(text: String, data: Value) -> ToolResult {
+    ToolResult {
         text,
         data,
         failed: false,
@@ -409,7 +409,7 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let answer = self.call(request, &context).await.unwrap_or_else(|why| Answer {
+        let answer = self.call(request, &context).await.unwrap_or_else(|why| ToolResult {
             data: json!({ "error": why }),
             text: why,
             failed: true,

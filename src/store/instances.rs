@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    generic::{Auth, Generic},
+    sourced::{Auth, Sourced},
     table::{Broken, Table},
     words::{
         credential_kind, credential_word, desired, desired_word, egress, egress_word, kind, kind_word, ms, processes,
@@ -35,8 +35,8 @@ pub(super) struct Instance {
     marks: BTreeMap<String, Mark>,
     spec: Type,
     failure: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    generic: Option<Generic>,
+    #[serde(rename = "generic", default, skip_serializing_if = "Option::is_none")]
+    sourced: Option<Sourced>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,7 +196,7 @@ impl Table for Instances {
                 .collect(),
             spec: Type::from_domain(&r.spec),
             failure: r.failure.clone(),
-            generic: r.generic.as_deref().map(Generic::from_domain),
+            sourced: r.sourced.as_deref().map(Sourced::from_domain),
         }
     }
 
@@ -225,7 +225,7 @@ impl Table for Instances {
             },
             spec: Arc::new(row.spec.into_domain()?),
             failure: row.failure,
-            generic: row.generic.map(Generic::into_domain).transpose()?.map(Box::new),
+            sourced: row.sourced.map(Sourced::into_domain).transpose()?.map(Box::new),
         })
     }
 }

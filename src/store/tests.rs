@@ -81,7 +81,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         marks: crate::record::Marks::default(),
         spec: Arc::new(spec),
         failure: Some("exited with status 1".into()),
-        generic: None,
+        sourced: None,
     }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn box_id() -> BoxId {
 fn what_is_written_is_read_and_removal_takes_the_tokens_along() {
     let dir = tempfile::tempdir().unwrap();
     let (a, mut b) = (instance('a'), instance('b'));
-    b.generic = Some(Box::new(crate::record::Generic {
+    b.sourced = Some(Box::new(crate::record::Sourced {
         source: model::Source::Remote(model::RemoteSource {
             url: "https://a/".into(),
             auth: model::RemoteAuth::None,

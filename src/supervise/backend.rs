@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::{
     addresses,
     doctor::Doctor,
+    doors::{Claims, Kind},
     exposition,
-    front::{Claims, Kind},
     space::Space,
     tools,
 };
@@ -33,7 +33,7 @@ use crate::{
         Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, State, TokenView,
         TypeName,
     },
-    plan::{generic, image},
+    plan::{image, sourced},
     policy::Signed,
     reconcile,
     tls::{self, Certificates},
@@ -85,7 +85,7 @@ impl Parts {
             return Ok(());
         };
         // What must not be run is told by the ledger.
-        let allowed = generic::check_type(&self.allow, &t.name, t.kind).is_ok();
+        let allowed = sourced::check_type(&self.allow, &t.name, t.kind).is_ok();
         if !allowed || needed(t).any(|name| image::permitted(name, &self.images).is_err()) {
             return Ok(());
         }
@@ -203,7 +203,7 @@ impl Backend for Parts {
     }
 
     async fn types(&self) -> Vec<TypeView> {
-        let refused = |t: &InstanceType| generic::check_type(&self.allow, &t.name, t.kind).err();
+        let refused = |t: &InstanceType| sourced::check_type(&self.allow, &t.name, t.kind).err();
         // An engine that does not answer is said elsewhere.
         let here = self.docker.image_names().await.ok();
         let catalog = self.catalog.load_full();

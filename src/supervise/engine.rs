@@ -20,7 +20,7 @@ use crate::{
     remote::Remotes,
 };
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
+type EngineFuture<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
 
 /// Containers and relays.
 pub(super) struct Both {
@@ -28,16 +28,16 @@ pub(super) struct Both {
     pub(super) remotes: Remotes,
 }
 
-fn ready<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
+fn ready<'a, T: Send + 'a>(value: T) -> EngineFuture<'a, T> {
     async move { Ok(value) }.boxed()
 }
 
 impl Engine for Both {
-    fn info(&self) -> Answer<'_, EngineInfo> {
+    fn info(&self) -> EngineFuture<'_, EngineInfo> {
         self.docker.info()
     }
 
-    fn list<'a>(&'a self, box_id: &'a BoxId) -> Answer<'a, Observed> {
+    fn list<'a>(&'a self, box_id: &'a BoxId) -> EngineFuture<'a, Observed> {
         async move {
             let mut seen = self.docker.list(box_id).await?;
             seen.containers.extend(self.remotes.list());
@@ -46,7 +46,7 @@ impl Engine for Both {
         .boxed()
     }
 
-    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> EngineFuture<'a, String> {
         // An instance without an image is a remote server.
         if !spec.image.is_empty() {
             return self.docker.create(spec);
@@ -61,7 +61,7 @@ impl Engine for Both {
         ready(self.remotes.create(owner, label(LABEL_SPEC), folder))
     }
 
-    fn start<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+    fn start<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()> {
         if !Remotes::is_relay(container) {
             return self.docker.start(container);
         }
@@ -75,7 +75,7 @@ impl Engine for Both {
         async { Err(gone) }.boxed()
     }
 
-    fn pid<'a>(&'a self, container: &'a str) -> Answer<'a, Option<u32>> {
+    fn pid<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Option<u32>> {
         if Remotes::is_relay(container) {
             // A relay is a task of this very process.
             return ready(Some(std::process::id()));
@@ -83,21 +83,21 @@ impl Engine for Both {
         self.docker.pid(container)
     }
 
-    fn cpu<'a>(&'a self, container: &'a str) -> Answer<'a, i64> {
+    fn cpu<'a>(&'a self, container: &'a str) -> EngineFuture<'a, i64> {
         if Remotes::is_relay(container) {
             return ready(0);
         }
         self.docker.cpu(container)
     }
 
-    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> Answer<'a, ()> {
+    fn set_cpu<'a>(&'a self, container: &'a str, nano_cpus: i64) -> EngineFuture<'a, ()> {
         if Remotes::is_relay(container) {
             return ready(());
         }
         self.docker.set_cpu(container, nano_cpus)
     }
 
-    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> Answer<'a, ()> {
+    fn stop<'a>(&'a self, container: &'a str, grace: i32) -> EngineFuture<'a, ()> {
         if Remotes::is_relay(container) {
             self.remotes.stop(container);
             return ready(());
@@ -105,7 +105,7 @@ impl Engine for Both {
         self.docker.stop(container, grace)
     }
 
-    fn remove<'a>(&'a self, container: &'a str) -> Answer<'a, ()> {
+    fn remove<'a>(&'a self, container: &'a str) -> EngineFuture<'a, ()> {
         if Remotes::is_relay(container) {
             self.remotes.remove(container);
             return ready(());
@@ -113,7 +113,7 @@ impl Engine for Both {
         self.docker.remove(container)
     }
 
-    fn exit<'a>(&'a self, container: &'a str) -> Answer<'a, Exit> {
+    fn exit<'a>(&'a self, container: &'a str) -> EngineFuture<'a, Exit> {
         if Remotes::is_relay(container) {
             return ready(Exit {
                 code: NO_PROCESS,
@@ -128,23 +128,23 @@ impl Engine for Both {
         name: &'a str,
         bridge: &'a str,
         labels: &'a BTreeMap<String, String>,
-    ) -> Answer<'a, ()> {
+    ) -> EngineFuture<'a, ()> {
         self.docker.create_network(name, bridge, labels)
     }
 
-    fn remove_network<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn remove_network<'a>(&'a self, name: &'a str) -> EngineFuture<'a, ()> {
         self.docker.remove_network(name)
     }
 
-    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn remove_volume<'a>(&'a self, name: &'a str) -> EngineFuture<'a, ()> {
         self.docker.remove_volume(name)
     }
 
-    fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, ()> {
+    fn pull<'a>(&'a self, reference: &'a str) -> EngineFuture<'a, ()> {
         self.docker.pull(reference)
     }
 
-    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> Answer<'a, String> {
+    fn last_words<'a>(&'a self, container: &'a str, lines: u32, bytes: usize) -> EngineFuture<'a, String> {
         if Remotes::is_relay(container) {
             return ready(self.remotes.why(container));
         }

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::body::{self, Body, Keep, Writer};
 use super::{Server, refuse};
 use crate::budget::Budget;
-use crate::mcp::bridge::{Answer, Bridge, Config, Effect, ProcId, WireId, named, stream_head};
+use crate::mcp::bridge::{Bridge, Config, Effect, HttpAnswer, ProcId, WireId, named, stream_head};
 use crate::mcp::client_side::{Connection, Effect as Step, ExchangeId, is_stream};
 use crate::mcp::frame::Line;
 use crate::mcp::{codes, head};
@@ -341,8 +341,8 @@ impl Hub {
                 }
                 self.carry_out(s, proc, now);
             }
-            let [sessions, calls, lanes, asks, _] = s.bridge.held();
-            idle = s.wires.is_empty() && [sessions, calls, lanes, asks] == [0; 4] && now >= s.used + self.config.idle;
+            let [sessions, calls, streams, asks, _] = s.bridge.held();
+            idle = s.wires.is_empty() && [sessions, calls, streams, asks] == [0; 4] && now >= s.used + self.config.idle;
             busy = s.bridge.busy() || s.connections.values().any(Connection::waits);
         });
         if idle {
@@ -407,7 +407,7 @@ async fn exchange(hub: Weak<Hub>, proc: ProcId, id: ExchangeId, sent: super::Sen
     }
 }
 
-fn whole(answer: Answer) -> Response<Opened> {
+fn whole(answer: HttpAnswer) -> Response<Opened> {
     let (status, headers) = answer.head();
     let mut response = Response::new(Opened::Full(answer.body));
     *response.status_mut() = status;

@@ -64,7 +64,7 @@ impl Bench {
             marks: Default::default(),
             spec: std::sync::Arc::new(self.a_type("test", Size::Small, egress, volume)),
             failure: None,
-            generic: None,
+            sourced: None,
         };
         let quota = WorkspaceLimits::default().on(self.facts.cpus, self.facts.memory);
         let sockets = self.dir.path().join("run");

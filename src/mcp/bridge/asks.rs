@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::owner::Whose;
-use super::{Ask, AskId, Bridge, CallId, LaneId, ProcId, Role, SessionNo, UNDELIVERED, What};
+use super::{Ask, AskId, Bridge, CallId, ProcId, Role, SessionNo, StreamId, UNDELIVERED, What};
 use crate::mcp::codes;
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::{self, Era};
@@ -50,9 +50,9 @@ impl Bridge {
             return self.refuse_server(proc, m.id, "too many requests wait for clients");
         }
         if let Some(no) = own {
-            let of_client = |id: &CallId| self.calls.get(id).is_some_and(|c| c.lane.is_some());
+            let of_client = |id: &CallId| self.calls.get(id).is_some_and(|c| c.stream.is_some());
             let calls: Vec<CallId> = p.calls.iter().copied().filter(of_client).collect();
-            if m.method == "ping" && self.lane_to(no, &calls).is_none() {
+            if m.method == "ping" && self.stream_to(no, &calls).is_none() {
                 // Its client has nothing open to hear it by, and may never have: that is no fault of its.
                 return self.answer_server(proc, &message::result(m.id, "{}"));
             }
@@ -80,7 +80,7 @@ impl Bridge {
     fn ask_call(&mut self, now: Instant, proc: ProcId, call: CallId, m: &Message<'_>) {
         let Some(c) = self.calls.get(&call) else { return };
         match (&c.what, c.session) {
-            (What::Translated(_), _) if c.lane.is_none() => self.ask_suspended(proc, call, m),
+            (What::Translated(_), _) if c.stream.is_none() => self.ask_suspended(proc, call, m),
             (What::Translated(_), _) => self.suspend(now, proc, call, m),
             (_, Some(no)) => self.ask_session(now, proc, no, &[call], m),
             _ => self.refuse_server(
@@ -128,16 +128,21 @@ impl Bridge {
         calls: &[CallId],
         json: Vec<u8>,
     ) {
-        let lane = self.say_to(now, no, calls, &json);
-        let deadline = now + if lane.is_some() { self.config.call } else { UNDELIVERED };
-        let delivered = lane.is_some();
+        let stream = self.say_to(now, no, calls, &json);
+        let deadline = now
+            + if stream.is_some() {
+                self.config.call
+            } else {
+                UNDELIVERED
+            };
+        let delivered = stream.is_some();
         self.asks.insert(
             id,
             Ask {
                 proc,
                 asker,
                 session: Some(no),
-                lane,
+                stream,
                 delivered,
                 puts_off: false,
                 deadline,
@@ -149,18 +154,19 @@ impl Bridge {
     }
 
     /// Says something to a session; `None` when it has no stream for it.
-    pub(super) fn say_to(&mut self, now: Instant, no: SessionNo, calls: &[CallId], json: &[u8]) -> Option<LaneId> {
-        let lane = self.lane_to(no, calls)?;
-        self.emit(now, lane, json).then_some(lane)
+    pub(super) fn say_to(&mut self, now: Instant, no: SessionNo, calls: &[CallId], json: &[u8]) -> Option<StreamId> {
+        let stream = self.stream_to(no, calls)?;
+        self.emit(now, stream, json).then_some(stream)
     }
 
     /// What can carry something to a session.
-    fn lane_to(&self, no: SessionNo, calls: &[CallId]) -> Option<LaneId> {
-        let standing = self.sessions.get(&no)?.lane;
-        let attached = |b: &Self, lane: &LaneId| b.lanes.get(lane).is_some_and(|l| l.wire.is_some() && l.accepts.sse);
-        let of_calls: Vec<LaneId> = calls
+    fn stream_to(&self, no: SessionNo, calls: &[CallId]) -> Option<StreamId> {
+        let standing = self.sessions.get(&no)?.stream;
+        let attached =
+            |b: &Self, stream: &StreamId| b.streams.get(stream).is_some_and(|l| l.wire.is_some() && l.accepts.sse);
+        let of_calls: Vec<StreamId> = calls
             .iter()
-            .filter_map(|c| self.calls.get(c)?.lane)
+            .filter_map(|c| self.calls.get(c)?.stream)
             .filter(|l| attached(self, l))
             .collect();
         let first = if calls.len() == 1 { of_calls.first() } else { None };
@@ -253,8 +259,8 @@ impl Bridge {
         let (Some(no), true) = (ask.session, ask.delivered) else {
             return;
         };
-        let open = ask.lane.filter(|l| self.lanes.contains_key(l));
-        if !open.is_some_and(|lane| self.emit(now, lane, &json)) {
+        let open = ask.stream.filter(|l| self.streams.contains_key(l));
+        if !open.is_some_and(|stream| self.emit(now, stream, &json)) {
             self.say_to(now, no, &[], &json);
         }
     }

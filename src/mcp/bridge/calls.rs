@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::{Bridge, Call, CallId, Effect, LaneId, MAX_INPUT, Phase, ProcId, What};
+use super::{Bridge, Call, CallId, Effect, MAX_INPUT, Phase, ProcId, StreamId, What};
 use crate::mcp::frame::Line;
 use crate::mcp::message::{self, Kind, Message};
 use crate::mcp::{codes, meta};
@@ -63,10 +63,10 @@ impl Bridge {
                 p.serves(principal);
             }
         }
-        if let Some(lane) = call.lane
+        if let Some(stream) = call.stream
             && let Some(s) = call.session.and_then(|s| self.sessions.get_mut(&s))
         {
-            debug_assert!(self.lanes.contains_key(&lane));
+            debug_assert!(self.streams.contains_key(&stream));
             s.ids.insert(call.id.clone(), id);
         }
         if let What::Guest(pending) = &call.what {
@@ -101,7 +101,7 @@ impl Bridge {
         let deadline = if own { None } else { deadline };
         let id = self.register(Call {
             proc,
-            lane: None,
+            stream: None,
             session: None,
             client: None,
             id: "".into(),
@@ -236,13 +236,13 @@ impl Bridge {
         let Some(call) = self.unregister(id) else { return };
         match call.what {
             What::Plain | What::Listen => {
-                let Some(lane) = call.lane else { return };
+                let Some(stream) = call.stream else { return };
                 let json = self.restore(m, id, &call);
                 if call.session.is_none() {
                     self.tools.learn(m.result.unwrap_or_default());
                 }
                 let status = meta::status_of(m.error, call.session.is_none());
-                self.respond(now, lane, json, status);
+                self.respond(now, stream, json, status);
             }
             What::Opening => self.opened(now, &call, m),
             What::Discover => self.discovered(now, proc, m),
@@ -288,10 +288,10 @@ impl Bridge {
                 self.cancel(call.proc, id, why);
             }
         }
-        if cancelled && let Some(lane) = call.lane {
-            self.pass_over(now, lane, message::error(&call.id, code, why, None));
+        if cancelled && let Some(stream) = call.stream {
+            self.pass_over(now, stream, message::error(&call.id, code, why, None));
         }
-        let lane = call.lane.filter(|_| !cancelled);
+        let stream = call.stream.filter(|_| !cancelled);
         match call.what {
             What::Health(ticket, _) => self.probe_lost(call.proc, ticket, why),
             What::Opening => self.opening_failed(now, &call, code, why),
@@ -299,19 +299,19 @@ impl Bridge {
             What::Feed => self.feed_ended(now, call.proc, id, None),
             What::Watch(uri, whose) => {
                 self.watch_over(now, call.proc, &uri, whose, false);
-                self.answer_call(now, lane, &call.id, code, why);
+                self.answer_call(now, stream, &call.id, code, why);
             }
             What::Guest(_) => {
                 self.drop_asks(now, id, why);
-                self.answer_call(now, lane, &call.id, code, why);
+                self.answer_call(now, stream, &call.id, code, why);
             }
-            What::Plain | What::Listen | What::Translated(_) => self.answer_call(now, lane, &call.id, code, why),
+            What::Plain | What::Listen | What::Translated(_) => self.answer_call(now, stream, &call.id, code, why),
         }
     }
 
-    fn answer_call(&mut self, now: Instant, lane: Option<LaneId>, id: &str, code: i64, why: &str) {
-        if let Some(lane) = lane {
-            self.respond(now, lane, message::error(id, code, why, None), 200);
+    fn answer_call(&mut self, now: Instant, stream: Option<StreamId>, id: &str, code: i64, why: &str) {
+        if let Some(stream) = stream {
+            self.respond(now, stream, message::error(id, code, why, None), 200);
         }
     }
 
@@ -333,14 +333,14 @@ impl Bridge {
     }
 
     /// A modern exchange was closed by its client: that cancels what it asked for.
-    pub(super) fn hang_up(&mut self, now: Instant, lane: LaneId) {
-        if self.listeners.contains_key(&lane) {
-            self.unlisten(now, lane);
+    pub(super) fn hang_up(&mut self, now: Instant, stream: StreamId) {
+        if self.listeners.contains_key(&stream) {
+            self.unlisten(now, stream);
         }
         let calls: Vec<CallId> = self
             .calls
             .iter()
-            .filter(|(_, c)| c.lane == Some(lane))
+            .filter(|(_, c)| c.stream == Some(stream))
             .map(|(id, _)| *id)
             .collect();
         for id in calls {

@@ -347,8 +347,8 @@ proptest! {
             }
         }
         p.after(300);
-        let [sessions, calls, lanes, asks, procs] = p.bridge.held();
-        prop_assert_eq!((sessions, calls, lanes, asks), (0, 0, 0, 0));
+        let [sessions, calls, streams, asks, procs] = p.bridge.held();
+        prop_assert_eq!((sessions, calls, streams, asks), (0, 0, 0, 0));
         prop_assert!(procs <= 1);
         prop_assert_eq!((p.bridge.replay_total, p.bridge.kept, p.bridge.watched_bytes), (0, 0, 0));
     }

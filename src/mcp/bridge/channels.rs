@@ -7,7 +7,7 @@
 //!              └── no initialize in time ──► ended ◄── the stream closed, or the session ended
 //! ```
 //!
-//! A *channel* is such a stream. Its lane has the number of its exchange, and becomes the session's own when there is a
+//! A *channel* is such a stream. Its stream has the number of its exchange, and becomes the session's own when there is a
 //! session. That session ends with its stream: there is no resumption, so its events have no ids and none is kept. Which
 //! channel a POST is for is said by a secret in its query, which only the token may use that opened the stream.
 
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::legacy::{self, NO_BATCHES};
-use super::{Bridge, Effect, LaneId, SessionNo, TOO_MUCH, WireId};
+use super::{Bridge, Effect, SessionNo, StreamId, TOO_MUCH, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message};
 use crate::mcp::{codes, sse};
@@ -67,9 +67,9 @@ impl Bridge {
             return self.refuse(wire, 503, "", codes::BUSY, TOO_MUCH, None);
         }
         let accepts = Accepts { json: false, sse: true };
-        self.lane(now, wire, None, accepts, 0);
-        if let Some(lane) = self.lanes.get_mut(&wire) {
-            (lane.opened, lane.standing) = (true, true);
+        self.stream(now, wire, None, accepts, 0);
+        if let Some(stream) = self.streams.get_mut(&wire) {
+            (stream.opened, stream.standing) = (true, true);
         }
         let (secret, principal) = (self.secret(), self.principal(headers));
         self.effects.push(Effect::Open(wire, None));
@@ -84,8 +84,8 @@ impl Bridge {
     }
 
     /// The session of a channel.
-    fn session_of(&self, channel: LaneId) -> Option<SessionNo> {
-        self.lanes.get(&channel)?.session
+    fn session_of(&self, channel: StreamId) -> Option<SessionNo> {
+        self.streams.get(&channel)?.session
     }
 
     /// `POST` to a channel, which the query names. What it asks is answered on the channel's stream.
@@ -95,7 +95,7 @@ impl Bridge {
         }
         let principal = head::text(headers, head::PRINCIPAL).unwrap_or_default();
         let found = name.split_once('-').and_then(|(number, secret)| {
-            let channel = LaneId::from_str_radix(number, 16).ok()?;
+            let channel = StreamId::from_str_radix(number, 16).ok()?;
             let own = |c: &&Channel| c.secret == secret && *c.principal == *principal;
             self.channels.get(&channel).filter(own).map(|_| channel)
         });
@@ -136,7 +136,7 @@ impl Bridge {
     }
 
     /// A batch: each of its requests is answered by an event of its own.
-    fn channel_batch(&mut self, now: Instant, wire: WireId, channel: LaneId, body: &[u8]) {
+    fn channel_batch(&mut self, now: Instant, wire: WireId, channel: StreamId, body: &[u8]) {
         let list = match legacy::batch(body) {
             Ok(list) => list,
             Err((code, text)) => return self.refuse(wire, 400, "", code, &text, None),
@@ -156,7 +156,7 @@ impl Bridge {
     }
 
     /// One message of a session; `false` when the server does not read.
-    fn channel_message(&mut self, now: Instant, channel: LaneId, no: SessionNo, m: &Message<'_>) -> bool {
+    fn channel_message(&mut self, now: Instant, channel: StreamId, no: SessionNo, m: &Message<'_>) -> bool {
         if let Some(s) = self.sessions.get_mut(&no) {
             (s.last, s.used) = (now, true);
         }
@@ -168,28 +168,28 @@ impl Bridge {
         true
     }
 
-    /// Makes a lane a session's: a channel's takes the place of the session's own.
-    pub(super) fn join(&mut self, no: SessionNo, lane: LaneId) {
-        let Some(l) = self.lanes.get_mut(&lane) else { return };
+    /// Makes a stream a session's: a channel's takes the place of the session's own.
+    pub(super) fn join(&mut self, no: SessionNo, stream: StreamId) {
+        let Some(l) = self.streams.get_mut(&stream) else { return };
         l.session = Some(no);
-        if self.channels.contains_key(&lane)
+        if self.channels.contains_key(&stream)
             && let Some(s) = self.sessions.get_mut(&no)
         {
-            let own = std::mem::replace(&mut s.lane, lane);
-            self.lanes.remove(&own);
+            let own = std::mem::replace(&mut s.stream, stream);
+            self.streams.remove(&own);
         }
     }
 
     /// A channel's client is gone, and with it its session.
-    pub(super) fn channel_closed(&mut self, now: Instant, channel: LaneId) {
+    pub(super) fn channel_closed(&mut self, now: Instant, channel: StreamId) {
         self.channels.remove(&channel);
-        let Some(lane) = self.lanes.get_mut(&channel) else {
+        let Some(stream) = self.streams.get_mut(&channel) else {
             return;
         };
-        lane.wire = None;
-        match lane.session {
+        stream.wire = None;
+        match stream.session {
             Some(no) => self.end_session(now, no, "the client closed its stream"),
-            None => drop(self.lanes.remove(&channel)),
+            None => drop(self.streams.remove(&channel)),
         }
     }
 
@@ -198,7 +198,7 @@ impl Bridge {
         let due = |(w, c): &(&WireId, &Channel)| now >= c.since + FIRST && self.session_of(**w).is_none();
         let late: Vec<WireId> = self.channels.iter().filter(due).map(|(w, _)| *w).collect();
         for channel in late.into_iter().filter(|c| !self.waits(*c)).collect::<Vec<_>>() {
-            self.end_lane(channel);
+            self.end_stream(channel);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::{Bridge, LaneId, ProcId, SessionNo};
+use super::{Bridge, ProcId, SessionNo, StreamId};
 
 impl Bridge {
     /// Ends all sessions, calls, streams and processes.
@@ -15,9 +15,9 @@ impl Bridge {
             self.end_session(now, no, why);
         }
         self.refuse_waiting(now, why);
-        let channels: Vec<LaneId> = self.channels.keys().copied().collect();
+        let channels: Vec<StreamId> = self.channels.keys().copied().collect();
         for channel in channels {
-            self.end_lane(channel);
+            self.end_stream(channel);
         }
         self.end_all_listeners();
         let procs: Vec<ProcId> = self.procs.keys().copied().collect();

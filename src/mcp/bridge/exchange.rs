@@ -6,7 +6,7 @@ use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AF
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 
 use super::channels::{asks_for_one, named};
-use super::{Answer, Bridge, WireId};
+use super::{Bridge, HttpAnswer, WireId};
 use crate::mcp::head;
 
 /// The endpoint of the transport of 2024-11-05; every other path is that of Streamable HTTP.
@@ -42,7 +42,7 @@ impl Bridge {
     }
 }
 
-impl Answer {
+impl HttpAnswer {
     /// Status and fields.
     pub fn head(&self) -> (StatusCode, HeaderMap) {
         let mut headers = HeaderMap::new();

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Bridge, CallId, LaneId, ProcId, Role, SessionNo, UNDELIVERED, What, listen};
+use super::{Bridge, CallId, ProcId, Role, SessionNo, StreamId, UNDELIVERED, What, listen};
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::Era;
 use crate::mcp::{codes, meta};
@@ -45,7 +45,7 @@ pub(super) struct Feed {
 
 #[derive(Debug)]
 struct Waiter {
-    lane: LaneId,
+    stream: StreamId,
     /// The client's id of the request, raw.
     id: Box<str>,
     session: SessionNo,
@@ -167,13 +167,20 @@ impl Bridge {
     }
 
     /// A guest subscribes to a resource, or gives it up.
-    pub(super) fn guest_watches(&mut self, now: Instant, lane: LaneId, no: SessionNo, proc: ProcId, m: &Message<'_>) {
+    pub(super) fn guest_watches(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        no: SessionNo,
+        proc: ProcId,
+        m: &Message<'_>,
+    ) {
         if self.capabilities_of(proc)["resources"]["subscribe"] != true {
             let text = "this server has no subscriptions to resources";
-            return self.refuse_on(now, lane, m.id, 200, codes::METHOD_NOT_FOUND, text);
+            return self.refuse_on(now, stream, m.id, 200, codes::METHOD_NOT_FOUND, text);
         }
         let Some(uri) = message::params(m.params).and_then(|p| message::string(p.uri?.get())) else {
-            return self.refuse_on(now, lane, m.id, 200, codes::INVALID_PARAMS, "params has no uri");
+            return self.refuse_on(now, stream, m.id, 200, codes::INVALID_PARAMS, "params has no uri");
         };
         let Some(s) = self.sessions.get_mut(&no) else { return };
         if m.method == "resources/unsubscribe" {
@@ -181,21 +188,21 @@ impl Bridge {
                 self.watched_bytes -= uri.len();
                 self.feed(now, proc);
             }
-            return self.respond(now, lane, message::result(m.id, "{}"), 200);
+            return self.respond(now, stream, message::result(m.id, "{}"), 200);
         }
         if s.watched.contains(&uri) {
-            return self.respond(now, lane, message::result(m.id, "{}"), 200);
+            return self.respond(now, stream, message::result(m.id, "{}"), 200);
         }
         if let Err((status, code, text)) = self.may_watch(no, &uri) {
-            return self.refuse_on(now, lane, m.id, status, code, text);
+            return self.refuse_on(now, stream, m.id, status, code, text);
         }
         let feed = self.feeds.entry(proc).or_default();
         if feed.waiting.len() >= MAX_WAITING {
-            return self.refuse_on(now, lane, m.id, 503, codes::BUSY, super::TOO_MUCH);
+            return self.refuse_on(now, stream, m.id, 503, codes::BUSY, super::TOO_MUCH);
         }
         self.watched_bytes += uri.len();
         feed.waiting.push(Waiter {
-            lane,
+            stream,
             id: m.id.into(),
             session: no,
             uri,
@@ -213,7 +220,7 @@ impl Bridge {
             Ok(()) => message::result(&w.id, "{}"),
             Err((code, why)) => message::error(&w.id, code, why, None),
         };
-        self.respond(now, w.lane, json, 200);
+        self.respond(now, w.stream, json, 200);
     }
 
     /// Something was said on a feed.

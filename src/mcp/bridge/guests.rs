@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::owner::{LEVELS, may_ask, severity};
 use super::rounds::GuestCall;
-use super::{Bridge, Call, CallId, LaneId, MAX_CAPABILITIES, MAX_KEPT, Phase, ProcId, Role, SessionNo, What};
+use super::{Bridge, Call, CallId, MAX_CAPABILITIES, MAX_KEPT, Phase, ProcId, Role, SessionNo, StreamId, What};
 use crate::mcp::message::{self, Message, Params};
 use crate::mcp::version::{self, Era};
 use crate::mcp::{codes, meta};
@@ -85,21 +85,28 @@ impl Guest {
 }
 
 impl Bridge {
-    /// One request of a guest. Its lane exists already.
-    pub(super) fn guest_request(&mut self, now: Instant, lane: LaneId, no: SessionNo, proc: ProcId, m: &Message<'_>) {
+    /// One request of a guest. Its stream exists already.
+    pub(super) fn guest_request(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        no: SessionNo,
+        proc: ProcId,
+        m: &Message<'_>,
+    ) {
         match &*m.method {
-            "ping" => return self.respond(now, lane, message::result(m.id, "{}"), 200),
-            "logging/setLevel" => return self.guest_level(now, lane, no, proc, m),
-            "resources/subscribe" | "resources/unsubscribe" => return self.guest_watches(now, lane, no, proc, m),
+            "ping" => return self.respond(now, stream, message::result(m.id, "{}"), 200),
+            "logging/setLevel" => return self.guest_level(now, stream, no, proc, m),
+            "resources/subscribe" | "resources/unsubscribe" => return self.guest_watches(now, stream, no, proc, m),
             "server/discover" | "subscriptions/listen" => {
                 let text = "this protocol version has no such method";
-                return self.refuse_on(now, lane, m.id, 200, codes::METHOD_NOT_FOUND, text);
+                return self.refuse_on(now, stream, m.id, 200, codes::METHOD_NOT_FOUND, text);
             }
             _ => {}
         }
         let params = m.params.unwrap_or("{}");
         if !params.starts_with('{') {
-            return self.refuse_on(now, lane, m.id, 200, codes::INVALID_PARAMS, "params is not an object");
+            return self.refuse_on(now, stream, m.id, 200, codes::INVALID_PARAMS, "params is not an object");
         }
         let token = meta::progress_token(m);
         let mut pending = GuestCall::new(&m.method);
@@ -111,7 +118,7 @@ impl Bridge {
         let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
-            lane: Some(lane),
+            stream: Some(stream),
             session: Some(no),
             client: None,
             id: m.id.into(),
@@ -148,16 +155,16 @@ impl Bridge {
         true
     }
 
-    fn guest_level(&mut self, now: Instant, lane: LaneId, no: SessionNo, proc: ProcId, m: &Message<'_>) {
+    fn guest_level(&mut self, now: Instant, stream: StreamId, no: SessionNo, proc: ProcId, m: &Message<'_>) {
         if !self.capabilities_of(proc)["logging"].is_object() {
             let text = "this server has no log messages";
-            return self.refuse_on(now, lane, m.id, 200, codes::METHOD_NOT_FOUND, text);
+            return self.refuse_on(now, stream, m.id, 200, codes::METHOD_NOT_FOUND, text);
         }
         let asked = message::params(m.params).and_then(|p| p.level).map(RawValue::get);
         let Some(level) = LEVELS.into_iter().find(|l| asked == Some(l)) else {
             return self.refuse_on(
                 now,
-                lane,
+                stream,
                 m.id,
                 200,
                 codes::INVALID_PARAMS,
@@ -167,18 +174,18 @@ impl Bridge {
         if let Some(guest) = self.sessions.get_mut(&no).and_then(|s| s.guest.as_mut()) {
             guest.level = Some(level);
         }
-        self.respond(now, lane, message::result(m.id, "{}"), 200);
+        self.respond(now, stream, message::result(m.id, "{}"), 200);
     }
 
     /// A modern server answered a guest's request.
     pub(super) fn guest_answered(&mut self, now: Instant, call: Call, m: &Message<'_>) {
-        let (What::Guest(pending), Some(lane)) = (&call.what, call.lane) else {
+        let (What::Guest(pending), Some(stream)) = (&call.what, call.stream) else {
             return;
         };
         let Some(result) = m.result else {
             let error = legacy_error(m.error.unwrap_or("{}"), &pending.method);
             let json = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{error}}}", call.id);
-            return self.respond(now, lane, json.into_bytes(), 200);
+            return self.respond(now, stream, json.into_bytes(), 200);
         };
         let members = message::members(result).unwrap_or_default();
         let kind = members
@@ -188,13 +195,13 @@ impl Bridge {
         match kind {
             None | Some("\"complete\"") => {
                 let json = message::result(&call.id, &legacy_result(&members, &pending.method));
-                self.respond(now, lane, json, 200);
+                self.respond(now, stream, json, 200);
             }
             Some("\"input_required\"") => self.ask_round(now, call, &members),
             Some(other) => {
                 let text = format!("the server answered with a result of the type {other}, which this version lacks");
                 let json = message::error(&call.id, codes::INTERNAL_ERROR, &text, None);
-                self.respond(now, lane, json, 200);
+                self.respond(now, stream, json, 200);
             }
         }
     }

@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 use super::guests::Guest;
 use super::listen::Wish;
 use super::room::Need;
-use super::{Answer, Bridge, Call, Effect, LaneId, MAX_IN_FLIGHT, Phase, Role, SessionNo, TOO_MUCH, What, WireId};
+use super::{
+    Bridge, Call, Effect, HttpAnswer, MAX_IN_FLIGHT, Phase, Role, SessionNo, StreamId, TOO_MUCH, What, WireId,
+};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message};
 use crate::mcp::version::Era;
@@ -31,7 +33,7 @@ const MAX_VERSION: usize = 64;
 /// A client of a shared type whose `initialize` waits for the process.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    lane: LaneId,
+    stream: StreamId,
     id: Box<str>,
     version: String,
     guest: Option<Box<Guest>>,
@@ -101,7 +103,7 @@ impl Bridge {
         };
         match m.kind {
             Kind::Request => {
-                self.lane(now, wire, Some(session), accepts, 1);
+                self.stream(now, wire, Some(session), accepts, 1);
                 self.legacy_request(now, wire, session, &m);
             }
             Kind::Notification => {
@@ -122,7 +124,7 @@ impl Bridge {
     pub(super) fn readable(&mut self, wire: WireId, headers: &HeaderMap, body: &[u8]) -> bool {
         if head::is_encoded(headers) {
             let text = "send the body without Content-Encoding: it is read as it is";
-            let mut answer = Answer::error(415, "", codes::INVALID_REQUEST, text, None);
+            let mut answer = HttpAnswer::error(415, "", codes::INVALID_REQUEST, text, None);
             answer.accept_encoding = Some("identity");
             self.effects.push(Effect::Answer(wire, answer));
             return false;
@@ -140,12 +142,12 @@ impl Bridge {
         true
     }
 
-    /// Refuses a request that has its lane already: by a status where the lane is no stream yet, nor a batch.
-    pub(super) fn refuse_on(&mut self, now: Instant, lane: LaneId, id: &str, status: u16, code: i64, text: &str) {
-        if self.lanes.get(&lane).is_some_and(|l| l.opened || l.batch.is_some()) {
-            return self.respond(now, lane, message::error(id, code, text, None), status);
+    /// Refuses a request that has its stream already: by a status where the stream is no stream yet, nor a batch.
+    pub(super) fn refuse_on(&mut self, now: Instant, stream: StreamId, id: &str, status: u16, code: i64, text: &str) {
+        if self.streams.get(&stream).is_some_and(|l| l.opened || l.batch.is_some()) {
+            return self.respond(now, stream, message::error(id, code, text, None), status);
         }
-        self.answer(lane, Answer::error(status, id, code, text, None));
+        self.answer(stream, HttpAnswer::error(status, id, code, text, None));
     }
 
     /// The process that serves a session.
@@ -156,27 +158,27 @@ impl Bridge {
         }
     }
 
-    /// One request of a session. Its lane exists already.
-    pub(super) fn legacy_request(&mut self, now: Instant, lane: LaneId, session: SessionNo, m: &Message<'_>) {
+    /// One request of a session. Its stream exists already.
+    pub(super) fn legacy_request(&mut self, now: Instant, stream: StreamId, session: SessionNo, m: &Message<'_>) {
         let Some(proc) = self.proc_of(now, session) else {
             let text = "the server is starting again, try again";
-            return self.refuse_on(now, lane, m.id, 503, codes::NOT_READY, text);
+            return self.refuse_on(now, stream, m.id, 503, codes::NOT_READY, text);
         };
         let clogged = self.clogged(proc);
         let Some(s) = self.sessions.get(&session) else { return };
         if s.ids.contains_key(m.id) {
             let text = "a request with this id is in flight already";
-            return self.refuse_on(now, lane, m.id, 400, codes::INVALID_REQUEST, text);
+            return self.refuse_on(now, stream, m.id, 400, codes::INVALID_REQUEST, text);
         }
         if clogged || s.ids.len() >= MAX_IN_FLIGHT {
-            return self.refuse_on(now, lane, m.id, 503, codes::BUSY, TOO_MUCH);
+            return self.refuse_on(now, stream, m.id, 503, codes::BUSY, TOO_MUCH);
         }
         if s.guest.is_some() {
-            return self.guest_request(now, lane, session, proc, m);
+            return self.guest_request(now, stream, session, proc, m);
         }
         let mut what = What::Plain;
         if s.proc.is_none() {
-            match self.watching(now, lane, session, m) {
+            match self.watching(now, stream, session, m) {
                 Wish::Other => {}
                 Wish::Done => return,
                 Wish::Ask(watch) => what = watch,
@@ -186,7 +188,7 @@ impl Bridge {
         let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
-            lane: Some(lane),
+            stream: Some(stream),
             session: Some(session),
             client: None,
             id: m.id.into(),
@@ -260,7 +262,7 @@ impl Bridge {
         version.is_none_or(|v| v <= LAST_WITH_BATCHES)
     }
 
-    /// A batch (2025-03-26): all its requests share one lane.
+    /// A batch (2025-03-26): all its requests share one stream.
     fn batch(&mut self, now: Instant, wire: WireId, headers: &HeaderMap, accepts: Accepts, body: &[u8]) {
         let list = match self::batch(body) {
             Ok(list) => list,
@@ -274,9 +276,9 @@ impl Bridge {
         }
         let requests = list.iter().filter(|m| m.kind == Kind::Request).count();
         if requests > 0 {
-            self.lane(now, wire, Some(session), accepts, requests as u32);
-            if let Some(lane) = self.lanes.get_mut(&wire) {
-                lane.batch = Some(Vec::new());
+            self.stream(now, wire, Some(session), accepts, requests as u32);
+            if let Some(stream) = self.streams.get_mut(&wire) {
+                stream.batch = Some(Vec::new());
             }
         }
         for m in &list {
@@ -293,11 +295,11 @@ impl Bridge {
         }
     }
 
-    /// `initialize`: opens a session, which is answered on the lane. `false` when the exchange was refused.
+    /// `initialize`: opens a session, which is answered on the stream. `false` when the exchange was refused.
     pub(super) fn initialize(
         &mut self,
         now: Instant,
-        (wire, lane): (WireId, LaneId),
+        (wire, stream): (WireId, StreamId),
         accepts: Accepts,
         principal: Arc<str>,
         m: &Message<'_>,
@@ -315,17 +317,17 @@ impl Bridge {
                 self.refuse(wire, 503, m.id, codes::BUSY, &why, None);
                 return false;
             }
-            self.initialize_own(now, lane, accepts, m, &asked, (guest, principal));
+            self.initialize_own(now, stream, accepts, m, &asked, (guest, principal));
             return true;
         }
         if self.waiting.len() >= MAX_WAITING {
             self.refuse(wire, 503, m.id, codes::BUSY, TOO_MUCH, None);
             return false;
         }
-        self.opening_lane(now, lane, None, accepts);
+        self.opening_stream(now, stream, None, accepts);
         let until = now + self.config.start;
         self.waiting.push(Waiting {
-            lane,
+            stream,
             id: m.id.into(),
             version: asked,
             guest,
@@ -336,9 +338,9 @@ impl Bridge {
         true
     }
 
-    /// Whether the lane's `initialize` waits for the process.
-    pub(super) fn waits(&self, lane: LaneId) -> bool {
-        self.waiting.iter().any(|w| w.lane == lane)
+    /// Whether the stream's `initialize` waits for the process.
+    pub(super) fn waits(&self, stream: StreamId) -> bool {
+        self.waiting.iter().any(|w| w.stream == stream)
     }
 
     /// `initialize` where each session has a process of its own: a new one answers it, or says what it is if it is
@@ -346,7 +348,7 @@ impl Bridge {
     fn initialize_own(
         &mut self,
         now: Instant,
-        lane: LaneId,
+        stream: StreamId,
         accepts: Accepts,
         m: &Message<'_>,
         asked: &str,
@@ -364,10 +366,10 @@ impl Bridge {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.guest = guest;
         }
-        self.opening_lane(now, lane, Some(session), accepts);
+        self.opening_stream(now, stream, Some(session), accepts);
         let id = self.register(Call {
             proc,
-            lane: Some(lane),
+            stream: Some(stream),
             session: Some(session),
             client: None,
             id: m.id.into(),
@@ -392,7 +394,7 @@ impl Bridge {
 
     /// The client's own `initialize` was answered by the process of its session.
     pub(super) fn opened(&mut self, now: Instant, call: &Call, m: &Message<'_>) {
-        let (Some(no), Some(lane)) = (call.session, call.lane) else {
+        let (Some(no), Some(stream)) = (call.session, call.stream) else {
             return;
         };
         let era = self.procs.get(&call.proc).map(|p| p.era);
@@ -402,8 +404,8 @@ impl Bridge {
                 Ok(Some(found)) => found,
                 Ok(None) => return,
                 Err(()) => {
-                    self.leave(lane);
-                    self.respond(now, lane, self.restore(m, 0, call), 200);
+                    self.leave(stream);
+                    self.respond(now, stream, self.restore(m, 0, call), 200);
                     return self.end_session(now, no, "initialize was refused");
                 }
             },
@@ -423,56 +425,56 @@ impl Bridge {
         session.last = now;
         let key = session.key.clone();
         self.ready(now, call.proc);
-        self.welcome(now, lane, Some(key), json);
+        self.welcome(now, stream, Some(key), json);
         if era == Some(Era::Modern) {
             self.feed_joined(now, call.proc);
         }
     }
 
-    /// A lane for `initialize`; a channel is one already.
-    fn opening_lane(&mut self, now: Instant, id: LaneId, session: Option<SessionNo>, accepts: Accepts) {
+    /// A stream for `initialize`; a channel is one already.
+    fn opening_stream(&mut self, now: Instant, id: StreamId, session: Option<SessionNo>, accepts: Accepts) {
         if !self.channels.contains_key(&id) {
-            self.lane(now, id, session, accepts, 1);
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.opening = true;
+            self.stream(now, id, session, accepts, 1);
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.opening = true;
             }
         } else if let Some(no) = session {
             self.join(no, id);
         }
     }
 
-    /// Takes the lane of an `initialize` that failed out of its session, so that it outlives it for the answer. A channel
+    /// Takes the stream of an `initialize` that failed out of its session, so that it outlives it for the answer. A channel
     /// ends with its session, after the answer.
-    fn leave(&mut self, id: LaneId) {
-        if let Some(lane) = self.lanes.get_mut(&id).filter(|_| !self.channels.contains_key(&id)) {
-            lane.session = None;
+    fn leave(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id).filter(|_| !self.channels.contains_key(&id)) {
+            stream.session = None;
         }
     }
 
     /// Answers `initialize`, with the session's id.
-    fn welcome(&mut self, now: Instant, lane: LaneId, session: Option<String>, json: Vec<u8>) {
-        if self.lanes.get(&lane).is_some_and(|l| l.accepts.json && !l.opened) {
+    fn welcome(&mut self, now: Instant, stream: StreamId, session: Option<String>, json: Vec<u8>) {
+        if self.streams.get(&stream).is_some_and(|l| l.accepts.json && !l.opened) {
             self.answer(
-                lane,
-                Answer {
+                stream,
+                HttpAnswer {
                     status: 200,
                     session,
                     body: json.into(),
-                    ..Answer::default()
+                    ..HttpAnswer::default()
                 },
             );
         } else {
-            self.respond(now, lane, json, 200);
+            self.respond(now, stream, json, 200);
         }
     }
 
     /// The process of a session ended, or its time ran out, before it answered `initialize`.
     pub(super) fn opening_failed(&mut self, now: Instant, call: &Call, code: i64, why: &str) {
-        let (Some(no), Some(lane)) = (call.session, call.lane) else {
+        let (Some(no), Some(stream)) = (call.session, call.stream) else {
             return;
         };
-        self.leave(lane);
-        self.respond(now, lane, message::error(&call.id, code, why, None), 200);
+        self.leave(stream);
+        self.respond(now, stream, message::error(&call.id, code, why, None), 200);
         self.end_session(now, no, why);
     }
 
@@ -484,16 +486,16 @@ impl Bridge {
         let Some(proc) = self.shared_legacy(now) else { return };
         let modern = self.procs.get(&proc).is_some_and(|p| p.era == Era::Modern);
         for w in std::mem::take(&mut self.waiting) {
-            if !self.lanes.contains_key(&w.lane) {
+            if !self.streams.contains_key(&w.stream) {
                 continue;
             }
             if let Err(why) = self.make_room(now, Need::Session) {
-                self.refuse_on(now, w.lane, &w.id, 503, codes::BUSY, &why);
+                self.refuse_on(now, w.stream, &w.id, 503, codes::BUSY, &why);
                 continue;
             }
             if modern && w.guest.is_none() {
                 let text = "the client's capabilities are no object, or too long";
-                self.refuse_on(now, w.lane, &w.id, 400, codes::INVALID_PARAMS, text);
+                self.refuse_on(now, w.stream, &w.id, 400, codes::INVALID_PARAMS, text);
                 continue;
             }
             let Some((hello, version)) = self.hello_for(proc, &w.version) else {
@@ -506,8 +508,8 @@ impl Bridge {
                 s.guest = w.guest.filter(|_| modern);
                 key = Some(s.key.clone());
             }
-            self.join(no, w.lane);
-            self.welcome(now, w.lane, key, message::result(&w.id, &hello));
+            self.join(no, w.stream);
+            self.welcome(now, w.stream, key, message::result(&w.id, &hello));
             if modern {
                 self.feed_joined(now, proc);
             }
@@ -517,7 +519,7 @@ impl Bridge {
     /// Tells the clients that wait for a shared process that there is none.
     pub(super) fn refuse_waiting(&mut self, now: Instant, why: &str) {
         for w in std::mem::take(&mut self.waiting) {
-            self.respond(now, w.lane, message::error(&w.id, codes::SERVER_GONE, why, None), 200);
+            self.respond(now, w.stream, message::error(&w.id, codes::SERVER_GONE, why, None), 200);
         }
     }
 
@@ -530,7 +532,7 @@ impl Bridge {
         let late: Vec<Waiting> = late;
         for w in late {
             let text = "the server is not ready, try again";
-            self.refuse_on(now, w.lane, &w.id, 503, codes::NOT_READY, text);
+            self.refuse_on(now, w.stream, &w.id, 503, codes::NOT_READY, text);
         }
     }
 }

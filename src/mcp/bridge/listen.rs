@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::modern::Request;
 use super::translate::Hello;
-use super::{Bridge, Call, CallId, LaneId, MAX_NAME, MAX_WATCHED_BYTES, ProcId, Role, SessionNo, What, WireId};
+use super::{Bridge, Call, CallId, MAX_NAME, MAX_WATCHED_BYTES, ProcId, Role, SessionNo, StreamId, What, WireId};
 use crate::mcp::message::{self, Message};
 use crate::mcp::{codes, meta};
 
@@ -46,7 +46,7 @@ pub(super) struct Listener {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Watcher {
     Session(SessionNo),
-    Listener(LaneId),
+    Listener(StreamId),
     /// Everybody who watched it before the process was started again.
     All,
 }
@@ -104,7 +104,7 @@ impl Bridge {
         let (agreed, pending) = wanted.into_iter().partition(|uri| self.is_watched(whose.as_ref(), uri));
         filter.resource_subscriptions = agreed;
         self.watched_bytes += bytes;
-        self.lane(now, wire, None, r.accepts, 1);
+        self.stream(now, wire, None, r.accepts, 1);
         let listener = Listener {
             id: r.m.id.into(),
             principal: Arc::clone(&r.principal),
@@ -138,8 +138,8 @@ impl Bridge {
     }
 
     /// Begins a stream, if the server has decided on all its resources.
-    fn acknowledge(&mut self, now: Instant, lane: LaneId) {
-        let Some(l) = self.listeners.get(&lane).filter(|l| l.pending.is_empty()) else {
+    fn acknowledge(&mut self, now: Instant, stream: StreamId) {
+        let Some(l) = self.listeners.get(&stream).filter(|l| l.pending.is_empty()) else {
             return;
         };
         let mut agreed = serde_json::Map::new();
@@ -165,16 +165,16 @@ impl Bridge {
             l.id,
             serde_json::Value::Object(agreed)
         );
-        self.emit(now, lane, ack.as_bytes());
+        self.emit(now, stream, ack.as_bytes());
     }
 
     /// The server answered a `resources/subscribe`.
     pub(super) fn watch_answered(&mut self, now: Instant, call: &Call, m: &Message<'_>, id: CallId) {
         let What::Watch(uri, whose) = &call.what else { return };
         self.watch_over(now, call.proc, uri, *whose, m.result.is_some());
-        if let Some(lane) = call.lane {
+        if let Some(stream) = call.stream {
             let json = self.restore(m, id, call);
-            self.respond(now, lane, json, 200);
+            self.respond(now, stream, json, 200);
         }
     }
 
@@ -187,15 +187,15 @@ impl Bridge {
                     self.watched_bytes -= uri.len();
                 }
             }
-            Watcher::Listener(lane) => {
-                if let Some(l) = self.listeners.get_mut(&lane) {
+            Watcher::Listener(stream) => {
+                if let Some(l) = self.listeners.get_mut(&stream) {
                     l.pending.remove(uri);
                     if watches {
                         l.filter.resource_subscriptions.insert(uri.to_owned());
                     } else {
                         self.watched_bytes -= uri.len();
                     }
-                    self.acknowledge(now, lane);
+                    self.acknowledge(now, stream);
                 }
             }
             Watcher::All if watches => {}
@@ -215,8 +215,8 @@ impl Bridge {
     }
 
     /// A stream was closed by its client.
-    pub(super) fn unlisten(&mut self, now: Instant, lane: LaneId) {
-        let Some(listener) = self.listeners.remove(&lane) else {
+    pub(super) fn unlisten(&mut self, now: Instant, stream: StreamId) {
+        let Some(listener) = self.listeners.remove(&stream) else {
             return;
         };
         self.watched_bytes -= listener.bytes();
@@ -227,8 +227,8 @@ impl Bridge {
     }
 
     /// A stream has ended with its process.
-    pub(super) fn forget_listener(&mut self, lane: LaneId) {
-        if let Some(listener) = self.listeners.remove(&lane) {
+    pub(super) fn forget_listener(&mut self, stream: StreamId) {
+        if let Some(listener) = self.listeners.remove(&stream) {
             self.watched_bytes -= listener.bytes();
         }
     }
@@ -240,11 +240,11 @@ impl Bridge {
             return;
         }
         let theirs = |l: &Listener| whose.is_none_or(|w| *w == l.principal);
-        let all: Vec<LaneId> = self
+        let all: Vec<StreamId> = self
             .listeners
             .iter()
             .filter(|(_, l)| theirs(l))
-            .map(|(lane, _)| *lane)
+            .map(|(stream, _)| *stream)
             .collect();
         self.complete(all);
     }
@@ -254,14 +254,14 @@ impl Bridge {
     }
 
     /// Ends streams by the result of their requests.
-    fn complete(&mut self, lanes: Vec<LaneId>) {
-        for lane in lanes {
-            let (Some(l), Some(at)) = (self.listeners.get(&lane), self.lanes.get(&lane).map(|l| l.last)) else {
+    fn complete(&mut self, streams: Vec<StreamId>) {
+        for stream in streams {
+            let (Some(l), Some(at)) = (self.listeners.get(&stream), self.streams.get(&stream).map(|l| l.last)) else {
                 continue;
             };
             let json = completion(&l.id);
-            self.respond(at, lane, json, 200);
-            self.forget_listener(lane);
+            self.respond(at, stream, json, 200);
+            self.forget_listener(stream);
         }
     }
 
@@ -281,22 +281,22 @@ impl Bridge {
             "notifications/resources/list_changed" => f.resources_list_changed,
             _ => uri.is_some_and(|uri| watches(&f.resource_subscriptions, uri)),
         };
-        let all: Vec<(LaneId, Box<str>)> = self
+        let all: Vec<(StreamId, Box<str>)> = self
             .listeners
             .iter()
             .filter(|(_, l)| l.pending.is_empty() && theirs(l) && wants(&l.filter))
-            .map(|(lane, l)| (*lane, l.id.clone()))
+            .map(|(stream, l)| (*stream, l.id.clone()))
             .collect();
         let rest = uri
             .map(|u| format!(",\"uri\":{}", message::quote(u)))
             .unwrap_or_default();
-        for (lane, id) in all {
+        for (stream, id) in all {
             let json = format!(
                 "{{\"jsonrpc\":\"2.0\",\"method\":\"{}\",\"params\":{{\"_meta\":{{\"{}\":{id}}}{rest}}}}}",
                 m.method,
                 meta::SUBSCRIPTION
             );
-            self.emit(now, lane, json.as_bytes());
+            self.emit(now, stream, json.as_bytes());
         }
     }
 
@@ -357,7 +357,7 @@ impl Bridge {
 
     /// A session of a shared process subscribes or gives up. What the server refuses is never remembered, and it is
     /// asked once for what it has agreed to.
-    pub(super) fn watching(&mut self, now: Instant, lane: LaneId, no: SessionNo, m: &Message<'_>) -> Wish {
+    pub(super) fn watching(&mut self, now: Instant, stream: StreamId, no: SessionNo, m: &Message<'_>) -> Wish {
         let on = match &*m.method {
             "resources/subscribe" => true,
             "resources/unsubscribe" => false,
@@ -379,7 +379,7 @@ impl Bridge {
             }
         } else if !s.watched.contains(&uri) {
             if let Err((status, code, text)) = self.may_watch(no, &uri) {
-                self.refuse_on(now, lane, m.id, status, code, text);
+                self.refuse_on(now, stream, m.id, status, code, text);
                 return Wish::Done;
             }
             // Counted from now on: see `watch_over`.
@@ -390,7 +390,7 @@ impl Bridge {
             let proc = self.shared_legacy_now().unwrap_or_default();
             self.watch_over(now, proc, &uri, Watcher::Session(no), true);
         }
-        self.respond(now, lane, message::result(m.id, "{}"), 200);
+        self.respond(now, stream, message::result(m.id, "{}"), 200);
         Wish::Done
     }
 

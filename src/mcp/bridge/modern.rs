@@ -10,7 +10,7 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::owner::severity;
-use super::{Answer, Bridge, Call, MAX_CAPABILITIES, MAX_IN_FLIGHT, MAX_NAME, ProcId, TOO_MUCH, What, WireId};
+use super::{Bridge, Call, HttpAnswer, MAX_CAPABILITIES, MAX_IN_FLIGHT, MAX_NAME, ProcId, TOO_MUCH, What, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::message::{self, Kind, Message, Params};
 use crate::mcp::meta::Meta;
@@ -93,11 +93,11 @@ impl Bridge {
         }
         let listen = r.m.method == "subscriptions/listen";
         let token = r.meta.token.map(RawValue::get).filter(|t| message::is_id(t));
-        self.lane(now, wire, None, r.accepts, 1);
+        self.stream(now, wire, None, r.accepts, 1);
         let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
-            lane: Some(wire),
+            stream: Some(wire),
             session: None,
             client: Some(Arc::clone(&r.principal)),
             id: r.m.id.into(),
@@ -115,10 +115,10 @@ impl Bridge {
         let body = message::result(id, result).into();
         self.effects.push(super::Effect::Answer(
             wire,
-            Answer {
+            HttpAnswer {
                 status: 200,
                 body,
-                ..Answer::default()
+                ..HttpAnswer::default()
             },
         ));
     }

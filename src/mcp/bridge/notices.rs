@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::owner::Whose;
-use super::{Bridge, CallId, LaneId, ProcId, Role, SessionNo, What, listen};
+use super::{Bridge, CallId, ProcId, Role, SessionNo, StreamId, What, listen};
 use crate::mcp::message::{self, Message};
 use crate::mcp::meta;
 
@@ -51,14 +51,14 @@ impl Bridge {
         else {
             return;
         };
-        let (lane, token) = (call.lane, call.token.clone());
+        let (stream, token) = (call.stream, call.token.clone());
         self.put_off(now, id);
-        let (Some(lane), Some(token)) = (lane, token) else {
+        let (Some(stream), Some(token)) = (stream, token) else {
             return;
         };
         let mut json = Vec::new();
         message::splice(&mut json, m.text, &[(message::place(m.text, raw), token.as_bytes())]);
-        self.emit(now, lane, &json);
+        self.emit(now, stream, &json);
     }
 
     /// A server cancels: its own request, or (modern) a subscription that it tears down.
@@ -75,9 +75,9 @@ impl Bridge {
                 self.feed_ended(now, proc, id, None);
             }
             Some(id) => {
-                let ended = self.unregister(id).and_then(|c| Some((c.lane?, c.id)));
-                if let Some((lane, id)) = ended {
-                    self.respond(now, lane, listen::completion(&id), 200);
+                let ended = self.unregister(id).and_then(|c| Some((c.stream?, c.id)));
+                if let Some((stream, id)) = ended {
+                    self.respond(now, stream, listen::completion(&id), 200);
                 }
             }
             None => self.ask_cancelled(now, proc, m),
@@ -95,36 +95,36 @@ impl Bridge {
         if matches!(call.what, What::Feed) {
             return self.fed(now, proc, id, m);
         }
-        let Some(lane) = call.lane else { return };
+        let Some(stream) = call.stream else { return };
         let mut json = Vec::new();
         message::splice(&mut json, m.text, &[(message::place(m.text, raw), call.id.as_bytes())]);
-        self.emit(now, lane, &json);
+        self.emit(now, stream, &json);
     }
 
     /// To the client that owns the process: on its own stream, else on its only call's, else later.
     pub(super) fn tell_session(&mut self, now: Instant, no: SessionNo, proc: ProcId, m: &Message<'_>) {
-        let Some(standing) = self.sessions.get(&no).map(|s| s.lane) else {
+        let Some(standing) = self.sessions.get(&no).map(|s| s.stream) else {
             return;
         };
-        if self.lanes.get(&standing).is_some_and(|l| l.wire.is_some()) {
+        if self.streams.get(&standing).is_some_and(|l| l.wire.is_some()) {
             self.emit(now, standing, m.text.as_bytes());
             return;
         }
-        if let Some(lane) = self.only_lane(proc, no)
-            && self.emit(now, lane, m.text.as_bytes())
+        if let Some(stream) = self.only_stream(proc, no)
+            && self.emit(now, stream, m.text.as_bytes())
         {
             return;
         }
         self.backlog(no, None, m.text.as_bytes().to_vec());
     }
 
-    /// The lane of the only call that a session has at a process.
-    fn only_lane(&self, proc: ProcId, no: SessionNo) -> Option<LaneId> {
+    /// The stream of the only call that a session has at a process.
+    fn only_stream(&self, proc: ProcId, no: SessionNo) -> Option<StreamId> {
         let p = self.procs.get(&proc)?;
-        let lane = |id: &CallId| self.calls.get(id).filter(|c| c.session == Some(no))?.lane;
-        let mut lanes = p.calls.iter().filter_map(lane);
-        match (lanes.next(), lanes.next()) {
-            (Some(lane), None) => Some(lane),
+        let stream = |id: &CallId| self.calls.get(id).filter(|c| c.session == Some(no))?.stream;
+        let mut streams = p.calls.iter().filter_map(stream);
+        match (streams.next(), streams.next()) {
+            (Some(stream), None) => Some(stream),
             _ => None,
         }
     }
@@ -142,11 +142,11 @@ impl Bridge {
             .map(|(no, _)| *no)
             .collect();
         for no in all {
-            let Some(lane) = self.sessions.get(&no).map(|s| s.lane) else {
+            let Some(stream) = self.sessions.get(&no).map(|s| s.stream) else {
                 continue;
             };
-            if self.lanes.get(&lane).is_some_and(|l| l.wire.is_some()) {
-                self.emit(now, lane, m.text.as_bytes());
+            if self.streams.get(&stream).is_some_and(|l| l.wire.is_some()) {
+                self.emit(now, stream, m.text.as_bytes());
             } else {
                 self.backlog(no, None, m.text.as_bytes().to_vec());
             }
@@ -162,7 +162,10 @@ impl Bridge {
                     return;
                 }
                 let session = call.session;
-                if call.lane.is_some_and(|lane| self.emit(now, lane, m.text.as_bytes())) {
+                if call
+                    .stream
+                    .is_some_and(|stream| self.emit(now, stream, m.text.as_bytes()))
+                {
                     return;
                 }
                 session

@@ -350,7 +350,7 @@ fn every_open_question_has_a_process_until_all_are_taken() {
     assert!(p.reply_to("q2").is_some());
     let call = p.bridge.procs.values().flat_map(|p| &p.calls).copied();
     let done = call
-        .filter(|c| p.bridge.calls[c].lane.is_some())
+        .filter(|c| p.bridge.calls[c].stream.is_some())
         .last()
         .expect("a call");
     let of = p.bridge.calls[&done].proc;

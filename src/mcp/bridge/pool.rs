@@ -204,7 +204,7 @@ impl Bridge {
             }
             let calls = || p.calls.iter().filter_map(|c| self.calls.get(c));
             let unsure = p.is_unsure() && !self.askers.is_empty();
-            let waits = |c: &Call| c.lane.is_none() && c.owner().is_some();
+            let waits = |c: &Call| c.stream.is_none() && c.owner().is_some();
             let asks = |c: &Call| matches!(&c.what, What::Translated(o) if self.askers.has(&o.name));
             group.push(Candidate {
                 id: *id,

@@ -201,7 +201,7 @@ impl Bridge {
         pooled.sort_unstable();
         let mut busy: HashSet<SessionNo> = self.asks.values().filter_map(|a| a.session).collect();
         busy.extend(
-            self.lanes
+            self.streams
                 .values()
                 .filter(|l| l.wire.is_some())
                 .filter_map(|l| l.session),

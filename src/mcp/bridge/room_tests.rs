@@ -17,7 +17,7 @@ fn initialize() -> Value {
 }
 
 /// Opens a session as a client does, and says what came of it.
-fn open(p: &mut Play, principal: &str) -> Answer {
+fn open(p: &mut Play, principal: &str) -> HttpAnswer {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/json".parse().expect("header"));
     headers.insert(crate::mcp::head::PRINCIPAL, principal.parse().expect("header"));

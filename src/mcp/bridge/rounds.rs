@@ -85,8 +85,8 @@ impl Bridge {
             return;
         };
         let fail = |b: &mut Self, code: i64, text: &str| {
-            if let Some(lane) = call.lane {
-                b.respond(now, lane, message::error(&call.id, code, text, None), 200);
+            if let Some(stream) = call.stream {
+                b.respond(now, stream, message::error(&call.id, code, text, None), 200);
             }
         };
         pending.rounds += 1;

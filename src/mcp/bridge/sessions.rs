@@ -11,14 +11,14 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::{Answer, BACKLOG, Bridge, Effect, Lane, ProcId, Session, SessionNo, WireId};
+use super::{BACKLOG, Bridge, Effect, HttpAnswer, ProcId, Session, SessionNo, Stream, WireId};
 use crate::mcp::head::{self, Accepts};
 use crate::mcp::sse::EventId;
 use crate::mcp::version::{self, Era};
 use crate::mcp::{codes, message, meta};
 
 impl Bridge {
-    /// A new session with its standing lane.
+    /// A new session with its standing stream.
     pub(super) fn open_session(
         &mut self,
         now: Instant,
@@ -26,11 +26,11 @@ impl Bridge {
         version: &str,
         principal: Arc<str>,
     ) -> SessionNo {
-        let (no, lane) = (self.fresh(), self.fresh() | 1 << 63);
+        let (no, stream) = (self.fresh(), self.fresh() | 1 << 63);
         let key = self.secret();
-        self.lanes.insert(
-            lane,
-            Lane {
+        self.streams.insert(
+            stream,
+            Stream {
                 session: Some(no),
                 wire: None,
                 accepts: Accepts { json: false, sse: true },
@@ -56,7 +56,7 @@ impl Bridge {
                 open: false,
                 last: now,
                 listened: false,
-                lane,
+                stream,
                 ids: HashMap::new(),
                 cancelled: BTreeSet::new(),
                 backlog: VecDeque::new(),
@@ -140,31 +140,31 @@ impl Bridge {
         let Some(session) = self.sessions.get_mut(&no) else {
             return;
         };
-        let standing = session.lane;
+        let standing = session.stream;
         let from = head::text(headers, "last-event-id").and_then(EventId::parse);
         self.effects.push(Effect::Open(wire, Some(session.key.clone())));
         if let Some(from) = from {
             for (id, bytes) in session
                 .replay
                 .iter()
-                .filter(|(id, _)| id.lane == from.lane && id.seq > from.seq)
+                .filter(|(id, _)| id.stream == from.stream && id.seq > from.seq)
             {
                 debug_assert!(id.seq > from.seq);
                 self.effects.push(Effect::Send(wire, bytes.clone()));
             }
         }
-        let lane = from.map_or(standing, |f| f.lane);
+        let stream = from.map_or(standing, |f| f.stream);
         if self
-            .lanes
-            .get(&lane)
+            .streams
+            .get(&stream)
             .is_none_or(|l| l.session != Some(no) || !(l.opened || l.standing))
         {
             // That stream has said all it had to say.
             self.effects.push(Effect::Close(wire));
             return;
         }
-        self.attach(now, lane, wire);
-        if lane == standing {
+        self.attach(now, stream, wire);
+        if stream == standing {
             if let Some(session) = self.sessions.get_mut(&no) {
                 session.listened = true;
             }
@@ -183,9 +183,9 @@ impl Bridge {
         self.end_session(now, no, "the session was deleted");
         self.effects.push(Effect::Answer(
             wire,
-            Answer {
+            HttpAnswer {
                 status: 204,
-                ..Answer::default()
+                ..HttpAnswer::default()
             },
         ));
     }
@@ -193,11 +193,11 @@ impl Bridge {
     /// Any other method: 405.
     pub fn not_allowed(&mut self, wire: WireId, allow: &'static str) {
         let body = message::error("", codes::INVALID_REQUEST, "this HTTP method has no meaning here", None).into();
-        let answer = Answer {
+        let answer = HttpAnswer {
             status: 405,
             allow: Some(allow),
             body,
-            ..Answer::default()
+            ..HttpAnswer::default()
         };
         self.effects.push(Effect::Answer(wire, answer));
     }
@@ -214,17 +214,17 @@ impl Bridge {
         };
         self.keys.remove(&session.key);
         self.replay_total -= session.replay_bytes;
-        let lanes: Vec<u64> = self
-            .lanes
+        let streams: Vec<u64> = self
+            .streams
             .iter()
             .filter(|(_, l)| l.session == Some(no))
             .map(|(id, _)| *id)
             .collect();
-        for lane in lanes {
-            if lane == session.lane && self.lanes.get(&lane).is_some_and(|l| l.wire.is_none()) {
-                self.lanes.remove(&lane);
+        for stream in streams {
+            if stream == session.stream && self.streams.get(&stream).is_some_and(|l| l.wire.is_none()) {
+                self.streams.remove(&stream);
             } else {
-                self.end_lane(lane);
+                self.end_stream(stream);
             }
         }
         let asks: Vec<u64> = self
@@ -263,7 +263,7 @@ impl Bridge {
 
     fn flush_backlog(&mut self, now: Instant, no: SessionNo) {
         let Some(s) = self.sessions.get_mut(&no) else { return };
-        let (lane, waiting) = (s.lane, std::mem::take(&mut s.backlog));
+        let (stream, waiting) = (s.stream, std::mem::take(&mut s.backlog));
         s.backlog_bytes = 0;
         for (ask, json) in waiting {
             match ask.map(|a| self.asks.get_mut(&a)) {
@@ -271,7 +271,7 @@ impl Bridge {
                 Some(None) => continue,
                 Some(Some(a)) => {
                     a.delivered = true;
-                    a.lane = Some(lane);
+                    a.stream = Some(stream);
                     a.deadline = now + self.config.call;
                     let (proc, puts_off) = (a.proc, a.puts_off);
                     if puts_off {
@@ -280,7 +280,7 @@ impl Bridge {
                 }
                 None => {}
             }
-            self.emit(now, lane, &json);
+            self.emit(now, stream, &json);
         }
     }
 }

@@ -87,10 +87,10 @@ impl Bridge {
         s.questions.insert("1".to_owned(), (m.id.into(), question(m)));
         let Some(c) = self.calls.get_mut(&call) else { return };
         c.deadline = None;
-        let (lane, id) = (c.lane.take(), c.id.clone());
+        let (stream, id) = (c.stream.take(), c.id.clone());
         let json = self.input_required(&id, s);
-        if let Some(lane) = lane {
-            self.respond(now, lane, json, 200);
+        if let Some(stream) = stream {
+            self.respond(now, stream, json, 200);
         }
     }
 
@@ -146,7 +146,7 @@ impl Bridge {
         };
         if let Some((body, status)) = s.done {
             let json = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},{body}}}", r.m.id).into_bytes();
-            self.lane(now, wire, None, r.accepts, 1);
+            self.stream(now, wire, None, r.accepts, 1);
             return self.respond(now, wire, json, status);
         }
         let answers: BTreeMap<String, &RawValue> = r
@@ -159,7 +159,7 @@ impl Bridge {
                 self.answer_server(s.proc, &message::result(&id, answer.get()));
             }
         }
-        self.lane(now, wire, None, r.accepts, 1);
+        self.stream(now, wire, None, r.accepts, 1);
         if !s.questions.is_empty() {
             s.expires = self.until(now, s.call);
             let json = self.input_required(r.m.id, s);
@@ -167,7 +167,7 @@ impl Bridge {
         }
         let deadline = self.until(now, s.call);
         if let Some(call) = self.calls.get_mut(&s.call) {
-            call.lane = Some(wire);
+            call.stream = Some(wire);
             call.id = r.m.id.into();
             call.token = r.meta.token.map(|t| t.get().into());
             call.deadline = Some(deadline);

@@ -148,7 +148,7 @@ impl Play {
         self.answer(wire).and_then(|a| a.session).expect("a session")
     }
 
-    pub(super) fn answer(&mut self, wire: u64) -> Option<Answer> {
+    pub(super) fn answer(&mut self, wire: u64) -> Option<HttpAnswer> {
         self.effects.iter().find_map(|e| match e {
             Effect::Answer(w, a) if *w == wire => Some(a.clone()),
             _ => None,
@@ -541,8 +541,8 @@ proptest! {
             }
         }
         p.after(300);
-        let [sessions, calls, lanes, asks, procs] = p.bridge.held();
-        prop_assert_eq!((sessions, calls, lanes, asks), (0, 0, 0, 0));
+        let [sessions, calls, streams, asks, procs] = p.bridge.held();
+        prop_assert_eq!((sessions, calls, streams, asks), (0, 0, 0, 0));
         prop_assert!(procs <= 1);
         prop_assert_eq!((p.bridge.replay_total, p.bridge.kept, p.bridge.watched_bytes), (0, 0, 0));
     }

@@ -67,7 +67,7 @@ impl Bridge {
             return;
         }
         let connected: HashSet<SessionNo> = self
-            .lanes
+            .streams
             .values()
             .filter(|l| l.wire.is_some())
             .filter_map(|l| l.session)

@@ -90,11 +90,11 @@ impl Bridge {
         }
         self.set_level(now, proc, r);
         let token = r.meta.token.map(RawValue::get).filter(|t| message::is_id(t));
-        self.lane(now, wire, None, r.accepts, 1);
+        self.stream(now, wire, None, r.accepts, 1);
         let (deadline, bound) = self.times(now);
         let id = self.register(Call {
             proc,
-            lane: Some(wire),
+            stream: Some(wire),
             session: None,
             client: Some(Arc::clone(&r.principal)),
             id: r.m.id.into(),
@@ -193,10 +193,10 @@ impl Bridge {
             (None, error) => format!("\"error\":{}", modern_error(error.unwrap_or("{}"))),
         };
         let status = meta::status_of(m.error, true);
-        match call.lane {
-            Some(lane) => {
+        match call.stream {
+            Some(stream) => {
                 let json = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},{body}}}", call.id);
-                self.respond(now, lane, json.into_bytes(), status);
+                self.respond(now, stream, json.into_bytes(), status);
             }
             None => self.finish_suspended(id, body, status),
         }

@@ -3,7 +3,7 @@
 use super::rig::{BODY_LIMIT, Body, Rig, body_of, json_of, next_chunk};
 use berth::{
     authz::{TokenEntry, TokenHash, new_member_token},
-    edge::{Asked, Front, FrontBody},
+    edge::{BoxService, OwnBody, OwnRequest},
     model::{MemberName, Principal, Role, TokenId},
 };
 use bytes::Bytes;
@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 /// Tells what comes, piece by piece, as it comes.
 struct Echo;
 
-impl Front for Echo {
+impl BoxService for Echo {
     fn locked(&self) -> bool {
         false
     }
 
-    fn answer<'a>(&'a self, asked: Asked) -> BoxFuture<'a, Response<FrontBody>> {
+    fn answer<'a>(&'a self, asked: OwnRequest) -> BoxFuture<'a, Response<OwnBody>> {
         Box::pin(async move {
             let (parts, body) = asked.request.into_parts();
             let mut answer = match parts.uri.path() {

@@ -15,7 +15,7 @@ use berth::{
     authz::{SessionTable, TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     door::Router,
-    edge::{Edge, EdgeConfig, EdgeHandle, Front, Listeners, Workers},
+    edge::{BoxService, Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
     model::{InstanceId, Principal, State, TokenId},
     tls::{Certificates, Names},
@@ -270,11 +270,11 @@ impl Rig {
         Rig::build(|_| {}, true, None).await
     }
 
-    pub async fn with_front(front: Arc<dyn Front>) -> Rig {
+    pub async fn with_front(front: Arc<dyn BoxService>) -> Rig {
         Rig::build(|_| {}, false, Some(front)).await
     }
 
-    async fn build(change: impl FnOnce(&mut Limits), from_files: bool, front: Option<Arc<dyn Front>>) -> Rig {
+    async fn build(change: impl FnOnce(&mut Limits), from_files: bool, front: Option<Arc<dyn BoxService>>) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let files = from_files.then(|| dir.path().to_owned());
         let tls = match &files {

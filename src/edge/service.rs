@@ -1,5 +1,5 @@
 //! What the box serves of its own, besides instances: the page at `/`, claiming, and the admin API for members. The edge
-//! guards these doors (hosts, `Origin`, tokens, limits, time) and knows nothing of what is behind: a [`Front`] answers,
+//! guards these doors (hosts, `Origin`, tokens, limits, time) and knows nothing of what is behind: a [`BoxService`] answers,
 //! which the assembly hands over.
 
 use std::{
@@ -18,11 +18,11 @@ use http_body_util::combinators::BoxBody;
 use crate::{door::Door, model::Principal};
 
 /// An answer's body.
-pub type FrontBody = BoxBody<Bytes, Infallible>;
+pub type OwnBody = BoxBody<Bytes, Infallible>;
 
 /// A request at one of the box's own doors.
 #[derive(Debug)]
-pub struct Asked {
+pub struct OwnRequest {
     pub door: Door,
     /// The host, and the port where it was named, that the client used.
     pub authority: String,
@@ -99,9 +99,9 @@ impl Body for Sent {
 }
 
 /// What is behind the doors.
-pub trait Front: Send + Sync + 'static {
+pub trait BoxService: Send + Sync + 'static {
     /// Whether the box serves nothing yet but the page and claiming.
     fn locked(&self) -> bool;
     /// Answers. 401 means that a claim was wrong, and counts against the client's address.
-    fn answer<'a>(&'a self, asked: Asked) -> BoxFuture<'a, Response<FrontBody>>;
+    fn answer<'a>(&'a self, asked: OwnRequest) -> BoxFuture<'a, Response<OwnBody>>;
 }

@@ -15,7 +15,7 @@ use crate::{
     claim::{ClaimState, Tried},
     config,
     door::{API, Door},
-    edge::{Asked, Front, FrontBody},
+    edge::{BoxService, OwnBody, OwnRequest},
     model::{Action, Outcome, Principal, Refusal},
     policy, reconcile,
     secret::random,
@@ -45,12 +45,12 @@ impl Doors {
     }
 }
 
-impl Front for Doors {
+impl BoxService for Doors {
     fn locked(&self) -> bool {
         self.claim_required && !self.reconcile.snapshot().claimed
     }
 
-    fn answer<'a>(&'a self, asked: Asked) -> BoxFuture<'a, Response<FrontBody>> {
+    fn answer<'a>(&'a self, asked: OwnRequest) -> BoxFuture<'a, Response<OwnBody>> {
         Box::pin(async move {
             let Some(parts) = self.parts.get().and_then(Weak::upgrade) else {
                 return admin::starting();
@@ -66,7 +66,7 @@ impl Front for Doors {
     }
 }
 
-async fn answer(parts: Arc<Parts>, asked: Asked) -> Response<FrontBody> {
+async fn answer(parts: Arc<Parts>, asked: OwnRequest) -> Response<OwnBody> {
     match asked.door {
         // The edge answers there itself.
         Door::Mcp | Door::Sse | Door::Screen => admin::starting(),

@@ -42,19 +42,19 @@ pub(super) fn words(deploys: &Deploys, id: &InstanceId) -> Words {
 impl Task {
     pub(super) fn begin_prepare(&mut self, id: &InstanceId) {
         let Some(record) = self.instances.get(id) else { return };
-        let Some(generic) = &record.generic else { return };
+        let Some(sourced) = &record.sourced else { return };
         // A package is installed by its type as it is now: the record's own image may be the one that was lost.
         let catalog = self.catalog.load();
         let template = catalog.types.get(record.type_name()).unwrap_or(&record.spec);
         let what = Preparation {
-            source: generic.source.clone(),
+            source: sourced.source.clone(),
             runtime: template.image.reference.clone(),
             builder: template.builder.clone().unwrap_or_default(),
-            before: generic.resolved.clone(),
-            newest: generic.trial_of.is_some(),
+            before: sourced.resolved.clone(),
+            newest: sourced.trial_of.is_some(),
         };
         self.deploys
-            .note(id, &format!("preparing {}", generic.source.summary()));
+            .note(id, &format!("preparing {}", sourced.source.summary()));
         let (installer, words) = (self.installer.clone(), words(&self.deploys, id));
         let step = Step::Prepare { id: id.clone() };
         let done = step.clone();
@@ -112,7 +112,7 @@ impl Task {
 
     pub(super) fn begin_deploy(&self, record: &InstanceRecord, verb: &str) {
         let what = record
-            .generic
+            .sourced
             .as_ref()
             .map(|g| format!(" {}", g.source.summary()))
             .unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::{
         RunRequest, Source, TypeName, check_remote_url,
     },
     plan::image,
-    record::Generic,
+    record::Sourced,
 };
 
 const ARGUMENTS: usize = 64;
@@ -51,7 +51,7 @@ pub fn check_type(allow: &Allow, name: &TypeName, kind: Kind) -> Result<(), Refu
 ///
 /// # Errors
 /// A [`Refusal`] for what cannot be, and [`Refusal::NotAllowed`] for what may not be.
-pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Option<Generic>, Refusal> {
+pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Option<Sourced>, Refusal> {
     let (kind, type_name) = (t.kind, t.name.to_string());
     let Some(source) = &request.source else {
         if kind != Kind::Fixed {
@@ -93,7 +93,7 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
             most: millis(*CALL_TIMEOUT.end()),
         });
     }
-    Ok(Some(Generic {
+    Ok(Some(Sourced {
         source: source.clone(),
         resolved: None,
         network: request.network,
@@ -352,31 +352,31 @@ fn check_header(name: &str) -> Result<(), Refusal> {
 }
 
 /// The type of one instance: its template with what was settled for it.
-pub fn concrete(template: &InstanceType, generic: &Generic) -> InstanceType {
+pub fn concrete(template: &InstanceType, sourced: &Sourced) -> InstanceType {
     let mut t = template.clone();
-    if let Some(network) = generic.network {
+    if let Some(network) = sourced.network {
         t.egress = network;
     }
-    if generic.volume.is_some() {
-        t.volume.clone_from(&generic.volume);
+    if sourced.volume.is_some() {
+        t.volume.clone_from(&sourced.volume);
     }
-    if let Some(limit) = generic.call_timeout {
+    if let Some(limit) = sourced.call_timeout {
         t.mcp.call_timeout = limit;
     }
-    let resolved = generic.resolved.as_ref();
+    let resolved = sourced.resolved.as_ref();
     if let Some(r) = resolved {
         t.image = ImageRef {
             reference: r.image.clone(),
             digest: None,
         };
-    } else if let Source::Image(i) = &generic.source {
+    } else if let Source::Image(i) = &sourced.source {
         t.image.reference.clone_from(&i.image);
     }
     let base = resolved.map(|r| r.command.clone()).unwrap_or_default();
-    match &generic.source {
-        Source::Npx(p) | Source::Uvx(p) => set_stdio(&mut t, [base, p.args.clone()].concat(), generic.processes),
+    match &sourced.source {
+        Source::Npx(p) | Source::Uvx(p) => set_stdio(&mut t, [base, p.args.clone()].concat(), sourced.processes),
         Source::Image(i) => match &i.http {
-            None => set_stdio(&mut t, base, generic.processes),
+            None => set_stdio(&mut t, base, sourced.processes),
             Some(http) => {
                 let limit = t.health.start_timeout;
                 t.services = vec![Service {

@@ -1,4 +1,4 @@
-//! Lanes: where the messages to a client go. A lane starts as an open question (JSON or stream?) and is settled by the
+//! Lanes: where the messages to a client go. A stream starts as an open question (JSON or stream?) and is settled by the
 //! first thing to be said.
 //!
 //! ```text
@@ -15,13 +15,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Answer, Bridge, Effect, KEEP_ALIVE, Lane, LaneId, OPEN_AFTER, REPLAY, REPLAY_ALL, SessionNo, WireId};
+use super::{
+    Bridge, Effect, HttpAnswer, KEEP_ALIVE, OPEN_AFTER, REPLAY, REPLAY_ALL, SessionNo, Stream, StreamId, WireId,
+};
 use crate::mcp::head::Accepts;
 use crate::mcp::sse::{self, EventId};
 
 impl Bridge {
-    /// A lane for an exchange: it has the exchange's number.
-    pub(super) fn lane(
+    /// A stream for an exchange: it has the exchange's number.
+    pub(super) fn stream(
         &mut self,
         now: Instant,
         wire: WireId,
@@ -29,7 +31,7 @@ impl Bridge {
         accepts: Accepts,
         calls: u32,
     ) {
-        let lane = Lane {
+        let stream = Stream {
             session,
             wire: Some(wire),
             accepts,
@@ -42,95 +44,97 @@ impl Bridge {
             since: now,
             last: now,
         };
-        self.lanes.insert(wire, lane);
+        self.streams.insert(wire, stream);
     }
 
-    /// Says something before the answer. `false` when this lane cannot carry it.
-    pub(super) fn emit(&mut self, now: Instant, id: LaneId, json: &[u8]) -> bool {
+    /// Says something before the answer. `false` when this stream cannot carry it.
+    pub(super) fn emit(&mut self, now: Instant, id: StreamId, json: &[u8]) -> bool {
         if !self.open(now, id) {
             return false;
         }
-        let Some(lane) = self.lanes.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return false;
         };
-        lane.last = now;
+        stream.last = now;
         // A client of the old transport cannot resume.
-        let session = lane.session.filter(|_| !self.channels.contains_key(&id));
+        let session = stream.session.filter(|_| !self.channels.contains_key(&id));
         let Some(session) = session else {
-            let Some(wire) = lane.wire else { return false };
+            let Some(wire) = stream.wire else { return false };
             self.effects
                 .push(Effect::Send(wire, Bytes::from(sse::event(None, json))));
             return true;
         };
-        lane.seq += 1;
+        stream.seq += 1;
         let event = EventId {
-            lane: id,
-            seq: lane.seq,
+            stream: id,
+            seq: stream.seq,
         };
         let bytes = Bytes::from(sse::event(Some(event), json));
-        if let Some(wire) = lane.wire {
+        if let Some(wire) = stream.wire {
             self.effects.push(Effect::Send(wire, bytes.clone()));
         }
         self.keep(session, event, bytes);
         true
     }
 
-    /// Makes the lane a stream, if it may be one.
-    fn open(&mut self, now: Instant, id: LaneId) -> bool {
-        let Some(lane) = self.lanes.get_mut(&id) else {
+    /// Makes the stream a stream, if it may be one.
+    fn open(&mut self, now: Instant, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return false;
         };
-        if lane.opened {
-            return lane.wire.is_some() || lane.session.is_some();
+        if stream.opened {
+            return stream.wire.is_some() || stream.session.is_some();
         }
-        let (Some(wire), true) = (lane.wire, lane.accepts.sse) else {
+        let (Some(wire), true) = (stream.wire, stream.accepts.sse) else {
             return false;
         };
-        lane.opened = true;
-        lane.last = now;
-        let session = lane.session.and_then(|s| self.sessions.get_mut(&s));
+        stream.opened = true;
+        stream.last = now;
+        let session = stream.session.and_then(|s| self.sessions.get_mut(&s));
         let key = session.as_ref().map(|s| s.key.clone());
         self.effects.push(Effect::Open(wire, key));
         if session.is_some_and(|s| s.version.as_str() >= "2025-11-25") {
-            lane.seq += 1;
+            stream.seq += 1;
             let event = EventId {
-                lane: id,
-                seq: lane.seq,
+                stream: id,
+                seq: stream.seq,
             };
             self.effects.push(Effect::Send(wire, Bytes::from(sse::prime(event))));
         }
-        for early in lane.batch.take().unwrap_or_default() {
+        for early in stream.batch.take().unwrap_or_default() {
             self.emit(now, id, &early);
         }
         true
     }
 
-    /// Gives one call's answer; the last one ends the lane.
-    pub(super) fn respond(&mut self, now: Instant, id: LaneId, json: Vec<u8>, status: u16) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        lane.pending = lane.pending.saturating_sub(1);
-        let last = lane.pending == 0;
-        if !lane.opened && lane.accepts.json {
-            if let Some(batch) = &mut lane.batch {
+    /// Gives one call's answer; the last one ends the stream.
+    pub(super) fn respond(&mut self, now: Instant, id: StreamId, json: Vec<u8>, status: u16) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.pending = stream.pending.saturating_sub(1);
+        let last = stream.pending == 0;
+        if !stream.opened && stream.accepts.json {
+            if let Some(batch) = &mut stream.batch {
                 batch.push(json);
                 if last {
                     let body = Bytes::from(array(batch));
                     self.answer(
                         id,
-                        Answer {
+                        HttpAnswer {
                             status: 200,
                             body,
-                            ..Answer::default()
+                            ..HttpAnswer::default()
                         },
                     );
                 }
             } else {
                 self.answer(
                     id,
-                    Answer {
+                    HttpAnswer {
                         status,
                         body: Bytes::from(json),
-                        ..Answer::default()
+                        ..HttpAnswer::default()
                     },
                 );
             }
@@ -138,53 +142,55 @@ impl Bridge {
         }
         self.emit(now, id, &json);
         if last && !self.channels.contains_key(&id) {
-            self.end_lane(id);
+            self.end_stream(id);
         }
     }
 
     /// Ends a call that its client has cancelled. A stream says nothing of it, since the client expects no answer
     /// (2025-11-25, basic/utilities/cancellation); an exchange that is none needs one.
-    pub(super) fn pass_over(&mut self, now: Instant, id: LaneId, json: Vec<u8>) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if !lane.opened {
+    pub(super) fn pass_over(&mut self, now: Instant, id: StreamId, json: Vec<u8>) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if !stream.opened {
             return self.respond(now, id, json, 200);
         }
-        lane.pending = lane.pending.saturating_sub(1);
-        if lane.pending == 0 && !self.channels.contains_key(&id) {
-            self.end_lane(id);
+        stream.pending = stream.pending.saturating_sub(1);
+        if stream.pending == 0 && !self.channels.contains_key(&id) {
+            self.end_stream(id);
         }
     }
 
-    /// Answers the exchange of a lane that is no stream, and forgets the lane.
-    pub(super) fn answer(&mut self, id: LaneId, answer: Answer) {
-        if let Some(wire) = self.lanes.remove(&id).and_then(|l| l.wire) {
+    /// Answers the exchange of a stream that is no stream, and forgets the stream.
+    pub(super) fn answer(&mut self, id: StreamId, answer: HttpAnswer) {
+        if let Some(wire) = self.streams.remove(&id).and_then(|l| l.wire) {
             self.moved.remove(&wire);
             self.effects.push(Effect::Answer(wire, answer));
         }
     }
 
-    /// Ends a lane's stream and forgets the lane; an exchange without an answer so far gets an empty one.
-    pub(super) fn end_lane(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.remove(&id) else { return };
+    /// Ends a stream's stream and forgets the stream; an exchange without an answer so far gets an empty one.
+    pub(super) fn end_stream(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.remove(&id) else { return };
         self.forget_listener(id);
         self.channels.remove(&id);
-        let Some(wire) = lane.wire else { return };
+        let Some(wire) = stream.wire else { return };
         self.moved.remove(&wire);
-        if lane.opened {
+        if stream.opened {
             self.effects.push(Effect::Close(wire));
         } else {
             self.effects.push(Effect::Answer(
                 wire,
-                Answer {
+                HttpAnswer {
                     status: 202,
-                    ..Answer::default()
+                    ..HttpAnswer::default()
                 },
             ));
         }
     }
 
-    /// The lane that a wire carries.
-    pub(super) fn lane_of(&self, wire: WireId) -> LaneId {
+    /// The stream that a wire carries.
+    pub(super) fn stream_of(&self, wire: WireId) -> StreamId {
         self.moved.get(&wire).copied().unwrap_or(wire)
     }
 
@@ -193,21 +199,23 @@ impl Bridge {
         if self.channels.contains_key(&wire) {
             return self.channel_closed(now, wire);
         }
-        let id = self.lane_of(wire);
+        let id = self.stream_of(wire);
         self.moved.remove(&wire);
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if lane.wire != Some(wire) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.wire != Some(wire) {
             return;
         }
-        lane.wire = None;
-        if let Some(session) = lane.session {
-            if lane.opening {
+        stream.wire = None;
+        if let Some(session) = stream.session {
+            if stream.opening {
                 // Nobody will ever know the session's id.
                 return self.end_session(now, session, "the client went before initialize was answered");
             }
-            if !lane.opened && !lane.standing {
+            if !stream.opened && !stream.standing {
                 // The client has no event id to resume from: its answers will have nowhere to go.
-                lane.accepts = Accepts {
+                stream.accepts = Accepts {
                     json: false,
                     sse: false,
                 };
@@ -217,17 +225,19 @@ impl Bridge {
             }
             return;
         }
-        self.lanes.remove(&id);
+        self.streams.remove(&id);
         self.hang_up(now, id);
     }
 
-    /// Carries a lane on another exchange from now on.
-    pub(super) fn attach(&mut self, now: Instant, id: LaneId, wire: WireId) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let before = lane.wire.replace(wire);
-        lane.opened = true;
-        lane.last = now;
-        lane.accepts.sse = true;
+    /// Carries a stream on another exchange from now on.
+    pub(super) fn attach(&mut self, now: Instant, id: StreamId, wire: WireId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let before = stream.wire.replace(wire);
+        stream.opened = true;
+        stream.last = now;
+        stream.accepts.sse = true;
         self.moved.insert(wire, id);
         if let Some(before) = before {
             self.moved.remove(&before);
@@ -252,7 +262,7 @@ impl Bridge {
 
     /// Streams for calls that take long, comments for streams that are quiet.
     pub(super) fn tick_lanes(&mut self, now: Instant) {
-        let due = |l: &Lane| {
+        let due = |l: &Stream| {
             l.wire.is_some()
                 && if l.opened {
                     now >= l.last + KEEP_ALIVE
@@ -265,13 +275,13 @@ impl Bridge {
                     l.accepts.sse && !l.opening && now >= l.since + after
                 }
         };
-        let ids: Vec<LaneId> = self.lanes.iter().filter(|(_, l)| due(l)).map(|(id, _)| *id).collect();
+        let ids: Vec<StreamId> = self.streams.iter().filter(|(_, l)| due(l)).map(|(id, _)| *id).collect();
         for id in ids {
             if self.open(now, id)
-                && let Some(lane) = self.lanes.get_mut(&id)
-                && let Some(wire) = lane.wire
+                && let Some(stream) = self.streams.get_mut(&id)
+                && let Some(wire) = stream.wire
             {
-                lane.last = now;
+                stream.last = now;
                 self.effects
                     .push(Effect::Send(wire, Bytes::from_static(sse::KEEP_ALIVE)));
             }

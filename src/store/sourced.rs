@@ -11,7 +11,7 @@ use super::{
 use crate::{model, record};
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Generic {
+pub(super) struct Sourced {
     source: Source,
     resolved: Option<Resolved>,
     network: Option<String>,
@@ -76,8 +76,8 @@ struct Resolved {
     tree: Vec<String>,
 }
 
-impl Generic {
-    pub(super) fn from_domain(g: &record::Generic) -> Self {
+impl Sourced {
+    pub(super) fn from_domain(g: &record::Sourced) -> Self {
         Self {
             source: Source::from_domain(&g.source),
             resolved: g.resolved.as_ref().map(|r| Resolved {
@@ -97,8 +97,8 @@ impl Generic {
         }
     }
 
-    pub(super) fn into_domain(self) -> Result<record::Generic, Broken> {
-        Ok(record::Generic {
+    pub(super) fn into_domain(self) -> Result<record::Sourced, Broken> {
+        Ok(record::Sourced {
             source: self.source.into_domain(),
             resolved: self.resolved.map(|r| model::Resolved {
                 version: r.version,
