@@ -19,7 +19,7 @@ pub const MAX_QUESTION: u64 = 64;
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
-    /// [`super::storage`] of the supervisor's state; an empty answer is none.
+    /// [`super::storage()`] of the supervisor's state; an empty answer is none.
     Disk,
     /// `berth doctor`; the answer is its exit status on a line, then its output.
     Doctor { json: bool, hardening: bool },

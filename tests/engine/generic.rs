@@ -200,11 +200,12 @@ fn an_npm_package_is_installed_once_and_runs_without_a_registry_from_then_on() {
 
     a.cli(&["rm", id, &second.id]);
     assert_eq!(a.leftovers(), Vec::<String>::new());
-    wait_for("the image goes with the last instance", MINUTE * 3, || {
-        a.built_images().is_empty()
-    });
     let kept = |folder: &str| std::fs::read_dir(a.dir().join("state").join(folder)).unwrap().count();
-    assert_eq!((kept("deploys"), kept("packages")), (0, 0), "and its logs and locks");
+    wait_for(
+        "the image goes with the last instance, and its logs and locks",
+        MINUTE * 3,
+        || a.built_images().is_empty() && (kept("deploys"), kept("packages")) == (0, 0),
+    );
 }
 
 #[test]

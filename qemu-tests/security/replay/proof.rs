@@ -52,7 +52,7 @@ fn instance(c: char, desired: Desired) -> Vec<Change> {
         marks: Marks::default(),
         spec: Arc::new(spec),
         failure: None,
-        generic: None,
+        sourced: None,
     };
     let token = TokenRecord {
         id: TokenId::parse(&c.to_string().repeat(12)).unwrap(),
