@@ -315,6 +315,8 @@ struct Call {
     bound: Option<Instant>,
     /// The least severe log messages of the server that may go to this call, if any may: see [`owner::severity`].
     logs: Option<u8>,
+    /// It was sent to a second connection, since the first one's session was forgotten.
+    again: bool,
     what: What,
 }
 

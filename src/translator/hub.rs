@@ -290,7 +290,11 @@ impl Hub {
                 Step::Line(line) => s.bridge.line(now, proc, &Line::Whole(&line)),
                 Step::Gone(why) => {
                     self.end(s, proc);
-                    s.bridge.gone(now, proc, &why);
+                    s.bridge.hung_up(now, proc, &why);
+                }
+                Step::Forgotten(unsent) => {
+                    self.end(s, proc);
+                    s.bridge.forgotten(now, proc, &unsent);
                 }
             }
         }

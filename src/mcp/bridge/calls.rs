@@ -109,6 +109,7 @@ impl Bridge {
             deadline,
             bound: None,
             logs: None,
+            again: false,
             what,
         });
         let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}");

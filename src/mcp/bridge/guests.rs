@@ -126,6 +126,7 @@ impl Bridge {
             deadline,
             bound,
             logs,
+            again: false,
             what: What::Guest(Box::new(pending)),
         });
         if !self.send_guest(id, params, &[]) {

@@ -196,6 +196,7 @@ impl Bridge {
             deadline,
             bound,
             logs: Some(0),
+            again: false,
             what,
         });
         self.pass_on(proc, id, m, token);
@@ -377,6 +378,7 @@ impl Bridge {
             deadline: None,
             bound: None,
             logs: None,
+            again: false,
             what: What::Opening,
         });
         if discover {

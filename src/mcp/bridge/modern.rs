@@ -105,6 +105,7 @@ impl Bridge {
             deadline: deadline.filter(|_| !listen),
             bound,
             logs: least(&r.meta),
+            again: false,
             what: if listen { What::Listen } else { What::Plain },
         });
         self.pass_on(proc, id, r.m, token);

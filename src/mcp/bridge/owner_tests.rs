@@ -1,6 +1,7 @@
 //! Whose it is: several principals before one server, which asks, logs and notifies late and ignores cancellation.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use http::HeaderMap;
 use proptest::prelude::*;
@@ -780,4 +781,61 @@ proptest! {
             cast.step(deed);
         }
     }
+}
+
+#[test]
+fn what_a_forgotten_session_refused_is_asked_once_more_on_a_new_connection() {
+    for capabilities in [json!({}), json!({"elicitation": {}})] {
+        let mut p = Play::new(Processes::Session);
+        let wire = p.tool("a", capabilities.clone());
+        let (proc, asked) = p.asked.clone().expect("asked");
+        let other = p.tool("a", capabilities.clone());
+        let (elsewhere, second) = p.asked.clone().expect("asked");
+        let line = |m: &Value| bytes::Bytes::from(m.to_string());
+        p.bridge.forgotten(p.now, proc, &[line(&asked)]);
+        p.settle();
+        let (new, again) = p.asked.clone().expect("asked");
+        assert_eq!((&again, again == second), (&asked, false), "{capabilities}");
+        assert_ne!(new, proc);
+        assert!(p.answer(wire).is_none());
+        if elsewhere == proc {
+            let lost = p.body(other);
+            assert!(
+                lost["error"].is_object(),
+                "whether it was worked on is not known: {lost}"
+            );
+        }
+        p.says(new, &json!({"jsonrpc": "2.0", "id": again["id"], "result": {}}));
+        assert_eq!(p.body(wire)["result"]["resultType"], "complete");
+
+        // A server that forgets every session is not asked for ever.
+        let wire = p.tool("a", capabilities);
+        for _ in 0..2 {
+            let (proc, asked) = p.asked.clone().expect("asked");
+            assert_eq!(asked["method"], "tools/call");
+            p.bridge.forgotten(p.now, proc, &[line(&asked)]);
+            p.settle();
+        }
+        assert!(p.body(wire)["error"].is_object());
+    }
+}
+
+#[test]
+fn a_server_that_ends_idle_connections_is_not_given_up() {
+    let mut p = Play::new(Processes::Session);
+    for _ in 0..20 {
+        let standing = p.bridge.standing.proc.expect("a connection");
+        p.bridge.hung_up(p.now, standing, "the server has ended its stream");
+        p.settle();
+        p.now += Duration::from_secs(1);
+        p.bridge.tick(p.now);
+        p.settle();
+    }
+    let wire = p.tool("a", json!({}));
+    assert!(p.answer(wire).is_none(), "it is asked");
+    assert!(
+        !p.effects.iter().any(|e| matches!(e, Effect::Failed(_))),
+        "{:?}",
+        p.effects
+    );
 }

@@ -217,7 +217,14 @@ impl Bridge {
         (group, all)
     }
 
-    fn spawn_pooled(&mut self, now: Instant, principal: &Arc<str>, key: String, capabilities: &str) -> ProcId {
+    /// A process for a principal and these capabilities; `key` is what they mean, in one text.
+    pub(super) fn spawn_pooled(
+        &mut self,
+        now: Instant,
+        principal: &Arc<str>,
+        key: String,
+        capabilities: &str,
+    ) -> ProcId {
         let role = Role::Pool(Arc::clone(principal), key);
         let id = self.spawn_legacy(now, role, &capabilities.replace(['\n', '\r'], " "));
         self.watch_too(now, id, principal);

@@ -19,9 +19,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::health::Pings;
 use super::owner::Served;
-use super::{Bridge, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What, guests};
+use super::{Bridge, CallId, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What, guests};
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::{self, Era};
 use crate::mcp::{codes, meta};
@@ -217,6 +219,71 @@ impl Bridge {
             }
             Role::Session(no) => self.end_session(now, no, &text),
             Role::Pool(principal, _) => self.end_listeners(Some(&principal)),
+        }
+    }
+
+    /// The connection that stands for a process has ended. That of a server which was spoken to says nothing of the server:
+    /// it may end what is idle, and is not given up for it.
+    pub fn hung_up(&mut self, now: Instant, proc: ProcId, why: &str) {
+        if self.procs.get(&proc).is_some_and(|p| p.phase == Phase::Ready) {
+            self.standing.quick = self.standing.quick.min(MAX_QUICK - 2);
+        }
+        self.gone(now, proc, why);
+    }
+
+    /// The server does not know the session of a connection any more. The requests of `unsent` it refused for that, or was
+    /// never sent: it has not worked on them, and is asked once more on a new connection. A session of a client's own ends:
+    /// its client begins anew.
+    pub fn forgotten(&mut self, now: Instant, proc: ProcId, unsent: &[Bytes]) {
+        const WHY: &str = "the server does not know the session any more";
+        let Some(role) = self.procs.get(&proc).map(|p| p.role.clone()) else {
+            return;
+        };
+        let mut again: Vec<(CallId, &Bytes)> = Vec::new();
+        if matches!(role, Role::Standing | Role::Pool(..)) {
+            for line in unsent {
+                let id = message::parse(line).ok().and_then(|m| message::own_id(m.id));
+                let Some((id, call)) = id.and_then(|id| Some((id, self.calls.get_mut(&id)?))) else {
+                    continue;
+                };
+                if call.proc == proc
+                    && matches!(call.what, What::Translated(_))
+                    && !std::mem::replace(&mut call.again, true)
+                {
+                    again.push((id, line));
+                }
+            }
+        }
+        if let Some(p) = self.procs.get_mut(&proc) {
+            p.calls.retain(|id| !again.iter().any(|(again, _)| again == id));
+        }
+        let owner = self.standing.owner.clone();
+        self.hung_up(now, proc, WHY);
+        if again.is_empty() {
+            return;
+        }
+        let new = match role {
+            Role::Pool(principal, capabilities) => {
+                Some(self.spawn_pooled(now, &principal, capabilities.clone(), &capabilities))
+            }
+            _ => {
+                self.start(now);
+                self.standing.owner = owner;
+                self.standing.proc
+            }
+        };
+        for (id, line) in again {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            let Some((new, p)) = new.and_then(|new| Some((new, self.procs.get_mut(&new)?))) else {
+                self.abandon(now, id, codes::SERVER_GONE, WHY, false);
+                continue;
+            };
+            call.proc = new;
+            p.calls.insert(id);
+            if let Some(principal) = &call.client {
+                p.serves(principal);
+            }
+            self.write_line(new, line);
         }
     }
 

@@ -102,6 +102,7 @@ impl Bridge {
             deadline,
             bound,
             logs: modern::least(&r.meta),
+            again: false,
             what: What::Translated(Box::new(Origin {
                 method: (&*r.m.method).into(),
                 name: name.into(),

@@ -15,12 +15,15 @@
 //! Whatever a request comes to, it is answered: by the server's message, or by an error of ours. Never holds more than
 //! [`MAX_HELD`] in all.
 
+mod ends;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use self::ends::FORGOTTEN;
 use super::answer::is_stream;
 use super::exchange::{Body, Exchange, Phase, What, names_session};
 use super::request::{self, Outgoing, Session, Target};
@@ -64,6 +67,8 @@ pub enum Effect {
     Line(Vec<u8>),
     /// The connection is of no use any more, and why.
     Gone(String),
+    /// The server does not know the session any more. These requests it refused for that, or was never sent.
+    Forgotten(Vec<Bytes>),
 }
 
 /// The state machine. See the module's text.
@@ -116,6 +121,7 @@ impl Connection {
 
     /// What is to be done since the last time it was asked.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.see_off();
         std::mem::take(&mut self.effects)
     }
 
@@ -147,7 +153,7 @@ impl Connection {
         // Where a stream of the server's own is not found, there may never have been any.
         let asks = !x.modern && !matches!(x.what, What::Standing);
         if status == StatusCode::NOT_FOUND && in_session && asks {
-            return self.lost("the server does not know the session any more");
+            return self.forgotten(id);
         }
         if !status.is_success() {
             x.body = Body::Refusal(status, Vec::new());
@@ -156,6 +162,7 @@ impl Connection {
             }
             return;
         }
+        x.line = None;
         x.body = match x.what {
             What::Settle | What::Note => Body::Ignored,
             _ if is_stream(headers) => Body::Events(Reader::default()),
@@ -261,6 +268,7 @@ impl Connection {
             self.settled();
             self.open();
         }
+        self.end_bounded(now);
         let due = |x: &Exchange| x.again_at.is_some_and(|at| now >= at);
         let ids: Vec<ExchangeId> = self
             .exchanges
@@ -281,7 +289,8 @@ impl Connection {
 
     /// Whether something waits for [`Connection::tick`].
     pub fn waits(&self) -> bool {
-        self.is_holding() || self.exchanges.values().any(|x| x.again_at.is_some())
+        let ends = |x: &Exchange| x.again_at.is_some() || x.is_bounded();
+        self.is_holding() || self.phase == Phase::Forgotten || self.exchanges.values().any(ends)
     }
 
     fn send(&mut self, x: Exchange, out: Outgoing) -> ExchangeId {
@@ -311,6 +320,15 @@ impl Connection {
         }
         let opens = m.kind == Kind::Request && m.method == "initialize";
         match self.phase {
+            Phase::Forgotten if m.kind != Kind::Request => return,
+            Phase::Forgotten if self.held_bytes + line.len() > MAX_HELD => {
+                let error = message::error(m.id, codes::SERVER_GONE, FORGOTTEN, None);
+                return self.effects.push(Effect::Line(error));
+            }
+            Phase::Forgotten => {
+                self.held_bytes += line.len();
+                return self.held.push(line);
+            }
             // The modern era knows no notification and no response of a client's.
             Phase::Fresh if m.kind != Kind::Request => return,
             Phase::Fresh if opens => {
@@ -333,7 +351,12 @@ impl Connection {
         };
         let mut x = Exchange::new(what);
         x.opens = opens;
-        self.post(x, line.clone());
+        let in_session = self.session.id.is_some() && !opens;
+        x.line = (in_session && matches!(x.what, What::Call(_))).then(|| line.clone());
+        if matches!(x.what, What::Note) {
+            self.make_room();
+        }
+        self.post(x, line);
     }
 
     /// Posts a message of the legacy era.
@@ -348,68 +371,6 @@ impl Connection {
     /// Whether what follows the greeting waits.
     fn is_holding(&self) -> bool {
         matches!(self.phase, Phase::Settling | Phase::Hearing)
-    }
-
-    /// Drops the exchange of a cancelled request. In the legacy era the server is told as well, unless it was never asked.
-    fn cancel(&mut self, m: &Message<'_>, line: &Bytes) {
-        let named = message::params(m.params).and_then(|p| p.request_id);
-        let waits = |held: &Bytes| {
-            let request = message::parse(held).ok().filter(|m| m.kind == Kind::Request);
-            request.is_some_and(|r| named.is_some_and(|n| n.get() == r.id))
-        };
-        if let Some(at) = self.held.iter().position(waits) {
-            self.held_bytes = self.held_bytes.saturating_sub(self.held.remove(at).len());
-            return;
-        }
-        let mine = |x: &Exchange| matches!((&x.what, named), (What::Call(id), Some(n)) if **id == *n.get());
-        let found = self
-            .exchanges
-            .iter()
-            .find(|(_, x)| mine(x))
-            .map(|(id, x)| (*id, x.modern));
-        let modern = found.map_or(self.phase == Phase::Fresh, |(_, modern)| modern);
-        if !modern {
-            self.post(Exchange::new(What::Note), line.clone());
-        }
-        if let Some((id, _)) = found {
-            self.forget(id);
-        }
-    }
-
-    /// Drops an exchange.
-    fn forget(&mut self, id: ExchangeId) {
-        if let Some(x) = self.exchanges.remove(&id) {
-            self.held_bytes = self.held_bytes.saturating_sub(x.held());
-            if x.again_at.is_none() {
-                self.effects.push(Effect::Drop(id));
-            }
-        }
-    }
-
-    /// Ends an exchange; a call that has no answer yet gets an error.
-    fn fail(&mut self, id: ExchangeId, code: i64, why: &str) {
-        let Some(x) = self.exchanges.get(&id) else { return };
-        let unanswered = match &x.what {
-            What::Call(call) if !x.answered => Some(message::error(call, code, why, None)),
-            _ => None,
-        };
-        self.forget(id);
-        self.effects.extend(unanswered.map(Effect::Line));
-    }
-
-    fn drop_all(&mut self) {
-        let all: Vec<ExchangeId> = self.exchanges.keys().copied().collect();
-        for id in all {
-            self.forget(id);
-        }
-    }
-
-    /// The connection is over.
-    fn lost(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.gone, true) {
-            self.drop_all();
-            self.effects.push(Effect::Gone(why.to_owned()));
-        }
     }
 
     /// The server has taken `notifications/initialized`: its own messages are asked for.
@@ -558,7 +519,7 @@ impl Connection {
             }
             // Some servers answer so for a session that they have forgotten.
             What::Call(_) if !x.modern && self.session.id.is_some() && words.is_some_and(|w| names_session(&w)) => {
-                self.lost("the server does not know the session any more");
+                self.forgotten(id);
             }
             What::Call(_) => {
                 if let Some(m) = error {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ struct Play {
     dropped: Vec<ExchangeId>,
     lines: Vec<Value>,
     gone: Option<String>,
+    /// What the server, which has forgotten the session, was not asked.
+    unsent: Option<Vec<Value>>,
 }
 
 impl Play {
@@ -26,6 +29,7 @@ impl Play {
             dropped: Vec::new(),
             lines: Vec::new(),
             gone: None,
+            unsent: None,
         }
     }
 
@@ -39,6 +43,10 @@ impl Play {
                 }
                 Effect::Line(line) => self.lines.push(serde_json::from_slice(&line).expect("JSON")),
                 Effect::Gone(why) => self.gone = Some(why),
+                Effect::Forgotten(unsent) => {
+                    let read = |line: &Bytes| serde_json::from_slice(line).expect("JSON");
+                    self.unsent = Some(unsent.iter().map(read).collect());
+                }
             }
         }
     }
@@ -172,7 +180,7 @@ fn a_session_is_opened_kept_and_ended() {
 }
 
 #[test]
-fn a_session_that_the_server_forgot_is_the_end() {
+fn a_session_that_the_server_forgot_is_the_end_and_what_it_refused_was_not_done() {
     for (status, text) in [
         (404, "Not Found".to_owned()),
         (
@@ -185,9 +193,64 @@ fn a_session_that_the_server_forgot_is_the_end() {
         p.write(&call(3));
         let (id, _) = p.next();
         p.answer(id, status, None, &text);
-        assert!(p.gone.as_deref().is_some_and(|w| w.contains("session")), "{:?}", p.gone);
+        assert_eq!((p.unsent, p.gone, p.lines), (Some(vec![call(3)]), None, Vec::new()));
         assert!(p.dropped.contains(&standing));
+        assert!(p.connection.close().is_none(), "there is no session to end");
     }
+}
+
+#[test]
+fn calls_in_a_forgotten_session_end_as_they_do() {
+    let (mut p, _) = Play::opened();
+    for id in 3..=6 {
+        p.write(&call(id));
+    }
+    let ids: Vec<_> = (3..=6).map(|_| p.next().0).collect();
+    p.head(ids[0], 200, "text/event-stream", None);
+    p.answer(ids[1], 404, None, "");
+    assert_eq!(p.unsent, None, "three are under way");
+    // What comes now is not sent; one of it is not wanted any more, and what needs no answer is for nobody.
+    p.write(&call(7));
+    p.write(&call(8));
+    p.write(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 8}}));
+    p.write(&json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}));
+    assert!(p.sent.is_empty());
+    p.data(ids[0], &format!("data: {}\n\n", result(3)));
+    p.end(ids[0]);
+    assert_eq!(p.lines.remove(0)["id"], 3, "it was worked on, and answered");
+    p.answer(ids[2], 404, None, "");
+    assert_eq!(p.unsent, None);
+    p.after(0);
+    p.after(5000);
+    // Whether the server works on the last one nobody can say.
+    assert_eq!((&p.lines[0]["id"], p.lines[0]["error"].is_object()), (&json!(6), true));
+    assert_eq!(p.unsent, Some(vec![call(4), call(7), call(5)]));
+}
+
+#[test]
+fn what_needs_no_answer_is_not_waited_for() {
+    let (mut p, _) = Play::opened();
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
+    let mut ids = Vec::new();
+    p.dropped.clear();
+    for _ in 0..100 {
+        p.write(&note);
+        ids.extend(p.sent.drain(..).map(|(id, _)| id));
+    }
+    assert_eq!(p.dropped, ids[..36], "the oldest give way");
+    // Neither those that get no head, nor a refusal whose words have no end.
+    p.head(ids[99], 202, "text/plain", None);
+    p.write(&call(3));
+    let (refused, _) = p.next();
+    p.head(refused, 500, "text/plain", None);
+    p.data(refused, "out of");
+    p.after(0);
+    assert!(p.connection.waits() && p.lines.is_empty());
+    p.after(10_000);
+    assert_eq!(p.dropped.len(), 101);
+    let words = p.lines[0]["error"]["message"].as_str().expect("an error");
+    assert!(words.contains("500") && words.contains("out of"), "{words}");
+    assert!(!p.connection.waits());
 }
 
 #[test]

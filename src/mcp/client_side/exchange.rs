@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::StatusCode;
 
 use crate::mcp::sse::Reader;
@@ -17,6 +18,8 @@ pub(super) enum Phase {
     /// questions, so that nothing is asked of the server until then.
     Hearing,
     Open,
+    /// The server does not know the session any more. What it is still asked ends as it does, and nothing more is sent.
+    Forgotten,
 }
 
 /// What an exchange is for.
@@ -49,6 +52,8 @@ pub(super) enum Body {
 pub(super) struct Exchange {
     pub(super) what: What,
     pub(super) body: Body,
+    /// A call in a session as it was written, until its answer has begun: refused for the session, it was not worked on.
+    pub(super) line: Option<Bytes>,
     pub(super) modern: bool,
     pub(super) opens: bool,
     pub(super) lists: bool,
@@ -58,6 +63,8 @@ pub(super) struct Exchange {
     pub(super) tries: u32,
     /// Nothing is under way: it is taken up again then.
     pub(super) again_at: Option<Instant>,
+    /// Only sent, or only read for words of a refusal: until then.
+    pub(super) until: Option<Instant>,
     /// Its call has been answered.
     pub(super) answered: bool,
 }
@@ -68,6 +75,7 @@ impl Exchange {
         Self {
             what,
             body: Body::Unknown,
+            line: None,
             modern: false,
             opens: false,
             lists: false,
@@ -75,8 +83,14 @@ impl Exchange {
             retry: None,
             tries: 0,
             again_at: None,
+            until: None,
             answered: false,
         }
+    }
+
+    /// Whether a server that does not come to its end is not waited for.
+    pub(super) fn is_bounded(&self) -> bool {
+        matches!(self.what, What::Settle | What::Note) || matches!(self.body, Body::Refusal(..))
     }
 
     /// Bytes that it holds.
