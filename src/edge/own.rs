@@ -14,7 +14,7 @@ use super::{
     conn::Client,
     respond::{Refusal, protect},
     sent::ClientBody,
-    service::{BoxService, OwnBody, OwnRequest},
+    service::{BodyError, BoxService, OwnBody, OwnRequest},
     state::Edge,
 };
 use crate::door::Door;
@@ -95,9 +95,14 @@ async fn exchange(
     let limits = &edge.config.limits;
     let bounds = entry.door.bounds(parts.method.as_str(), parts.uri.path());
     let began = Instant::now();
-    let (body, streamed) = sent
-        .for_the_box(bounds.body.bytes(limits.body_bytes), limits.client_timeout)
-        .await?;
+    let read = sent.for_the_box(bounds.body.bytes(limits.body_bytes), limits.client_timeout);
+    // What is answered in a given time is read in that time as well.
+    let (body, streamed) = match bounds.answer {
+        Some(time) => tokio::time::timeout_at(began + time, read)
+            .await
+            .unwrap_or(Err(BodyError::TooSlow))?,
+        None => read.await?,
+    };
     let asked = OwnRequest {
         door: entry.door,
         authority: entry.authority,

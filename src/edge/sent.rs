@@ -74,6 +74,11 @@ impl Drop for ClientBody {
     }
 }
 
+/// How long a body of so many bytes may take, whose pieces come within `pause` each.
+fn time_for(bytes: u64, pause: Duration) -> Duration {
+    pause * 4 + Duration::from_secs(bytes / SLOWEST)
+}
+
 async fn read_out(client: Arc<Client>, _busy: Busy, mut body: Incoming, (mut left, time): (usize, Duration)) {
     let all = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -156,7 +161,7 @@ impl ClientBody {
             return Err(BodyError::TooLarge);
         }
         (self.left, self.pause) = (limit, pause);
-        self.deadline = Instant::now() + pause * 4 + Duration::from_secs(length.unwrap_or(limit) / SLOWEST);
+        self.deadline = Instant::now() + time_for(length.unwrap_or(limit), pause);
         Ok(())
     }
 
@@ -221,6 +226,9 @@ impl ClientBody {
         if length.is_some_and(|n| n > SMALL as u64) {
             return Ok(Payload::Stream { source: self, length });
         }
+        // Until it is known to be long it has no more time than a small one.
+        let whole = self.deadline;
+        self.deadline = whole.min(Instant::now() + time_for(SMALL as u64, pause));
         let Some(first) = self.next().await.transpose()? else {
             return Ok(Payload::Whole(Bytes::new()));
         };
@@ -231,7 +239,7 @@ impl ClientBody {
         while let Some(piece) = self.next().await.transpose()? {
             all.extend_from_slice(&piece);
             if all.len() > SMALL {
-                self.first = Some(all.freeze());
+                (self.first, self.deadline) = (Some(all.freeze()), whole);
                 return Ok(Payload::Stream { source: self, length });
             }
         }
