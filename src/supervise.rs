@@ -53,6 +53,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/berth/berth.toml";
 
 /// Link events that wait for the reconciler; past it the links wait.
 const LINK_EVENTS: usize = 1024;
+/// A disk that does not take what is kept by then is not waited for: systemd would end the supervisor later and harder.
+const KEEP: Duration = Duration::from_secs(20);
 /// Calls in flight that have not ended this long after the supervisor was told to stop keep it no longer from giving up
 /// what the next one needs.
 const RELEASE_AFTER: Duration = Duration::from_millis(500);
@@ -284,7 +286,10 @@ impl Built {
         });
         let known = reconcile.clone();
         let doors = doors::Doors::new(self.config.claim.required, reconcile.clone());
-        let claims = doors::Claims::new(self.config.claim.clone(), reconcile.snapshot().claimed)?;
+        let claims = Arc::new(doors::Claims::new(
+            self.config.claim.clone(),
+            reconcile.snapshot().claimed,
+        )?);
         let edge = edge::Edge::spawn(
             edge::EdgeConfig {
                 router: self.router.clone(),
@@ -481,8 +486,13 @@ impl Running {
     async fn release(&mut self) {
         let _ = self.stop.send(true);
         // The reconciler ends last: it shows what the ledger has kept, for whoever waits for an answer.
-        self.parts.ledger.shutdown().await;
-        self.parts.reconcile.shutdown().await;
+        let kept = async {
+            self.parts.ledger.shutdown().await;
+            self.parts.reconcile.shutdown().await;
+        };
+        if tokio::time::timeout(KEEP, kept).await.is_err() {
+            log::error!("the disk does not take what is to be kept: what nobody was answered for yet may be lost");
+        }
         self.parts.links.release();
         let ended = async {
             let mut left = 4;

@@ -59,7 +59,7 @@ pub(super) struct Parts {
     pub(super) sessions: SessionTable,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
-    pub(super) claims: Claims,
+    pub(super) claims: Arc<Claims>,
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
     /// What the key that seals values is kept with.
@@ -124,9 +124,17 @@ impl Backend for Parts {
         if let Action::Run(request) = action.what() {
             self.check_images(&request.type_name).await?;
         }
-        let outcome = self.ledger.submit(action).await?;
-        self.claims.after(kind)?;
-        Ok(outcome)
+        if kind == Kind::Other {
+            return self.ledger.submit(action).await;
+        }
+        // What follows from it for claims follows whether somebody waits for the answer or not.
+        let (ledger, claims) = (self.ledger.clone(), Arc::clone(&self.claims));
+        let done = tokio::spawn(async move {
+            let outcome = ledger.submit(action).await?;
+            claims.after(kind)?;
+            Ok(outcome)
+        });
+        done.await.unwrap_or(Err(Refusal::Stopping))
     }
 
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>> {

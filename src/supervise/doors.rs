@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 
 use super::backend::Parts;
 use crate::{
-    admin,
+    admin::{self, Backend},
     api::{Claiming, Hello},
     claim::{ClaimState, Tried},
     config,
@@ -154,9 +154,7 @@ impl Claims {
             Tried::Wrong => return Err(Refusal::WrongCode),
         }
         let signed = policy::sign(by, Action::Claim { name }).map_err(Refusal::from)?;
-        let outcome = parts.ledger.submit(signed).await?;
-        self.after(Kind::Claim)?;
-        Ok(outcome)
+        parts.submit(signed).await
     }
 }
 

@@ -5,7 +5,7 @@ use crate::support;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -490,6 +490,37 @@ fn a_reset_revokes_the_administrators_tokens_and_no_others() {
     a.launch();
     assert_eq!(screen(&a)["claimed"], true, "claimed stays claimed");
     assert_eq!(laptop.json(&["list"])[0]["id"], json!(i.id));
+}
+
+/// Whoever asks for it may be gone before the answer: what was done is done whole, and the box can be claimed.
+#[test]
+fn a_reset_that_nobody_waits_for_leaves_a_claim_code() {
+    let a = Appliance::start();
+    for _ in 0..5 {
+        claimed(&a);
+        let body = r#"{"action":"reset_admin"}"#;
+        let request = format!(
+            "POST /v1/actions HTTP/1.1\r\nHost: berth\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut socket = UnixStream::connect(a.socket()).unwrap();
+        socket.write_all(request.as_bytes()).unwrap();
+        // Time to be read, and no answer is.
+        wait_for("the reset", MINUTE, || screen(&a)["claimed"] == false);
+        drop(socket);
+        wait_for("a claim code", MINUTE, || screen(&a)["claim_code"].is_string());
+
+        let mut gone = UnixStream::connect(a.socket()).unwrap();
+        claimed(&a);
+        gone.write_all(request.as_bytes()).unwrap();
+        drop(gone);
+        // It may have gone too early to be read: then nothing is done. Half of it never is.
+        wait_for("all of it, or nothing", MINUTE, || {
+            let state = screen(&a);
+            (state["claimed"] == false) == state["claim_code"].is_string()
+        });
+        a.cli(&["reset-admin"]);
+    }
 }
 
 #[test]
