@@ -54,6 +54,31 @@ pub struct InstanceType {
     pub credentials: Vec<Credential>,
 }
 
+impl InstanceType {
+    /// A type of which its file says no more than it must.
+    pub fn of(name: TypeName, image: ImageRef, mcp: Mcp) -> Self {
+        Self {
+            name,
+            title: String::new(),
+            description: String::new(),
+            homepage: None,
+            kind: Kind::Fixed,
+            image,
+            builder: None,
+            services: Vec::new(),
+            mcp,
+            health: HealthContract::default(),
+            size: Size::Medium,
+            egress: Egress::None,
+            volume: None,
+            screen: None,
+            sandbox: Sandbox::default(),
+            import: ImportRules::default(),
+            credentials: Vec::new(),
+        }
+    }
+}
+
 /// A screen: one of the services is a display that speaks RFB (RFC 6143) on loopback, without a password: nobody
 /// reaches it but through the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +145,18 @@ pub struct Mcp {
     pub call_timeout: Duration,
 }
 
+impl Mcp {
+    /// A server of which nothing is said but how it is reached.
+    pub fn of(transport: Transport) -> Self {
+        Self {
+            transport,
+            max_sessions: 64,
+            idle_timeout: Duration::from_secs(1800),
+            call_timeout: USUAL_CALL_TIMEOUT,
+        }
+    }
+}
+
 /// The server's transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
@@ -149,6 +186,18 @@ pub struct HealthContract {
     pub failures: u32,
     /// From the container's start to the first healthy answer.
     pub start_timeout: Duration,
+}
+
+impl Default for HealthContract {
+    fn default() -> Self {
+        Self {
+            kind: HealthKind::Mcp,
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(5),
+            failures: 3,
+            start_timeout: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Where a type's server comes from.

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    CALL_TIMEOUT, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Screen, Service, Transport,
-    USUAL_CALL_TIMEOUT,
-};
+use super::{CALL_TIMEOUT, Egress, HealthContract, ImageRef, InstanceType, Kind, Mcp, Screen, Service, Transport};
 use crate::{
     model::{HealthKind, Processes, Ready, RestartPolicy, Size, TypeName},
     strict_toml::{Document, Problem, Problems, Section},
@@ -92,24 +89,24 @@ fn read_type(root: &mut Section<'_>, stem: &str) -> Option<InstanceType> {
     let sandbox = super::extras::sandbox(root);
     let import = super::extras::import(root);
     let credentials = super::credential::read(root);
+    let (image, builder) = image?;
+    let usual = InstanceType::of(name?.value, image, mcp?);
     Some(InstanceType {
-        name: name?.value,
         title: title?,
         description: description?,
         homepage,
         kind,
-        builder: image.as_ref().and_then(|(_, builder)| builder.clone()),
-        image: image?.0,
+        builder,
         services,
-        mcp: mcp?,
         health,
-        size: size.map_or(Size::Medium, |s| s.value),
-        egress: egress.map_or(Egress::None, |e| e.value),
+        size: size.map_or(usual.size, |s| s.value),
+        egress: egress.map_or(usual.egress, |e| e.value),
         volume,
         screen,
         sandbox,
         import,
         credentials,
+        ..usual
     })
 }
 
@@ -337,12 +334,13 @@ fn mcp(root: &mut Section<'_>, kind: Kind) -> Option<Mcp> {
     let idle_timeout = s.duration("idle_timeout", SECOND, DAY);
     let call_timeout = s.duration("call_timeout", *CALL_TIMEOUT.start(), *CALL_TIMEOUT.end());
     s.finish();
-    Some(Mcp {
-        transport: transport?,
-        max_sessions: max_sessions.map_or(64, |n| u32::try_from(n.value).unwrap_or(64)),
-        idle_timeout: idle_timeout.map_or(Duration::from_secs(1800), |d| d.value),
-        call_timeout: call_timeout.map_or(USUAL_CALL_TIMEOUT, |d| d.value),
-    })
+    let mut mcp = Mcp::of(transport?);
+    if let Some(n) = max_sessions.and_then(|n| u32::try_from(n.value).ok()) {
+        mcp.max_sessions = n;
+    }
+    mcp.idle_timeout = idle_timeout.map_or(mcp.idle_timeout, |d| d.value);
+    mcp.call_timeout = call_timeout.map_or(mcp.call_timeout, |d| d.value);
+    Some(mcp)
 }
 
 fn stdio(s: &mut Section<'_>, kind: Kind) -> Option<Transport> {
@@ -391,13 +389,7 @@ fn path(s: &mut Section<'_>) -> Option<String> {
 }
 
 fn health(root: &mut Section<'_>) -> HealthContract {
-    let mut contract = HealthContract {
-        kind: HealthKind::Mcp,
-        interval: Duration::from_secs(15),
-        timeout: Duration::from_secs(5),
-        failures: 3,
-        start_timeout: Duration::from_secs(60),
-    };
+    let mut contract = HealthContract::default();
     let Some(mut s) = root.section("health") else {
         return contract;
     };

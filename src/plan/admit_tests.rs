@@ -12,8 +12,8 @@ use super::admit::{Book, Decision, admit};
 use crate::{
     catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     model::{
-        Action, BoxId, Desired, HealthKind, InstanceId, InstanceName, MemberName, Principal, Processes, Refusal,
-        RunRequest, Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
+        Action, BoxId, Desired, InstanceId, InstanceName, MemberName, Principal, Processes, Refusal, RunRequest,
+        Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
     },
     plan::{
         room::Disk,
@@ -24,42 +24,30 @@ use crate::{
 };
 
 pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
+    let image = ImageRef {
+        reference: image.into(),
+        digest: None,
+    };
+    let mcp = Mcp {
+        max_sessions: 8,
+        idle_timeout: Duration::from_secs(60),
+        call_timeout: Duration::from_secs(60),
+        ..Mcp::of(Transport::Stdio {
+            command: vec!["x".into()],
+            env: BTreeMap::new(),
+            processes: Processes::Session,
+        })
+    };
     InstanceType {
-        name: TypeName::parse(name).unwrap(),
-        title: String::new(),
-        description: String::new(),
-        homepage: None,
-        kind: crate::catalog::Kind::Fixed,
-        builder: None,
-        image: ImageRef {
-            reference: image.into(),
-            digest: None,
-        },
-        services: vec![],
-        mcp: Mcp {
-            transport: Transport::Stdio {
-                command: vec!["x".into()],
-                env: BTreeMap::new(),
-                processes: Processes::Session,
-            },
-            max_sessions: 8,
-            idle_timeout: Duration::from_secs(60),
-            call_timeout: Duration::from_secs(60),
-        },
         health: HealthContract {
-            kind: HealthKind::Mcp,
             interval: Duration::from_secs(30),
-            timeout: Duration::from_secs(5),
-            failures: 3,
             start_timeout: Duration::from_secs(30),
+            ..HealthContract::default()
         },
         size: Size::Small,
         egress: Egress::Internet,
         volume: Some("/data".into()),
-        screen: None,
-        sandbox: Default::default(),
-        import: Default::default(),
-        credentials: vec![],
+        ..InstanceType::of(TypeName::parse(name).unwrap(), image, mcp)
     }
 }
 

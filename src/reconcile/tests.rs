@@ -13,15 +13,14 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
+    catalog::{HealthContract, ImageRef, InstanceType, Mcp, Transport},
     config::Allow,
     docker::{EngineInfo, Exit},
     ledger::{self, NoRandom, Storage, Tokens},
     link::{LinkError, LinkEvent, Patience},
     model::{
-        AGENT_PROTOCOL, Action, AgentState, AgentStatus, Endpoint, Health, HealthKind, Outcome, PackageSource,
-        Principal, Processes, Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId,
-        TypeName,
+        AGENT_PROTOCOL, Action, AgentState, AgentStatus, Endpoint, Health, Outcome, PackageSource, Principal,
+        Processes, Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
@@ -421,42 +420,25 @@ impl Tokens for FakeTokens {
 }
 
 fn a_type() -> InstanceType {
+    let image = ImageRef {
+        reference: "berth/echo:1".into(),
+        digest: None,
+    };
+    let mcp = Mcp::of(Transport::Stdio {
+        command: vec!["echo".into()],
+        env: BTreeMap::new(),
+        processes: Processes::Session,
+    });
     InstanceType {
-        name: TypeName::parse("echo").unwrap(),
-        title: String::new(),
-        description: String::new(),
-        homepage: None,
-        kind: crate::catalog::Kind::Fixed,
-        builder: None,
-        image: ImageRef {
-            reference: "berth/echo:1".into(),
-            digest: None,
-        },
-        services: vec![],
-        mcp: Mcp {
-            transport: Transport::Stdio {
-                command: vec!["echo".into()],
-                env: BTreeMap::new(),
-                processes: Processes::Session,
-            },
-            max_sessions: 8,
-            idle_timeout: Duration::from_secs(60),
-            call_timeout: Duration::from_secs(60),
-        },
         health: HealthContract {
-            kind: HealthKind::Mcp,
             interval: Duration::from_millis(40),
             timeout: Duration::from_millis(20),
             failures: 2,
             start_timeout: Duration::from_secs(30),
+            ..HealthContract::default()
         },
         size: Size::Small,
-        egress: Egress::None,
-        volume: None,
-        screen: None,
-        sandbox: Default::default(),
-        import: Default::default(),
-        credentials: vec![],
+        ..InstanceType::of(TypeName::parse("echo").unwrap(), image, mcp)
     }
 }
 

@@ -22,17 +22,21 @@ pub(super) fn put_raw(txn: &WriteTransaction, table: &str, key: &str, row: &[u8]
 }
 
 pub(super) fn instance(c: char) -> InstanceRecord {
+    let image = catalog::ImageRef {
+        reference: "berth/mcp-everything:2026.8.31".into(),
+        digest: None,
+    };
+    let mcp = catalog::Mcp {
+        max_sessions: 32,
+        ..catalog::Mcp::of(catalog::Transport::Stdio {
+            command: vec!["node".into(), "server.js".into()],
+            env: BTreeMap::new(),
+            processes: model::Processes::Session,
+        })
+    };
     let spec = catalog::InstanceType {
-        name: model::TypeName::parse("everything").unwrap(),
         title: "Everything".into(),
         description: "All of it".into(),
-        homepage: None,
-        kind: crate::catalog::Kind::Fixed,
-        builder: None,
-        image: catalog::ImageRef {
-            reference: "berth/mcp-everything:2026.8.31".into(),
-            digest: None,
-        },
         services: vec![catalog::Service {
             name: "db".into(),
             command: vec!["/bin/db".into(), "--quiet".into()],
@@ -43,30 +47,13 @@ pub(super) fn instance(c: char) -> InstanceRecord {
             },
             restart: model::RestartPolicy::OnFailure,
         }],
-        mcp: catalog::Mcp {
-            transport: catalog::Transport::Stdio {
-                command: vec!["node".into(), "server.js".into()],
-                env: BTreeMap::new(),
-                processes: model::Processes::Session,
-            },
-            max_sessions: 32,
-            idle_timeout: Duration::from_secs(1800),
-            call_timeout: Duration::from_secs(300),
-        },
         health: catalog::HealthContract {
-            kind: model::HealthKind::Mcp,
             interval: Duration::from_secs(30),
-            timeout: Duration::from_secs(5),
-            failures: 3,
-            start_timeout: Duration::from_secs(60),
+            ..catalog::HealthContract::default()
         },
         size: model::Size::Small,
-        egress: catalog::Egress::None,
         volume: Some("/data".into()),
-        screen: None,
-        sandbox: Default::default(),
-        import: Default::default(),
-        credentials: vec![],
+        ..catalog::InstanceType::of(model::TypeName::parse("everything").unwrap(), image, mcp)
     };
     InstanceRecord {
         id: InstanceId::parse(&c.to_string().repeat(10)).unwrap(),

@@ -9,7 +9,7 @@ use std::{
 
 use berth::{
     catalog::{Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
-    model::{BoxId, HealthKind, Processes, Size, TypeName},
+    model::{BoxId, Processes, Size, TypeName},
 };
 
 /// Where the engine under test listens.
@@ -75,42 +75,27 @@ impl Workbench {
 
     /// A type that runs the image.
     pub fn a_type(&self, name: &str, size: Size, egress: Egress, volume: Option<&str>) -> InstanceType {
+        let image = ImageRef {
+            reference: self.image.clone(),
+            digest: None,
+        };
+        let mcp = Mcp::of(Transport::Stdio {
+            command: vec!["x".into()],
+            env: [].into(),
+            processes: Processes::Session,
+        });
         InstanceType {
-            name: TypeName::parse(name).unwrap(),
-            title: String::new(),
-            description: String::new(),
-            homepage: None,
-            kind: berth::catalog::Kind::Fixed,
-            builder: None,
-            image: ImageRef {
-                reference: self.image.clone(),
-                digest: None,
-            },
-            services: vec![],
-            mcp: Mcp {
-                transport: Transport::Stdio {
-                    command: vec!["x".into()],
-                    env: [].into(),
-                    processes: Processes::Session,
-                },
-                max_sessions: 1,
-                idle_timeout: Duration::from_secs(60),
-                call_timeout: Duration::from_secs(60),
-            },
             health: HealthContract {
-                kind: HealthKind::Mcp,
                 interval: Duration::from_secs(1),
                 timeout: Duration::from_secs(1),
                 failures: 2,
                 start_timeout: Duration::from_secs(30),
+                ..HealthContract::default()
             },
             size,
             egress,
             volume: volume.map(str::to_owned),
-            screen: None,
-            sandbox: Default::default(),
-            import: Default::default(),
-            credentials: vec![],
+            ..InstanceType::of(TypeName::parse(name).unwrap(), image, mcp)
         }
     }
 
