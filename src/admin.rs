@@ -29,7 +29,10 @@ pub use routes::{AdminResponse, verb};
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
     docker::EngineError,
-    model::{Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, TokenView},
+    model::{
+        Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, TokenView,
+        WorkspaceView,
+    },
     policy::Signed,
 };
 
@@ -57,6 +60,8 @@ pub trait Backend: Send + Sync + 'static {
     fn changed(&self) -> watch::Receiver<u64>;
     /// All tokens.
     fn tokens(&self) -> impl Future<Output = Result<Vec<TokenView>, Refusal>> + Send;
+    /// All workspaces.
+    fn workspaces(&self) -> Vec<WorkspaceView>;
     /// The variables of an instance, without their values.
     fn credentials(&self, id: InstanceId) -> impl Future<Output = Result<Vec<CredentialView>, Refusal>> + Send;
     /// An instance's log; the channel ends with it.

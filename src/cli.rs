@@ -26,6 +26,7 @@ mod status;
 mod upgrade;
 mod verbs;
 mod words;
+mod workspace;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 pub(crate) use check::domain;
-pub use check::parse;
+pub use check::{AmountError, Bytes, Cpus, parse};
 pub use sources::MOST_RANGE_BITS;
 
 use crate::{claim::PublicKey, model::WorkspaceLimits};

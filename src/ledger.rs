@@ -46,9 +46,16 @@ pub use ports::{NoRandom, Storage, Tokens};
 use crate::{
     catalog::Catalog,
     config::Allow,
-    model::{Action, BoxId, CredentialView, InstanceId, Outcome, Refusal, Secret, TokenCreated, TokenView},
-    plan::exchange::{DesiredState, Report, Shown},
+    model::{
+        Action, BoxId, CredentialView, InstanceId, Outcome, Refusal, Secret, TokenCreated, TokenView, WorkspaceLimits,
+        WorkspaceName, WorkspaceView,
+    },
+    plan::{
+        exchange::{DesiredState, Report, Shown},
+        workspace::counts,
+    },
     policy::Signed,
+    record::WorkspaceRecord,
     secret::BoxKey,
     store::Loaded,
 };
@@ -71,6 +78,8 @@ pub struct Deps {
     /// Patterns of images that may run here.
     pub images: Vec<String>,
     pub allow: Allow,
+    /// What a workspace may use whose record says nothing else.
+    pub workspace: WorkspaceLimits,
     pub max_instances: usize,
     pub max_tokens_per_instance: usize,
     /// What the installation of a package may write, in bytes.
@@ -101,6 +110,7 @@ enum Came {
     /// With its first token, where it is new.
     Instance(InstanceId, Option<Secret>),
     Token(Box<TokenCreated>),
+    Workspace(WorkspaceName),
     Done,
 }
 
@@ -110,6 +120,7 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     desired: watch::Receiver<DesiredState>,
     shown: watch::Receiver<Shown>,
+    workspace: WorkspaceLimits,
     heartbeat: Arc<AtomicU64>,
 }
 
@@ -122,11 +133,13 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (requests, asked) = mpsc::channel(REQUESTS);
     let heartbeat = Arc::new(AtomicU64::new(0));
     let shown = deps.shown.clone();
+    let workspace = deps.workspace;
     let (task, desired) = task::Task::build(deps, asked, heartbeat.clone())?;
     let handle = Handle {
         requests,
         desired,
         shown,
+        workspace,
         heartbeat,
     };
     Ok((handle, tokio::spawn(task.run())))
@@ -150,6 +163,14 @@ impl Handle {
         match kept.what {
             Came::Done => Ok(Outcome::Done),
             Came::Token(made) => Ok(Outcome::Token(*made)),
+            Came::Workspace(name) => {
+                let view = self.workspaces().into_iter().find(|w| w.name == name);
+                let view = view.ok_or_else(|| Refusal::NoWorkspace {
+                    name: name.to_string(),
+                    known: Vec::new(),
+                })?;
+                Ok(Outcome::Workspace(view))
+            }
             Came::Instance(id, token) => {
                 let view = seen.views.get(&id).cloned();
                 let mut view = view.ok_or_else(|| Refusal::no_instance(id))?;
@@ -171,6 +192,23 @@ impl Handle {
     /// What shall be: the newest that is durable.
     pub fn desired(&self) -> watch::Receiver<DesiredState> {
         self.desired.clone()
+    }
+
+    /// All workspaces, as of the newest that is durable.
+    pub fn workspaces(&self) -> Vec<WorkspaceView> {
+        let desired = self.desired.borrow().clone();
+        let view = |record: &WorkspaceRecord| {
+            let of = || desired.instances.values().filter(|r| r.workspace == record.name);
+            WorkspaceView {
+                name: record.name.clone(),
+                created_at: record.created_at,
+                quota: record.quota,
+                limits: record.limits(&self.workspace),
+                instances: of().count(),
+                running: of().filter(|r| counts(r)).count(),
+            }
+        };
+        desired.workspaces.values().map(view).collect()
     }
 
     /// All tokens, with when they were last used.

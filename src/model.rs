@@ -47,4 +47,4 @@ pub use source::{
     Resolved, Source, check_remote_url, split_package,
 };
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};
-pub use workspace::WorkspaceLimits;
+pub use workspace::{WorkspaceLimits, WorkspaceView};

@@ -25,6 +25,7 @@ pub mod sourced;
 pub mod spec;
 pub mod subnet;
 pub mod trial;
+pub mod workspace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -13,7 +13,7 @@ mod verb;
 
 pub use verb::{About, Verb, asked};
 
-use crate::model::{Action, InstanceId, MemberName, Principal, Refusal, Role, Scope, TokenId, Via, Who};
+use crate::model::{Action, InstanceId, MemberName, Principal, Refusal, Role, Scope, TokenId, Via, Who, WorkspaceName};
 
 /// What a verb is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub enum Target<'a> {
     Instance(&'a InstanceId),
     Member(&'a MemberName),
     Token(&'a TokenId),
+    Workspace(&'a WorkspaceName),
 }
 
 /// Why something may not be done.

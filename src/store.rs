@@ -110,6 +110,7 @@ pub enum Change {
     /// The member alone: their tokens are changes of their own.
     RemoveMember(MemberName),
     PutWorkspace(WorkspaceRecord),
+    RemoveWorkspace(WorkspaceName),
 }
 
 /// Everything that the store holds.
@@ -330,6 +331,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
             Change::PutMember(r) => members.put(r)?,
             Change::RemoveMember(name) => drop(members.delete(name)?),
             Change::PutWorkspace(r) => workspaces.put(r)?,
+            Change::RemoveWorkspace(name) => drop(workspaces.delete(name)?),
         }
     }
     Ok(gone)

@@ -381,6 +381,7 @@ fn spawn_ledger(
         max_instances: limits.instances,
         max_tokens_per_instance: limits.tokens_per_instance,
         install_bytes: config.install.disk_bytes as u64,
+        workspace: config.workspace,
         removed: config.runtime_dir.join(machine::engine::REMOVED),
         shown,
     });

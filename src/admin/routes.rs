@@ -15,7 +15,7 @@ use crate::{
     api::{Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject, UnknownField,
-        WorkspaceName, unknown_field,
+        WorkspaceName, WorkspaceView, unknown_field,
     },
     policy::{self, Decision, Target, Verb},
 };
@@ -74,7 +74,7 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Images => Verb::ReadImages,
         Route::LoadImages => Verb::LoadImages,
         // Of each that is listed, once more.
-        Route::Tokens | Route::Instances => Verb::UseApi,
+        Route::Tokens | Route::Instances | Route::Workspaces => Verb::UseApi,
         Route::Ca => Verb::ReadCa,
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
@@ -162,6 +162,12 @@ where
                 }
             });
             json(StatusCode::OK, &tokens)
+        }
+        Route::Workspaces => {
+            let seen = |w: &WorkspaceView| policy::may(asker.by, Verb::ReadWorkspace, Target::Workspace(&w.name));
+            let mut workspaces = backend.workspaces();
+            workspaces.retain(|w| seen(w).is_allowed());
+            json(StatusCode::OK, &workspaces)
         }
         Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),

@@ -94,6 +94,10 @@ codes! {
         "not-running" "The instance does not run",
         "removing" "The instance is being removed",
         "unclaimed" "The box has no administrator",
+        "workspace-exists" "The name is taken by a workspace",
+        "workspace-full" "The workspace runs as many instances as its quota allows",
+        "workspace-in-use" "The workspace has instances",
+        "workspace-stays" "The workspace cannot be removed",
     }
     410 {
         "gone" "The instance is being removed",
@@ -115,6 +119,7 @@ codes! {
         "bad-npm-package" "Not the name of an npm package",
         "bad-program" "Not the name of a program",
         "bad-python-package" "Not the name of a Python package",
+        "bad-quota" "A quota out of bounds",
         "bad-secret" "A secret that cannot be sent",
         "bad-token-name" "Not a name for a token",
         "bad-variable" "Not the name of a variable",

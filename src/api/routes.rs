@@ -68,6 +68,8 @@ routes! {
     LoadImages: "POST" "/v1/images" &[],
     /// An array of [`TokenView`](crate::model::TokenView).
     Tokens: "GET" "/v1/tokens" &[],
+    /// An array of [`WorkspaceView`](crate::model::WorkspaceView).
+    Workspaces: "GET" "/v1/workspaces" &[],
     /// PEM.
     Ca: "GET" "/v1/ca" &[],
     /// [`Doctored`](super::Doctored).

@@ -182,6 +182,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: TokenVerb,
     },
+    /// Make, list and remove workspaces, and say what each may use
+    Workspace {
+        #[command(subcommand)]
+        what: WorkspaceVerb,
+    },
     /// Log in to a box, or claim it if nobody has; every command then works on that box
     Login(Login),
     /// List and choose the boxes where you are logged in
@@ -207,6 +212,52 @@ pub(super) enum Verb {
         #[arg(long)]
         hardening: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkspaceVerb {
+    /// Make a workspace
+    Add {
+        name: WorkspaceName,
+        #[command(flatten)]
+        quota: QuotaArgs,
+    },
+    /// List the workspaces, with what each may use
+    List,
+    /// Show one workspace
+    Show { name: WorkspaceName },
+    /// Change what a workspace may use; it holds for what runs as well
+    Set {
+        name: WorkspaceName,
+        #[command(flatten)]
+        quota: QuotaArgs,
+    },
+    /// Remove a workspace that has no instances
+    Rm { name: WorkspaceName },
+}
+
+/// What all instances of a workspace may use together. `default` gives a limit back to the configuration and the box.
+#[derive(Debug, clap::Args)]
+pub(super) struct QuotaArgs {
+    /// How many instances may run, such as 3 or 20; or default
+    #[arg(long, value_name = "N")]
+    pub(super) instances: Option<String>,
+    /// CPUs, such as 1.5; or default
+    #[arg(long, value_name = "N")]
+    pub(super) cpus: Option<String>,
+    /// Memory, such as 4GiB; or default
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
+    /// Processes and threads; or default
+    #[arg(long, value_name = "N")]
+    pub(super) processes: Option<String>,
+}
+
+impl QuotaArgs {
+    pub(super) fn is_empty(&self) -> bool {
+        let given = [&self.instances, &self.cpus, &self.memory, &self.processes];
+        given.iter().all(|g| g.is_none())
+    }
 }
 
 #[derive(Debug, Subcommand)]

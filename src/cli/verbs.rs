@@ -132,6 +132,7 @@ impl Verbs {
             Verb::Import(what) => return self.import(*what).await,
             Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
             Verb::Token { what } => self.token(what).await?,
+            Verb::Workspace { what } => super::workspace::run(&self.supervisor, what, self.json).await?,
             Verb::Credential { what } => return self.credential(what).await,
             Verb::Ca => print::out(&self.supervisor.text(Route::Ca.path()).await?)?,
             Verb::Doctor { config, hardening } => return self.doctor(config.as_deref(), hardening).await,

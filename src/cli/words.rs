@@ -63,6 +63,11 @@ pub(super) fn of_refusal(refusal: &Refusal) -> String {
             "the name {name:?} is taken in workspace {workspace:?} by {by}; choose another with --name, or remove that \
              one with `berth rm {by}`"
         ),
+        Refusal::NoWorkspace { .. } => format!("{refusal}; `berth workspace add` makes one"),
+        Refusal::WorkspaceInUse { .. } => format!("{refusal} with `berth rm`"),
+        Refusal::WorkspaceFull { workspace, .. } => {
+            format!("{refusal}: `berth stop` one of them, or `berth workspace set {workspace} --instances N`")
+        }
         Refusal::NoFreeName => "give it a name with --name".to_owned(),
         Refusal::NoImage { type_name, images } => no_image(type_name, images),
         Refusal::Removing { .. } => format!("{refusal}; wait until `berth list` no longer shows it"),

@@ -212,11 +212,11 @@ fn limits(s: &mut Section<'_>, l: &mut Limits) {
 }
 
 /// CPUs such as `"1.5"`, in billionths of one.
-struct Cpus(i64);
+pub struct Cpus(pub i64);
 
 /// Why a text is not an amount of something.
 #[derive(Debug, thiserror::Error)]
-enum AmountError {
+pub enum AmountError {
     #[error("{0:?} is outside")]
     Outside(String),
     #[error("{0:?} is not one")]
@@ -239,7 +239,7 @@ impl std::str::FromStr for Cpus {
 }
 
 /// Memory such as `"512MiB"`, in bytes.
-struct Bytes(i64);
+pub struct Bytes(pub i64);
 
 impl std::str::FromStr for Bytes {
     type Err = AmountError;
@@ -253,7 +253,7 @@ impl std::str::FromStr for Bytes {
             _ => return Err(wrong()),
         };
         let n: i64 = digits.parse().map_err(|_| wrong())?;
-        let bytes = n.checked_mul(unit).filter(|b| (64 << 20..=64 << 40).contains(b));
+        let bytes = n.checked_mul(unit).filter(|b| WorkspaceLimits::MEMORY.contains(b));
         bytes.map(Bytes).ok_or_else(|| AmountError::Outside(s.to_owned()))
     }
 }
@@ -268,8 +268,12 @@ fn workspace(s: &mut Section<'_>, w: &mut WorkspaceLimits) {
     ) {
         w.memory = Some(n.value.0);
     }
-    if let Some(n) = s.integer("pids", 64, 4_000_000) {
+    let pids = WorkspaceLimits::PIDS;
+    if let Some(n) = s.integer("pids", *pids.start(), *pids.end()) {
         w.pids = Some(n.value);
+    }
+    if let Some(n) = s.integer("instances", 0, i64::from(u32::MAX)) {
+        w.instances = u32::try_from(n.value).ok();
     }
 }
 
@@ -279,11 +283,11 @@ mod tests {
 
     #[test]
     fn a_workspaces_quota() {
-        let good = "[workspace]\ncpu = \"1.5\"\nmemory = \"4GiB\"\npids = 500\n";
+        let good = "[workspace]\ncpu = \"1.5\"\nmemory = \"4GiB\"\npids = 500\ninstances = 3\n";
         let w = parse("b.toml", good).expect("valid").workspace;
         assert_eq!(
-            (w.nano_cpus, w.memory, w.pids),
-            (Some(1_500_000_000), Some(4 << 30), Some(500))
+            (w.nano_cpus, w.memory, w.pids, w.instances),
+            (Some(1_500_000_000), Some(4 << 30), Some(500), Some(3))
         );
         for (line, said) in [
             ("cpu = 2", "b.toml:2: workspace.cpu: write CPUs in quotes"),

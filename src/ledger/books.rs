@@ -48,6 +48,7 @@ impl Books {
             Change::PutMember(m) => drop(Arc::make_mut(&mut self.members).insert(m.name.clone(), m.clone())),
             Change::RemoveMember(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
             Change::PutWorkspace(w) => drop(Arc::make_mut(&mut self.workspaces).insert(w.name.clone(), w.clone())),
+            Change::RemoveWorkspace(name) => drop(Arc::make_mut(&mut self.workspaces).remove(name)),
         }
     }
 

@@ -69,6 +69,7 @@ impl Note {
             Target::Instance(id) => id.to_string(),
             Target::Member(name) => name.to_string(),
             Target::Token(id) => id.to_string(),
+            Target::Workspace(name) => name.to_string(),
         };
         let by = action.by().clone();
         Self { by, verb, on }
@@ -79,7 +80,8 @@ impl Note {
         let made = match came {
             Came::Instance(id, Some(_)) => id.as_str(),
             Came::Token(made) => made.view.id.as_str(),
-            Came::Instance(_, None) | Came::Done => "",
+            Came::Workspace(name) if self.verb == Verb::AddWorkspace => name.as_str(),
+            Came::Instance(_, None) | Came::Workspace(_) | Came::Done => "",
         };
         let token = self.by.token().map_or("", TokenId::as_str);
         let (by, via, verb, on) = (
@@ -105,6 +107,7 @@ impl Task {
             tokens: &books.tokens,
             members: &books.members,
             workspaces: &books.workspaces,
+            configured: &self.workspace,
             catalog: &catalog,
             max_instances: self.limits.instances,
             max_tokens_per_instance: self.limits.tokens_per_instance,
@@ -141,6 +144,16 @@ impl Task {
                 self.token(subject, token_name, expires_at, vec![Change::PutMember(member)])
             }
             Decision::ResetAdmin => Ok(reset_admin(books)),
+            Decision::Workspace(record) => Ok(Decided {
+                came: Came::Workspace(record.name.clone()),
+                changes: vec![Change::PutWorkspace(record)],
+                then: Vec::new(),
+            }),
+            Decision::RemoveWorkspace(name) => Ok(Decided {
+                changes: vec![Change::RemoveWorkspace(name)],
+                then: Vec::new(),
+                came: Came::Done,
+            }),
         }
     }
 

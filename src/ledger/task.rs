@@ -26,7 +26,7 @@ use crate::{
     catalog::Catalog,
     config::Allow,
     machine,
-    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal},
+    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal, WorkspaceLimits},
     plan::{
         exchange::{DesiredState, Report, Shown},
         spec::resource_name,
@@ -68,6 +68,7 @@ pub(super) struct Task {
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) images: Vec<String>,
     pub(super) allow: Allow,
+    pub(super) workspace: WorkspaceLimits,
     pub(super) limits: Limits,
     removed: PathBuf,
 
@@ -105,6 +106,7 @@ impl Task {
             catalog: deps.catalog,
             images: deps.images,
             allow: deps.allow,
+            workspace: deps.workspace,
             limits: Limits {
                 instances: deps.max_instances,
                 tokens_per_instance: deps.max_tokens_per_instance,

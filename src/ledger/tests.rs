@@ -170,6 +170,7 @@ fn start_alone() -> Bench {
         max_instances: 100,
         max_tokens_per_instance: 2,
         install_bytes: 0,
+        workspace: WorkspaceLimits::default(),
         removed: dir.path().join("removed"),
         shown,
     })

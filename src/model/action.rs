@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     InstanceId, InstanceName, InstanceView, Network, Processes, Secret, Size, Source, Subject, TokenId, TypeName,
-    WorkspaceName,
+    WorkspaceLimits, WorkspaceName, WorkspaceView,
 };
 
 /// A member's token ends so many days after it was made, where nothing else is said.
@@ -78,10 +78,27 @@ pub enum Action {
         id: InstanceId,
         key: String,
     },
+    /// Makes a workspace.
+    AddWorkspace {
+        name: WorkspaceName,
+        /// Default: the configuration's holds.
+        #[serde(default)]
+        quota: Option<WorkspaceLimits>,
+    },
+    /// Gives a workspace another quota, which holds for what runs as well.
+    SetQuota {
+        workspace: WorkspaceName,
+        /// All of it; none: the configuration's holds from now on.
+        quota: Option<WorkspaceLimits>,
+    },
+    /// Removes a workspace that has no instances.
+    RemoveWorkspace {
+        name: WorkspaceName,
+    },
 }
 
 /// The fields of each action, beside `action`.
-pub const ACTION_FIELDS: [(&str, &[&str]); 14] = [
+pub const ACTION_FIELDS: [(&str, &[&str]); 17] = [
     (
         "run",
         &[
@@ -112,6 +129,9 @@ pub const ACTION_FIELDS: [(&str, &[&str]); 14] = [
     ("upgrade", &["id", "trial"]),
     ("set_credential", &["id", "key", "value"]),
     ("unset_credential", &["id", "key"]),
+    ("add_workspace", &["name", "quota"]),
+    ("set_quota", &["workspace", "quota"]),
+    ("remove_workspace", &["name"]),
 ];
 /// The fields of what a generic type is to run, beside `kind`.
 const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
@@ -216,6 +236,8 @@ pub enum Outcome {
     /// The instance as it stands now; with its token after `Run`.
     Instance(Box<InstanceView>),
     Token(TokenCreated),
+    /// A workspace that is new, or has another quota.
+    Workspace(WorkspaceView),
     /// Nothing to show (removal accepted, token revoked).
     Done,
 }
@@ -341,6 +363,17 @@ mod tests {
                 value: Secret::new("x"),
             },
             Action::UnsetCredential { id, key: "k".into() },
+            Action::AddWorkspace {
+                name: WorkspaceName::default(),
+                quota: Some(WorkspaceLimits::default()),
+            },
+            Action::SetQuota {
+                workspace: WorkspaceName::default(),
+                quota: Some(WorkspaceLimits::default()),
+            },
+            Action::RemoveWorkspace {
+                name: WorkspaceName::default(),
+            },
         ]);
         for action in all {
             let value = serde_json::to_value(&action).unwrap();

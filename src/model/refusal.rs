@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Credential, InstanceId, MemberName, State};
+use super::{Credential, InstanceId, MemberName, State, WorkspaceName};
 
 /// Declares errors that travel as JSON objects: `code` and the fields beside it. For each: its attributes, its code, its
 /// name, its fields.
@@ -98,6 +98,17 @@ coded! {
             "the name {name:?} is taken in workspace {workspace:?} by {by}; choose another, or remove that instance"
         )]
         "name-taken" NameTaken { name: String, workspace: String, by: InstanceId },
+        #[error("there is a workspace {name:?} already")]
+        "workspace-exists" WorkspaceExists { name: WorkspaceName },
+        #[error("the workspace {name:?} still has instances: {}; remove them first", ids(instances))]
+        "workspace-in-use" WorkspaceInUse { name: WorkspaceName, instances: Vec<InstanceId> },
+        #[error("the workspace {name:?} stays: it is the one of all instances that name no other")]
+        "workspace-stays" WorkspaceStays { name: WorkspaceName },
+        #[error(
+            "{running} instances of the workspace {workspace:?} run, and its quota is {limit}: stop one of them, or raise \
+             the quota"
+        )]
+        "workspace-full" WorkspaceFull { workspace: WorkspaceName, running: usize, limit: u32 },
         #[error("no name is free for it: give it one")]
         "no-free-name" NoFreeName,
         #[error("{}; load {} first", absent(type_name, images), them(images))]
@@ -163,6 +174,9 @@ coded! {
         "no-content" NoContent { key: String },
         #[error("an argument takes the value of {key}, and no such variable is given")]
         "no-such-variable" NoSuchVariable { key: String },
+
+        #[error("a quota's {what} is from {least} to {most}")]
+        "bad-quota" BadQuota { what: String, least: i64, most: i64 },
 
         // Tokens.
 
@@ -343,6 +357,7 @@ impl fmt::Display for Allowed {
 #[serde(rename_all = "kebab-case")]
 pub enum Counted {
     Instances,
+    Workspaces,
     /// Tokens of one instance.
     InstanceTokens,
     /// Tokens of one member.
@@ -353,6 +368,7 @@ impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Counted::Instances => "instances",
+            Counted::Workspaces => "workspaces",
             Counted::InstanceTokens => "tokens of one instance",
             Counted::MemberTokens => "tokens of one member",
         })
@@ -369,6 +385,10 @@ pub enum Runs {
     Trial,
     Image,
     Remote,
+}
+
+fn ids(all: &[InstanceId]) -> String {
+    listed(&all.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 fn listed(all: &[String]) -> String {

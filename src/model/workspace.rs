@@ -1,12 +1,99 @@
-//! What a workspace may use.
+//! Workspaces as they are asked for and shown, and what one may use.
+
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use super::WorkspaceName;
 
 /// What all containers of one workspace may use together, as it was asked for; None: as the box allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WorkspaceLimits {
-    /// CPU time per wall time, in billionths of a CPU.
+    /// CPU time per wall time, in billionths of a CPU; in JSON `cpus`, a number of CPUs.
+    #[serde(rename = "cpus", default, with = "cpus", skip_serializing_if = "Option::is_none")]
     pub nano_cpus: Option<i64>,
     /// Memory in bytes.
+    #[serde(rename = "memory_bytes", default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<i64>,
     /// Processes and threads.
+    #[serde(rename = "processes", default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<i64>,
+    /// Instances that run or shall run. Berth holds it when one is run or started; the others the kernel holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
+}
+
+impl WorkspaceLimits {
+    /// What CPU time may be, in billionths of a CPU.
+    pub const NANO_CPUS: RangeInclusive<i64> = 100_000_000..=1_024_000_000_000;
+    /// What memory may be, in bytes.
+    pub const MEMORY: RangeInclusive<i64> = 64 << 20..=64 << 40;
+    /// How many processes and threads there may be.
+    pub const PIDS: RangeInclusive<i64> = 64..=4_000_000;
+}
+
+/// A workspace as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceView {
+    pub name: WorkspaceName,
+    pub created_at: jiff::Timestamp,
+    /// Its own quota. None: the configuration's holds, whatever that is today.
+    pub quota: Option<WorkspaceLimits>,
+    /// What holds: its own quota or the configuration's. What is not in it is as the box allows.
+    pub limits: WorkspaceLimits,
+    /// Instances that it has.
+    pub instances: usize,
+    /// Of these, those that run or shall run.
+    pub running: usize,
+}
+
+/// CPUs as a number, 1.5 for one and a half.
+mod cpus {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[allow(clippy::ref_option, reason = "serde asks for it")]
+    pub(super) fn serialize<S: Serializer>(nano: &Option<i64>, s: S) -> Result<S::Ok, S::Error> {
+        match nano {
+            // Exact enough: it was read from thousandths.
+            #[allow(clippy::cast_precision_loss)]
+            Some(nano) => s.serialize_some(&(*nano as f64 / 1e9)),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
+        let cpus = Option::<f64>::deserialize(d)?;
+        // What is out of bounds stays so, and is refused with them.
+        #[allow(clippy::cast_possible_truncation)]
+        let nano = |n: f64| ((n * 1000.0).round() as i64).saturating_mul(1_000_000);
+        Ok(cpus.map(nano))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_written_as_people_count() {
+        let quota = WorkspaceLimits {
+            nano_cpus: Some(1_500_000_000),
+            memory: Some(1 << 30),
+            pids: None,
+            instances: Some(3),
+        };
+        let text = serde_json::to_string(&quota).unwrap();
+        assert_eq!(text, r#"{"cpus":1.5,"memory_bytes":1073741824,"instances":3}"#);
+        assert_eq!(serde_json::from_str::<WorkspaceLimits>(&text).unwrap(), quota);
+        assert_eq!(
+            serde_json::from_str::<WorkspaceLimits>("{}").unwrap(),
+            WorkspaceLimits::default()
+        );
+        for (text, nano) in [("-1", -1_000_000_000), ("1e300", i64::MAX), ("0.1234567", 123_000_000)] {
+            let read: WorkspaceLimits = serde_json::from_str(&format!("{{\"cpus\":{text}}}")).unwrap();
+            assert_eq!(read.nano_cpus, Some(nano), "{text}");
+        }
+        assert!(serde_json::from_str::<WorkspaceLimits>(r#"{"cpu":1}"#).is_err());
+    }
 }

@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     credentials, image, order,
     room::{self, Disk},
-    sourced, trial,
+    sourced, trial, workspace,
 };
 use crate::{
     catalog::{Catalog, InstanceType, Kind, check_env_key},
     config::Allow,
     model::{
         Action, Counted, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, Principal, REMOTE_SECRET,
-        Refusal, Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceName,
+        Refusal, Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceLimits, WorkspaceName,
     },
     policy::Signed,
     record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord},
@@ -30,6 +30,8 @@ pub struct Book<'a> {
     pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
     pub members: &'a BTreeMap<MemberName, MemberRecord>,
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
+    /// What a workspace may use whose record says nothing else.
+    pub configured: &'a WorkspaceLimits,
     pub catalog: &'a Catalog,
     /// Instances on this box, at most.
     pub max_instances: usize,
@@ -76,6 +78,9 @@ pub enum Decision {
     },
     /// No member stays, and no token of one.
     ResetAdmin,
+    /// A workspace that is new, or has another quota.
+    Workspace(WorkspaceRecord),
+    RemoveWorkspace(WorkspaceName),
     /// It already is as asked.
     Already(InstanceId),
 }
@@ -87,6 +92,7 @@ pub enum Decision {
 pub fn admit(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<Decision, Refusal> {
     let decision = decide(book, action, fresh)?;
     if let Decision::Run { record, .. } | Decision::Update(record) = &decision {
+        workspace::check(book, record)?;
         room::check(book, record)?;
     }
     Ok(decision)
@@ -165,6 +171,9 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
         },
         Action::SetCredential { id, key, value } => credentials::set(book, &id, key, value, by.name()),
         Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
+        Action::AddWorkspace { name, quota } => workspace::add(book, name, quota),
+        Action::SetQuota { workspace: name, quota } => workspace::set(book, &name, quota),
+        Action::RemoveWorkspace { name } => workspace::remove(book, name),
     }
 }
 
@@ -251,12 +260,7 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
         return Err(Refusal::IdInUse);
     }
     let workspace = request.workspace.unwrap_or_default();
-    if !book.workspaces.contains_key(&workspace) {
-        return Err(Refusal::NoWorkspace {
-            name: workspace.to_string(),
-            known: book.workspaces.keys().map(WorkspaceName::to_string).collect(),
-        });
-    }
+    workspace::find(book, &workspace)?;
     let name = match request.name {
         Some(name) => match taken(book, &workspace, &name) {
             None => name,

@@ -13,7 +13,7 @@ use crate::{
     catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     model::{
         Action, BoxId, Desired, InstanceId, InstanceName, MemberName, Principal, Processes, Refusal, RunRequest,
-        Secret, Size, Subject, TokenId, TypeName, WorkspaceName,
+        Secret, Size, Subject, TokenId, TypeName, WorkspaceLimits, WorkspaceName,
     },
     plan::{
         room::Disk,
@@ -50,6 +50,14 @@ pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
         ..InstanceType::of(TypeName::parse(name).unwrap(), image, mcp)
     }
 }
+
+/// As where the configuration says nothing.
+const CONFIGURED: WorkspaceLimits = WorkspaceLimits {
+    nano_cpus: None,
+    memory: None,
+    pids: None,
+    instances: None,
+};
 
 /// `default` and one more.
 fn workspaces() -> BTreeMap<WorkspaceName, WorkspaceRecord> {
@@ -242,7 +250,7 @@ proptest! {
                 continue;
             };
             let book = Book {
-                instances: &instances, tokens: &tokens, members: &members, workspaces: &workspaces,
+                instances: &instances, tokens: &tokens, members: &members, workspaces: &workspaces, configured: &CONFIGURED,
                 catalog: &catalog, max_instances: MAX,
                 max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, disk: None,
                 install_bytes: 0, now,
@@ -282,7 +290,9 @@ proptest! {
                     tokens.remove(&t);
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
-                Ok(Decision::Claim { .. } | Decision::ResetAdmin) => unreachable!("not tried here"),
+                Ok(Decision::Claim { .. } | Decision::ResetAdmin | Decision::Workspace(_) | Decision::RemoveWorkspace(_)) => {
+                    unreachable!("not tried here")
+                }
                 Ok(Decision::Already(_) | Decision::Credential { .. }) | Err(_) => {}
             }
         }
@@ -299,6 +309,7 @@ fn bad_environments_are_refused_without_quoting_values() {
         tokens: &tokens,
         members: &members,
         workspaces: &workspaces(),
+        configured: &CONFIGURED,
         catalog: &catalog,
         max_instances: 1,
         max_tokens_per_instance: 1,
@@ -371,6 +382,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         tokens: &tokens,
         members,
         workspaces: &workspaces,
+        configured: &CONFIGURED,
         catalog: &catalog,
         max_instances: 1,
         max_tokens_per_instance: 1,
@@ -458,6 +470,7 @@ fn no_more_is_promised_than_the_disk_holds() {
             tokens: &tokens,
             members: &members,
             workspaces: &workspaces,
+            configured: &CONFIGURED,
             catalog: &catalog,
             max_instances: 10,
             max_tokens_per_instance: 1,
@@ -502,4 +515,118 @@ fn no_more_is_promised_than_the_disk_holds() {
         assert!(admit_on(full, &instances, action.clone(), 3).is_ok(), "{action:?}");
     }
     assert!(admit_on(full, &instances, run(), 3).is_err());
+}
+
+#[test]
+fn a_workspace_runs_as_many_instances_as_its_quota_says() {
+    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
+    let allow = crate::config::Allow::default();
+    let (tokens, members) = (BTreeMap::new(), BTreeMap::new());
+    let allowed = |t: &&Arc<InstanceType>| t.image.reference.starts_with("berth/");
+    let kind = catalog.types.values().find(allowed).unwrap().name.clone();
+    let mut instances: BTreeMap<InstanceId, Arc<InstanceRecord>> = BTreeMap::new();
+    let mut workspaces = workspaces();
+    let w = WorkspaceName::parse("w").unwrap();
+    let quota = |n| {
+        Some(WorkspaceLimits {
+            instances: Some(n),
+            ..CONFIGURED
+        })
+    };
+    let judge = |instances: &BTreeMap<_, _>, workspaces: &BTreeMap<_, _>, action, fresh| {
+        let book = Book {
+            instances,
+            tokens: &tokens,
+            members: &members,
+            workspaces,
+            configured: &CONFIGURED,
+            catalog: &catalog,
+            max_instances: 10,
+            max_tokens_per_instance: 1,
+            images: &images,
+            allow: &allow,
+            disk: None,
+            install_bytes: 0,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        admit(&book, signed(action), id(fresh))
+    };
+    let run = |workspace: &WorkspaceName| {
+        Action::Run(Box::new(RunRequest {
+            workspace: Some(workspace.clone()),
+            ..RunRequest::of(kind.clone())
+        }))
+    };
+    let set = |quota| Action::SetQuota {
+        workspace: w.clone(),
+        quota,
+    };
+    let Ok(Decision::Workspace(record)) = judge(&instances, &workspaces, set(quota(1)), 0) else {
+        panic!("it is set");
+    };
+    workspaces.insert(w.clone(), record);
+    for n in 0..3 {
+        // The quota is of `w` alone.
+        let at = if n == 0 { w.clone() } else { WorkspaceName::default() };
+        let Ok(Decision::Run { record, .. }) = judge(&instances, &workspaces, run(&at), n) else {
+            panic!("{n} is run");
+        };
+        instances.insert(record.id.clone(), Arc::new(*record));
+    }
+    let full = Refusal::WorkspaceFull {
+        workspace: w.clone(),
+        running: 1,
+        limit: 1,
+    };
+    assert_eq!(judge(&instances, &workspaces, run(&w), 3), Err(full.clone()));
+    // What runs is recreated also beyond the quota; stopped or failed, it makes room for another and finds none itself.
+    workspaces.get_mut(&w).unwrap().quota = quota(0);
+    assert!(judge(&instances, &workspaces, Action::Recreate { id: id(0) }, 3).is_ok());
+    workspaces.get_mut(&w).unwrap().quota = quota(1);
+    for stop in [true, false] {
+        let mut record = (*instances[&id(0)]).clone();
+        if stop {
+            record.desired = Desired::Stopped;
+        } else {
+            (record.desired, record.failure) = (Desired::Running, Some("x".into()));
+        }
+        instances.insert(id(0), Arc::new(record));
+        let mut more = instances.clone();
+        let Ok(Decision::Run { record, .. }) = judge(&more, &workspaces, run(&w), 3) else {
+            panic!("there is room");
+        };
+        more.insert(record.id.clone(), Arc::new(*record));
+        for action in [Action::Start { id: id(0) }, Action::Recreate { id: id(0) }] {
+            assert_eq!(judge(&more, &workspaces, action, 4), Err(full.clone()));
+        }
+    }
+    // It goes when nothing is in it; `default` stays.
+    let rm = |name: &WorkspaceName| Action::RemoveWorkspace { name: name.clone() };
+    let in_use = judge(&instances, &workspaces, rm(&w), 4);
+    assert!(matches!(in_use, Err(Refusal::WorkspaceInUse { instances, .. }) if instances == [id(0)]));
+    instances.remove(&id(0));
+    assert_eq!(
+        judge(&instances, &workspaces, rm(&w), 4),
+        Ok(Decision::RemoveWorkspace(w.clone()))
+    );
+    let default = WorkspaceName::default();
+    assert_eq!(
+        judge(&instances, &workspaces, rm(&default), 4),
+        Err(Refusal::WorkspaceStays { name: default })
+    );
+    let add = |name: &str, quota| Action::AddWorkspace {
+        name: WorkspaceName::parse(name).unwrap(),
+        quota,
+    };
+    let refused = judge(&instances, &workspaces, add("w", None), 4);
+    assert_eq!(refused, Err(Refusal::WorkspaceExists { name: w }));
+    assert!(judge(&instances, &workspaces, add("v", quota(20)), 4).is_ok());
+    let negative = Some(WorkspaceLimits {
+        memory: Some(-1),
+        ..CONFIGURED
+    });
+    assert!(matches!(
+        judge(&instances, &workspaces, add("v", negative), 4),
+        Err(Refusal::BadQuota { what, .. }) if what == "memory_bytes"
+    ));
 }

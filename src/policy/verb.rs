@@ -77,6 +77,11 @@ verbs! {
     Upgrade = "upgrade" Instance,
     SetCredential = "set-credential" Instance,
     UnsetCredential = "unset-credential" Instance,
+    /// That a workspace exists, and what it may use.
+    ReadWorkspace = "read-workspace" Box,
+    AddWorkspace = "add-workspace" Box,
+    SetQuota = "set-quota" Box,
+    RemoveWorkspace = "remove-workspace" Box,
 }
 
 /// What an action asks for.
@@ -100,5 +105,8 @@ pub fn asked(action: &Action) -> (Verb, Target<'_>) {
         Action::Upgrade { id, .. } => (Verb::Upgrade, on(id)),
         Action::SetCredential { id, .. } => (Verb::SetCredential, on(id)),
         Action::UnsetCredential { id, .. } => (Verb::UnsetCredential, on(id)),
+        Action::AddWorkspace { .. } => (Verb::AddWorkspace, Target::Box),
+        Action::SetQuota { workspace, .. } => (Verb::SetQuota, Target::Workspace(workspace)),
+        Action::RemoveWorkspace { name } => (Verb::RemoveWorkspace, Target::Workspace(name)),
     }
 }

@@ -29,6 +29,7 @@ impl Task {
         let before = std::mem::replace(&mut self.adopted, desired.clone());
         if !Arc::ptr_eq(&before.workspaces, &desired.workspaces) {
             self.workspaces.records = (*desired.workspaces).clone();
+            self.hold_workspaces();
         }
         let gone = before
             .instances

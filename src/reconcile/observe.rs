@@ -68,7 +68,7 @@ impl Task {
     }
 
     /// Holds every workspace to its quota: it may have changed since what runs was started.
-    fn hold_workspaces(&mut self) {
+    pub(super) fn hold_workspaces(&mut self) {
         let Some(facts) = &self.facts else { return };
         let each = self.instances.values();
         let places: BTreeMap<_, _> = each

@@ -503,6 +503,7 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
         max_instances: 2,
         max_tokens_per_instance: 2,
         install_bytes: 2 << 30,
+        workspace: WorkspaceLimits::default(),
         removed: dir.path().join("removed"),
         shown,
     })

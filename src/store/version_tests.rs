@@ -277,6 +277,7 @@ fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
             nano_cpus: Some(500_000_000),
             memory: Some(1 << 30),
             pids: None,
+            instances: Some(3),
         }),
     };
     store.commit(&[Change::PutWorkspace(own.clone())]).unwrap();

@@ -30,6 +30,8 @@ struct Quota {
     nano_cpus: Option<i64>,
     memory: Option<i64>,
     pids: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instances: Option<u32>,
 }
 
 pub(super) struct Workspaces;
@@ -56,6 +58,7 @@ impl Table for Workspaces {
                 nano_cpus: q.nano_cpus,
                 memory: q.memory,
                 pids: q.pids,
+                instances: q.instances,
             }),
         }
     }
@@ -68,6 +71,7 @@ impl Table for Workspaces {
                 nano_cpus: q.nano_cpus,
                 memory: q.memory,
                 pids: q.pids,
+                instances: q.instances,
             }),
         })
     }

@@ -31,7 +31,7 @@ use crate::{
     machine,
     model::{
         Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, State, TokenView,
-        TypeName,
+        TypeName, WorkspaceView,
     },
     plan::{image, sourced},
     policy::Signed,
@@ -135,6 +135,10 @@ impl Backend for Parts {
             Ok(outcome)
         });
         done.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    fn workspaces(&self) -> Vec<WorkspaceView> {
+        self.ledger.workspaces()
     }
 
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>> {

@@ -175,6 +175,99 @@ fn the_cpu_of_a_start_ends_with_the_start() {
     });
 }
 
+/// What the kernel says of a workspace's cgroup, `parent`, by its file of either version of cgroups.
+fn held(parent: &str, v1: &str, v2: &str) -> String {
+    let at = parent.trim_start_matches('/');
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let path = if unified {
+        format!("/sys/fs/cgroup/{at}/{v2}")
+    } else {
+        let controller = v1.split('.').next().unwrap();
+        format!("/sys/fs/cgroup/{controller}/{at}/{v1}")
+    };
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    text.split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn workspaces_are_made_changed_and_removed_and_what_runs_is_held_to_what_they_say() {
+    let mut a = Appliance::start();
+    a.cli(&["workspace", "add", "research", "--instances", "1", "--cpus", "0.75"]);
+    let said = a.cli_fails(1, &["workspace", "add", "research"]);
+    assert!(said.contains("already"), "{said}");
+    let i = a.run("time", &["--workspace", "research", "--name", "clock"]);
+    let parent = a.inspect(&i.id)["HostConfig"]["CgroupParent"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(held(&parent, "cpu.cfs_quota_us", "cpu.max"), "75000");
+    // One runs, and no more may; elsewhere they may, also by the same name.
+    let said = a.cli_fails(1, &["run", "time", "--workspace", "research"]);
+    assert!(
+        said.contains("1 instances of the workspace") && said.contains("berth workspace set"),
+        "{said}"
+    );
+    a.run("time", &["--name", "clock"]);
+    // What runs is held to another quota at once, and keeps it when the supervisor is killed.
+    a.cli(&[
+        "workspace",
+        "set",
+        "research",
+        "--instances",
+        "2",
+        "--cpus",
+        "0.5",
+        "--processes",
+        "300",
+    ]);
+    let changed = || {
+        (
+            held(&parent, "cpu.cfs_quota_us", "cpu.max"),
+            held(&parent, "pids.max", "pids.max"),
+        )
+    };
+    let wanted = ("50000".to_owned(), "300".to_owned());
+    wait_for("the new quota", MINUTE, || changed() == wanted);
+    assert_eq!(a.post(&i.url, &i.token, INITIALIZE, &[]).status, 200, "it runs on");
+    a.kill();
+    a.launch();
+    let shown = a.json(&["workspace", "show", "research"]);
+    let quota = serde_json::json!({ "cpus": 0.5, "processes": 300, "instances": 2 });
+    assert_eq!((&shown["quota"], &shown["limits"]), (&quota, &quota), "{shown}");
+    assert_eq!((&shown["instances"], &shown["running"]), (&1.into(), &1.into()));
+    a.wait_state(&i.id, "running", MINUTE);
+    assert_eq!(changed(), wanted);
+    let second = a.run("time", &["--workspace", "research"]);
+    let listed = a.json(&["workspace", "list"]);
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|w| w["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["default", "research"]);
+    // Where the quota is lowered nothing is stopped, and what was stopped stays so.
+    a.cli(&["workspace", "set", "research", "--instances", "1"]);
+    a.cli(&["stop", &second.id]);
+    assert!(a.cli_fails(1, &["start", &second.id]).contains("its quota is 1"));
+    let said = a.cli_fails(1, &["workspace", "rm", "research"]);
+    assert!(said.contains(&i.id) && said.contains("berth rm"), "{said}");
+    assert!(a.cli_fails(1, &["workspace", "rm", "default"]).contains("stays"));
+    assert!(
+        a.cli_fails(1, &["workspace", "show", "sales"])
+            .contains("this box has: default, research")
+    );
+    a.cli(&["rm", &i.id, &second.id]);
+    a.cli(&["workspace", "rm", "research"]);
+    let said = a.cli_fails(1, &["run", "time", "--workspace", "research"]);
+    assert!(
+        said.contains("no workspace") && said.contains("berth workspace add"),
+        "{said}"
+    );
+    let left = std::path::Path::new("/sys/fs/cgroup/pids").join(parent.trim_start_matches('/'));
+    wait_for("its cgroup is gone", MINUTE, || !left.exists());
+}
+
 #[test]
 fn a_workspace_is_held_to_its_quota() {
     let a = Appliance::with(Options {
@@ -191,18 +284,7 @@ fn a_workspace_is_held_to_its_quota() {
         parent.contains(&a.box_id()[..8]) && parent.contains("default"),
         "{parent}"
     );
-    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let read = |v1: &str, v2: &str| {
-        let at = parent.trim_start_matches('/');
-        let path = if unified {
-            format!("/sys/fs/cgroup/{at}/{v2}")
-        } else {
-            let controller = v1.split('.').next().unwrap();
-            format!("/sys/fs/cgroup/{controller}/{at}/{v1}")
-        };
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        text.split_whitespace().next().unwrap().to_owned()
-    };
+    let read = |v1: &str, v2: &str| held(&parent, v1, v2);
     assert_eq!(read("cpu.cfs_quota_us", "cpu.max"), "75000");
     assert_eq!(read("memory.limit_in_bytes", "memory.max"), (300 << 20).to_string());
     assert_eq!(read("pids.max", "pids.max"), "200");

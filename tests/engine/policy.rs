@@ -39,9 +39,10 @@ fn requests(id: &str) -> Vec<(Verb, Request)> {
                 ask(Verb::ControlScreen, Some(json!({})));
             }
             // What else the answer may hold is judged by itself.
-            (Route::Status | Route::Tokens, Some(verb)) => {
+            (Route::Status | Route::Tokens | Route::Workspaces, Some(verb)) => {
                 let held = match route {
                     Route::Status => Verb::ReadClaimCode,
+                    Route::Workspaces => Verb::ReadWorkspace,
                     _ => Verb::ReadToken,
                 };
                 ask(verb, None);
@@ -71,6 +72,7 @@ fn actions(id: &str) -> Vec<Value> {
                 (_, "type") => json!("no-such-type"),
                 (_, "pinned") => json!(true),
                 (_, "key" | "value") => json!("K"),
+                ("add_workspace" | "remove_workspace", "name") | ("set_quota", "workspace") => json!("nobody"),
                 _ => continue,
             };
             body[field] = value;

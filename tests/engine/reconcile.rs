@@ -233,6 +233,7 @@ impl Bench {
             max_instances: 10,
             max_tokens_per_instance: 10,
             install_bytes: 2 << 30,
+            workspace: WorkspaceLimits::default(),
             removed: self.dir.path().join("removed"),
             shown,
         })

@@ -1,0 +1,207 @@
+//! The verb `workspace`: the tenants of the box, and what each may use.
+
+use anyhow::{Result, anyhow, bail};
+
+use super::{
+    args::{QuotaArgs, WorkspaceVerb},
+    client::Supervisor,
+    print,
+};
+use crate::{
+    api::Route,
+    config::{Bytes, Cpus},
+    model::{Action, Outcome, WorkspaceLimits, WorkspaceName, WorkspaceView},
+};
+
+/// What gives a limit back to the box.
+const DEFAULT: &str = "default";
+
+pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool) -> Result<()> {
+    match what {
+        WorkspaceVerb::Add { name, quota } => {
+            let quota = changed(WorkspaceLimits::default(), &quota)?;
+            let made = act(supervisor, &Action::AddWorkspace { name, quota }).await?;
+            shown(&made, json)
+        }
+        WorkspaceVerb::Set { name, quota } => {
+            let before = one(supervisor, &name).await?;
+            if quota.is_empty() {
+                bail!("say what to change: --instances, --cpus, --memory or --processes");
+            }
+            // What the configuration says holds for what was never set.
+            let quota = changed(before.quota.unwrap_or_default(), &quota)?;
+            let workspace = name;
+            let set = act(supervisor, &Action::SetQuota { workspace, quota }).await?;
+            shown(&set, json)
+        }
+        WorkspaceVerb::Show { name } => shown(&one(supervisor, &name).await?, json),
+        WorkspaceVerb::List => {
+            let all = all(supervisor).await?;
+            if json {
+                return print::json(&all);
+            }
+            let row = |w: &WorkspaceView| {
+                let instances = w.limits.instances.map_or(String::new(), |n| format!(" of {n}"));
+                vec![
+                    w.name.to_string(),
+                    w.instances.to_string(),
+                    format!("{}{instances}", w.running),
+                    cpus(&w.limits).unwrap_or_else(|| "all".to_owned()),
+                    memory(&w.limits).unwrap_or_else(|| DEFAULT.to_owned()),
+                    processes(&w.limits).unwrap_or_else(|| DEFAULT.to_owned()),
+                ]
+            };
+            let head = ["WORKSPACE", "INSTANCES", "RUNNING", "CPUS", "MEMORY", "PROCESSES"];
+            print::table(&head, &all.iter().map(row).collect::<Vec<_>>())
+        }
+        WorkspaceVerb::Rm { name } => {
+            supervisor.act(&Action::RemoveWorkspace { name: name.clone() }).await?;
+            if json {
+                return Ok(());
+            }
+            print::out(&format!("{name}: removed\n"))
+        }
+    }
+}
+
+async fn all(supervisor: &Supervisor) -> Result<Vec<WorkspaceView>> {
+    supervisor.get(Route::Workspaces.path()).await
+}
+
+async fn one(supervisor: &Supervisor, name: &WorkspaceName) -> Result<WorkspaceView> {
+    let all = all(supervisor).await?;
+    let known: Vec<_> = all.iter().map(|w| w.name.to_string()).collect();
+    let found = all.into_iter().find(|w| w.name == *name);
+    found.ok_or_else(|| {
+        anyhow!(
+            "there is no workspace {:?}; this box has: {}",
+            name.as_str(),
+            known.join(", ")
+        )
+    })
+}
+
+async fn act(supervisor: &Supervisor, action: &Action) -> Result<WorkspaceView> {
+    match supervisor.act(action).await? {
+        Outcome::Workspace(view) => Ok(view),
+        other => Err(anyhow!("the supervisor answered something else: {other:?}")),
+    }
+}
+
+/// A quota with the given limits in the place of its own; none where nothing is left of it.
+fn changed(mut quota: WorkspaceLimits, given: &QuotaArgs) -> Result<Option<WorkspaceLimits>> {
+    if let Some(text) = &given.cpus {
+        let what = "--cpus takes a number of CPUs such as 1.5, from 0.1 to 1024";
+        quota.nano_cpus = limit(text, |t| t.parse().ok().map(|Cpus(n)| n), what)?;
+    }
+    if let Some(text) = &given.memory {
+        let what = "--memory takes a number with its unit such as 4GiB (MiB, GiB or TiB), from 64MiB to 64TiB";
+        quota.memory = limit(text, |t| t.parse().ok().map(|Bytes(n)| n), what)?;
+    }
+    if let Some(text) = &given.processes {
+        let what = "--processes takes a number from 64 to 4000000";
+        let known = |t: &str| t.parse().ok().filter(|n| WorkspaceLimits::PIDS.contains(n));
+        quota.pids = limit(text, known, what)?;
+    }
+    if let Some(text) = &given.instances {
+        quota.instances = limit(text, |t| t.parse().ok(), "--instances takes a number, such as 3 or 20")?;
+    }
+    Ok(Some(quota).filter(|q| *q != WorkspaceLimits::default()))
+}
+
+fn limit<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>, what: &str) -> Result<Option<T>> {
+    if text == DEFAULT {
+        return Ok(None);
+    }
+    let parsed = parse(text).ok_or_else(|| anyhow!("{what}, or {DEFAULT}; not {text:?}"))?;
+    Ok(Some(parsed))
+}
+
+fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
+    if json {
+        return print::json(w);
+    }
+    let of = |n: Option<u32>| n.map_or(String::new(), |n| format!(" of {n}"));
+    let by_box = |limit: Option<String>, what: &str| limit.unwrap_or_else(|| format!("{what}   (the box's default)"));
+    print::fields(&[
+        ("workspace", w.name.to_string()),
+        ("created", print::short(w.created_at)),
+        ("instances", w.instances.to_string()),
+        ("running", format!("{}{}", w.running, of(w.limits.instances))),
+        ("cpus", by_box(cpus(&w.limits), "all")),
+        ("memory", by_box(memory(&w.limits), "nine tenths")),
+        ("processes", by_box(processes(&w.limits), "8192")),
+        (
+            "quota",
+            match w.quota {
+                Some(_) => "its own".to_owned(),
+                None => "[workspace] of berth.toml".to_owned(),
+            },
+        ),
+    ])
+}
+
+fn cpus(limits: &WorkspaceLimits) -> Option<String> {
+    let nano = limits.nano_cpus?;
+    let (whole, milli) = (nano / 1_000_000_000, nano / 1_000_000 % 1000);
+    let text = format!("{whole}.{milli:03}");
+    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+}
+
+fn memory(limits: &WorkspaceLimits) -> Option<String> {
+    let bytes = limits.memory?;
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20)];
+    let even = units.iter().find(|(_, bits)| bytes % (1 << bits) == 0);
+    Some(even.map_or_else(
+        || format!("{bytes} bytes"),
+        |(unit, bits)| format!("{}{unit}", bytes >> bits),
+    ))
+}
+
+fn processes(limits: &WorkspaceLimits) -> Option<String> {
+    limits.pids.map(|n| n.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(cpus: &str, memory: &str, processes: &str, instances: &str) -> QuotaArgs {
+        let some = |t: &str| (!t.is_empty()).then(|| t.to_owned());
+        QuotaArgs {
+            cpus: some(cpus),
+            memory: some(memory),
+            processes: some(processes),
+            instances: some(instances),
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_stays_and_default_gives_it_back() {
+        let quota = changed(WorkspaceLimits::default(), &given("1.5", "4GiB", "", "3"))
+            .unwrap()
+            .unwrap();
+        assert_eq!((quota.nano_cpus, quota.memory), (Some(1_500_000_000), Some(4 << 30)));
+        assert_eq!((quota.pids, quota.instances), (None, Some(3)));
+        assert_eq!(
+            (cpus(&quota).unwrap(), memory(&quota).unwrap()),
+            ("1.5".into(), "4GiB".into())
+        );
+        let less = changed(quota, &given("", "default", "100", "")).unwrap().unwrap();
+        assert_eq!(
+            (less.nano_cpus, less.memory, less.pids),
+            (Some(1_500_000_000), None, Some(100))
+        );
+        let none = changed(less, &given("default", "", "default", "default")).unwrap();
+        assert_eq!(none, None, "nothing of its own is left");
+        for (bad, said) in [
+            (given("0", "", "", ""), "from 0.1 to 1024"),
+            (given("", "4GB", "", ""), "MiB, GiB or TiB"),
+            (given("", "", "1", ""), "from 64"),
+            (given("", "", "", "-1"), "such as 3 or 20"),
+        ] {
+            let words = changed(quota, &bad).unwrap_err().to_string();
+            assert!(words.contains(said) && words.contains("default"), "{words}");
+        }
+    }
+}
