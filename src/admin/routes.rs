@@ -125,8 +125,10 @@ async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let found = one.and_then(|one| find(backend, asker.by, one));
-    let view = found.ok_or_else(|| Refusal::no_instance(one.unwrap_or_default()));
+    let view = match one {
+        Some(one) => find(backend, asker.by, one),
+        None => Err(Refusal::no_instance("")),
+    };
     let target = match (&view, one) {
         (Ok(view), _) => Some(Target::Instance(&view.id)),
         (Err(_), None) => Some(Target::Box),
@@ -273,19 +275,39 @@ fn is_seen(by: &Principal, id: &InstanceId) -> bool {
     policy::may(by, Verb::ReadInstance, Target::Instance(id)).is_allowed()
 }
 
-/// An instance by id, or by its name in the workspace `default` (no other is asked for yet), of those that the principal
-/// may see.
-fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Option<InstanceView> {
+/// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name: in the workspace `default`, else in the one
+/// workspace that has it. Of those alone that the principal may see.
+fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Result<InstanceView, Refusal> {
     let views = backend.views();
     let seen = |v: &&InstanceView| is_seen(by, &v.id);
     let by_id = InstanceId::parse(one).ok().and_then(|id| views.get(&id));
     if let Some(v) = by_id.filter(seen) {
-        return Some(v.clone());
+        return Ok(v.clone());
     }
-    let workspace = WorkspaceName::default();
-    let mut all = views.values().filter(seen);
-    all.find(|v| v.workspace == workspace && v.name.as_str() == one)
-        .cloned()
+    let one = one.replace("%2F", "/").replace("%2f", "/");
+    let (workspace, name) = match one.split_once('/') {
+        Some((workspace, name)) => (Some(workspace), name),
+        None => (None, one.as_str()),
+    };
+    let named: Vec<&InstanceView> = views
+        .values()
+        .filter(seen)
+        .filter(|v| v.name.as_str() == name)
+        .collect();
+    let in_one = |workspace: &str| named.iter().find(|v| v.workspace.as_str() == workspace);
+    let found = match (workspace, named.as_slice()) {
+        (Some(workspace), _) => in_one(workspace),
+        (None, [only]) => Some(only),
+        (None, _) => in_one(WorkspaceName::default().as_str()),
+    };
+    match found {
+        Some(view) => Ok((*view).clone()),
+        None if workspace.is_none() && named.len() > 1 => Err(Refusal::SeveralInstances {
+            instances: named.iter().map(|v| format!("{}/{}", v.workspace, v.name)).collect(),
+            name: one,
+        }),
+        None => Err(Refusal::no_instance(one)),
+    }
 }
 
 /// As it is for somebody who asked at this `host[:port]`.

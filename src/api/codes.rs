@@ -93,6 +93,7 @@ codes! {
         "not-ready" "The instance is not in a state for it",
         "not-running" "The instance does not run",
         "removing" "The instance is being removed",
+        "several-instances" "Several instances have the name",
         "unclaimed" "The box has no administrator",
         "workspace-exists" "The name is taken by a workspace",
         "workspace-full" "The workspace runs as many instances as its quota allows",

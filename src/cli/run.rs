@@ -162,7 +162,7 @@ impl Verbs {
     /// Prints an instance's log, or that of its latest deploy.
     pub(super) async fn logs(&self, id: &str, follow: bool, tail: Option<u32>, deploy: bool, raw: bool) -> Result<()> {
         let route = if deploy { Route::DeployLog } else { Route::Logs };
-        let mut path = format!("{}?follow={}", route.of(segment(id)?), u8::from(follow));
+        let mut path = format!("{}?follow={}", route.of(&segment(id)?), u8::from(follow));
         if let Some(n) = tail {
             path += &format!("&tail={n}");
         }

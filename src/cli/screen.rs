@@ -18,7 +18,7 @@ pub(super) async fn run(
     view_only: bool,
     path: bool,
 ) -> Result<()> {
-    let id = segment(id)?;
+    let id = &segment(id)?;
     if let Some(file) = png {
         let picture = supervisor.bytes(&Route::Screenshot.of(id)).await?;
         if file == Path::new("-") {

@@ -151,7 +151,7 @@ impl Verbs {
     }
 
     pub(super) async fn view(&self, id: &str) -> Result<InstanceView> {
-        self.supervisor.get(&Route::Instance.of(segment(id)?)).await
+        self.supervisor.get(&Route::Instance.of(&segment(id)?)).await
     }
 
     async fn types(&self, what: Option<TypesVerb>) -> Result<ExitCode> {
@@ -530,14 +530,18 @@ impl Verbs {
     }
 }
 
-/// An id or a name as a path segment: both are made of characters that need no escaping.
-pub(super) fn segment(id: &str) -> Result<&str> {
-    let ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if ok {
-        Ok(id)
+/// An id, a name, or a workspace and a name as a path segment: but for the slash they are made of characters that need no
+/// escaping.
+pub(super) fn segment(id: &str) -> Result<String> {
+    let plain = |part: &str| {
+        !part.is_empty() && part.len() <= 64 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if id.split('/').count() <= 2 && id.split('/').all(plain) {
+        Ok(id.replace('/', "%2F"))
     } else {
         Err(anyhow!(
-            "{id:?} is not the id or name of an instance; `berth list` shows both"
+            "{id:?} is not the id or name of an instance; `berth list` shows both. Write WORKSPACE/NAME for a name that \
+             several workspaces have"
         ))
     }
 }

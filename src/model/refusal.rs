@@ -47,6 +47,12 @@ coded! {
             /// The id or the name that was asked for.
             name: String,
         },
+        #[error("several instances have the name {name:?}: say which, of {}", listed(instances))]
+        "several-instances" SeveralInstances {
+            name: String,
+            /// Each as `WORKSPACE/NAME`.
+            instances: Vec<String>,
+        },
         #[error("there is no token {id}")]
         "no-token" NoToken { id: String },
         #[error("there is no member {member}; a claimed box has one, `admin`")]

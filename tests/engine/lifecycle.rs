@@ -207,7 +207,22 @@ fn workspaces_are_made_changed_and_removed_and_what_runs_is_held_to_what_they_sa
         said.contains("1 instances of the workspace") && said.contains("berth workspace set"),
         "{said}"
     );
-    a.run("time", &["--name", "clock"]);
+    let default = a.run("time", &["--name", "clock"]);
+    for (asked, id) in [
+        ("clock", &default.id),
+        ("default/clock", &default.id),
+        ("research/clock", &i.id),
+    ] {
+        assert_eq!(a.show(asked)["id"], id.as_str(), "{asked}");
+    }
+    a.cli(&["rm", "default/clock"]);
+    assert_eq!(a.show("clock")["id"], i.id.as_str(), "the only one");
+    a.cli(&["workspace", "add", "sales"]);
+    a.run("time", &["--workspace", "sales", "--name", "clock"]);
+    let said = a.cli_fails(1, &["show", "clock"]);
+    assert!(said.contains("research/clock, sales/clock"), "{said}");
+    a.cli(&["rm", "sales/clock"]);
+    a.cli(&["workspace", "rm", "sales"]);
     // What runs is held to another quota at once, and keeps it when the supervisor is killed.
     a.cli(&[
         "workspace",
