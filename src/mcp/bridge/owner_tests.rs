@@ -825,6 +825,7 @@ fn a_server_that_ends_idle_connections_is_not_given_up() {
     let mut p = Play::new(Processes::Session);
     for _ in 0..20 {
         let standing = p.bridge.standing.proc.expect("a connection");
+        p.now += Duration::from_secs(30);
         p.bridge.hung_up(p.now, standing, "the server has ended its stream");
         p.settle();
         p.now += Duration::from_secs(1);

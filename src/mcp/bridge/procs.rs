@@ -24,7 +24,7 @@ use bytes::Bytes;
 use super::health::Pings;
 use super::owner::Served;
 use super::{Bridge, CallId, Effect, MAX_QUICK, Phase, Proc, ProcId, QUICK, Role, What, guests};
-use crate::mcp::message::{self, Message};
+use crate::mcp::message::{self, Kind, Message};
 use crate::mcp::version::{self, Era};
 use crate::mcp::{codes, meta};
 use crate::model::Processes;
@@ -33,6 +33,8 @@ use crate::model::Processes;
 const SILENCE: Duration = Duration::from_secs(4);
 /// First delay before a standing process is started again; doubles up to [`LONGEST`].
 const SHORTEST: Duration = Duration::from_millis(100);
+/// A connection that served for so long was no failure, however it ended.
+const SOUND: Duration = Duration::from_secs(5);
 /// The longest such delay.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -225,7 +227,8 @@ impl Bridge {
     /// The connection that stands for a process has ended. That of a server which was spoken to says nothing of the server:
     /// it may end what is idle, and is not given up for it.
     pub fn hung_up(&mut self, now: Instant, proc: ProcId, why: &str) {
-        if self.procs.get(&proc).is_some_and(|p| p.phase == Phase::Ready) {
+        let sound = |p: &Proc| p.phase == Phase::Ready && now >= p.born + SOUND;
+        if self.procs.get(&proc).is_some_and(sound) {
             self.standing.quick = self.standing.quick.min(MAX_QUICK - 2);
         }
         self.gone(now, proc, why);
@@ -242,14 +245,14 @@ impl Bridge {
         let mut again: Vec<(CallId, &Bytes)> = Vec::new();
         if matches!(role, Role::Standing | Role::Pool(..)) {
             for line in unsent {
-                let id = message::parse(line).ok().and_then(|m| message::own_id(m.id));
+                let request = message::parse(line).ok().filter(|m| m.kind == Kind::Request);
+                let id = request.and_then(|m| message::own_id(m.id));
                 let Some((id, call)) = id.and_then(|id| Some((id, self.calls.get_mut(&id)?))) else {
                     continue;
                 };
-                if call.proc == proc
-                    && matches!(call.what, What::Translated(_))
-                    && !std::mem::replace(&mut call.again, true)
-                {
+                // One that the server has asked about was worked on; its client comes back with an answer.
+                let refused = call.proc == proc && call.stream.is_some() && matches!(call.what, What::Translated(_));
+                if refused && !std::mem::replace(&mut call.again, true) {
                     again.push((id, line));
                 }
             }

@@ -162,7 +162,8 @@ impl Connection {
             }
             return;
         }
-        x.line = None;
+        // It is worked on.
+        self.held_bytes = self.held_bytes.saturating_sub(x.line.take().map_or(0, |l| l.len()));
         x.body = match x.what {
             What::Settle | What::Note => Body::Ignored,
             _ if is_stream(headers) => Body::Events(Reader::default()),
@@ -351,8 +352,12 @@ impl Connection {
         };
         let mut x = Exchange::new(what);
         x.opens = opens;
+        x.keep = m.kind == Kind::Response;
         let in_session = self.session.id.is_some() && !opens;
-        x.line = (in_session && matches!(x.what, What::Call(_))).then(|| line.clone());
+        if in_session && matches!(x.what, What::Call(_)) && self.held_bytes + line.len() <= MAX_HELD {
+            self.held_bytes += line.len();
+            x.line = Some(line.clone());
+        }
         if matches!(x.what, What::Note) {
             self.make_room();
         }
@@ -519,7 +524,11 @@ impl Connection {
             }
             // Some servers answer so for a session that they have forgotten.
             What::Call(_) if !x.modern && self.session.id.is_some() && words.is_some_and(|w| names_session(&w)) => {
-                self.forgotten(id);
+                match status {
+                    StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => self.forgotten(id),
+                    // It may have been worked on.
+                    _ => self.lost(FORGOTTEN),
+                }
             }
             What::Call(_) => {
                 if let Some(m) = error {

@@ -199,6 +199,36 @@ fn a_session_that_the_server_forgot_is_the_end_and_what_it_refused_was_not_done(
     }
 }
 
+/// A server that fails while it works on a call may have done some of it, whatever words it has for that.
+#[test]
+fn what_may_have_been_worked_on_is_not_asked_again() {
+    let (mut p, _) = Play::opened();
+    p.write(&call(3));
+    let (id, _) = p.next();
+    let text = json!({"jsonrpc": "2.0", "id": 3, "error": {"code": -32603, "message": "Session 7 was rolled back"}});
+    p.answer(id, 500, None, &text.to_string());
+    assert!(p.gone.is_some() && p.unsent.is_none());
+    let end = p.connection.close().expect("a session to end");
+    assert_eq!(end.method, Method::DELETE);
+}
+
+#[test]
+fn no_more_is_kept_for_another_try_than_may_be_held() {
+    let (mut p, _) = Play::opened();
+    let big =
+        |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"x": "x".repeat(1 << 20)}});
+    let mut ids = Vec::new();
+    for id in 10..40 {
+        p.write(&big(id));
+        ids.push(p.next().0);
+    }
+    for id in ids {
+        p.answer(id, 404, None, "");
+    }
+    let unsent = p.unsent.expect("a forgotten session");
+    assert_eq!(unsent.len(), 15, "16 MiB");
+}
+
 #[test]
 fn calls_in_a_forgotten_session_end_as_they_do() {
     let (mut p, _) = Play::opened();

@@ -65,6 +65,8 @@ pub(super) struct Exchange {
     pub(super) again_at: Option<Instant>,
     /// Only sent, or only read for words of a refusal: until then.
     pub(super) until: Option<Instant>,
+    /// An answer to a question of the server's: it is not given up for others that are only sent.
+    pub(super) keep: bool,
     /// Its call has been answered.
     pub(super) answered: bool,
 }
@@ -84,6 +86,7 @@ impl Exchange {
             tries: 0,
             again_at: None,
             until: None,
+            keep: false,
             answered: false,
         }
     }
@@ -95,7 +98,8 @@ impl Exchange {
 
     /// Bytes that it holds.
     pub(super) fn held(&self) -> usize {
-        match &self.body {
+        let line = self.line.as_ref().map_or(0, Bytes::len);
+        line + match &self.body {
             Body::Json(text) => text.len(),
             Body::Events(reader) => reader.held(),
             _ => 0,
@@ -103,7 +107,7 @@ impl Exchange {
     }
 }
 
-/// Whether a refusal is about the session.
+/// Whether a refusal is about the session, by the words that servers have for it: those of the official SDKs, and like ones.
 pub(super) fn names_session(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     words.contains("session") || words.contains("not initialized")

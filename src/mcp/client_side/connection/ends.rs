@@ -20,8 +20,8 @@ pub(super) const FORGOTTEN: &str = "the server does not know the session any mor
 impl Connection {
     /// Gives up what was only sent longest ago, where there is too much of it.
     pub(super) fn make_room(&mut self) {
-        let notes = |(id, x): (&ExchangeId, &Exchange)| matches!(x.what, What::Note).then_some(*id);
-        let notes: Vec<ExchangeId> = self.exchanges.iter().filter_map(notes).collect();
+        let note = |(id, x): (&ExchangeId, &Exchange)| (matches!(x.what, What::Note) && !x.keep).then_some(*id);
+        let notes: Vec<ExchangeId> = self.exchanges.iter().filter_map(note).collect();
         if let (Some(oldest), true) = (notes.first(), notes.len() >= MAX_NOTES) {
             self.forget(*oldest);
         }
@@ -58,7 +58,7 @@ impl Connection {
 
     /// The calls that have no answer yet.
     pub(super) fn calls(&self) -> Vec<ExchangeId> {
-        let call = |(id, x): (&ExchangeId, &Exchange)| matches!(x.what, What::Call(_)).then_some(*id);
+        let call = |(id, x): (&ExchangeId, &Exchange)| (matches!(x.what, What::Call(_)) && !x.answered).then_some(*id);
         self.exchanges.iter().filter_map(call).collect()
     }
 
@@ -72,10 +72,8 @@ impl Connection {
         }
         let refused = self.exchanges.get_mut(&id).and_then(|x| x.line.take());
         self.forget(id);
-        if let Some(line) = refused {
-            self.held_bytes += line.len();
-            self.held.push(line);
-        }
+        // It counts for what is held as it did.
+        self.held.extend(refused);
         if self.phase != Phase::Forgotten {
             (self.phase, self.wait_until) = (Phase::Forgotten, None);
         }
@@ -111,7 +109,8 @@ impl Connection {
             .find(|(_, x)| mine(x))
             .map(|(id, x)| (*id, x.modern));
         let modern = found.map_or(self.phase == Phase::Fresh, |(_, modern)| modern);
-        if !modern {
+        if !modern && self.phase != Phase::Forgotten {
+            self.make_room();
             self.post(Exchange::new(What::Note), line.clone());
         }
         if let Some((id, _)) = found {
