@@ -105,10 +105,13 @@ pub struct Token {
     id: TokenId,
     hash: TokenHash,
     principal: Principal,
-    expires_at: Option<i64>,
+    /// [`NEVER`] where it does not.
+    expires_at: AtomicI64,
     last_used: AtomicI64,
     cut: Cut,
 }
+
+const NEVER: i64 = i64::MAX;
 
 impl Token {
     /// Its public id.
@@ -144,7 +147,7 @@ impl Token {
 
     /// Unix seconds from which it is refused.
     pub fn expires_at(&self) -> Option<i64> {
-        self.expires_at
+        Some(self.expires_at.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
     }
 }
 
@@ -193,7 +196,7 @@ impl TokenTable {
             id: entry.id.clone(),
             hash: entry.hash,
             principal: entry.principal,
-            expires_at: entry.expires_at,
+            expires_at: AtomicI64::new(entry.expires_at.unwrap_or(NEVER)),
             last_used: AtomicI64::new(entry.last_used.unwrap_or(0)),
             cut: Cut::default(),
         });
@@ -221,6 +224,20 @@ impl TokenTable {
         true
     }
 
+    /// It expires at this time (Unix seconds), and no later. What it has opened is not cut.
+    pub fn shorten(&self, id: &TokenId, expires_at: i64) {
+        if let Some(token) = read(&self.0.by_id).get(id) {
+            token.expires_at.fetch_min(expires_at, Ordering::Relaxed);
+        }
+    }
+
+    /// Cuts the open requests and streams of a token that has expired. Who shows it is told so still.
+    pub fn end(&self, id: &TokenId) {
+        if let Some(token) = read(&self.0.by_id).get(id) {
+            token.cut.fire();
+        }
+    }
+
     /// Revokes all tokens of an instance; how many.
     pub fn remove_instance(&self, instance: &InstanceId) -> usize {
         let ids: Vec<TokenId> = read(&self.0.by_id)
@@ -246,7 +263,7 @@ impl TokenTable {
             shard.get(&hash.key()).and_then(|list| list.iter().find(same).cloned())
         };
         let token = found.ok_or(NoToken::Unknown)?;
-        match token.expires_at {
+        match token.expires_at() {
             Some(end) if now >= end => Err(NoToken::Expired),
             _ => Ok(token),
         }

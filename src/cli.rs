@@ -23,6 +23,7 @@ mod remote;
 mod run;
 mod screen;
 mod status;
+mod token;
 mod upgrade;
 mod verbs;
 mod words;

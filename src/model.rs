@@ -18,7 +18,8 @@ mod user;
 mod workspace;
 
 pub use action::{
-    ACTION_FIELDS, Action, MEMBER_TOKEN_DAYS, Outcome, RunRequest, TokenCreated, TokenView, UnknownField, unknown_field,
+    ACTION_FIELDS, Action, MAX_OVERLAP, MEMBER_TOKEN_DAYS, OVERLAP, Outcome, RunRequest, TokenCreated, TokenView,
+    UnknownField, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};

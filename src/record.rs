@@ -103,9 +103,15 @@ pub struct WorkspaceRecord {
 }
 
 impl WorkspaceRecord {
-    /// What it may use; `configured` is the configuration's `[workspace]`.
+    /// What it may use: each limit its own, or that of the configuration's `[workspace]`, which is `configured`.
     pub fn limits(&self, configured: &WorkspaceLimits) -> WorkspaceLimits {
-        self.quota.unwrap_or(*configured)
+        let own = self.quota.unwrap_or_default();
+        WorkspaceLimits {
+            nano_cpus: own.nano_cpus.or(configured.nano_cpus),
+            memory: own.memory.or(configured.memory),
+            pids: own.pids.or(configured.pids),
+            instances: own.instances.or(configured.instances),
+        }
     }
 }
 

@@ -30,6 +30,14 @@ struct Half {
     inheritable: u32,
 }
 
+/// Whether this process may administer the system (CAP_SYS_ADMIN of capabilities(7), which is number 21).
+pub fn may_administer() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << 21) != 0)
+}
+
 /// From root to the agent's user, with what it keeps. Nothing that it starts can have more than nothing: the bounding
 /// set is emptied.
 ///

@@ -487,13 +487,10 @@ impl Running {
     async fn release(&mut self) {
         let _ = self.stop.send(true);
         // The reconciler ends last: it shows what the ledger has kept, for whoever waits for an answer.
-        let kept = async {
-            self.parts.ledger.shutdown().await;
-            self.parts.reconcile.shutdown().await;
-        };
-        if tokio::time::timeout(KEEP, kept).await.is_err() {
+        if tokio::time::timeout(KEEP, self.parts.ledger.shutdown()).await.is_err() {
             log::error!("the disk does not take what is to be kept: what nobody was answered for yet may be lost");
         }
+        self.parts.reconcile.shutdown().await;
         self.parts.links.release();
         let ended = async {
             let mut left = 4;

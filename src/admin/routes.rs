@@ -275,8 +275,9 @@ fn is_seen(by: &Principal, id: &InstanceId) -> bool {
     policy::may(by, Verb::ReadInstance, Target::Instance(id)).is_allowed()
 }
 
-/// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name: in the workspace `default`, else in the one
-/// workspace that has it. Of those alone that the principal may see.
+/// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name in the workspace `default`; of those alone that
+/// the principal may see. A name never means an instance of another workspace: what removes one of `default` would remove the
+/// other when it is asked twice.
 fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Result<InstanceView, Refusal> {
     let views = backend.views();
     let seen = |v: &&InstanceView| is_seen(by, &v.id);
@@ -285,29 +286,18 @@ fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Result<InstanceVi
         return Ok(v.clone());
     }
     let one = one.replace("%2F", "/").replace("%2f", "/");
-    let (workspace, name) = match one.split_once('/') {
-        Some((workspace, name)) => (Some(workspace), name),
-        None => (None, one.as_str()),
-    };
-    let named: Vec<&InstanceView> = views
-        .values()
-        .filter(seen)
-        .filter(|v| v.name.as_str() == name)
-        .collect();
-    let in_one = |workspace: &str| named.iter().find(|v| v.workspace.as_str() == workspace);
-    let found = match (workspace, named.as_slice()) {
-        (Some(workspace), _) => in_one(workspace),
-        (None, [only]) => Some(only),
-        (None, _) => in_one(WorkspaceName::default().as_str()),
-    };
-    match found {
-        Some(view) => Ok((*view).clone()),
-        None if workspace.is_none() && named.len() > 1 => Err(Refusal::SeveralInstances {
-            instances: named.iter().map(|v| format!("{}/{}", v.workspace, v.name)).collect(),
-            name: one,
-        }),
-        None => Err(Refusal::no_instance(one)),
+    let default = WorkspaceName::default();
+    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), &one));
+    let named = || views.values().filter(seen).filter(|v| v.name.as_str() == name);
+    if let Some(view) = named().find(|v| v.workspace.as_str() == workspace) {
+        return Ok(view.clone());
     }
+    let elsewhere = named().map(|v| format!("{}/{}", v.workspace, v.name));
+    let instances: Vec<String> = elsewhere.filter(|_| !one.contains('/')).collect();
+    Err(match instances.is_empty() {
+        true => Refusal::no_instance(one),
+        false => Refusal::NameElsewhere { name: one, instances },
+    })
 }
 
 /// As it is for somebody who asked at this `host[:port]`.

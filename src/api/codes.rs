@@ -70,6 +70,7 @@ codes! {
         "wrong-token" "The bearer token is not for this address",
     }
     404 {
+        "name-elsewhere" "The name is that of instances in other workspaces",
         "no-ca" "The box has no CA of its own",
         "no-instance" "No such instance",
         "no-member" "No such member",
@@ -92,8 +93,9 @@ codes! {
         "no-image" "An image is not on the box",
         "not-ready" "The instance is not in a state for it",
         "not-running" "The instance does not run",
+        "quota-of-the-box" "The box cannot set this quota",
         "removing" "The instance is being removed",
-        "several-instances" "Several instances have the name",
+        "token-over" "The token has expired",
         "unclaimed" "The box has no administrator",
         "workspace-exists" "The name is taken by a workspace",
         "workspace-full" "The workspace runs as many instances as its quota allows",
@@ -146,6 +148,7 @@ codes! {
         "no-value" "The instance has no such value",
         "not-remote" "Only a remote server takes a secret",
         "other-source" "The type runs sources of another kind",
+        "overlap-too-long" "The overlap is too long",
         "own-call-timeout" "The type defines its call timeout",
         "own-image" "The type runs its own image",
         "own-settings" "The type defines its network, volume and processes",

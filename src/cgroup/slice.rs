@@ -20,6 +20,9 @@ const CONTROLLERS: &str = "+cpu +memory +pids";
 const DROP_INS: &str = "/etc/systemd/system/berth-.slice.d";
 const INSTALLED: &str = "/usr/lib/systemd/system/berth-.slice.d";
 
+/// Where systemd keeps what it was told of a unit until the machine restarts.
+const TOLD: &str = "/run/systemd/system.control";
+
 /// Why a quota is not held.
 #[derive(Debug, thiserror::Error)]
 pub enum SliceError {
@@ -102,6 +105,8 @@ impl Slices {
         let cpu = dir("cpu")?;
         write(&cpu.join("cpu.cfs_period_us"), PERIOD)?;
         write(&cpu.join("cpu.cfs_quota_us"), micros(quota))?;
+        // Memory last: less than is in use is refused.
+        write(&dir("pids")?.join("pids.max"), quota.pids)?;
         let memory = dir("memory")?;
         let (bytes, with_swap) = (
             memory.join("memory.limit_in_bytes"),
@@ -115,7 +120,7 @@ impl Slices {
         if first.is_err() {
             write(&bytes, quota.memory)?;
         }
-        write(&dir("pids")?.join("pids.max"), quota.pids)
+        Ok(())
     }
 
     fn hold_v2(&self, at: &str, quota: &WorkspaceQuota) -> Result<(), SliceError> {
@@ -135,11 +140,13 @@ impl Slices {
 
     fn hold_by_systemd(&self, slice: &str, quota: &WorkspaceQuota) -> Result<(), SliceError> {
         let there = |dir: &str| fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some());
-        if quota.by_default && (there(DROP_INS) || there(INSTALLED)) {
+        // Held until systemd has answered: what is noted is what it was told last.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = told.contains_key(slice) || there(&format!("{TOLD}/{slice}.d"));
+        if quota.by_default && !other && (there(DROP_INS) || there(INSTALLED)) {
             return Ok(());
         }
-        let known = |told: &BTreeMap<String, WorkspaceQuota>| told.get(slice) == Some(quota);
-        if known(&self.told.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if told.get(slice) == Some(quota) {
             return Ok(());
         }
         let ran = Command::new("systemctl")
@@ -153,7 +160,6 @@ impl Slices {
                 said: String::from_utf8_lossy(&ran.stderr).trim().to_owned(),
             });
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.insert(slice.to_owned(), *quota);
         Ok(())
     }

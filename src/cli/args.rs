@@ -502,6 +502,14 @@ pub(super) enum TokenVerb {
     },
     /// List the tokens, without their secrets
     List,
+    /// Make another token in place of one, which still works for a while; the new one is shown only once
+    Rotate {
+        #[arg(value_name = "TOKEN-ID")]
+        id: String,
+        /// How long the old token still works: 7d, 12h or 45m, or 0 to revoke it at once
+        #[arg(long, value_name = "TIME", default_value = "24h")]
+        overlap: String,
+    },
     /// Revoke a token: the next request is refused, and open streams are cut
     Revoke {
         #[arg(value_name = "TOKEN-ID")]

@@ -6,18 +6,16 @@ use anyhow::{Result, anyhow, bail};
 
 use super::{
     appliance,
-    args::{CredentialVerb, Place, TokenVerb, TypesVerb, Verb, Wait},
+    args::{CredentialVerb, Place, TypesVerb, Verb, Wait},
     client::Supervisor,
     context, credential, doctor, environment, login, print, run, screen, status,
+    token::Expiry,
 };
 use crate::{
     api::{Doctored, Route, Status, TypeView},
     clients::{self, Client},
     load,
-    model::{
-        Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenCreated, TokenId,
-        TokenView, TypeName,
-    },
+    model::{Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TypeName},
     output,
 };
 
@@ -411,27 +409,6 @@ impl Verbs {
         })
     }
 
-    async fn create_token(&self, subject: Subject, name: Option<String>, expires: Expiry) -> Result<TokenCreated> {
-        let (expires_at, never) = match expires {
-            Expiry::Default => (None, false),
-            Expiry::At(at) => (Some(at), false),
-            Expiry::Never => (None, true),
-        };
-        match self
-            .supervisor
-            .act(&Action::CreateToken {
-                subject,
-                name,
-                expires_at,
-                never,
-            })
-            .await?
-        {
-            Outcome::Token(created) => Ok(created),
-            _ => bail!("the answer of the supervisor was not understood; does it have another version?"),
-        }
-    }
-
     /// Here, or on the box that a context means: doctor looks at the machine that it runs on.
     async fn doctor(&self, config: Option<&Path>, hardening: bool) -> Result<ExitCode> {
         if self.supervisor.context().is_none() {
@@ -467,67 +444,6 @@ impl Verbs {
             status.own.claim_code.map(|c| c.expose().to_owned()).unwrap_or_default(),
         )])
     }
-
-    async fn token(&self, what: TokenVerb) -> Result<()> {
-        match what {
-            TokenVerb::Create {
-                instance,
-                member,
-                name,
-                expires,
-            } => {
-                let expires = expires.map_or(Ok(Expiry::Default), |e| expiry(&e))?;
-                let subject = match (instance, member) {
-                    (_, Some(member)) => Subject::Member(member),
-                    (Some(instance), None) => Subject::Instance(self.view(&instance).await?.id),
-                    (None, None) => bail!("say what it is for: --instance ID or --member NAME"),
-                };
-                let of = if subject.is_member() { "member" } else { "instance" };
-                let created = self.create_token(subject, name, expires).await?;
-                if self.json {
-                    return print::json(&created);
-                }
-                print::fields(&[
-                    ("id", created.view.id.to_string()),
-                    (of, created.view.subject.to_string()),
-                    ("name", created.view.name),
-                    ("expires", created.view.expires_at.map_or("never".into(), print::short)),
-                    ("token", format!("{}   (shown only once)", created.token.expose())),
-                ])
-            }
-            TokenVerb::List => {
-                let tokens: Vec<TokenView> = self.supervisor.get(Route::Tokens.path()).await?;
-                if self.json {
-                    return print::json(&tokens);
-                }
-                let time = |t: Option<jiff::Timestamp>| t.map_or("never".into(), print::short);
-                let rows: Vec<_> = tokens
-                    .into_iter()
-                    .map(|t| {
-                        let created = print::short(t.created_at);
-                        vec![
-                            t.id.to_string(),
-                            t.subject.to_string(),
-                            t.name,
-                            created,
-                            time(t.last_used_at),
-                            time(t.expires_at),
-                        ]
-                    })
-                    .collect();
-                print::table(&["ID", "OPENS", "NAME", "CREATED", "LAST USED", "EXPIRES"], &rows)
-            }
-            TokenVerb::Revoke { id } => {
-                let id = TokenId::parse(&id)?;
-                self.supervisor.act(&Action::RevokeToken { id: id.clone() }).await?;
-                if self.json {
-                    print::json(&serde_json::json!({ "revoked": id }))
-                } else {
-                    print::out(&format!("{id} revoked\n"))
-                }
-            }
-        }
-    }
 }
 
 /// An id, a name, or a workspace and a name as a path segment: but for the slash they are made of characters that need no
@@ -540,50 +456,8 @@ pub(super) fn segment(id: &str) -> Result<String> {
         Ok(id.replace('/', "%2F"))
     } else {
         Err(anyhow!(
-            "{id:?} is not the id or name of an instance; `berth list` shows both. Write WORKSPACE/NAME for a name that \
-             several workspaces have"
+            "{id:?} is not the id or name of an instance; `berth list` shows both. Write WORKSPACE/NAME for one that is \
+             not in the workspace default"
         ))
-    }
-}
-
-/// When a token ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expiry {
-    /// As the supervisor has it.
-    Default,
-    At(jiff::Timestamp),
-    Never,
-}
-
-fn expiry(text: &str) -> Result<Expiry> {
-    if text == "never" {
-        return Ok(Expiry::Never);
-    }
-    let bad = || anyhow!("--expires {text:?}: write a number with its unit, such as 30d, 12h or 45m, or never");
-    let (n, seconds) = [("m", 60), ("h", 3600), ("d", 86_400)]
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
-        .ok_or_else(bad)?;
-    let n: i64 = n.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?;
-    let span = n
-        .checked_mul(seconds)
-        .filter(|s| *s <= 3_650 * 86_400)
-        .ok_or_else(bad)?;
-    Ok(Expiry::At(
-        jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?,
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expiries() {
-        assert!(matches!(expiry("30d"), Ok(Expiry::At(_))));
-        assert!(matches!(expiry("never"), Ok(Expiry::Never)));
-        for bad in ["", "d", "0d", "-1d", "5", "5w", "99999999999d", "é"] {
-            assert!(expiry(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> String {
             "the name {name:?} is taken in workspace {workspace:?} by {by}; choose another with --name, or remove that \
              one with `berth rm {by}`"
         ),
+        Refusal::NameElsewhere { .. } => format!("{refusal}: write WORKSPACE/NAME"),
         Refusal::NoWorkspace { .. } => format!("{refusal}; `berth workspace add` makes one"),
         Refusal::WorkspaceInUse { .. } => format!("{refusal} with `berth rm`"),
         Refusal::WorkspaceFull { workspace, .. } => {

@@ -28,7 +28,7 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
             if quota.is_empty() {
                 bail!("say what to change: --instances, --cpus, --memory or --processes");
             }
-            // What the configuration says holds for what was never set.
+            // The configuration's limits stay the configuration's.
             let quota = changed(before.quota.unwrap_or_default(), &quota)?;
             let workspace = name;
             let set = act(supervisor, &Action::SetQuota { workspace, quota }).await?;
@@ -57,7 +57,7 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
         WorkspaceVerb::Rm { name } => {
             supervisor.act(&Action::RemoveWorkspace { name: name.clone() }).await?;
             if json {
-                return Ok(());
+                return print::json(&serde_json::json!({ "removed": name }));
             }
             print::out(&format!("{name}: removed\n"))
         }

@@ -33,6 +33,8 @@ pub(super) enum Then {
     Open(TokenRecord),
     /// The edge refuses a token.
     Close(TokenId),
+    /// The edge refuses a token from this time on, and lets what it opened go on until then.
+    Shorten(TokenId, jiff::Timestamp),
     /// The edge refuses every token of an instance.
     CloseAll(InstanceId),
     /// The instance's volume can be emptied without the engine, or (false) it is gone.
@@ -107,6 +109,7 @@ impl Task {
             tokens: &books.tokens,
             members: &books.members,
             workspaces: &books.workspaces,
+            fixed_quotas: self.shown.borrow().fixed_quotas,
             configured: &self.workspace,
             catalog: &catalog,
             max_instances: self.limits.instances,
@@ -135,6 +138,29 @@ impl Task {
                 then: vec![Then::Close(id)],
                 came: Came::Done,
             }),
+            Decision::RotateToken {
+                old,
+                ends,
+                subject,
+                name,
+                expires_at,
+            } => {
+                let mut made = self.token(subject, name, expires_at, Vec::new())?;
+                match (ends, books.tokens.get(&old)) {
+                    (Some(ends), Some(record)) => {
+                        made.changes.push(Change::PutToken(TokenRecord {
+                            expires_at: Some(ends),
+                            ..record.clone()
+                        }));
+                        made.then.push(Then::Shorten(old, ends));
+                    }
+                    _ => {
+                        made.changes.push(Change::RemoveToken(old.clone()));
+                        made.then.push(Then::Close(old));
+                    }
+                }
+                Ok(made)
+            }
             Decision::Claim {
                 member,
                 token_name,
@@ -240,6 +266,7 @@ impl Task {
                 None => log::warn!(token = token.id.as_str(); "a token of a member who is not there opens nothing"),
             },
             Then::Close(id) => self.table.remove(&id),
+            Then::Shorten(id, ends) => self.table.shorten(&id, ends),
             Then::CloseAll(id) => self.table.remove_instance(&id),
             Then::Removed(record, removed) => self.note_removed(&record, removed),
             Then::ShallBe(id, generation, desired) => {

@@ -39,6 +39,10 @@ pub trait Tokens: Send + Sync + 'static {
     /// From the very next request on it is refused, and its open streams are cut.
     fn remove(&self, id: &TokenId);
     fn remove_instance(&self, id: &InstanceId);
+    /// It expires then, and no later. What it has opened goes on until [`Tokens::end`].
+    fn shorten(&self, id: &TokenId, expires_at: jiff::Timestamp);
+    /// It has expired: its open requests and streams are cut. Again is no error.
+    fn end(&self, id: &TokenId);
     /// Unix seconds.
     fn last_used(&self, id: &TokenId) -> Option<i64>;
 }

@@ -21,6 +21,7 @@ use super::{
     committer::{Committer, NotKept},
     decide::{Decided, Note, of_report},
     ports::Tokens,
+    tokens::Expiries,
 };
 use crate::{
     catalog::Catalog,
@@ -82,6 +83,7 @@ pub(super) struct Task {
     heartbeat: Arc<AtomicU64>,
     pub(super) flush_at: Instant,
     trials_at: Instant,
+    pub(super) expiries: Expiries,
 }
 
 impl Task {
@@ -121,6 +123,7 @@ impl Task {
             heartbeat,
             flush_at: Instant::now(),
             trials_at: Instant::now(),
+            expiries: Expiries::default(),
         };
         for record in task.books.instances.values().filter(|r| r.desired == Desired::Removed) {
             task.note_removed(record, true);
@@ -137,7 +140,8 @@ impl Task {
             if Instant::now() >= self.trials_at {
                 self.end_trials().await;
             }
-            let wake_at = (Instant::now() + TURN).min(self.flush_at).min(self.trials_at);
+            let ends = self.end_expired().map_or(TURN, |after| after.min(TURN));
+            let wake_at = (Instant::now() + ends).min(self.flush_at).min(self.trials_at);
             tokio::select! {
                 request = self.requests.recv() => {
                     let Some(request) = request else { return };

@@ -73,7 +73,7 @@ impl Storage for OnDisk {
 }
 
 #[derive(Default)]
-struct Table(Mutex<BTreeSet<TokenId>>);
+struct Table(Mutex<BTreeSet<TokenId>>, Mutex<Vec<TokenId>>);
 
 impl Tokens for Table {
     fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
@@ -86,6 +86,10 @@ impl Tokens for Table {
         self.0.lock().unwrap().remove(id);
     }
     fn remove_instance(&self, _: &InstanceId) {}
+    fn shorten(&self, _: &TokenId, _: jiff::Timestamp) {}
+    fn end(&self, id: &TokenId) {
+        self.1.lock().unwrap().push(id.clone());
+    }
     fn last_used(&self, _: &TokenId) -> Option<i64> {
         None
     }
@@ -127,6 +131,7 @@ async fn show_all(mut desired: watch::Receiver<DesiredState>, show: Arc<watch::S
             version: now.version,
             views: Arc::new(views),
             disk: None,
+            fixed_quotas: false,
         });
         if desired.changed().await.is_err() {
             return;

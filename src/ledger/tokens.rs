@@ -1,7 +1,7 @@
 //! Tokens beside the actions on them: when they were last used, kept from time to time; those that expired, forgotten
 //! after a while.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -19,6 +19,16 @@ const EXPIRED_KEPT: i64 = 3600;
 /// So many expired tokens are forgotten at once; the rest follows after a pause.
 const AT_ONCE: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Which tokens were looked at for those that have expired.
+#[derive(Default)]
+pub(super) struct Expiries {
+    tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
+    /// What had expired by then was ended.
+    since: Option<jiff::Timestamp>,
+    /// When the next of them expires.
+    next: Option<jiff::Timestamp>,
+}
 
 impl Task {
     /// What is due of tokens; no harm where it fails, it is tried again.
@@ -39,6 +49,33 @@ impl Task {
             log::warn!("when tokens were last used was not kept: {e}");
         }
         self.purge(jiff::Timestamp::now().as_second()).await;
+    }
+
+    /// Ends what tokens have opened that have expired by now; how long until the next one does.
+    pub(super) fn end_expired(&mut self) -> Option<Duration> {
+        let now = jiff::Timestamp::now();
+        let seen = &self.expiries;
+        // After a clock was set back all of them are looked at anew.
+        let since = seen.since.filter(|since| *since <= now);
+        let known = since.is_some() && Arc::ptr_eq(&seen.tokens, &self.books.tokens);
+        if !known || seen.next.is_some_and(|at| at <= now) {
+            let (mut next, mut over) = (None, Vec::new());
+            for token in self.books.tokens.values() {
+                match token.expires_at {
+                    Some(at) if at > now => next = Some(next.map_or(at, |next: jiff::Timestamp| next.min(at))),
+                    Some(at) if since.is_none_or(|since| at > since) => over.push(&token.id),
+                    _ => {}
+                }
+            }
+            over.into_iter().for_each(|id| self.table.end(id));
+            self.expiries = Expiries {
+                tokens: Arc::clone(&self.books.tokens),
+                since: Some(now),
+                next,
+            };
+        }
+        let next = self.expiries.next?;
+        Some(Duration::try_from(next.duration_since(now)).unwrap_or_default())
     }
 
     async fn make(&mut self, changes: Vec<Change>) -> Result<(), NotKept> {

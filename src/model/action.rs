@@ -13,6 +13,11 @@ use super::{
 /// A member's token ends so many days after it was made, where nothing else is said.
 pub const MEMBER_TOKEN_DAYS: i64 = 90;
 
+/// A token that was rotated goes on for so many seconds, where nothing else is said: a working day for those who use it.
+pub const OVERLAP: u64 = 24 * 3600;
+/// It may go on for so many seconds at most.
+pub const MAX_OVERLAP: u64 = 30 * 24 * 3600;
+
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
@@ -42,6 +47,13 @@ pub enum Action {
     },
     RevokeToken {
         id: TokenId,
+    },
+    /// Makes another token in place of one, of the same owner, name and lifetime; the one there is goes on for a while.
+    RotateToken {
+        id: TokenId,
+        /// For so many seconds, at most [`MAX_OVERLAP`]; 0: it is revoked at once. Default: [`OVERLAP`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overlap_s: Option<u64>,
     },
     /// Makes the administrator, and the first token of theirs. Whoever asks has shown that they may.
     Claim {
@@ -88,7 +100,8 @@ pub enum Action {
     /// Gives a workspace another quota, which holds for what runs as well.
     SetQuota {
         workspace: WorkspaceName,
-        /// All of it; none: the configuration's holds from now on.
+        /// All of it; `null`: the configuration's holds from now on.
+        #[serde(deserialize_with = "present")]
         quota: Option<WorkspaceLimits>,
     },
     /// Removes a workspace that has no instances.
@@ -98,7 +111,7 @@ pub enum Action {
 }
 
 /// The fields of each action, beside `action`.
-pub const ACTION_FIELDS: [(&str, &[&str]); 17] = [
+pub const ACTION_FIELDS: [(&str, &[&str]); 18] = [
     (
         "run",
         &[
@@ -122,6 +135,7 @@ pub const ACTION_FIELDS: [(&str, &[&str]); 17] = [
     ("remove", &["id"]),
     ("create_token", &["instance", "member", "name", "expires_at", "never"]),
     ("revoke_token", &["id"]),
+    ("rotate_token", &["id", "overlap_s"]),
     ("claim", &["name"]),
     ("reset_admin", &[]),
     ("pin", &["id", "pinned"]),
@@ -141,6 +155,9 @@ const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
     ("remote", &["url", "auth"]),
 ];
 
+/// The fields of a workspace's quota.
+const QUOTA_FIELDS: &[&str] = &["cpus", "memory_bytes", "processes", "instances"];
+
 /// A field that a request has and its action has not: a misspelt one would silently be the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownField {
@@ -153,12 +170,27 @@ pub struct UnknownField {
 
 /// The first field of a request that its action has not. Never a value.
 pub fn unknown_field(request: &serde_json::Value) -> Option<UnknownField> {
-    unknown(request, "action", &ACTION_FIELDS).or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
+    unknown(request, "action", &ACTION_FIELDS)
+        .or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
+        .or_else(|| unknown_in("quota", request.get("quota")?, QUOTA_FIELDS))
 }
 
 fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &'static [&'static str])]) -> Option<UnknownField> {
     let name = object.get(tag)?.as_str()?;
     let (_, fields) = known.iter().find(|(n, _)| *n == name)?;
+    unknown_beside(tag, name, object, fields)
+}
+
+fn unknown_in(name: &str, object: &serde_json::Value, fields: &'static [&'static str]) -> Option<UnknownField> {
+    unknown_beside("", name, object, fields)
+}
+
+fn unknown_beside(
+    tag: &str,
+    name: &str,
+    object: &serde_json::Value,
+    fields: &'static [&'static str],
+) -> Option<UnknownField> {
     let is_known = |f: &&String| *f == tag || fields.contains(&f.as_str());
     let field = object.as_object()?.keys().find(|f| !is_known(f))?;
     Some(UnknownField {
@@ -166,6 +198,11 @@ fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &'static [&'st
         field: field.clone(),
         known: fields,
     })
+}
+
+/// A field that must be there, though it may be `null`.
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(d)
 }
 
 /// What `berth run` asks for.
@@ -278,6 +315,12 @@ mod tests {
         check(r#"{"action":"reset_admin","x":1}"#, "reset_admin", "x", 0);
         let source = r#"{"action":"run","type":"npx","source":{"kind":"npx","package":"a","pin":true}}"#;
         check(source, "npx", "pin", 4);
+        let quota = r#"{"action":"set_quota","workspace":"a","quota":{"cpu":1}}"#;
+        check(quota, "quota", "cpu", 4);
+        let without = serde_json::from_str::<Action>(r#"{"action":"set_quota","workspace":"a"}"#);
+        assert!(without.is_err(), "nothing said is not everything taken away");
+        let none = serde_json::from_str::<Action>(r#"{"action":"set_quota","workspace":"a","quota":null}"#);
+        assert!(matches!(none, Ok(Action::SetQuota { quota: None, .. })));
         for known in [r#"{"action":"no_such_action","x":1}"#, "[]"] {
             assert_eq!(unknown_field(&serde_json::from_str(known).unwrap()), None);
         }
@@ -345,6 +388,10 @@ mod tests {
             Action::Remove { id: id.clone() },
             Action::Claim { name: name() },
             Action::ResetAdmin,
+            Action::RotateToken {
+                id: TokenId::from_random([1; 12]),
+                overlap_s: Some(60),
+            },
             Action::Pin {
                 id: id.clone(),
                 pinned: true,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Credential, InstanceId, MemberName, State, WorkspaceName};
+use super::{Credential, InstanceId, MemberName, State, TokenId, WorkspaceName};
 
 /// Declares errors that travel as JSON objects: `code` and the fields beside it. For each: its attributes, its code, its
 /// name, its fields.
@@ -47,10 +47,10 @@ coded! {
             /// The id or the name that was asked for.
             name: String,
         },
-        #[error("several instances have the name {name:?}: say which, of {}", listed(instances))]
-        "several-instances" SeveralInstances {
+        #[error("no instance of the workspace default has the name {name:?}; elsewhere there is {}", listed(instances))]
+        "name-elsewhere" NameElsewhere {
             name: String,
-            /// Each as `WORKSPACE/NAME`.
+            /// Each as `WORKSPACE/NAME`, which asks for it.
             instances: Vec<String>,
         },
         #[error("there is no token {id}")]
@@ -182,12 +182,21 @@ coded! {
         "no-such-variable" NoSuchVariable { key: String },
 
         #[error("a quota's {what} is from {least} to {most}")]
-        "bad-quota" BadQuota { what: String, least: i64, most: i64 },
+        "bad-quota" BadQuota { what: String, least: String, most: String },
+        #[error(
+            "this box cannot set CPU, memory and processes of a workspace: systemd holds all of them to what the box \
+             allows. How many instances may run can be set"
+        )]
+        "quota-of-the-box" QuotaOfTheBox,
 
         // Tokens.
 
         #[error("the token would have expired already; give a later time")]
         "expired-already" ExpiredAlready,
+        #[error("the token {id} has expired; make another")]
+        "token-over" TokenOver { id: TokenId },
+        #[error("a token that is rotated goes on for {limit} seconds at most")]
+        "overlap-too-long" OverlapTooLong { limit: u64 },
         #[error("a token either expires at a time or never: give one of expires_at and never")]
         "expires-and-never" ExpiresAndNever,
         #[error("a token's name has 1 to 80 characters, none of them control characters")]

@@ -12,8 +12,9 @@ use crate::{
     catalog::{Catalog, InstanceType, Kind, check_env_key},
     config::Allow,
     model::{
-        Action, Counted, Desired, InstanceId, InstanceName, MEMBER_TOKEN_DAYS, MemberName, Principal, REMOTE_SECRET,
-        Refusal, Role, RunRequest, Secret, Source, Subject, TokenId, TypeName, WorkspaceLimits, WorkspaceName,
+        Action, Counted, Desired, InstanceId, InstanceName, MAX_OVERLAP, MEMBER_TOKEN_DAYS, MemberName, OVERLAP,
+        Principal, REMOTE_SECRET, Refusal, Role, RunRequest, Secret, Source, Subject, TokenId, TypeName,
+        WorkspaceLimits, WorkspaceName,
     },
     policy::Signed,
     record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord},
@@ -30,6 +31,8 @@ pub struct Book<'a> {
     pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
     pub members: &'a BTreeMap<MemberName, MemberRecord>,
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
+    /// The box cannot set what the kernel holds a workspace to.
+    pub fixed_quotas: bool,
     /// What a workspace may use whose record says nothing else.
     pub configured: &'a WorkspaceLimits,
     pub catalog: &'a Catalog,
@@ -70,6 +73,14 @@ pub enum Decision {
         expires_at: Option<jiff::Timestamp>,
     },
     RevokeToken(TokenId),
+    /// Another token in place of `old`, which ends at `ends`: at once where that is none.
+    RotateToken {
+        old: TokenId,
+        ends: Option<jiff::Timestamp>,
+        subject: Subject,
+        name: String,
+        expires_at: Option<jiff::Timestamp>,
+    },
     /// The administrator, and the first token of theirs.
     Claim {
         member: MemberRecord,
@@ -91,7 +102,7 @@ pub enum Decision {
 /// A typed [`Refusal`].
 pub fn admit(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<Decision, Refusal> {
     let decision = decide(book, action, fresh)?;
-    if let Decision::Run { record, .. } | Decision::Update(record) = &decision {
+    if let Decision::Run { record, .. } | Decision::Update(record) | Decision::Credential { record, .. } = &decision {
         workspace::check(book, record)?;
         room::check(book, record)?;
     }
@@ -169,6 +180,7 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken { id: id.to_string() }),
         },
+        Action::RotateToken { id, overlap_s } => rotate_token(book, id, overlap_s.unwrap_or(OVERLAP)),
         Action::SetCredential { id, key, value } => credentials::set(book, &id, key, value, by.name()),
         Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
         Action::AddWorkspace { name, quota } => workspace::add(book, name, quota),
@@ -383,19 +395,19 @@ fn create_token(
     expires_at: Option<jiff::Timestamp>,
     never: bool,
 ) -> Result<Decision, Refusal> {
-    let what = match &subject {
-        Subject::Instance(id) => live(book, id).map(|_| Counted::InstanceTokens)?,
+    match &subject {
+        Subject::Instance(id) => {
+            live(book, id)?;
+        }
         Subject::Member(_) if book.members.is_empty() => return Err(Refusal::Unclaimed),
         Subject::Member(name) if !book.members.contains_key(name) => {
             return Err(Refusal::NoMember { member: name.clone() });
         }
-        Subject::Member(_) => Counted::MemberTokens,
-    };
-    let valid = |t: &&TokenRecord| t.subject == subject && t.expires_at.is_none_or(|at| at > book.now);
-    let own = book.tokens.values().filter(valid).count();
-    if own >= book.max_tokens_per_instance {
+        Subject::Member(_) => {}
+    }
+    if valid_tokens(book, &subject) >= book.max_tokens_per_instance {
         return Err(Refusal::Full {
-            what,
+            what: counted(&subject),
             limit: book.max_tokens_per_instance,
         });
     }
@@ -414,6 +426,54 @@ fn create_token(
         name: token_name(name, "token")?,
         expires_at,
     })
+}
+
+/// Another token in place of one: of its owner and name, and for as long as it was made for. It counts in its place, though
+/// both are valid for a while.
+fn rotate_token(book: &Book<'_>, id: TokenId, overlap: u64) -> Result<Decision, Refusal> {
+    let Some(old) = book.tokens.get(&id) else {
+        return Err(Refusal::NoToken { id: id.to_string() });
+    };
+    if old.expires_at.is_some_and(|at| at <= book.now) {
+        return Err(Refusal::TokenOver { id });
+    }
+    if overlap > MAX_OVERLAP {
+        return Err(Refusal::OverlapTooLong { limit: MAX_OVERLAP });
+    }
+    if let Subject::Instance(instance) = &old.subject {
+        live(book, instance)?;
+    }
+    let others = valid_tokens(book, &old.subject) - 1;
+    if others >= book.max_tokens_per_instance {
+        return Err(Refusal::Full {
+            what: counted(&old.subject),
+            limit: book.max_tokens_per_instance,
+        });
+    }
+    let seconds = |n: u64| jiff::SignedDuration::from_secs(i64::try_from(n).unwrap_or(i64::MAX));
+    let ends = (overlap > 0)
+        .then(|| book.now.checked_add(seconds(overlap)).ok())
+        .flatten();
+    let lifetime = old.expires_at.map(|at| at.duration_since(old.created_at));
+    Ok(Decision::RotateToken {
+        ends: ends.map(|ends| old.expires_at.map_or(ends, |at| at.min(ends))),
+        subject: old.subject.clone(),
+        name: old.name.clone(),
+        expires_at: lifetime.and_then(|for_so_long| book.now.checked_add(for_so_long).ok()),
+        old: id,
+    })
+}
+
+fn counted(subject: &Subject) -> Counted {
+    match subject {
+        Subject::Instance(_) => Counted::InstanceTokens,
+        Subject::Member(_) => Counted::MemberTokens,
+    }
+}
+
+fn valid_tokens(book: &Book<'_>, subject: &Subject) -> usize {
+    let valid = |t: &&TokenRecord| t.subject == *subject && t.expires_at.is_none_or(|at| at > book.now);
+    book.tokens.values().filter(valid).count()
 }
 
 /// When a member's token ends that is made now, where nothing else is said.

@@ -250,7 +250,7 @@ proptest! {
                 continue;
             };
             let book = Book {
-                instances: &instances, tokens: &tokens, members: &members, workspaces: &workspaces, configured: &CONFIGURED,
+                instances: &instances, tokens: &tokens, members: &members, workspaces: &workspaces, fixed_quotas: false, configured: &CONFIGURED,
                 catalog: &catalog, max_instances: MAX,
                 max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, disk: None,
                 install_bytes: 0, now,
@@ -290,7 +290,7 @@ proptest! {
                     tokens.remove(&t);
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
-                Ok(Decision::Claim { .. } | Decision::ResetAdmin | Decision::Workspace(_) | Decision::RemoveWorkspace(_)) => {
+                Ok(Decision::Claim { .. } | Decision::ResetAdmin | Decision::Workspace(_) | Decision::RemoveWorkspace(_) | Decision::RotateToken { .. }) => {
                     unreachable!("not tried here")
                 }
                 Ok(Decision::Already(_) | Decision::Credential { .. }) | Err(_) => {}
@@ -309,6 +309,7 @@ fn bad_environments_are_refused_without_quoting_values() {
         tokens: &tokens,
         members: &members,
         workspaces: &workspaces(),
+        fixed_quotas: false,
         configured: &CONFIGURED,
         catalog: &catalog,
         max_instances: 1,
@@ -382,6 +383,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         tokens: &tokens,
         members,
         workspaces: &workspaces,
+        fixed_quotas: false,
         configured: &CONFIGURED,
         catalog: &catalog,
         max_instances: 1,
@@ -470,6 +472,7 @@ fn no_more_is_promised_than_the_disk_holds() {
             tokens: &tokens,
             members: &members,
             workspaces: &workspaces,
+            fixed_quotas: false,
             configured: &CONFIGURED,
             catalog: &catalog,
             max_instances: 10,
@@ -539,6 +542,7 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
             tokens: &tokens,
             members: &members,
             workspaces,
+            fixed_quotas: false,
             configured: &CONFIGURED,
             catalog: &catalog,
             max_instances: 10,
@@ -628,5 +632,14 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
     assert!(matches!(
         judge(&instances, &workspaces, add("v", negative), 4),
         Err(Refusal::BadQuota { what, .. }) if what == "memory_bytes"
+    ));
+    let little = Some(WorkspaceLimits {
+        nano_cpus: Some(10_000_000),
+        ..CONFIGURED
+    });
+    let bounds = ("cpus".to_owned(), "0.1".to_owned(), "1024".to_owned());
+    assert!(matches!(
+        judge(&instances, &workspaces, add("v", little), 4),
+        Err(Refusal::BadQuota { what, least, most }) if (&what, &least, &most) == (&bounds.0, &bounds.1, &bounds.2)
     ));
 }

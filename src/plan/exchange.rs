@@ -33,6 +33,8 @@ pub struct Shown {
     pub views: Arc<BTreeMap<InstanceId, InstanceView>>,
     /// The volumes' disk, where it holds them to a size and was looked at.
     pub disk: Option<Disk>,
+    /// The box cannot set what the kernel holds a workspace to.
+    pub fixed_quotas: bool,
 }
 
 /// What was found out about an instance, and is to be kept.

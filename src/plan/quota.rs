@@ -14,7 +14,7 @@ pub struct WorkspaceQuota {
     pub memory: i64,
     /// Processes and threads.
     pub pids: i64,
-    /// Nothing of it was asked for: it is what the box allows.
+    /// Nothing of it was asked for (but for how many instances may run): it is what the box allows.
     pub by_default: bool,
 }
 
@@ -30,7 +30,7 @@ impl WorkspaceLimits {
             nano_cpus: self.nano_cpus.unwrap_or(all).min(all),
             memory: self.memory.unwrap_or(memory / 10 * 9),
             pids: self.pids.unwrap_or(PIDS),
-            by_default: *self == Self::default(),
+            by_default: self.nano_cpus.is_none() && self.memory.is_none() && self.pids.is_none(),
         }
     }
 }
@@ -132,7 +132,11 @@ mod tests {
             configured: limits(500),
         };
         let pids = |name: &str| all.quota(&named(name), 4, 10 << 30).pids;
-        assert_eq!((pids("default"), pids("small"), pids("w")), (500, 9, 8192));
+        assert_eq!(
+            (pids("default"), pids("small"), pids("w")),
+            (500, 9, 500),
+            "limit by limit"
+        );
         assert_eq!(pids("unknown"), 500);
         assert_eq!(all.quota(&named("w"), 4, 10 << 30).memory, 1 << 30);
     }

@@ -19,7 +19,7 @@ pub(super) fn add(book: &Book<'_>, name: WorkspaceName, quota: Option<WorkspaceL
             limit: MAX_WORKSPACES,
         });
     }
-    checked(quota)?;
+    checked(book, quota)?;
     Ok(Decision::Workspace(WorkspaceRecord {
         name,
         created_at: book.now,
@@ -29,7 +29,7 @@ pub(super) fn add(book: &Book<'_>, name: WorkspaceName, quota: Option<WorkspaceL
 
 pub(super) fn set(book: &Book<'_>, name: &WorkspaceName, quota: Option<WorkspaceLimits>) -> Result<Decision, Refusal> {
     let record = find(book, name)?;
-    checked(quota)?;
+    checked(book, quota)?;
     Ok(Decision::Workspace(WorkspaceRecord {
         quota,
         ..record.clone()
@@ -56,9 +56,10 @@ pub(super) fn find<'a>(book: &Book<'a>, name: &WorkspaceName) -> Result<&'a Work
     })
 }
 
-/// Whether an instance counts for what may run in its workspace.
+/// Whether an instance counts for what may run in its workspace. A trial, which lasts a short while, does not.
 pub fn counts(record: &InstanceRecord) -> bool {
-    record.desired == Desired::Running && record.failure.is_none()
+    let trial = record.sourced.as_ref().is_some_and(|s| s.trial_of.is_some());
+    record.desired == Desired::Running && record.failure.is_none() && !trial
 }
 
 /// Whether this record, in place of the one with its id, lets no more run than its workspace may. What ran before may go on,
@@ -88,20 +89,35 @@ pub(super) fn check(book: &Book<'_>, record: &InstanceRecord) -> Result<(), Refu
     })
 }
 
-fn checked(quota: Option<WorkspaceLimits>) -> Result<(), Refusal> {
+fn checked(book: &Book<'_>, quota: Option<WorkspaceLimits>) -> Result<(), Refusal> {
     let Some(quota) = quota else { return Ok(()) };
-    for (what, given, allowed) in [
-        ("cpus (in billionths)", quota.nano_cpus, WorkspaceLimits::NANO_CPUS),
-        ("memory_bytes", quota.memory, WorkspaceLimits::MEMORY),
-        ("processes", quota.pids, WorkspaceLimits::PIDS),
+    // Tenths are enough for the bounds.
+    let cpus = |nano: &i64| match (nano / 1_000_000_000, nano / 100_000_000 % 10) {
+        (whole, 0) => whole.to_string(),
+        (whole, tenth) => format!("{whole}.{tenth}"),
+    };
+    let plain = |n: &i64| n.to_string();
+    for (what, given, allowed, written) in [
+        (
+            "cpus",
+            quota.nano_cpus,
+            WorkspaceLimits::NANO_CPUS,
+            &cpus as &dyn Fn(&i64) -> String,
+        ),
+        ("memory_bytes", quota.memory, WorkspaceLimits::MEMORY, &plain),
+        ("processes", quota.pids, WorkspaceLimits::PIDS, &plain),
     ] {
         if given.is_some_and(|given| !allowed.contains(&given)) {
             return Err(Refusal::BadQuota {
                 what: what.to_owned(),
-                least: *allowed.start(),
-                most: *allowed.end(),
+                least: written(allowed.start()),
+                most: written(allowed.end()),
             });
         }
+    }
+    let held_by_kernel = quota.nano_cpus.is_some() || quota.memory.is_some() || quota.pids.is_some();
+    if held_by_kernel && book.fixed_quotas {
+        return Err(Refusal::QuotaOfTheBox);
     }
     Ok(())
 }

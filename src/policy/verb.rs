@@ -55,6 +55,7 @@ verbs! {
     ReadToken = "read-token" Box,
     CreateToken = "create-token" Instance,
     RevokeToken = "revoke-token" Box,
+    RotateToken = "rotate-token" Box,
     /// That an instance exists, and how it is.
     ReadInstance = "read-instance" Instance,
     /// Which variables it has; never a value.
@@ -98,6 +99,7 @@ pub fn asked(action: &Action) -> (Verb, Target<'_>) {
             Subject::Member(name) => (Verb::CreateToken, Target::Member(name)),
         },
         Action::RevokeToken { id } => (Verb::RevokeToken, Target::Token(id)),
+        Action::RotateToken { id, .. } => (Verb::RotateToken, Target::Token(id)),
         Action::Claim { .. } => (Verb::Claim, Target::Box),
         Action::ResetAdmin => (Verb::ResetAdmin, Target::Box),
         Action::Pin { id, .. } => (Verb::Pin, on(id)),

@@ -85,7 +85,7 @@ impl Task {
         }
         self.tell_step(&step);
         let now = self.now();
-        let mut needs = Needs::default();
+        let (mut needs, mut starts) = (Needs::default(), None);
         let pulling = Arc::default();
         match step.instance() {
             None => {
@@ -120,7 +120,11 @@ impl Task {
                 }
                 if matches!(step, Step::StartContainer { .. }) {
                     needs.place = self.facts.as_ref().map(|f| place(&self.workspaces, f, record));
+                    starts = needs.place.as_ref().map(|p| p.quota);
                     // What is left of an earlier run is not of this one.
+                    if live.life.is_up() {
+                        live.run_ended();
+                    }
                     live.container.generation = self.tools.links.renew(id);
                     live.agent = Agent::Down { since: now };
                     live.proof.settle();
@@ -135,7 +139,7 @@ impl Task {
                     step,
                     Step::OpenLink { .. } | Step::CloseLink { .. } | Step::SetCpu { .. }
                 ),
-                starts: matches!(step, Step::StartContainer { .. }),
+                starts,
                 pulling,
                 handle,
             });
@@ -156,7 +160,7 @@ impl Task {
                     }
                 }
             }
-            Done::Held(workspace, result) => self.on_held(workspace, result),
+            Done::Held(workspace, quota, result) => self.on_held(&workspace, quota, result),
             Done::Probed(id, answer) => self.on_probed(&id, answer),
             Done::Ordered(id, answer) => self.on_ordered(&id, answer),
             Done::Proved(id, generation, pid) => self.on_proved(&id, generation, pid),
@@ -182,11 +186,17 @@ impl Task {
         let now = self.now();
         self.steps_done += 1;
         if let Some(live) = self.lives.get_mut(id) {
-            if std::mem::take(&mut live.work).touches() {
+            let work = std::mem::take(&mut live.work);
+            if work.touches() {
                 live.listing.after = self.steps_done;
             }
+            let held = work.quota();
             if std::mem::take(&mut live.listing.doubted) {
                 self.list_at = self.list_at.min(now + 50);
+            }
+            if let (Some(held), Some(record)) = (held, self.instances.get(id)) {
+                let workspace = record.workspace.clone();
+                self.hold_anew(&workspace, held);
             }
         }
     }

@@ -29,7 +29,6 @@ impl Task {
         let before = std::mem::replace(&mut self.adopted, desired.clone());
         if !Arc::ptr_eq(&before.workspaces, &desired.workspaces) {
             self.workspaces.records = (*desired.workspaces).clone();
-            self.hold_workspaces();
         }
         let gone = before
             .instances
@@ -43,6 +42,9 @@ impl Task {
                 Some(same) if Arc::ptr_eq(same, record) => {}
                 earlier => self.take_over(earlier, record),
             }
+        }
+        if !Arc::ptr_eq(&before.workspaces, &desired.workspaces) {
+            self.hold_workspaces();
         }
         self.keep_images();
         self.publish();
@@ -108,7 +110,7 @@ impl Task {
                 self.tools
                     .quotas
                     .release(&super::act::cgroup(facts, &record), facts.systemd_cgroups);
-                self.quota_troubles.remove(workspace.as_str());
+                self.quota_troubles.remove(workspace);
             }
         }
         self.lives.remove(id);

@@ -25,6 +25,7 @@ use crate::{
         LinkSeen, Millis, Run,
         exchange::Asked,
         life::{Context, Life},
+        quota::WorkspaceQuota,
         restart::{Restarts, engine_wait},
     },
     record::InstanceRecord,
@@ -125,8 +126,8 @@ pub(super) enum Work {
 pub(super) struct StepInFlight {
     /// It changes what Docker shows.
     pub(super) touches: bool,
-    /// It starts the container.
-    pub(super) starts: bool,
+    /// It starts the container, in a workspace that it holds to this quota.
+    pub(super) starts: Option<WorkspaceQuota>,
     /// Set while an image is fetched or a package installed; that may be broken off.
     pub(super) pulling: Arc<AtomicBool>,
     pub(super) handle: AbortHandle,
@@ -281,8 +282,13 @@ impl Work {
         self.step().is_some_and(|s| s.touches)
     }
 
+    /// What a start in flight holds the workspace to.
+    pub(super) fn quota(&self) -> Option<WorkspaceQuota> {
+        self.step().and_then(|s| s.starts)
+    }
+
     pub(super) fn starts(&self) -> bool {
-        self.step().is_some_and(|s| s.starts)
+        self.quota().is_some()
     }
 
     pub(super) fn pulls(&self) -> bool {

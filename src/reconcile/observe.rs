@@ -7,16 +7,18 @@ use super::{
     LinkReport,
     act::place,
     live::{Agent, Live, Work},
+    ops::Place,
     task::{Op, Task},
 };
 use crate::{
     docker::{EngineError, EngineInfo},
     link::LinkEvent,
-    model::{AGENT_PROTOCOL, AGENT_USER, AgentState, AgentStatus, Desired, InstanceId},
+    model::{AGENT_PROTOCOL, AGENT_USER, AgentState, AgentStatus, Desired, InstanceId, WorkspaceName},
     plan::{
         Millis, Observed, Run, SeenContainer,
         exchange::{Asked, Report},
         life::{Life, Probed, Up},
+        quota::WorkspaceQuota,
         restart::{Verdict, engine_wait},
         spec::{BoxFacts, spec_label},
     },
@@ -72,22 +74,45 @@ impl Task {
         let Some(facts) = &self.facts else { return };
         let each = self.instances.values();
         let places: BTreeMap<_, _> = each
-            .map(|r| (r.workspace.to_string(), place(&self.workspaces, facts, r)))
+            .map(|r| (r.workspace.clone(), place(&self.workspaces, facts, r)))
             .collect();
         for (workspace, place) in places {
-            let op = self.tools.clone().hold(workspace.clone(), place);
-            self.spawn(Op::Hold(workspace), op);
+            self.hold(workspace, place);
         }
     }
 
-    pub(super) fn on_held(&mut self, workspace: String, result: Result<(), String>) {
+    fn hold(&mut self, workspace: WorkspaceName, place: Place) {
+        let quota = place.quota;
+        let op = self.tools.clone().hold(workspace.clone(), place);
+        self.spawn(Op::Hold(workspace, quota), op);
+    }
+
+    pub(super) fn on_held(&mut self, workspace: &WorkspaceName, quota: WorkspaceQuota, result: Result<(), String>) {
+        let here = self.instances.values().any(|r| r.workspace == *workspace);
         match result {
-            Ok(()) => drop(self.quota_troubles.remove(&workspace)),
+            // Its cgroup went with its last instance.
+            Err(_) if !here => drop(self.quota_troubles.remove(workspace)),
+            Ok(()) => {
+                self.quota_troubles.remove(workspace);
+                self.hold_anew(workspace, quota);
+            }
             Err(why) => {
                 let said = format!("workspace {workspace} is not held to its quota: {why}");
                 log::error!("{said}");
-                self.quota_troubles.insert(workspace, said);
+                self.quota_troubles.insert(workspace.clone(), said);
             }
+        }
+    }
+
+    /// A workspace was held to this quota. Where it has another by now, that may have been set before, and is set again.
+    pub(super) fn hold_anew(&mut self, workspace: &WorkspaceName, held: WorkspaceQuota) {
+        let Some(facts) = &self.facts else { return };
+        let Some(record) = self.instances.values().find(|r| r.workspace == *workspace) else {
+            return;
+        };
+        let place = place(&self.workspaces, facts, record);
+        if place.quota != held {
+            self.hold(workspace.clone(), place);
         }
     }
 

@@ -16,7 +16,7 @@ use super::ports::{Links, Quotas};
 use crate::{
     docker::{Engine, EngineError, EngineInfo, Exit, NO_PROCESS},
     machine,
-    model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, Source, StartOrder},
+    model::{AgentState, AgentStatus, BoxId, InstanceId, Resolved, Source, StartOrder, WorkspaceName},
     plan::{
         Observed, Orphan, Step, image,
         quota::WorkspaceQuota,
@@ -41,8 +41,8 @@ pub(super) enum Done {
     Listed(u64, Result<(Observed, Option<EngineInfo>), EngineError>),
     /// Why a container's run ended, in words.
     ExitReport(InstanceId, String),
-    /// Whether a workspace (its name) is held to its quota.
-    Held(String, Result<(), String>),
+    /// Whether a workspace is held to this quota.
+    Held(WorkspaceName, WorkspaceQuota, Result<(), String>),
     Probed(InstanceId, Result<(), String>),
     Ordered(InstanceId, Result<(), String>),
     /// Process 1 of the container that ran in this generation.
@@ -286,9 +286,9 @@ impl Tools {
     }
 
     /// Holds a workspace to its quota.
-    pub(super) async fn hold(self, workspace: String, place: Place) -> Done {
+    pub(super) async fn hold(self, workspace: WorkspaceName, place: Place) -> Done {
         let held = self.quotas.hold(&place.cgroup, place.quota, place.systemd).await;
-        Done::Held(workspace, held.map_err(|e| e.to_string()))
+        Done::Held(workspace, place.quota, held.map_err(|e| e.to_string()))
     }
 
     /// Finds out why a container ended.

@@ -60,6 +60,8 @@ pub trait Quotas: Send + Sync + 'static {
         quota: WorkspaceQuota,
         systemd: bool,
     ) -> BoxFuture<'a, Result<(), QuotaError>>;
+    /// Whether systemd lets this process set the limits of its slices, where it owns the cgroups.
+    fn may_set(&self) -> bool;
     /// No instance is left in it.
     fn release(&self, parent: &str, systemd: bool);
 }

@@ -78,7 +78,7 @@ impl Task {
         if let Some(live) = self.lives.get_mut(id) {
             live.work = Work::Step(StepInFlight {
                 touches: false,
-                starts: false,
+                starts: None,
                 pulling: Arc::new(AtomicBool::new(true)),
                 handle,
             });

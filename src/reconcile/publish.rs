@@ -164,9 +164,14 @@ impl Task {
             version: self.adopted.version,
             views: views.clone(),
             disk: self.observed.as_ref().and_then(|o| o.disk),
+            fixed_quotas: self
+                .facts
+                .as_ref()
+                .is_some_and(|f| f.systemd_cgroups && !self.tools.quotas.may_set()),
         };
         self.shown.send_if_modified(|s| {
-            let news = s.version != shown.version || s.disk != shown.disk || !Arc::ptr_eq(&s.views, &shown.views);
+            let news = (s.version, s.disk, s.fixed_quotas) != (shown.version, shown.disk, shown.fixed_quotas)
+                || !Arc::ptr_eq(&s.views, &shown.views);
             if news {
                 *s = shown;
             }

@@ -29,12 +29,12 @@ use crate::{
     catalog::Catalog,
     deploy_log::Deploys,
     docker::Engine,
-    model::{BoxId, Desired, Endpoints, InstanceId},
+    model::{BoxId, Desired, Endpoints, InstanceId, WorkspaceName},
     plan::{
         Millis, Observed, Orphan, Step,
         exchange::{DesiredState, Shown},
         life::Up,
-        quota::Workspaces,
+        quota::{WorkspaceQuota, Workspaces},
         restart::engine_wait,
         spec::BoxFacts,
     },
@@ -70,7 +70,7 @@ pub(super) struct Limits {
 pub(super) enum Op {
     Step(Step),
     List,
-    Hold(String),
+    Hold(WorkspaceName, WorkspaceQuota),
     ExitReport(InstanceId),
     Probe(InstanceId),
     Order(InstanceId),
@@ -119,7 +119,7 @@ pub(super) struct Task {
     /// Their containers vanished: to be accounted for.
     pub(super) without_container: Vec<InstanceId>,
     /// By workspace: why it is not held to its quota.
-    pub(super) quota_troubles: BTreeMap<String, String>,
+    pub(super) quota_troubles: BTreeMap<WorkspaceName, String>,
     /// Being removed, or not removable until the next listing.
     pub(super) orphans: BTreeSet<Orphan>,
 
@@ -269,7 +269,7 @@ impl Task {
                 return;
             }
             Op::Step(step) => Done::Step(step, Err(Trouble::Other(why))),
-            Op::Hold(workspace) => Done::Held(workspace, Err(why)),
+            Op::Hold(workspace, quota) => Done::Held(workspace, quota, Err(why)),
             Op::ExitReport(id) => Done::ExitReport(id, format!("it ended; why could not be found out: {why}")),
             Op::Probe(id) => Done::Probed(id, Err(why)),
             Op::Order(id) => Done::Ordered(id, Err(why)),
@@ -301,6 +301,10 @@ impl Task {
             self.listing = true;
             self.list_at = now + LIST_EVERY;
             let describe = self.facts.is_none() || self.after_loss;
+            if !self.quota_troubles.is_empty() {
+                // What could not be held may be by now.
+                self.hold_workspaces();
+            }
             let op = self.tools.clone().list(self.steps_done, describe);
             self.spawn(Op::List, op);
         }

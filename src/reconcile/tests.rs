@@ -357,6 +357,9 @@ impl Quotas for FakeQuotas {
         }
         .boxed()
     }
+    fn may_set(&self) -> bool {
+        true
+    }
     fn release(&self, parent: &str, _: bool) {
         self.0.calls.lock().unwrap().push(format!("release {parent}"));
     }
@@ -414,6 +417,8 @@ impl Tokens for FakeTokens {
     fn remove_instance(&self, id: &InstanceId) {
         self.0.table.lock().unwrap().retain(|_, i| i != id);
     }
+    fn shorten(&self, _: &TokenId, _: jiff::Timestamp) {}
+    fn end(&self, _: &TokenId) {}
     fn last_used(&self, _: &TokenId) -> Option<i64> {
         Some(1_790_000_000)
     }

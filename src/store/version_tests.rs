@@ -288,7 +288,11 @@ fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
         .unwrap()
         .workspaces;
     assert_eq!(again[&own.name], own);
-    assert_eq!(own.limits(&configured).pids, None, "nothing of the configuration's");
+    assert_eq!(
+        own.limits(&configured).pids,
+        Some(7),
+        "the configuration's, where it has none"
+    );
     assert_eq!(again[&WorkspaceName::default()], default[&WorkspaceName::default()]);
 }
 

@@ -129,6 +129,10 @@ impl Quotas for RealQuotas {
         })
     }
 
+    fn may_set(&self) -> bool {
+        crate::rights::may_administer()
+    }
+
     fn release(&self, parent: &str, systemd: bool) {
         let (slices, parent) = (self.0.clone(), parent.to_owned());
         tokio::task::spawn_blocking(move || slices.release(&parent, systemd));
@@ -166,6 +170,15 @@ impl Tokens for RealTokens {
 
     fn remove_instance(&self, id: &InstanceId) {
         self.0.remove_instance(id);
+    }
+
+    fn shorten(&self, id: &TokenId, expires_at: jiff::Timestamp) {
+        self.0.shorten(id, expires_at.as_second());
+    }
+
+    fn end(&self, id: &TokenId) {
+        self.0.end(id);
+        self.1.end_with_token(id);
     }
 
     fn last_used(&self, id: &TokenId) -> Option<i64> {

@@ -129,9 +129,11 @@ impl Backend for Parts {
         }
         // What follows from it for claims follows whether somebody waits for the answer or not.
         let (ledger, claims) = (self.ledger.clone(), Arc::clone(&self.claims));
+        let reconcile = self.reconcile.clone();
         let done = tokio::spawn(async move {
             let outcome = ledger.submit(action).await?;
-            claims.after(kind)?;
+            // Whoever has an answer finds it in the snapshot.
+            claims.after(kind, reconcile.snapshot().claimed)?;
             Ok(outcome)
         });
         done.await.unwrap_or(Err(Refusal::Stopping))

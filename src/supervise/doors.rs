@@ -109,11 +109,12 @@ impl Claims {
     }
 
     /// What an accepted action means for claims. The code is made anew only when there is no administrator any more.
-    pub(super) fn after(&self, action: Kind) -> Result<(), Refusal> {
+    pub(super) fn after(&self, action: Kind, claimed: bool) -> Result<(), Refusal> {
         match action {
-            Kind::Claim => self.state().close(),
-            Kind::Reset => *self.state() = ClaimState::open(&random()?),
-            Kind::Other => {}
+            // Of two that end in another order than they were kept in, the later one counts.
+            Kind::Claim if claimed => self.state().close(),
+            Kind::Reset if !claimed => *self.state() = ClaimState::open(&random()?),
+            Kind::Claim | Kind::Reset | Kind::Other => {}
         }
         Ok(())
     }

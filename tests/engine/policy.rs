@@ -67,11 +67,12 @@ fn actions(id: &str) -> Vec<Value> {
         let mut body = json!({ "action": name });
         for field in fields {
             let value = match (name, *field) {
-                ("revoke_token", "id") => json!("aaaaaaaaaaaa"),
+                ("revoke_token" | "rotate_token", "id") => json!("aaaaaaaaaaaa"),
                 (_, "id" | "trial" | "instance") => json!(id),
                 (_, "type") => json!("no-such-type"),
                 (_, "pinned") => json!(true),
                 (_, "key" | "value") => json!("K"),
+                ("set_quota", "quota") => json!(null),
                 ("add_workspace" | "remove_workspace", "name") | ("set_quota", "workspace") => json!("nobody"),
                 _ => continue,
             };

@@ -147,6 +147,9 @@ impl Quotas for RealQuotas {
     ) -> BoxFuture<'a, Result<(), QuotaError>> {
         async move { Ok(self.0.hold(parent, &quota, systemd)?) }.boxed()
     }
+    fn may_set(&self) -> bool {
+        true
+    }
     fn release(&self, parent: &str, systemd: bool) {
         self.0.release(parent, systemd);
     }
@@ -183,6 +186,8 @@ impl Tokens for NoTokens {
     fn insert(&self, _: &TokenRecord, _: Principal) {}
     fn remove(&self, _: &TokenId) {}
     fn remove_instance(&self, _: &InstanceId) {}
+    fn shorten(&self, _: &TokenId, _: jiff::Timestamp) {}
+    fn end(&self, _: &TokenId) {}
     fn last_used(&self, _: &TokenId) -> Option<i64> {
         None
     }

@@ -431,6 +431,80 @@ fn text_or(v: &Value, key: &str) -> String {
 }
 
 #[test]
+fn a_rotated_token_goes_on_for_a_while_and_ends_by_itself_with_what_it_opened() {
+    let a = Appliance::start();
+    let laptop = claimed(&a);
+    let i = a.run("fixture-echo", &[]);
+    let old = admin_token(&laptop);
+    let mut follows = laptop
+        .command(&["logs", &i.id, "--follow"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let tokens = a.json(&["token", "list"]);
+    let admin = tokens.as_array().unwrap().iter().find(|t| t["member"] == "admin");
+    let (id, name) = (text(admin.unwrap(), "id"), &admin.unwrap()["name"]);
+    let status = |token: &str| with_token(&a, "GET", "/api/v1/status", token, &[]).status;
+    let rotate = |token: &str, body: Value| {
+        let body = body.to_string();
+        with_token(&a, "POST", "/api/v1/actions", token, &["-d", &body])
+    };
+    // Its own holder rotates it. Both are valid for as long as was asked for.
+    let made = rotate(&old, json!({ "action": "rotate_token", "id": id, "overlap_s": 6 }));
+    let began = std::time::Instant::now();
+    assert_eq!(made.status, 200, "{}", made.body);
+    let new = text(&made.json(), "token");
+    assert_eq!((&made.json()["member"], &made.json()["name"]), (&json!("admin"), name));
+    let both = (status(&old), status(&new));
+    assert!(
+        both == (200, 200) || began.elapsed() > Duration::from_secs(5),
+        "{both:?}"
+    );
+    wait_for("the old one ends", MINUTE, || status(&old) == 401);
+    wait_for("and its stream", MINUTE, || follows.try_wait().unwrap().is_some());
+    assert_eq!(status(&new), 200);
+    let again = rotate(&new, json!({ "action": "rotate_token", "id": id }));
+    assert_eq!(
+        (again.status, again.json()["code"].as_str()),
+        (409, Some("token-over")),
+        "{}",
+        again.body
+    );
+    // By the command line, and at once: an instance's, whose lifetime stays.
+    let timed = a.json(&["token", "create", "--instance", &i.id, "--expires", "7d"]);
+    let said = a.cli(&["token", "rotate", &text(&timed, "id"), "--overlap", "0"]);
+    assert!(
+        said.contains("is revoked") && said.contains("shown only once"),
+        "{said}"
+    );
+    assert_eq!(a.post(&i.url, &text(&timed, "token"), INITIALIZE, &[]).status, 401);
+    let left = a.json(&["token", "list"]);
+    let of_instance = |t: &&Value| t["instance"] == json!(i.id) && t["expires_at"].is_string();
+    let left: Vec<_> = left.as_array().unwrap().iter().filter(of_instance).collect();
+    let at = |key: &str| {
+        left[0][key]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+            .as_second()
+    };
+    assert_eq!(
+        (left.len(), (at("expires_at") - at("created_at") + 43_200) / 86_400),
+        (1, 7)
+    );
+    assert!(
+        a.cli_fails(1, &["token", "rotate", "aaaaaaaaaaaa"])
+            .contains("no token")
+    );
+    assert!(
+        a.cli_fails(1, &["token", "rotate", &id, "--overlap", "soon"])
+            .contains("such as 7d")
+    );
+}
+
+#[test]
 fn an_unclaimed_appliance_does_nothing_else_over_the_network() {
     let a = Appliance::with(Options {
         extra: "[claim]\nrequired = true\n".into(),
