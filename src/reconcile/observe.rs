@@ -98,8 +98,10 @@ impl Task {
             }
             Err(why) => {
                 let said = format!("workspace {workspace} is not held to its quota: {why}");
-                log::error!("{said}");
-                self.quota_troubles.insert(workspace.clone(), said);
+                // It is tried again with every listing, and told once.
+                if self.quota_troubles.insert(workspace.clone(), said.clone()).as_ref() != Some(&said) {
+                    log::error!("{said}");
+                }
             }
         }
     }
