@@ -153,6 +153,7 @@ codes! {
         "own-image" "The type runs its own image",
         "own-settings" "The type defines its network, volume and processes",
         "pinned" "The version is pinned",
+        "rotates-itself" "A token that rotates itself needs an overlap",
         "runs-elsewhere" "A remote server takes no variables, network, volume or processes",
         "secret-in-address" "The address holds a secret",
         "secret-lines" "The secret has not one line for each header field",

@@ -195,6 +195,8 @@ coded! {
         "expired-already" ExpiredAlready,
         #[error("the token {id} has expired; make another")]
         "token-over" TokenOver { id: TokenId },
+        #[error("a token that rotates itself goes on for a while, or nobody would see the new one: give it some seconds")]
+        "rotates-itself" RotatesItself,
         #[error("a token that is rotated goes on for {limit} seconds at most")]
         "overlap-too-long" OverlapTooLong { limit: u64 },
         #[error("a token either expires at a time or never: give one of expires_at and never")]

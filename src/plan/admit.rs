@@ -180,7 +180,7 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
             true => Ok(Decision::RevokeToken(id)),
             false => Err(Refusal::NoToken { id: id.to_string() }),
         },
-        Action::RotateToken { id, overlap_s } => rotate_token(book, id, overlap_s.unwrap_or(OVERLAP)),
+        Action::RotateToken { id, overlap_s } => rotate_token(book, id, overlap_s.unwrap_or(OVERLAP), &by),
         Action::SetCredential { id, key, value } => credentials::set(book, &id, key, value, by.name()),
         Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
         Action::AddWorkspace { name, quota } => workspace::add(book, name, quota),
@@ -430,7 +430,11 @@ fn create_token(
 
 /// Another token in place of one: of its owner and name, and for as long as it was made for. It counts in its place, though
 /// both are valid for a while.
-fn rotate_token(book: &Book<'_>, id: TokenId, overlap: u64) -> Result<Decision, Refusal> {
+fn rotate_token(book: &Book<'_>, id: TokenId, overlap: u64, by: &Principal) -> Result<Decision, Refusal> {
+    // The answer, with the new token, would be cut with the old one.
+    if overlap == 0 && by.token() == Some(&id) {
+        return Err(Refusal::RotatesItself);
+    }
     let Some(old) = book.tokens.get(&id) else {
         return Err(Refusal::NoToken { id: id.to_string() });
     };

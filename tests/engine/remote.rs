@@ -471,6 +471,22 @@ fn a_rotated_token_goes_on_for_a_while_and_ends_by_itself_with_what_it_opened() 
         "{}",
         again.body
     );
+    let own = a.json(&["token", "list"]);
+    let own = own
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| t["id"] == made.json()["id"])
+        .unwrap();
+    let itself = json!({ "action": "rotate_token", "id": own["id"], "overlap_s": 0 });
+    let refused = rotate(&new, itself);
+    assert_eq!(
+        refused.json()["code"],
+        "rotates-itself",
+        "its answer would be cut: {}",
+        refused.body
+    );
+    assert_eq!(status(&new), 200);
     // By the command line, and at once: an instance's, whose lifetime stays.
     let timed = a.json(&["token", "create", "--instance", &i.id, "--expires", "7d"]);
     let said = a.cli(&["token", "rotate", &text(&timed, "id"), "--overlap", "0"]);
