@@ -5,12 +5,12 @@ use anyhow::{Result, anyhow, bail};
 use super::{
     args::{QuotaArgs, WorkspaceVerb},
     client::Supervisor,
-    print,
+    print, words,
 };
 use crate::{
     api::Route,
     config::{Bytes, Cpus},
-    model::{Action, Outcome, WorkspaceLimits, WorkspaceName, WorkspaceView},
+    model::{Action, Outcome, Refusal, WorkspaceLimits, WorkspaceName, WorkspaceView},
 };
 
 /// What gives a limit back to the box.
@@ -41,11 +41,10 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
                 return print::json(&all);
             }
             let row = |w: &WorkspaceView| {
-                let instances = w.limits.instances.map_or(String::new(), |n| format!(" of {n}"));
                 vec![
                     w.name.to_string(),
                     w.instances.to_string(),
-                    format!("{}{instances}", w.running),
+                    running(w),
                     cpus(&w.limits).unwrap_or_else(|| "all".to_owned()),
                     memory(&w.limits).unwrap_or_else(|| DEFAULT.to_owned()),
                     processes(&w.limits).unwrap_or_else(|| DEFAULT.to_owned()),
@@ -72,13 +71,11 @@ async fn one(supervisor: &Supervisor, name: &WorkspaceName) -> Result<WorkspaceV
     let all = all(supervisor).await?;
     let known: Vec<_> = all.iter().map(|w| w.name.to_string()).collect();
     let found = all.into_iter().find(|w| w.name == *name);
-    found.ok_or_else(|| {
-        anyhow!(
-            "there is no workspace {:?}; this box has: {}",
-            name.as_str(),
-            known.join(", ")
-        )
-    })
+    let none = || Refusal::NoWorkspace {
+        name: name.to_string(),
+        known,
+    };
+    found.ok_or_else(|| anyhow!(words::of_refusal(&none())))
 }
 
 async fn act(supervisor: &Supervisor, action: &Action) -> Result<WorkspaceView> {
@@ -121,13 +118,12 @@ fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
     if json {
         return print::json(w);
     }
-    let of = |n: Option<u32>| n.map_or(String::new(), |n| format!(" of {n}"));
     let by_box = |limit: Option<String>, what: &str| limit.unwrap_or_else(|| format!("{what}   (the box's default)"));
     print::fields(&[
         ("workspace", w.name.to_string()),
         ("created", print::short(w.created_at)),
         ("instances", w.instances.to_string()),
-        ("running", format!("{}{}", w.running, of(w.limits.instances))),
+        ("running", running(w)),
         ("cpus", by_box(cpus(&w.limits), "all")),
         ("memory", by_box(memory(&w.limits), "nine tenths")),
         ("processes", by_box(processes(&w.limits), "8192")),
@@ -141,11 +137,13 @@ fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
     ])
 }
 
+fn running(w: &WorkspaceView) -> String {
+    let most = w.limits.instances.map_or(String::new(), |n| format!(" of {n}"));
+    format!("{}{most}", w.running)
+}
+
 fn cpus(limits: &WorkspaceLimits) -> Option<String> {
-    let nano = limits.nano_cpus?;
-    let (whole, milli) = (nano / 1_000_000_000, nano / 1_000_000 % 1000);
-    let text = format!("{whole}.{milli:03}");
-    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+    limits.nano_cpus.map(WorkspaceLimits::cpus)
 }
 
 fn memory(limits: &WorkspaceLimits) -> Option<String> {

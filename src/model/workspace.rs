@@ -28,6 +28,12 @@ impl WorkspaceLimits {
     pub const NANO_CPUS: RangeInclusive<i64> = 100_000_000..=1_024_000_000_000;
     /// What memory may be, in bytes.
     pub const MEMORY: RangeInclusive<i64> = 64 << 20..=64 << 40;
+    /// Billionths of a CPU as people write CPUs: `1.5`.
+    pub fn cpus(nano: i64) -> String {
+        let text = format!("{}.{:03}", nano / 1_000_000_000, nano / 1_000_000 % 1000);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+
     /// How many processes and threads there may be.
     pub const PIDS: RangeInclusive<i64> = 64..=4_000_000;
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use crate::{
         spec::{BoxFacts, container_spec},
     },
     policy::Signed,
-    record::{InstanceRecord, TokenRecord, WorkspaceRecord},
+    record::{InstanceRecord, MemberRecord, TokenRecord, WorkspaceRecord},
 };
 
 pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
@@ -58,6 +58,35 @@ const CONFIGURED: WorkspaceLimits = WorkspaceLimits {
     pids: None,
     instances: None,
 };
+
+static NO_TOKENS: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
+static NO_MEMBERS: BTreeMap<MemberName, MemberRecord> = BTreeMap::new();
+static IMAGES: LazyLock<[String; 1]> = LazyLock::new(|| ["berth/*".to_owned()]);
+static ALLOW: LazyLock<crate::config::Allow> = LazyLock::new(Default::default);
+
+/// A box with these instances and workspaces and nobody on it.
+fn book<'a>(
+    catalog: &'a Catalog,
+    instances: &'a BTreeMap<InstanceId, Arc<InstanceRecord>>,
+    workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
+) -> Book<'a> {
+    Book {
+        instances,
+        tokens: &NO_TOKENS,
+        members: &NO_MEMBERS,
+        workspaces,
+        fixed_quotas: false,
+        configured: &CONFIGURED,
+        catalog,
+        max_instances: 10,
+        max_tokens_per_instance: 1,
+        images: &*IMAGES,
+        allow: &ALLOW,
+        disk: None,
+        install_bytes: 0,
+        now: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
 
 /// `default` and one more.
 fn workspaces() -> BTreeMap<WorkspaceName, WorkspaceRecord> {
@@ -230,11 +259,9 @@ fn action(what: &Try) -> Option<Action> {
 proptest! {
     #[test]
     fn admission_agrees_with_the_model(tries in proptest::collection::vec(any_try(), 1..40)) {
-        let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
-    let allow = crate::config::Allow::default();
+        let catalog = catalog();
         let mut instances: BTreeMap<InstanceId, Arc<InstanceRecord>> = BTreeMap::new();
         let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
-        let members = BTreeMap::new();
         let workspaces = workspaces();
         let mut model = Model::default();
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
@@ -250,10 +277,11 @@ proptest! {
                 continue;
             };
             let book = Book {
-                instances: &instances, tokens: &tokens, members: &members, workspaces: &workspaces, fixed_quotas: false, configured: &CONFIGURED,
-                catalog: &catalog, max_instances: MAX,
-                max_tokens_per_instance: MAX_TOKENS, images: &images, allow: &allow, disk: None,
-                install_bytes: 0, now,
+                tokens: &tokens,
+                max_instances: MAX,
+                max_tokens_per_instance: MAX_TOKENS,
+                now,
+                ..book(&catalog, &instances, &workspaces)
             };
             let result = admit(&book, signed(action), id(model.made));
             prop_assert_eq!(word(&result), model.expect(&what), "{:?}: {:?}", what, result);
@@ -301,24 +329,11 @@ proptest! {
 
 #[test]
 fn bad_environments_are_refused_without_quoting_values() {
-    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
-    let allow = crate::config::Allow::default();
-    let (instances, tokens, members) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let catalog = catalog();
+    let (instances, workspaces) = (BTreeMap::new(), workspaces());
     let book = Book {
-        instances: &instances,
-        tokens: &tokens,
-        members: &members,
-        workspaces: &workspaces(),
-        fixed_quotas: false,
-        configured: &CONFIGURED,
-        catalog: &catalog,
         max_instances: 1,
-        max_tokens_per_instance: 1,
-        images: &images,
-        allow: &allow,
-        disk: None,
-        install_bytes: 0,
-        now: jiff::Timestamp::UNIX_EPOCH,
+        ..book(&catalog, &instances, &workspaces)
     };
     let long = "hunter2".repeat(10_000);
     for (name, value, code) in [
@@ -374,25 +389,12 @@ fn a_container_as_text() {
 
 #[test]
 fn a_box_is_claimed_once_and_members_have_tokens_then() {
-    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
-    let allow = crate::config::Allow::default();
-    let (instances, tokens) = (BTreeMap::new(), BTreeMap::new());
-    let workspaces = workspaces();
+    let catalog = catalog();
+    let (instances, workspaces) = (BTreeMap::new(), workspaces());
     let book = |members| Book {
-        instances: &instances,
-        tokens: &tokens,
         members,
-        workspaces: &workspaces,
-        fixed_quotas: false,
-        configured: &CONFIGURED,
-        catalog: &catalog,
         max_instances: 1,
-        max_tokens_per_instance: 1,
-        images: &images,
-        allow: &allow,
-        disk: None,
-        install_bytes: 0,
-        now: jiff::Timestamp::UNIX_EPOCH,
+        ..book(&catalog, &instances, &workspaces)
     };
     let create = |name: &str| Action::CreateToken {
         subject: Subject::Member(MemberName::parse(name).unwrap()),
@@ -453,9 +455,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
 /// Instances within their own bounds would fill the disk together: what was promised to all of them must fit it.
 #[test]
 fn no_more_is_promised_than_the_disk_holds() {
-    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
-    let allow = crate::config::Allow::default();
-    let (tokens, members) = (BTreeMap::new(), BTreeMap::new());
+    let catalog = catalog();
     let allowed = |t: &&Arc<InstanceType>| t.image.reference.starts_with("berth/");
     let kind = catalog.types.values().find(allowed).unwrap().name.clone();
     let small = u64::try_from(Size::Small.limits().volume).unwrap();
@@ -468,20 +468,9 @@ fn no_more_is_promised_than_the_disk_holds() {
     let workspaces = workspaces();
     let admit_on = |disk, instances: &BTreeMap<InstanceId, Arc<InstanceRecord>>, action, fresh| {
         let book = Book {
-            instances,
-            tokens: &tokens,
-            members: &members,
-            workspaces: &workspaces,
-            fixed_quotas: false,
-            configured: &CONFIGURED,
-            catalog: &catalog,
-            max_instances: 10,
-            max_tokens_per_instance: 1,
-            images: &images,
-            allow: &allow,
             disk: Some(disk),
             install_bytes: 1 << 30,
-            now: jiff::Timestamp::UNIX_EPOCH,
+            ..book(&catalog, instances, &workspaces)
         };
         admit(&book, signed(action), id(fresh))
     };
@@ -522,9 +511,7 @@ fn no_more_is_promised_than_the_disk_holds() {
 
 #[test]
 fn a_workspace_runs_as_many_instances_as_its_quota_says() {
-    let (catalog, images) = (catalog(), ["berth/*".to_owned()]);
-    let allow = crate::config::Allow::default();
-    let (tokens, members) = (BTreeMap::new(), BTreeMap::new());
+    let catalog = catalog();
     let allowed = |t: &&Arc<InstanceType>| t.image.reference.starts_with("berth/");
     let kind = catalog.types.values().find(allowed).unwrap().name.clone();
     let mut instances: BTreeMap<InstanceId, Arc<InstanceRecord>> = BTreeMap::new();
@@ -537,23 +524,7 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
         })
     };
     let judge = |instances: &BTreeMap<_, _>, workspaces: &BTreeMap<_, _>, action, fresh| {
-        let book = Book {
-            instances,
-            tokens: &tokens,
-            members: &members,
-            workspaces,
-            fixed_quotas: false,
-            configured: &CONFIGURED,
-            catalog: &catalog,
-            max_instances: 10,
-            max_tokens_per_instance: 1,
-            images: &images,
-            allow: &allow,
-            disk: None,
-            install_bytes: 0,
-            now: jiff::Timestamp::UNIX_EPOCH,
-        };
-        admit(&book, signed(action), id(fresh))
+        admit(&book(&catalog, instances, workspaces), signed(action), id(fresh))
     };
     let run = |workspace: &WorkspaceName| {
         Action::Run(Box::new(RunRequest {
@@ -623,7 +594,7 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
         quota,
     };
     let refused = judge(&instances, &workspaces, add("w", None), 4);
-    assert_eq!(refused, Err(Refusal::WorkspaceExists { name: w }));
+    assert_eq!(refused, Err(Refusal::WorkspaceExists { name: w.clone() }));
     assert!(judge(&instances, &workspaces, add("v", quota(20)), 4).is_ok());
     let negative = Some(WorkspaceLimits {
         memory: Some(-1),
@@ -642,4 +613,16 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
         judge(&instances, &workspaces, add("v", little), 4),
         Err(Refusal::BadQuota { what, least, most }) if (&what, &least, &most) == (&bounds.0, &bounds.1, &bounds.2)
     ));
+    // Where systemd does not let the supervisor set what the kernel holds, only the number of instances can be set.
+    let fixed = Book {
+        fixed_quotas: true,
+        ..book(&catalog, &instances, &workspaces)
+    };
+    let memory = Some(WorkspaceLimits {
+        memory: Some(1 << 30),
+        ..CONFIGURED
+    });
+    let refused = admit(&fixed, signed(set(memory)), id(4));
+    assert_eq!(refused, Err(Refusal::QuotaOfTheBox));
+    assert!(admit(&fixed, signed(set(quota(2))), id(4)).is_ok());
 }

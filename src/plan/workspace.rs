@@ -91,11 +91,7 @@ pub(super) fn check(book: &Book<'_>, record: &InstanceRecord) -> Result<(), Refu
 
 fn checked(book: &Book<'_>, quota: Option<WorkspaceLimits>) -> Result<(), Refusal> {
     let Some(quota) = quota else { return Ok(()) };
-    // Tenths are enough for the bounds.
-    let cpus = |nano: &i64| match (nano / 1_000_000_000, nano / 100_000_000 % 10) {
-        (whole, 0) => whole.to_string(),
-        (whole, tenth) => format!("{whole}.{tenth}"),
-    };
+    let cpus = |nano: &i64| WorkspaceLimits::cpus(*nano);
     let plain = |n: &i64| n.to_string();
     for (what, given, allowed, written) in [
         (

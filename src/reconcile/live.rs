@@ -15,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{sync::oneshot, task::AbortHandle};
@@ -389,7 +390,12 @@ impl Live {
 }
 
 fn start_timeout(record: &InstanceRecord) -> Millis {
-    u64::try_from(record.spec.health.start_timeout.as_millis()).unwrap_or(Millis::MAX / 2)
+    millis(record.spec.health.start_timeout)
+}
+
+/// Of a time that is added to a moment.
+pub(super) fn millis(time: Duration) -> Millis {
+    u64::try_from(time.as_millis()).unwrap_or(Millis::MAX / 2)
 }
 
 #[cfg(test)]

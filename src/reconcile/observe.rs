@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     LinkReport,
     act::place,
-    live::{Agent, Live, Work},
+    live::{Agent, Live, Work, millis},
     ops::Place,
     task::{Op, Task},
 };
@@ -361,7 +361,7 @@ impl Task {
             AgentState::Waiting => order.want(now),
             AgentState::Starting => reason.clone_from(&status.reason),
             AgentState::Ready => {
-                news = up.ready(now, interval(record));
+                news = up.ready(now, millis(record.spec.health.interval));
                 if news {
                     *reason = None;
                 }
@@ -425,7 +425,10 @@ impl Task {
             return;
         };
         let Some(up) = live.life.up_mut() else { return };
-        match (up.probed(now, interval(record), answer.is_ok()), answer) {
+        match (
+            up.probed(now, millis(record.spec.health.interval), answer.is_ok()),
+            answer,
+        ) {
             (Probed::Well, _) => live.reason = None,
             (Probed::Misses(misses), Err(why)) => {
                 log::warn!(instance = id.as_str(), misses; "health: {why}");
@@ -459,8 +462,4 @@ fn adopted(id: &InstanceId, live: &mut Live, now: Millis) {
     live.run_began(now);
     // Somebody else may have started it, or an earlier supervisor, with whatever CPU.
     live.container.cpu = None;
-}
-
-fn interval(record: &InstanceRecord) -> Millis {
-    u64::try_from(record.spec.health.interval.as_millis()).unwrap_or(Millis::MAX / 2)
 }
