@@ -22,7 +22,8 @@ const SERVER: &str = "/opt/mcp/node_modules/@modelcontextprotocol/server-everyth
 struct Image(String);
 
 impl Image {
-    /// One on [`BASE`] with further lines of a Dockerfile, under a name that no registry has.
+    /// One on [`BASE`] with further lines of a Dockerfile, under a name that no registry has. None of the builder's
+    /// cache: another test's image may be its parent there, and goes with that test while this one is built.
     fn build(repository: &str, lines: &str) -> Image {
         let mut random = [0; 8];
         getrandom::fill(&mut random).unwrap();
@@ -30,7 +31,14 @@ impl Image {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("FROM {BASE}\nENTRYPOINT [\"node\", \"{SERVER}\"]\nCMD [\"stdio\"]\n{lines}\n");
         std::fs::write(dir.path().join("Dockerfile"), text).unwrap();
-        let built = docker(&["build", "-q", "-t", &image.0, dir.path().to_str().unwrap()]);
+        let built = docker(&[
+            "build",
+            "-q",
+            "--no-cache",
+            "-t",
+            &image.0,
+            dir.path().to_str().unwrap(),
+        ]);
         assert!(built.0, "{}", built.1);
         image
     }
