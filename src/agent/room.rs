@@ -198,8 +198,12 @@ fn own_memory(status: &str) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// What the kernel holds for a process beside its own memory (page tables, stacks, pipes) and what its program's pages take: a
+/// part of its own memory. Each alone is little; of as many processes as fit, it is more than the margin.
+const BESIDE: u64 = 8;
+
 /// What one process more is likely to take: as much as those that have settled do on average, or as the largest where none
-/// has. Those that have not settled are taken to grow to that.
+/// has, and what comes beside. Those that have not settled are taken to grow to that.
 fn estimate(limit: u64, used: u64, servers: &[Server], sizes: &HashMap<i32, u64>, waiting: usize) -> Memory {
     let size = |s: &Server| sizes.get(&s.pid).copied().unwrap_or(0);
     let stays = || servers.iter().filter(|s| !s.leaving);
@@ -208,6 +212,7 @@ fn estimate(limit: u64, used: u64, servers: &[Server], sizes: &HashMap<i32, u64>
         0 => young.iter().map(|s| size(s)).max().unwrap_or(0),
         n => settled.iter().map(|s| size(s)).sum::<u64>() / n,
     };
+    let one = one + one / BESIDE;
     let grows: u64 = young.iter().map(|s| one.saturating_sub(size(s))).sum();
     Memory {
         limit: Some(limit),
@@ -302,11 +307,11 @@ mod tests {
             server(5, old, true),
         ];
         let memory = estimate(1000, 300, &all, &sizes, 2);
-        assert_eq!((memory.one, memory.growing, memory.leaving), (60, 50 + 2 * 60, 30));
+        assert_eq!((memory.one, memory.growing, memory.leaving), (67, 57 + 2 * 67, 30));
         let young = estimate(1000, 300, &all[2..4], &sizes, 0);
         assert_eq!(
             (young.one, young.growing),
-            (100, 90),
+            (112, 102 + 12),
             "the largest where none has settled"
         );
         assert_eq!(estimate(1000, 300, &[], &sizes, 0).one, 0);
