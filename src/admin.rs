@@ -30,10 +30,10 @@ use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
     docker::EngineError,
     model::{
-        Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, TokenView,
-        WorkspaceView,
+        Action, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
+        Refusal, TeamView, TokenView, WorkspaceView,
     },
-    policy::Signed,
+    policy::{Access, Signed},
 };
 
 /// A request's body may be this long, in bytes.
@@ -58,12 +58,20 @@ pub trait Backend: Send + Sync + 'static {
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>>;
     /// Ticks whenever [`Backend::views`] changed.
     fn changed(&self) -> watch::Receiver<u64>;
+    /// What policy looks at, as of now.
+    fn access(&self) -> Arc<Access>;
     /// All tokens.
-    fn tokens(&self) -> impl Future<Output = Result<Vec<TokenView>, Refusal>> + Send;
+    fn tokens(&self) -> Vec<TokenView>;
     /// All workspaces.
     fn workspaces(&self) -> Vec<WorkspaceView>;
+    /// All members.
+    fn members(&self) -> Vec<MemberView>;
+    /// All teams.
+    fn teams(&self) -> Vec<TeamView>;
+    /// All grants.
+    fn grants(&self) -> Vec<GrantView>;
     /// The variables of an instance, without their values.
-    fn credentials(&self, id: InstanceId) -> impl Future<Output = Result<Vec<CredentialView>, Refusal>> + Send;
+    fn credentials(&self, id: &InstanceId) -> Result<Vec<CredentialView>, Refusal>;
     /// An instance's log; the channel ends with it.
     fn logs(
         &self,

@@ -7,13 +7,15 @@
 
 mod cut;
 mod limiter;
+mod opened;
 mod places;
 mod sessions;
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
-        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -21,10 +23,13 @@ use std::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use opened::{Opened, Way};
+
 use crate::model::{INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Secret, TokenId, Who};
 
 pub use cut::Cut;
 pub use limiter::{FailureLimiter, Slowed, address_group};
+pub use opened::{Ended, OnWay};
 pub use places::{NoPlace, Party, Places, Pulse, Room, Standing};
 pub use sessions::{NoSecret, SessionTable};
 
@@ -108,7 +113,9 @@ pub struct Token {
     /// [`NEVER`] where it does not.
     expires_at: AtomicI64,
     last_used: AtomicI64,
+    last_from: Mutex<Option<IpAddr>>,
     cut: Cut,
+    opened: Opened,
 }
 
 const NEVER: i64 = i64::MAX;
@@ -119,21 +126,32 @@ impl Token {
         &self.id
     }
 
-    /// Its end.
-    pub fn cut(&self) -> &Cut {
-        &self.cut
-    }
-
     /// Whoever shows it.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// Notes that it was let through, at `now` (Unix seconds).
-    pub fn used(&self, now: i64) {
-        if self.last_used.load(Ordering::Relaxed) != now {
-            self.last_used.store(now, Ordering::Relaxed);
+    /// What it opens there: an instance, or (`None`) the API. Ask for it before you ask policy: what is taken away in
+    /// between is cut then.
+    pub fn open(self: &Arc<Self>, to: Option<&InstanceId>) -> Pass {
+        Pass {
+            way: self.opened.way(to, &self.cut),
+            token: Arc::clone(self),
         }
+    }
+
+    /// Notes that it was let through, at `now` (Unix seconds), from this address.
+    fn used(&self, now: i64, from: IpAddr) {
+        // Once a second is often enough to know from where.
+        if self.last_used.swap(now, Ordering::Relaxed) != now {
+            *self.last_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+        }
+    }
+
+    /// It is over: all that it has open ends.
+    fn end(&self) -> Ended {
+        self.cut.fire();
+        self.opened.end(|_| true)
     }
 
     fn is_of(&self, instance: &InstanceId) -> bool {
@@ -148,6 +166,38 @@ impl Token {
     /// Unix seconds from which it is refused.
     pub fn expires_at(&self) -> Option<i64> {
         Some(self.expires_at.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
+    }
+}
+
+/// A token that somebody showed, and the way that it was let through by.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    token: Arc<Token>,
+    way: Arc<Way>,
+}
+
+impl Pass {
+    /// The token.
+    pub fn token(&self) -> &Arc<Token> {
+        &self.token
+    }
+
+    /// The end of the way: the token is revoked, or its owner may not go there any more.
+    pub fn cut(&self) -> &Cut {
+        &self.way.cut
+    }
+
+    /// A request, or the stream that answers it, that begins now; it is counted until it is dropped.
+    pub fn begin(&self) -> OnWay {
+        OnWay::new(&self.way)
+    }
+
+    /// Notes that it was let through, at `now` (Unix seconds), from this address.
+    pub fn used(&self, now: i64, from: IpAddr) {
+        if self.way.last_used.load(Ordering::Relaxed) != now {
+            self.way.last_used.store(now, Ordering::Relaxed);
+        }
+        self.token.used(now, from);
     }
 }
 
@@ -172,11 +222,11 @@ pub struct TokenTable(Arc<Inner>);
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     // A panic cannot leave these maps half changed: every critical section is one map operation.
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl TokenTable {
@@ -198,7 +248,9 @@ impl TokenTable {
             principal: entry.principal,
             expires_at: AtomicI64::new(entry.expires_at.unwrap_or(NEVER)),
             last_used: AtomicI64::new(entry.last_used.unwrap_or(0)),
+            last_from: Mutex::default(),
             cut: Cut::default(),
+            opened: Opened::default(),
         });
         write(&self.0.by_id).insert(entry.id, Arc::clone(&token));
         write(self.shard(&token.hash))
@@ -207,11 +259,10 @@ impl TokenTable {
             .push(token);
     }
 
-    /// Revokes a token: refused from now on, its open requests and streams are cut. Whether it was there.
-    pub fn remove(&self, id: &TokenId) -> bool {
-        let Some(token) = write(&self.0.by_id).remove(id) else {
-            return false;
-        };
+    /// Revokes a token: refused from now on, its open requests and streams are cut. What those were; none where it was not
+    /// there.
+    pub fn remove(&self, id: &TokenId) -> Option<Ended> {
+        let token = write(&self.0.by_id).remove(id)?;
         let mut shard = write(self.shard(&token.hash));
         if let Some(list) = shard.get_mut(&token.hash.key()) {
             list.retain(|t| t.id != *id);
@@ -220,8 +271,7 @@ impl TokenTable {
             }
         }
         drop(shard);
-        token.cut.fire();
-        true
+        Some(token.end())
     }
 
     /// It expires at this time (Unix seconds), and no later. What it has opened is not cut.
@@ -234,18 +284,41 @@ impl TokenTable {
     /// Cuts the open requests and streams of a token that has expired. Who shows it is told so still.
     pub fn end(&self, id: &TokenId) {
         if let Some(token) = read(&self.0.by_id).get(id) {
-            token.cut.fire();
+            token.end();
         }
     }
 
-    /// Revokes all tokens of an instance; how many.
+    /// Ends what tokens of members have open that is to end: of this principal, at this instance, or (`None`) at the API.
+    /// Which those were, by token.
+    pub fn narrow(&self, ends: impl Fn(&Principal, Option<&InstanceId>) -> bool) -> Vec<(TokenId, Ended)> {
+        let by_id = read(&self.0.by_id);
+        let one = |t: &Arc<Token>| {
+            let ended = t.opened.end(|to| ends(&t.principal, to));
+            (!ended.is_empty()).then(|| (t.id.clone(), ended))
+        };
+        by_id.values().filter_map(one).collect()
+    }
+
+    /// When tokens were last let through to instances: token, instance, Unix seconds.
+    pub fn uses(&self) -> Vec<(TokenId, InstanceId, i64)> {
+        let by_id = read(&self.0.by_id);
+        let of = |t: &Arc<Token>| {
+            let id = t.id.clone();
+            let uses = t.opened.uses().into_iter();
+            uses.map(move |(to, at)| (id.clone(), to, at)).collect::<Vec<_>>()
+        };
+        by_id.values().flat_map(of).collect()
+    }
+
+    /// Revokes all tokens of an instance, and ends what others have open there; how many were revoked.
     pub fn remove_instance(&self, instance: &InstanceId) -> usize {
+        self.narrow(|_, to| to == Some(instance));
         let ids: Vec<TokenId> = read(&self.0.by_id)
             .values()
             .filter(|t| t.is_of(instance))
             .map(|t| t.id.clone())
             .collect();
-        ids.iter().filter(|id| self.remove(id)).count()
+        ids.iter().filter(|id| self.remove(id).is_some()).count()
     }
 
     /// The token of this text, at `now` (Unix seconds). What it opens is for `policy` to say.
@@ -269,10 +342,13 @@ impl TokenTable {
         }
     }
 
-    /// When a token was last let through, in Unix seconds.
-    pub fn last_used(&self, id: &TokenId) -> Option<i64> {
-        let at = read(&self.0.by_id).get(id)?.last_used.load(Ordering::Relaxed);
-        (at > 0).then_some(at)
+    /// When a token was last let through, in Unix seconds, and from where where that was since the start.
+    pub fn last_use(&self, id: &TokenId) -> Option<(i64, Option<IpAddr>)> {
+        let by_id = read(&self.0.by_id);
+        let token = by_id.get(id)?;
+        let at = token.last_used.load(Ordering::Relaxed);
+        let from = *token.last_from.lock().unwrap_or_else(PoisonError::into_inner);
+        (at > 0).then_some((at, from))
     }
 
     /// How many there are.
@@ -344,9 +420,11 @@ mod tests {
         assert_eq!(known(text, 100), Err(NoToken::Unknown));
         table.insert(e.clone());
         assert_eq!(known(text, 100).as_ref(), Ok(&e.id));
-        assert_eq!(table.last_used(&e.id), None, "that it is known is no use");
-        table.authenticate(text, 100).unwrap().used(100);
-        assert_eq!(table.last_used(&e.id), Some(100));
+        assert_eq!(table.last_use(&e.id), None, "that it is known is no use");
+        let from = IpAddr::from([192, 0, 2, 7]);
+        table.authenticate(text, 100).unwrap().open(Some(&a)).used(100, from);
+        assert_eq!(table.last_use(&e.id), Some((100, Some(from))));
+        assert_eq!(table.uses(), [(e.id.clone(), a.clone(), 100)]);
         for bad in [
             "",
             "brt_i_",
@@ -378,7 +456,8 @@ mod tests {
         let of_member = new_member_token([3; 32]);
         assert!(of_member.expose().starts_with("brt_m_") && of_member.expose().len() == 49);
         let id = TokenId::from_random([4; 12]);
-        let admin = Principal::member(crate::model::MemberName::admin(), crate::model::Role::Owner, id.clone());
+        let (name, scope) = (crate::model::MemberName::admin(), crate::model::TokenScope::All);
+        let admin = Principal::member(name, id.clone(), &scope);
         table.insert(TokenEntry {
             id: id.clone(),
             hash: TokenHash::of(of_member.expose()),
@@ -388,7 +467,7 @@ mod tests {
         });
         let who = |secret: &Secret| table.authenticate(secret.expose(), 100).map(|t| t.principal().clone());
         assert_eq!((who(&of_member), who(&of_instance)), (Ok(admin), Ok(e.principal)));
-        assert!(table.remove(&id));
+        assert!(table.remove(&id).is_some());
         assert_eq!(who(&of_member), Err(NoToken::Unknown));
         assert!(who(&of_instance).is_ok());
     }
@@ -400,10 +479,33 @@ mod tests {
         let (secret, e) = entry(9, &a);
         table.insert(e.clone());
         let token = table.authenticate(secret.expose(), 1).unwrap();
-        assert!(!token.cut().is_cut());
-        assert!(table.remove(&e.id));
-        assert!(token.cut().is_cut());
-        assert!(!table.remove(&e.id));
+        let pass = token.open(Some(&a));
+        assert!(!pass.cut().is_cut());
+        let begun = pass.begin();
+        assert_eq!(table.remove(&e.id), Some(vec![(Some(a.clone()), 1)]));
+        drop(begun);
+        assert!(pass.cut().is_cut());
+        assert!(token.open(Some(&a)).cut().is_cut(), "nor is there another way");
+        assert_eq!(table.remove(&e.id), None);
+    }
+
+    #[test]
+    fn one_way_of_a_token_ends_and_the_others_go_on() {
+        let table = TokenTable::new();
+        let ids = [1, 2].map(|n| InstanceId::from_random([n; 10]));
+        let (secret, e) = entry(9, &ids[0]);
+        table.insert(e);
+        let token = table.authenticate(secret.expose(), 1).unwrap();
+        let there = ids.each_ref().map(|id| token.open(Some(id)));
+        let api = token.open(None);
+        table.narrow(|_, to| to == Some(&ids[0]));
+        assert!(there[0].cut().is_cut() && !there[1].cut().is_cut() && !api.cut().is_cut());
+        let again = token.open(Some(&ids[0]));
+        assert!(!again.cut().is_cut(), "who is let in again opens another");
+        table.remove_instance(&ids[1]);
+        assert!(there[1].cut().is_cut() && !again.cut().is_cut() && !api.cut().is_cut());
+        table.narrow(|_, to| to.is_none());
+        assert!(api.cut().is_cut());
     }
 
     #[test]
@@ -422,7 +524,7 @@ mod tests {
             let mut model = std::collections::BTreeSet::new();
             for (n, add) in ops {
                 let (_, e) = entry(n, &a);
-                if add { table.insert(e); model.insert(n); } else { prop_assert_eq!(table.remove(&e.id), model.remove(&n)); }
+                if add { table.insert(e); model.insert(n); } else { prop_assert_eq!(table.remove(&e.id).is_some(), model.remove(&n)); }
                 for n in 0..6 {
                     let (secret, _) = entry(n, &a);
                     let allowed = table.authenticate(secret.expose(), 1).is_ok();

@@ -1,4 +1,4 @@
-//! F3: the one task that owns what shall be: instances, workspaces, members, tokens, and the store that keeps them. It
+//! F3: the one task that owns what shall be: instances, workspaces, members, teams, grants, tokens, and the store that keeps them. It
 //! admits actions, commits them, and only then answers and publishes. It knows nothing of containers and links; a commit
 //! that waits for the disk keeps nobody waiting but those who asked for one.
 //!
@@ -24,6 +24,7 @@ mod decide;
 mod ports;
 mod task;
 mod tokens;
+mod views;
 
 use std::{
     path::PathBuf,
@@ -41,21 +42,18 @@ use tokio::{
     time::timeout,
 };
 
-pub use ports::{NoRandom, Storage, Tokens};
+pub use ports::{Cut, InstanceUse, LastUse, NoRandom, Storage, Tokens};
 
 use crate::{
     catalog::Catalog,
     config::Allow,
     model::{
-        Action, BoxId, CredentialView, InstanceId, Outcome, Refusal, Secret, TokenCreated, TokenView, WorkspaceLimits,
-        WorkspaceName, WorkspaceView,
+        Action, BoxId, InstanceId, MemberName, Offboarded, OffboardingReport, Outcome, Refusal, Secret, TeamId,
+        TokenCreated, WorkspaceLimits, WorkspaceName,
     },
-    plan::{
-        exchange::{DesiredState, Report, Shown},
-        workspace::counts,
-    },
-    policy::Signed,
-    record::WorkspaceRecord,
+    plan::exchange::{DesiredState, Report, Shown},
+    policy::{Access, Signed},
+    record::GrantKey,
     secret::BoxKey,
     store::Loaded,
 };
@@ -93,8 +91,6 @@ pub struct Deps {
 enum Request {
     Act(Box<Signed<Action>>, oneshot::Sender<Result<Kept, Refusal>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
-    Tokens(oneshot::Sender<Vec<TokenView>>),
-    Credentials(InstanceId, oneshot::Sender<Result<Vec<CredentialView>, Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -103,6 +99,8 @@ enum Request {
 struct Kept {
     version: u64,
     what: Came,
+    /// What was cut by it.
+    cut: Cut,
 }
 
 #[derive(Debug)]
@@ -111,6 +109,11 @@ enum Came {
     Instance(InstanceId, Option<Secret>),
     Token(Box<TokenCreated>),
     Workspace(WorkspaceName),
+    Member(MemberName),
+    /// One who was disabled; what was cut is still to be filled in.
+    Disabled(Box<OffboardingReport>),
+    Team(TeamId),
+    Grant(GrantKey),
     Done,
 }
 
@@ -120,6 +123,8 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     desired: watch::Receiver<DesiredState>,
     shown: watch::Receiver<Shown>,
+    access: Arc<ArcSwap<Access>>,
+    tokens: Arc<dyn Tokens>,
     workspace: WorkspaceLimits,
     heartbeat: Arc<AtomicU64>,
 }
@@ -134,11 +139,14 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let heartbeat = Arc::new(AtomicU64::new(0));
     let shown = deps.shown.clone();
     let workspace = deps.workspace;
-    let (task, desired) = task::Task::build(deps, asked, heartbeat.clone())?;
+    let (access, tokens) = (Arc::<ArcSwap<Access>>::default(), deps.tokens.clone());
+    let (task, desired) = task::Task::build(deps, access.clone(), asked, heartbeat.clone())?;
     let handle = Handle {
         requests,
         desired,
         shown,
+        access,
+        tokens,
         workspace,
         heartbeat,
     };
@@ -151,6 +159,14 @@ impl Handle {
     /// # Errors
     /// A typed [`Refusal`]; nothing has changed then, but where it says so.
     pub async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
+        Ok(self.submit_and_tell(action).await?.0)
+    }
+
+    /// The same; with what was cut.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`].
+    pub async fn submit_and_tell(&self, action: Signed<Action>) -> Result<(Outcome, Cut), Refusal> {
         let kept = self.ask(|reply| Request::Act(Box::new(action), reply)).await??;
         let mut shown = self.shown.clone();
         let seen = timeout(SHOWN, shown.wait_for(|s| s.version >= kept.version)).await;
@@ -160,24 +176,40 @@ impl Handle {
             Refusal::Unavailable { reason: why.to_owned() }
         })?;
         let seen = seen.map_err(|_| Refusal::Stopping)?;
-        match kept.what {
-            Came::Done => Ok(Outcome::Done),
-            Came::Token(made) => Ok(Outcome::Token(*made)),
+        let outcome = match kept.what {
+            Came::Done => Outcome::Done,
+            Came::Token(made) => Outcome::Token(*made),
             Came::Workspace(name) => {
                 let view = self.workspaces().into_iter().find(|w| w.name == name);
                 let view = view.ok_or_else(|| Refusal::NoWorkspace {
                     name: name.to_string(),
                     known: Vec::new(),
                 })?;
-                Ok(Outcome::Workspace(view))
+                Outcome::Workspace(view)
             }
+            Came::Member(name) => Outcome::Member(self.member(&name)?),
+            Came::Disabled(mut report) => {
+                let open = kept.cut.ways.iter().filter(|w| w.open > 0);
+                report.cut = open.cloned().collect();
+                report.screen_sessions = kept.cut.screens;
+                Outcome::Offboarded(Box::new(Offboarded {
+                    member: self.member(&report.member)?,
+                    report: *report,
+                    signed: String::new(),
+                    signature: String::new(),
+                    signing_key: String::new(),
+                }))
+            }
+            Came::Team(id) => Outcome::Team(self.team(&id)?),
+            Came::Grant(key) => Outcome::Grant(self.grant(&key)?),
             Came::Instance(id, token) => {
                 let view = seen.views.get(&id).cloned();
                 let mut view = view.ok_or_else(|| Refusal::no_instance(id))?;
                 view.token = token;
-                Ok(Outcome::Instance(Box::new(view)))
+                Outcome::Instance(Box::new(view))
             }
-        }
+        };
+        Ok((outcome, kept.cut))
     }
 
     /// Keeps what the reconciler found out; durable and published when it returns Ok. What somebody's action has made
@@ -194,37 +226,14 @@ impl Handle {
         self.desired.clone()
     }
 
-    /// All workspaces, as of the newest that is durable.
-    pub fn workspaces(&self) -> Vec<WorkspaceView> {
-        let desired = self.desired.borrow().clone();
-        let view = |record: &WorkspaceRecord| {
-            let of = || desired.instances.values().filter(|r| r.workspace == record.name);
-            WorkspaceView {
-                name: record.name.clone(),
-                created_at: record.created_at,
-                quota: record.quota,
-                limits: record.limits(&self.workspace),
-                instances: of().count(),
-                running: of().filter(|r| counts(r)).count(),
-            }
-        };
-        desired.workspaces.values().map(view).collect()
+    /// What policy looks at, as of the newest that is durable.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load_full()
     }
 
-    /// All tokens, with when they were last used.
-    ///
-    /// # Errors
-    /// [`Refusal::Stopping`].
-    pub async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
-        self.ask(Request::Tokens).await
-    }
-
-    /// The variables of an instance, without their values.
-    ///
-    /// # Errors
-    /// [`Refusal::NoInstance`], [`Refusal::Stopping`].
-    pub async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
-        self.ask(|reply| Request::Credentials(id, reply)).await?
+    /// The same for whoever looks at every request.
+    pub fn live_access(&self) -> Arc<ArcSwap<Access>> {
+        self.access.clone()
     }
 
     /// Rises at least once a second while the task makes progress, so not during a commit: the watchdog is fed by it.

@@ -9,6 +9,7 @@ mod id;
 mod import;
 mod instance;
 mod member;
+mod offboarding;
 mod order;
 mod principal;
 mod refusal;
@@ -27,17 +28,18 @@ pub use excerpt::{Bounds, Excerpt};
 pub use hex::hex;
 pub use id::{
     BASE32, BoxId, INSTANCE_TOKEN_PREFIX, InstanceId, InstanceName, MEMBER_TOKEN_PREFIX, MemberName, ParseError,
-    TokenId, TypeName, WorkspaceName,
+    TeamName, TokenId, TypeName, WorkspaceName,
 };
 pub use import::ImportRules;
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,
     WordError,
 };
-pub use member::{Role, Subject};
+pub use member::{GrantView, Grantee, Level, MemberView, Role, Subject, TeamId, TeamView, TokenScope, WorkspaceRole};
+pub use offboarding::{EndedSessions, EndedToken, EndedWay, KnownCredential, Offboarded, OffboardingReport};
 pub use order::{
-    AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, HealthKind, HealthOrder, McpOrder, McpTransport, Processes,
-    Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
+    AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, Forget, Forgotten, HealthKind, HealthOrder, McpOrder,
+    McpTransport, Processes, Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
 };
 pub use principal::{Principal, Scope, Via, Who};
 pub(crate) use refusal::coded;

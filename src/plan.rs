@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod image;
 pub mod life;
 pub mod order;
+pub mod people;
 pub mod quota;
 pub mod restart;
 pub mod room;
@@ -431,5 +432,7 @@ impl Mine<'_> {
 
 #[cfg(test)]
 mod admit_tests;
+#[cfg(test)]
+mod people_tests;
 #[cfg(test)]
 mod tests;

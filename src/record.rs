@@ -1,14 +1,19 @@
-//! F1: what the supervisor remembers of instances, workspaces, members and tokens, as values. The store keeps them (in stored types
+//! F1: what the supervisor remembers of instances, workspaces, members, teams, grants and tokens, as values. The store keeps them (in stored types
 //! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
 //! tokens are hashes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     catalog::InstanceType,
     model::{
-        Desired, InstanceId, InstanceName, MemberName, Network, Processes, Resolved, Role, Size, Source, Subject,
-        TokenId, TypeName, WorkspaceLimits, WorkspaceName,
+        Desired, Grantee, InstanceId, InstanceName, Level, MemberName, Network, Processes, Resolved, Role, Size,
+        Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceRole,
     },
 };
 
@@ -119,8 +124,65 @@ impl WorkspaceRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberRecord {
     pub name: MemberName,
-    pub role: Role,
+    /// Of the box, and so of all workspaces.
+    pub owner: bool,
+    /// What they are in each workspace that they are in.
+    pub workspaces: BTreeMap<WorkspaceName, WorkspaceRole>,
     pub created_at: jiff::Timestamp,
+    /// Since when they are let in nowhere.
+    pub disabled_at: Option<jiff::Timestamp>,
+}
+
+impl MemberRecord {
+    /// An owner, made at that time.
+    pub fn owner(name: MemberName, created_at: jiff::Timestamp) -> Self {
+        Self {
+            name,
+            owner: true,
+            workspaces: BTreeMap::new(),
+            created_at,
+            disabled_at: None,
+        }
+    }
+
+    /// Whether they are let in as an owner.
+    pub fn is_owner(&self) -> bool {
+        self.owner && self.disabled_at.is_none()
+    }
+
+    /// `owner`, or the highest that they are in a workspace.
+    pub fn role(&self) -> Role {
+        let highest = self.workspaces.values().max().copied();
+        match self.owner {
+            true => Role::Owner,
+            false => highest.map_or(Role::Member, Role::from),
+        }
+    }
+}
+
+/// A group of members of one workspace, who are granted things together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TeamRecord {
+    pub id: TeamId,
+    pub members: BTreeSet<MemberName>,
+    pub created_at: jiff::Timestamp,
+}
+
+/// Who is granted which instance: there is one grant of each such pair.
+pub type GrantKey = (Grantee, InstanceId);
+
+/// What a member or a team was granted of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRecord {
+    pub key: GrantKey,
+    pub level: Level,
+    /// From then on it opens nothing.
+    pub until: Option<jiff::Timestamp>,
+    pub created_at: jiff::Timestamp,
+    /// Who made it.
+    pub by: String,
+    /// As last flushed.
+    pub last_used_at: Option<jiff::Timestamp>,
 }
 
 /// A token, of an instance or of a member. The secret is not here, only its SHA-256.
@@ -134,4 +196,8 @@ pub struct TokenRecord {
     pub expires_at: Option<jiff::Timestamp>,
     /// As last flushed; the live value is in the token table.
     pub last_used_at: Option<jiff::Timestamp>,
+    /// The address that it was last used from, flushed with it.
+    pub last_used_from: Option<IpAddr>,
+    /// How far it reaches; of an instance's token always [`TokenScope::All`].
+    pub scope: TokenScope,
 }

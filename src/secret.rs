@@ -9,7 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf::{HKDF_SHA256, Salt},
+    signature::{Ed25519KeyPair, KeyPair},
+};
 
 use crate::{
     model::{InstanceId, Refusal, Secret},
@@ -41,6 +45,8 @@ pub enum SecretError {
     TwoKeys { file: PathBuf, credential: PathBuf },
     #[error("the operating system gave no random bytes")]
     Random,
+    #[error("no key to sign with could be derived from the box's key")]
+    Signing,
     #[error("cannot seal {0:?}")]
     Seal(String),
     #[error(
@@ -62,6 +68,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], Refusal> {
 /// The box's sealing key.
 pub struct BoxKey {
     key: LessSafeKey,
+    signing: Ed25519KeyPair,
     kept: &'static str,
 }
 
@@ -151,11 +158,23 @@ impl BoxKey {
             path: path.to_owned(),
             found: bytes.len(),
         });
+        let signing = signing_key(&bytes);
         wipe(&mut bytes);
         Ok(Self {
             key: LessSafeKey::new(key?),
+            signing: signing?,
             kept,
         })
+    }
+
+    /// Signs bytes as this box: Ed25519 (RFC 8032), 64 bytes.
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.signing.sign(bytes).as_ref().to_vec()
+    }
+
+    /// The public key that [`BoxKey::sign`]'s signatures are by, 32 bytes.
+    pub fn public_key(&self) -> &[u8] {
+        self.signing.public_key().as_ref()
     }
 
     /// Seals the value of variable `name` for instance `id`.
@@ -192,6 +211,20 @@ impl BoxKey {
         wipe(&mut buffer);
         value
     }
+}
+
+/// The key that signs, derived from the box's key: HKDF-SHA256 (RFC 5869) without a salt. Whoever has the public half knows
+/// nothing of the other.
+fn signing_key(bytes: &[u8]) -> Result<Ed25519KeyPair, SecretError> {
+    let derived = Salt::new(HKDF_SHA256, &[]).extract(bytes);
+    let mut seed = [0; KEY_LEN];
+    let filled = derived.expand(&[b"berth signing key 1"], HKDF_SHA256);
+    let filled = filled.and_then(|okm| okm.fill(&mut seed));
+    let pair = filled
+        .ok()
+        .and_then(|()| Ed25519KeyPair::from_seed_unchecked(&seed).ok());
+    wipe(&mut seed);
+    pair.ok_or(SecretError::Signing)
 }
 
 /// What systemd sealed a credential with: the id that it begins with says so (systemd's creds-util.h).
@@ -235,6 +268,27 @@ fn aad(id: &InstanceId, name: &str) -> Aad<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_box_signs_with_a_key_of_its_own_that_stays() {
+        use ring::signature::{ED25519, UnparsedPublicKey};
+        let dir = tempfile::tempdir().unwrap();
+        let key = BoxKey::load_or_create(dir.path()).unwrap();
+        let again = BoxKey::load_or_create(dir.path()).unwrap();
+        let signature = key.sign(b"report");
+        assert_eq!(
+            (key.public_key(), &signature),
+            (again.public_key(), &again.sign(b"report"))
+        );
+        let public = UnparsedPublicKey::new(&ED25519, key.public_key());
+        public.verify(b"report", &signature).unwrap();
+        public.verify(b"another", &signature).unwrap_err();
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(
+            BoxKey::load_or_create(other.path()).unwrap().public_key(),
+            key.public_key()
+        );
+    }
 
     fn id(c: char) -> InstanceId {
         InstanceId::parse(&c.to_string().repeat(10)).unwrap()

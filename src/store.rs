@@ -3,17 +3,20 @@
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
 //!
-//! A table is a file here (`instances`, `tokens`, `members`, `workspaces`), which says how its rows lie on disk; `table` has what all of
+//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `teams`, `grants`), which says how its rows lie on disk; `table` has what all of
 //! them do alike, `migrate` the rule by which older and newer berths share a file.
 
 mod copies;
+mod grants;
 mod instances;
 mod members;
 mod meta;
 mod migrate;
+mod people;
 mod revoked;
 mod sourced;
 mod table;
+mod teams;
 mod tokens;
 mod words;
 mod workspaces;
@@ -29,15 +32,17 @@ use std::{
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend, backends::InMemoryBackend};
 
 use crate::{
-    model::{BoxId, InstanceId, MemberName, Subject, TokenId, WorkspaceName},
-    record::{InstanceRecord, MemberRecord, TokenRecord, WorkspaceRecord},
+    model::{BoxId, InstanceId, MemberName, Subject, TeamId, TokenId, WorkspaceName},
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
 };
+use grants::Grants;
 use instances::Instances;
-use members::Members;
 use meta::Version;
+use people::{People, PeopleRows};
 use revoked::Revoked;
 use table::Rows;
-use tokens::{TokenRows, Tokens};
+use teams::Teams;
+use tokens::{ScopedTokens, TokenRows, Tokens};
 use workspaces::Workspaces;
 
 /// redb's page cache; the whole store of a full box fits.
@@ -100,17 +105,20 @@ fn failed<E: Into<redb::Error>>(what: &'static str) -> impl FnOnce(E) -> StoreEr
 #[derive(Debug, Clone)]
 pub enum Change {
     PutInstance(Box<InstanceRecord>),
-    /// The instance and every token of it.
+    /// The instance, every token of it, and what was granted of it.
     RemoveInstance(InstanceId),
     PutToken(TokenRecord),
     RemoveToken(TokenId),
-    /// Every token of an instance or a member.
-    RemoveTokensOf(Subject),
     PutMember(MemberRecord),
     /// The member alone: their tokens are changes of their own.
     RemoveMember(MemberName),
     PutWorkspace(WorkspaceRecord),
     RemoveWorkspace(WorkspaceName),
+    PutTeam(TeamRecord),
+    /// The team alone: what it was granted are changes of their own.
+    RemoveTeam(TeamId),
+    PutGrant(GrantRecord),
+    RemoveGrant(GrantKey),
 }
 
 /// Everything that the store holds.
@@ -121,6 +129,8 @@ pub struct Loaded {
     pub members: BTreeMap<MemberName, MemberRecord>,
     /// `default` and that of every instance are among them.
     pub workspaces: BTreeMap<WorkspaceName, WorkspaceRecord>,
+    pub teams: BTreeMap<TeamId, TeamRecord>,
+    pub grants: BTreeMap<GrantKey, GrantRecord>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -219,9 +229,12 @@ impl Store {
         let mut loaded = Loaded {
             instances: table::load::<Instances>(&txn)?,
             tokens: table::load::<Tokens>(&txn)?,
-            members: table::load::<Members>(&txn)?,
+            members: table::load::<People>(&txn)?,
             workspaces: table::load::<Workspaces>(&txn)?,
+            teams: table::load::<Teams>(&txn)?,
+            grants: table::load::<Grants>(&txn)?,
         };
+        loaded.tokens.extend(table::load::<ScopedTokens>(&txn)?);
         self.without_revoked(&mut loaded)?;
         Ok(loaded)
     }
@@ -275,7 +288,7 @@ fn complete(db: &Database, fresh_box: &BoxId) -> Result<(), StoreError> {
     txn.set_durability(Durability::Immediate)
         .map_err(failed("begin the migration"))?;
     let migrated = migrate::run(&txn, from, fresh_box)?;
-    let completed = TokenRows::open(&txn)?.complete()? | workspaces::complete(&txn)?;
+    let completed = TokenRows::open(&txn)?.complete()? | workspaces::complete(&txn)? | people::complete(&txn)?;
     if !migrated && !completed {
         return txn.abort().map_err(failed("leave the store as it is"));
     }
@@ -309,8 +322,10 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
     let mut gone = Vec::new();
     let mut instances = Rows::<Instances>::open(txn)?;
     let mut tokens = TokenRows::open(txn)?;
-    let mut members = Rows::<Members>::open(txn)?;
+    let mut people = PeopleRows::open(txn)?;
     let mut workspaces = Rows::<Workspaces>::open(txn)?;
+    let mut teams = Rows::<Teams>::open(txn)?;
+    let mut grants = Rows::<Grants>::open(txn)?;
     for change in changes {
         match change {
             Change::PutInstance(r) => instances.put(r)?,
@@ -318,20 +333,23 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
                 instances.delete(id)?;
                 let of = tokens.delete_of(&Subject::Instance(id.clone()))?;
                 gone.extend(of.iter().map(ToString::to_string));
+                for key in grants.scan()?.into_keys().filter(|(_, of)| of == id) {
+                    grants.delete(&key)?;
+                }
             }
             Change::PutToken(r) => tokens.put(r)?,
             Change::RemoveToken(id) => {
                 tokens.delete(id)?;
                 gone.push(id.to_string());
             }
-            Change::RemoveTokensOf(subject) => {
-                let of = tokens.delete_of(subject)?;
-                gone.extend(of.iter().map(ToString::to_string));
-            }
-            Change::PutMember(r) => members.put(r)?,
-            Change::RemoveMember(name) => drop(members.delete(name)?),
+            Change::PutMember(r) => people.put(r)?,
+            Change::RemoveMember(name) => people.delete(name)?,
             Change::PutWorkspace(r) => workspaces.put(r)?,
             Change::RemoveWorkspace(name) => drop(workspaces.delete(name)?),
+            Change::PutTeam(r) => teams.put(r)?,
+            Change::RemoveTeam(id) => drop(teams.delete(id)?),
+            Change::PutGrant(r) => grants.put(r)?,
+            Change::RemoveGrant(key) => drop(grants.delete(key)?),
         }
     }
     Ok(gone)

@@ -16,6 +16,7 @@ mod doctor;
 mod doors;
 mod engine;
 mod exposition;
+mod offboard;
 mod screen;
 mod space;
 mod tools;
@@ -230,7 +231,6 @@ impl Built {
     fn run(self, firewall: Arc<firewall::Firewall>) -> Result<Running> {
         let mut limits = self.config.limits.clone();
         let for_links = descriptors::share(descriptors::raise(), &mut limits);
-        let sealing = self.key.kept().to_owned();
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let links = link::Registry::within(self.config.runtime_dir.clone(), events, for_links);
         let (tokens, sessions) = (TokenTable::new(), SessionTable::default());
@@ -263,7 +263,7 @@ impl Built {
         )?;
         let (reconcile, reconcile_task) = reconcile::spawn(reconcile::Deps {
             box_id,
-            key,
+            key: key.clone(),
             desired: ledger.desired(),
             ledger: Arc::new(adapt::RealLedger(ledger.clone())),
             shown: show,
@@ -298,6 +298,7 @@ impl Built {
                 workers: edge::Workers::HalfTheCores,
                 screens: Arc::new(screen::screens(&reconcile, &ledger)),
                 sessions: sessions.clone(),
+                access: ledger.live_access(),
             },
             edge::Listeners {
                 https: vec![self.https],
@@ -331,7 +332,7 @@ impl Built {
             claims,
             doctor,
             started_at: jiff::Timestamp::now(),
-            sealing,
+            key,
             firewall,
         });
         doors.open(&parts);

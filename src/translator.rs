@@ -157,6 +157,11 @@ impl Translator {
         }
     }
 
+    /// Ends the sessions of a principal who is let in no longer; how many there were.
+    pub fn forget(&self, principal: &str, why: &str) -> usize {
+        self.live().map_or(0, |hub| hub.forget(principal, why))
+    }
+
     /// What the server speaks: known, or asked now.
     pub async fn speaks(&self) -> Speaks {
         self.known.speaks().await

@@ -126,6 +126,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         workers,
         screens: Default::default(),
         sessions: Default::default(),
+        access: Default::default(),
     };
     let https = vec![std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()];
     let listeners = Listeners { https, http: vec![] };

@@ -15,9 +15,9 @@ use crate::{
     api::{Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject, UnknownField,
-        WorkspaceName, WorkspaceView, unknown_field,
+        WorkspaceName, unknown_field,
     },
-    policy::{self, Decision, Target, Verb},
+    policy::{self, Decision, Known, Target, Verb},
 };
 
 /// An answer of the admin API.
@@ -34,19 +34,25 @@ pub(super) struct Asked {
     pub(super) by: Principal,
 }
 
-/// Who asks, and at which `host[:port]`.
+/// Who asks, and at which `host[:port]`; by what they are judged.
 #[derive(Debug, Clone, Copy)]
 struct Asker<'a> {
     by: &'a Principal,
     at: Option<&'a str>,
+    known: Known<'a>,
 }
 
 impl Asker<'_> {
     fn may(&self, verb: Verb, target: Target<'_>) -> Result<(), Refusal> {
-        match policy::may(self.by, verb, target) {
+        match policy::may(self.known, self.by, verb, target) {
             Decision::Allow => Ok(()),
             Decision::Deny(why) => Err(denied(self.by, verb, why)),
         }
+    }
+
+    /// Whether they may, where it is no offence to ask.
+    fn sees(&self, verb: Verb, target: Target<'_>) -> bool {
+        policy::may(self.known, self.by, verb, target).is_allowed()
     }
 }
 
@@ -74,7 +80,9 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Images => Verb::ReadImages,
         Route::LoadImages => Verb::LoadImages,
         // Of each that is listed, once more.
-        Route::Tokens | Route::Instances | Route::Workspaces => Verb::UseApi,
+        Route::Tokens | Route::Instances | Route::Workspaces | Route::Members | Route::Teams | Route::Grants => {
+            Verb::UseApi
+        }
         Route::Ca => Verb::ReadCa,
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
@@ -108,6 +116,10 @@ where
     let asker = Asker {
         by: &asked.by,
         at: asked.at.as_deref(),
+        known: Known {
+            access: &backend.access(),
+            now: jiff::Timestamp::now(),
+        },
     };
     taken(backend, asker, (route, one), query, body)
         .await
@@ -126,7 +138,7 @@ where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let view = match one {
-        Some(one) => find(backend, asker.by, one),
+        Some(one) => find(backend, asker, one),
         None => Err(Refusal::no_instance("")),
     };
     let target = match (&view, one) {
@@ -143,7 +155,7 @@ where
         Route::Act => act(backend, asker, body).await?,
         Route::Status => {
             let mut status = backend.status(asker.at).await;
-            if !policy::may(asker.by, Verb::ReadClaimCode, Target::Box).is_allowed() {
+            if !asker.sees(Verb::ReadClaimCode, Target::Box) {
                 status.own.claim_code = None;
             }
             json(StatusCode::OK, &status)
@@ -155,21 +167,32 @@ where
             load_images(backend, asker.by, Box::pin(archive)).await?
         }
         Route::Tokens => {
-            let mut tokens = backend.tokens().await?;
-            tokens.retain(|t| {
-                let seen = |target| policy::may(asker.by, Verb::ReadToken, target).is_allowed();
-                match &t.subject {
-                    Subject::Instance(id) => seen(Target::Instance(id)),
-                    Subject::Member(name) => seen(Target::Member(name)),
-                }
+            let mut tokens = backend.tokens();
+            tokens.retain(|t| match &t.subject {
+                Subject::Instance(id) => asker.sees(Verb::ReadToken, Target::Instance(id)),
+                Subject::Member(name) => asker.sees(Verb::ReadToken, Target::Member(name)),
             });
             json(StatusCode::OK, &tokens)
         }
         Route::Workspaces => {
-            let seen = |w: &WorkspaceView| policy::may(asker.by, Verb::ReadWorkspace, Target::Workspace(&w.name));
             let mut workspaces = backend.workspaces();
-            workspaces.retain(|w| seen(w).is_allowed());
+            workspaces.retain(|w| asker.sees(Verb::ReadWorkspace, Target::Workspace(&w.name)));
             json(StatusCode::OK, &workspaces)
+        }
+        Route::Members => {
+            let mut members = backend.members();
+            members.retain(|m| asker.sees(Verb::ReadMember, Target::Member(&m.name)));
+            json(StatusCode::OK, &members)
+        }
+        Route::Teams => {
+            let mut teams = backend.teams();
+            teams.retain(|t| asker.sees(Verb::ReadTeam, Target::Team(&t.workspace, &t.name)));
+            json(StatusCode::OK, &teams)
+        }
+        Route::Grants => {
+            let mut grants = backend.grants();
+            grants.retain(|g| asker.sees(Verb::ReadGrant, Target::Grant(&g.to, &g.instance)));
+            json(StatusCode::OK, &grants)
         }
         Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
@@ -183,13 +206,15 @@ where
         Route::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         Route::Instances => {
             let views = backend.views();
-            let seen = views.values().filter(|v| is_seen(asker.by, &v.id));
+            let seen = views
+                .values()
+                .filter(|v| asker.sees(Verb::ReadInstance, Target::Instance(&v.id)));
             let views = seen.map(|v| addressed(backend, asker.at, listed(v)));
             json(StatusCode::OK, &views.collect::<Vec<_>>())
         }
         Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view?)),
         Route::Wait => wait(backend, asker.at, view, query).await?,
-        Route::Credentials => json(StatusCode::OK, &backend.credentials(view?.id).await?),
+        Route::Credentials => json(StatusCode::OK, &backend.credentials(&view?.id)?),
         Route::Logs => logs(backend, view?.id, query).await?,
         Route::DeployLog => deploy(backend, &view?.id, query),
         Route::Tools => json(StatusCode::OK, &backend.tools(view?.id).await?),
@@ -233,7 +258,7 @@ where
         column: e.column(),
     })?;
     let (verb, _) = policy::asked(&action);
-    let signed = policy::sign(asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
+    let signed = policy::sign(asker.known, asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
     Ok(match backend.submit(signed).await? {
         Outcome::Instance(view) => {
             let view = addressed(backend, asker.at, *view);
@@ -271,16 +296,12 @@ fn listed(view: &InstanceView) -> InstanceView {
     view
 }
 
-fn is_seen(by: &Principal, id: &InstanceId) -> bool {
-    policy::may(by, Verb::ReadInstance, Target::Instance(id)).is_allowed()
-}
-
 /// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name in the workspace `default`; of those alone that
 /// the principal may see. A name never means an instance of another workspace: what removes one of `default` would remove the
 /// other when it is asked twice.
-fn find<B: Backend>(backend: &B, by: &Principal, one: &str) -> Result<InstanceView, Refusal> {
+fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<InstanceView, Refusal> {
     let views = backend.views();
-    let seen = |v: &&InstanceView| is_seen(by, &v.id);
+    let seen = |v: &&InstanceView| asker.sees(Verb::ReadInstance, Target::Instance(&v.id));
     let by_id = InstanceId::parse(one).ok().and_then(|id| views.get(&id));
     if let Some(v) = by_id.filter(seen) {
         return Ok(v.clone());

@@ -16,7 +16,7 @@ use super::{proxy, screen};
 use crate::budget::{Refused as NoRoom, collect};
 use crate::mcp::bridge::SSE;
 use crate::mcp::{codes, message};
-use crate::model::StartOrder;
+use crate::model::{Forget, Forgotten, StartOrder};
 
 /// A start order may have so many bytes.
 const MAX_ORDER: usize = 1024 * 1024;
@@ -30,6 +30,7 @@ pub(super) async fn serve(orders: Rc<Orders>, req: Request<Incoming>, mark: Keep
             Err((status, code, text)) => failure(status, code, &text),
         },
         (&Method::POST, "/.berth/start") => start(&orders, req).await,
+        (&Method::POST, "/.berth/forget") => forget(&orders, req).await,
         (&Method::GET, "/.berth/screen") => match screen::pass(orders.screen(), req).await {
             Ok(headers) => (StatusCode::SWITCHING_PROTOCOLS, headers, Body::Full(None)),
             Err((status, why)) => failure(status, codes::NOT_READY, why),
@@ -97,6 +98,29 @@ async fn start(orders: &Rc<Orders>, req: Request<Incoming>) -> Parts {
             "another spec runs here already",
         ),
     }
+}
+
+/// Ends what principals have here: their public ids in (`Forget`), how many sessions there were out (`Forgotten`).
+async fn forget(orders: &Rc<Orders>, req: Request<Incoming>) -> Parts {
+    let body = match collect(req.into_body(), MAX_ORDER, &orders.budget).await {
+        Ok((body, _)) => body,
+        Err(why) => return failure(why.status(), why.code(), &why.to_string()),
+    };
+    let Ok(Forget { principals }) = serde_json::from_slice(&body) else {
+        return failure(StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, "no list of principals");
+    };
+    let one = |principal: &String| match orders.endpoint() {
+        Some(Endpoint::Bridge(hub)) => {
+            let mut ended = 0;
+            hub.with(|b, now| ended = b.forget(now, principal, Forget::WHY));
+            ended
+        }
+        Some(Endpoint::Proxy(place)) => place.translator.forget(principal, Forget::WHY),
+        None => 0,
+    };
+    let sessions = principals.iter().map(one).sum();
+    let text = serde_json::to_vec(&Forgotten { sessions }).unwrap_or_default();
+    typed(StatusCode::OK, "application/json", text.into())
 }
 
 fn events(orders: &Rc<Orders>) -> Parts {

@@ -70,6 +70,12 @@ routes! {
     Tokens: "GET" "/v1/tokens" &[],
     /// An array of [`WorkspaceView`](crate::model::WorkspaceView).
     Workspaces: "GET" "/v1/workspaces" &[],
+    /// An array of [`MemberView`](crate::model::MemberView).
+    Members: "GET" "/v1/members" &[],
+    /// An array of [`TeamView`](crate::model::TeamView).
+    Teams: "GET" "/v1/teams" &[],
+    /// An array of [`GrantView`](crate::model::GrantView).
+    Grants: "GET" "/v1/grants" &[],
     /// PEM.
     Ca: "GET" "/v1/ca" &[],
     /// [`Doctored`](super::Doctored).

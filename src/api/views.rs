@@ -69,6 +69,9 @@ pub struct BoxStatus {
     pub addresses: Vec<IpAddr>,
     /// As [`Status::sealing`].
     pub sealed_by: String,
+    /// The public half of the key that the box signs reports with (Ed25519), in base64.
+    #[serde(default)]
+    pub signing_key: String,
 }
 
 /// What `berth doctor` said on the box.

@@ -75,10 +75,18 @@ impl SessionTable {
     }
 
     /// The token is revoked, with its member perhaps: sessions that were opened by it end now, with all that hangs on them.
-    pub fn end_with_token(&self, id: &TokenId) {
-        if self.sessions().end(|by| by.token() == Some(id)) {
+    /// How many there were, with links that nobody has followed yet.
+    pub fn end_with_token(&self, id: &TokenId) -> usize {
+        self.narrow(|by| by.token() == Some(id))
+    }
+
+    /// Ends the sessions that are to end, with all that hangs on them; how many there were, with links.
+    pub fn narrow(&self, ends: impl Fn(&Principal) -> bool) -> usize {
+        let ended = self.sessions().end(ends);
+        if ended > 0 {
             self.0.ended.send_replace(());
         }
+        ended
     }
 
     /// Returns when a session ends.
@@ -104,7 +112,7 @@ impl SessionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MemberName, Role};
+    use crate::model::{MemberName, TokenScope};
     use futures_util::FutureExt;
 
     #[tokio::test]
@@ -112,7 +120,7 @@ mod tests {
         let table = SessionTable::default();
         let token = |n| TokenId::from_random([n; 12]);
         let open = |n| {
-            let by = Principal::member(MemberName::parse("ada").unwrap(), Role::Owner, token(n));
+            let by = Principal::member(MemberName::parse("ada").unwrap(), token(n), &TokenScope::All);
             let ticket = table.ticket(by).unwrap();
             table.open(&ticket, |_| true).unwrap().unwrap()
         };

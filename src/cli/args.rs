@@ -1,9 +1,12 @@
 //! The command line as types. Only what works is listed.
 
+pub(super) mod people;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
+use self::people::{GrantVerb, MemberVerb, TeamVerb};
 use crate::clients::Client;
 use crate::model::{InstanceName, MemberName, Network, Size, WorkspaceName};
 
@@ -186,6 +189,21 @@ pub(super) enum Verb {
     Workspace {
         #[command(subcommand)]
         what: WorkspaceVerb,
+    },
+    /// Make, list, disable and remove members: the people of the box
+    Member {
+        #[command(subcommand)]
+        what: MemberVerb,
+    },
+    /// Make, list and remove teams, and say who is in them
+    Team {
+        #[command(subcommand)]
+        what: TeamVerb,
+    },
+    /// Grant instances to members and teams, and list what is granted
+    Grant {
+        #[command(subcommand)]
+        what: GrantVerb,
     },
     /// Log in to a box, or claim it if nobody has; every command then works on that box
     Login(Login),
@@ -496,9 +514,14 @@ pub(super) enum TokenVerb {
         /// A note about what the token is for
         #[arg(long)]
         name: Option<String>,
-        /// When the token expires: in 30d, 12h or 45m, or never [default: 90d for a member, never for an instance]
+        /// When the token expires: in 30d, 12h or 45m, on a date such as 2027-01-31, or never [default: 90d for a member,
+        /// never for an instance]
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
+        /// How far a member's token reaches: api (and no instance), or the ids or names of instances (and not the API),
+        /// separated by commas [default: as far as the member]
+        #[arg(long, value_name = "SCOPE", conflicts_with = "instance")]
+        scope: Option<String>,
     },
     /// List the tokens, without their secrets
     List,

@@ -1,11 +1,13 @@
 //! The verb `token`: tokens of instances and members.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, anyhow, bail};
 
-use super::{args::TokenVerb, print, verbs::Verbs};
+use super::{args::TokenVerb, print, time, verbs::Verbs};
 use crate::{
     api::Route,
-    model::{Action, Outcome, Subject, TokenCreated, TokenId, TokenView},
+    model::{Action, InstanceId, Outcome, Subject, TokenCreated, TokenId, TokenScope, TokenView},
 };
 
 impl Verbs {
@@ -16,6 +18,7 @@ impl Verbs {
                 member,
                 name,
                 expires,
+                scope,
             } => {
                 let expires = expires.map_or(Ok(Expiry::Default), |e| expiry(&e))?;
                 let subject = match (instance, member) {
@@ -23,7 +26,11 @@ impl Verbs {
                     (Some(instance), None) => Subject::Instance(self.view(&instance).await?.id),
                     (None, None) => bail!("say what it is for: --instance ID or --member NAME"),
                 };
-                let created = self.create_token(subject, name, expires).await?;
+                let scope = match scope {
+                    Some(text) => self.scope(&text).await?,
+                    None => TokenScope::All,
+                };
+                let created = self.create_token(subject, name, expires, scope).await?;
                 if self.json {
                     return print::json(&created);
                 }
@@ -33,7 +40,7 @@ impl Verbs {
                 let id = TokenId::parse(&id)?;
                 let overlap_s = match overlap.as_str() {
                     "0" => Some(0),
-                    text => seconds(text).and_then(|s| u64::try_from(s).ok()),
+                    text => time::seconds(text).and_then(|s| u64::try_from(s).ok()),
                 };
                 let bad =
                     || anyhow!("--overlap {overlap:?}: write a number with its unit, such as 7d, 12h or 45m, or 0");
@@ -54,22 +61,7 @@ impl Verbs {
                 if self.json {
                     return print::json(&tokens);
                 }
-                let time = |t: Option<jiff::Timestamp>| t.map_or("never".into(), print::short);
-                let rows: Vec<_> = tokens
-                    .into_iter()
-                    .map(|t| {
-                        let created = print::short(t.created_at);
-                        vec![
-                            t.id.to_string(),
-                            t.subject.to_string(),
-                            t.name,
-                            created,
-                            time(t.last_used_at),
-                            time(t.expires_at),
-                        ]
-                    })
-                    .collect();
-                print::table(&["ID", "OPENS", "NAME", "CREATED", "LAST USED", "EXPIRES"], &rows)
+                table(tokens)
             }
             TokenVerb::Revoke { id } => {
                 let id = TokenId::parse(&id)?;
@@ -88,6 +80,7 @@ impl Verbs {
         subject: Subject,
         name: Option<String>,
         expires: Expiry,
+        scope: TokenScope,
     ) -> Result<TokenCreated> {
         let (expires_at, never) = match expires {
             Expiry::Default => (None, false),
@@ -99,8 +92,23 @@ impl Verbs {
             name,
             expires_at,
             never,
+            scope,
         })
         .await
+    }
+
+    async fn scope(&self, text: &str) -> Result<TokenScope> {
+        if text == "api" {
+            return Ok(TokenScope::Api);
+        }
+        let mut ids = BTreeSet::new();
+        for one in text.split(',').map(str::trim).filter(|o| !o.is_empty()) {
+            ids.insert(self.view(one).await?.id);
+        }
+        match ids.is_empty() {
+            true => bail!("--scope takes api, or instances separated by commas"),
+            false => Ok(TokenScope::Instances(ids)),
+        }
     }
 
     /// The token that an action makes.
@@ -112,9 +120,35 @@ impl Verbs {
     }
 }
 
+/// Tokens, without their secrets.
+pub(super) fn table(tokens: Vec<TokenView>) -> Result<()> {
+    let time = |t: Option<jiff::Timestamp>| t.map_or("never".into(), print::short);
+    let row = |t: TokenView| {
+        let opens = match &t.scope {
+            TokenScope::All => t.subject.to_string(),
+            TokenScope::Api => format!("{} (api)", t.subject),
+            TokenScope::Instances(ids) => {
+                let ids: Vec<&str> = ids.iter().map(InstanceId::as_str).collect();
+                format!("{} ({})", t.subject, ids.join(","))
+            }
+        };
+        vec![
+            t.id.to_string(),
+            opens,
+            t.name,
+            print::short(t.created_at),
+            time(t.last_used_at),
+            t.last_used_from.map_or(String::new(), |from| from.to_string()),
+            time(t.expires_at),
+        ]
+    };
+    let head = ["ID", "OPENS", "NAME", "CREATED", "LAST USED", "FROM", "EXPIRES"];
+    print::table(&head, &tokens.into_iter().map(row).collect::<Vec<_>>())
+}
+
 /// A token, the one time that it is shown.
 fn shown(created: TokenCreated) -> Result<()> {
-    let of = if created.view.subject.is_member() {
+    let of = if created.view.subject.member().is_some() {
         "member"
     } else {
         "instance"
@@ -137,25 +171,11 @@ pub(super) enum Expiry {
     Never,
 }
 
-/// So many seconds, as `30d`, `12h` or `45m`; ten years at most.
-fn seconds(text: &str) -> Option<i64> {
-    let (n, seconds) = [("m", 60), ("h", 3600), ("d", 86_400)]
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
-    let n: i64 = n.parse().ok().filter(|n| *n > 0)?;
-    n.checked_mul(seconds).filter(|s| *s <= 3_650 * 86_400)
-}
-
 fn expiry(text: &str) -> Result<Expiry> {
     if text == "never" {
         return Ok(Expiry::Never);
     }
-    let span = seconds(text).ok_or_else(|| {
-        anyhow!("--expires {text:?}: write a number with its unit, such as 30d, 12h or 45m, or never")
-    })?;
-    Ok(Expiry::At(
-        jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(span))?,
-    ))
+    time::moment_of("--expires", text).map(Expiry::At)
 }
 
 #[cfg(test)]
@@ -166,8 +186,7 @@ mod tests {
     fn expiries() {
         assert!(matches!(expiry("30d"), Ok(Expiry::At(_))));
         assert!(matches!(expiry("never"), Ok(Expiry::Never)));
-        for bad in ["", "d", "0d", "-1d", "5", "5w", "99999999999d", "é"] {
-            assert!(expiry(bad).is_err(), "{bad}");
-        }
+        let words = expiry("5w").unwrap_err().to_string();
+        assert!(words.contains("--expires") && words.contains("30d"), "{words}");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     api::{Doctored, Route, Status, TypeView},
     clients::{self, Client},
     load,
-    model::{Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TypeName},
+    model::{Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenScope, TypeName},
     output,
 };
 
@@ -130,6 +130,9 @@ impl Verbs {
             Verb::Import(what) => return self.import(*what).await,
             Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
             Verb::Token { what } => self.token(what).await?,
+            Verb::Member { what } => self.member(what).await?,
+            Verb::Team { what } => self.team(what).await?,
+            Verb::Grant { what } => self.grant(what).await?,
             Verb::Workspace { what } => super::workspace::run(&self.supervisor, what, self.json).await?,
             Verb::Credential { what } => return self.credential(what).await,
             Verb::Ca => print::out(&self.supervisor.text(Route::Ca.path()).await?)?,
@@ -377,6 +380,7 @@ impl Verbs {
                     Subject::Instance(view.id.clone()),
                     Some(format!("connect {}", client.word())),
                     Expiry::Default,
+                    TokenScope::All,
                 )
                 .await?
                 .token

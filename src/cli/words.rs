@@ -65,6 +65,15 @@ pub(super) fn of_refusal(refusal: &Refusal) -> String {
         ),
         Refusal::NameElsewhere { .. } => format!("{refusal}: write WORKSPACE/NAME"),
         Refusal::NoWorkspace { .. } => format!("{refusal}; `berth workspace add` makes one"),
+        Refusal::NoMember { .. } => format!("{refusal}; `berth member list` shows them"),
+        Refusal::NoTeam { .. } => format!("{refusal}; `berth team list` shows them"),
+        Refusal::NoGrant { .. } => format!("{refusal}; `berth grant list` shows what was granted"),
+        Refusal::LastOwner { .. } => format!("{refusal} with `berth member set NAME --role owner`"),
+        Refusal::MemberDisabled { member } => format!("{refusal} with `berth member enable {member}`"),
+        Refusal::NotInWorkspace { member, workspace } => {
+            format!("{refusal} with `berth member set {member} --workspace {workspace}`")
+        }
+        Refusal::OwnerOfAll => "an owner is one of the whole box: leave --workspace out".to_owned(),
         Refusal::WorkspaceInUse { .. } => format!("{refusal} with `berth rm`"),
         Refusal::WorkspaceFull { workspace, .. } => {
             format!("{refusal}: `berth stop` one of them, or `berth workspace set {workspace} --instances N`")

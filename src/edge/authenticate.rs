@@ -1,22 +1,20 @@
 //! Who comes in: what the door's row in the table asks to be shown, whose pages may ask there, and what policy says.
 
-use std::{sync::Arc, time::SystemTime};
-
 use http::{HeaderMap, Request, header};
 use hyper::body::Incoming;
 
 use super::{conn::Client, cors, respond::Refusal, state::Edge};
 use crate::{
-    authz::{NoToken, Token, bearer},
+    authz::{NoToken, Pass, bearer},
     door::{Auth, Origins, Place, Row},
-    model::{Principal, Via},
-    policy,
+    model::{InstanceId, Principal, Via},
+    policy::{self, Known},
     session::{self, Session},
 };
 
 /// What was shown at a door.
 pub(super) enum Shown {
-    Token(Arc<Token>),
+    Token(Pass),
     Session(Session),
     Nothing(Via),
 }
@@ -25,7 +23,7 @@ impl Shown {
     /// Whoever showed it.
     pub(super) fn principal(&self) -> Principal {
         match self {
-            Shown::Token(token) => token.principal().clone(),
+            Shown::Token(pass) => pass.token().principal().clone(),
             Shown::Session(session) => session.by.clone(),
             Shown::Nothing(via) => Principal::nobody(*via),
         }
@@ -59,9 +57,9 @@ pub(super) fn authenticate(
     for auth in place.door.row().auth {
         match auth {
             Auth::Bearer => {
-                if let Some(token) = token(edge, place, headers)? {
-                    return if client.permit.shown(&token) {
-                        Ok(Shown::Token(token))
+                if let Some(pass) = token(client, place, headers)? {
+                    return if client.permit.shown(pass.token()) {
+                        Ok(Shown::Token(pass))
                     } else {
                         Err(Refusal::Crowded)
                     };
@@ -102,13 +100,21 @@ fn session(edge: &Edge, place: &Place, cookie: &str, request: &Request<Incoming>
     lines.peek()?;
     let cookie = place.cookie(cookie, request.uri().path());
     let session = edge.config.sessions.find(cookie.secret(lines)?)?;
-    policy::may(&session.by, place.door.row().verb, place.target())
-        .is_allowed()
-        .then_some(session)
+    may(edge, &session.by, place).then_some(session)
+}
+
+/// Whether a principal may come in there.
+pub(super) fn may(edge: &Edge, by: &Principal, place: &Place) -> bool {
+    let known = Known {
+        access: &edge.config.access.load(),
+        now: jiff::Timestamp::now(),
+    };
+    policy::may(known, by, place.door.row().verb, place.target()).is_allowed()
 }
 
 /// The token of a request that has one, where its principal may come in.
-fn token(edge: &Edge, place: &Place, headers: &HeaderMap) -> Result<Option<Arc<Token>>, Refusal> {
+fn token(client: &Client, place: &Place, headers: &HeaderMap) -> Result<Option<Pass>, Refusal> {
+    let edge = &client.permit.edge;
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         return Ok(None);
@@ -117,17 +123,17 @@ fn token(edge: &Edge, place: &Place, headers: &HeaderMap) -> Result<Option<Arc<T
         return Err(Refusal::BadToken);
     }
     let token = bearer(value.as_bytes()).ok_or(Refusal::BadToken)?;
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = now.as_secs().cast_signed();
+    let now = jiff::Timestamp::now().as_second();
     let token = edge.tokens.authenticate(token, now).map_err(|e| match e {
         NoToken::Unknown => Refusal::BadToken,
         NoToken::Expired => Refusal::ExpiredToken,
     })?;
-    if !policy::may(token.principal(), place.door.row().verb, place.target()).is_allowed() {
+    // What is not there is no way to remember.
+    let there = |id: &InstanceId| edge.config.access.load().instances.contains_key(id);
+    let pass = token.open(place.instance.as_ref().filter(|id| there(id)));
+    if !may(edge, token.principal(), place) {
         return Err(Refusal::WrongSubject);
     }
-    token.used(now);
-    Ok(Some(token))
+    pass.used(now, client.permit.address);
+    Ok(Some(pass))
 }

@@ -20,7 +20,7 @@ use super::{
     stats::Shared,
 };
 use crate::{
-    authz::Cut,
+    authz::{Cut, OnWay, Pass},
     link::{ReplyBody, stats, wire::WireError},
 };
 
@@ -109,12 +109,23 @@ pub(super) struct Ends {
 
 /// The end of what was shown, before its time.
 pub(super) enum Over {
-    /// The token is revoked.
-    Token(Pin<Box<OwnedNotified>>),
+    /// The token is revoked, or its way ends.
+    Token(
+        #[allow(dead_code, reason = "it is counted until it is dropped")] OnWay,
+        Pin<Box<OwnedNotified>>,
+    ),
     /// The session ends.
     Session(BoxFuture<'static, ()>),
     /// Nothing was shown.
     Never,
+}
+
+impl Over {
+    /// That of what a token opened; none where it has ended already.
+    pub(super) fn of(pass: &Pass) -> Option<Over> {
+        let over = Over::Token(pass.begin(), Box::pin(pass.cut().fired()));
+        (!pass.cut().is_cut()).then_some(over)
+    }
 }
 
 impl Future for Over {
@@ -122,7 +133,7 @@ impl Future for Over {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.get_mut() {
-            Over::Token(cut) => cut.as_mut().poll(cx),
+            Over::Token(_, cut) => cut.as_mut().poll(cx),
             Over::Session(ended) => ended.as_mut().poll(cx),
             Over::Never => Poll::Pending,
         }

@@ -42,7 +42,7 @@ pub(super) struct Permit {
     worker: Arc<AtomicUsize>,
     /// Who is at the other end, IPv6 by its /64.
     pub(super) from: IpAddr,
-    address: IpAddr,
+    pub(super) address: IpAddr,
     number: u64,
     pub(super) pulse: Arc<Pulse>,
     place: Mutex<(Standing, Party)>,
@@ -78,7 +78,7 @@ impl Permit {
     /// all places that they may have, and needs every one of them.
     pub(super) fn shown(&self, token: &Token) -> bool {
         let standing = match token.principal().who() {
-            Who::Member(..) => Standing::Member,
+            Who::Member(_) => Standing::Member,
             _ => Standing::Holder,
         };
         self.rise(standing, token.number())

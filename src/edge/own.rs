@@ -41,12 +41,9 @@ pub(super) async fn serve(
     let (resumable, head_only) = (parts.method == Method::GET, parts.method == Method::HEAD);
     let http2 = parts.version == Version::HTTP_2;
     let (mut cut, expires_at, over) = match &entry.shown {
-        Shown::Token(token) => {
-            let cut = Over::Token(Box::pin(token.cut().fired()));
-            if token.cut().is_cut() {
-                return Err(Refusal::RevokedToken);
-            }
-            (cut, token.expires_at(), Refusal::RevokedToken)
+        Shown::Token(pass) => {
+            let cut = Over::of(pass).ok_or(Refusal::RevokedToken)?;
+            (cut, pass.token().expires_at(), Refusal::RevokedToken)
         }
         Shown::Session(session) => {
             let ended = edge.config.sessions.ended(session);

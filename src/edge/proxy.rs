@@ -22,7 +22,7 @@ use super::{
     upgrade,
 };
 use crate::{
-    authz::Token,
+    authz::Pass,
     link::{self, Link, Payload, Reply},
     mcp::head,
     model::{InstanceId, State},
@@ -50,15 +50,13 @@ pub(super) fn link(edge: &Edge, id: &InstanceId) -> Result<Arc<Link>, Refusal> {
 pub(super) async fn serve(
     client: &Arc<Client>,
     (link, at): (&Arc<Link>, &str),
-    token: &Arc<Token>,
+    pass: &Pass,
     mut request: Request<Incoming>,
     sent: &mut Bytes,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
-    let mut cut = Over::Token(Box::pin(token.cut().fired()));
-    if token.cut().is_cut() {
-        return Err(Refusal::RevokedToken);
-    }
+    let token = pass.token();
+    let mut cut = Over::of(pass).ok_or(Refusal::RevokedToken)?;
     let switching = upgrade::asked(&request).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, incoming) = request.into_parts();
     let incoming = ClientBody::new(client, &parts.headers, incoming);

@@ -23,7 +23,7 @@ use super::{
     state::Edge,
 };
 use crate::{
-    authz::Token,
+    authz::Pass,
     door::{self, Errors, Handler, Origins, Place},
     link::{Link, stats::InFlight},
 };
@@ -53,9 +53,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     // What the client sent, as far as an error needs it to name the call.
     let mut sent = Bytes::new();
     let answer = match admitted {
-        Ok(Admitted::Instance(link, token, at)) => {
+        Ok(Admitted::Instance(link, pass, at)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
-            let answer = proxy::serve(&client, (&link, at), &token, request, &mut sent).await;
+            let answer = proxy::serve(&client, (&link, at), &pass, request, &mut sent).await;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
@@ -119,7 +119,7 @@ fn find<'a>(edge: &Edge, request: &'a Request<Incoming>) -> Result<(&'a str, Pla
 /// Whom a request is for, once it may.
 enum Admitted {
     /// With the agent's path for it.
-    Instance(Arc<Link>, Arc<Token>, &'static str),
+    Instance(Arc<Link>, Pass, &'static str),
     Own(own::Entry),
     Screen(screen::Entry),
     /// A browser asks whether a page may call.
@@ -155,8 +155,8 @@ fn admit(
     origin?;
     let shown = authenticate(client, &place, authority, request)?;
     match (row.handler, &place.instance, shown, &edge.service) {
-        (Handler::Instance(at), Some(id), Shown::Token(token), _) => {
-            Ok(Admitted::Instance(proxy::link(edge, id)?, token, at))
+        (Handler::Instance(at), Some(id), Shown::Token(pass), _) => {
+            Ok(Admitted::Instance(proxy::link(edge, id)?, pass, at))
         }
         (Handler::Screen, Some(id), shown, _) => Ok(Admitted::Screen(screen::Entry {
             id: id.clone(),

@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 
 use self::rooms::may_control;
 use super::{
-    authenticate::{Shown, own_page},
+    authenticate::{self, Shown, own_page},
     body::EdgeBody,
     conn::Client,
     respond::{Refusal, or_slowed},
@@ -34,7 +34,6 @@ use super::{
 use crate::{
     door::{Place, SCREEN_COOKIE},
     model::{InstanceId, Principal},
-    policy,
 };
 
 /// A request for a screen, by its door.
@@ -90,8 +89,7 @@ impl Entry {
     /// would not carry a strict cookie when the link was followed from elsewhere. It leaves no ticket in the history.
     async fn open(&self, client: &Client, path: &str, query: Option<&str>) -> Result<Response<EdgeBody>, Refusal> {
         let edge = &client.permit.edge;
-        let verb = self.place.door.row().verb;
-        let may = |by: &Principal| policy::may(by, verb, self.place.target()).is_allowed();
+        let may = |by: &Principal| authenticate::may(edge, by, &self.place);
         let ticket = query.and_then(|q| q.split('&').find_map(|p| p.strip_prefix("ticket=")));
         let opened = match ticket {
             Some(ticket) => edge.config.sessions.open(ticket, may).map_err(|_| Refusal::Busy)?,

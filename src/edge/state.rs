@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+
 use super::{
     screen::{looks::Screens, rooms::Rooms},
     service::BoxService,
@@ -20,6 +22,7 @@ use crate::{
     door::Router,
     link::Registry,
     model::{InstanceId, State},
+    policy::Access,
 };
 
 /// Answers that may be held back at a time.
@@ -50,6 +53,8 @@ pub struct EdgeConfig {
     pub screens: Arc<Screens>,
     /// Those of people in browsers.
     pub sessions: SessionTable,
+    /// What policy looks at.
+    pub access: Arc<ArcSwap<Access>>,
 }
 
 /// The state of an instance that has no link: stopped, failed, or not reached yet after a start.

@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    model::{Desired, InstanceId, MemberName, Principal, Subject, TokenId, WorkspaceName},
+    model::{Desired, InstanceId, MemberName, Principal, Subject, TeamId, TokenId, WorkspaceName},
     plan::exchange::DesiredState,
-    record::{InstanceRecord, MemberRecord, TokenRecord, WorkspaceRecord},
+    policy::Access,
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
     store::{Change, Loaded},
 };
 
@@ -17,6 +18,8 @@ pub(super) struct Books {
     pub(super) tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
     pub(super) members: Arc<BTreeMap<MemberName, MemberRecord>>,
     pub(super) workspaces: Arc<BTreeMap<WorkspaceName, WorkspaceRecord>>,
+    pub(super) teams: Arc<BTreeMap<TeamId, TeamRecord>>,
+    pub(super) grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
 }
 
 impl From<Loaded> for Books {
@@ -27,6 +30,8 @@ impl From<Loaded> for Books {
             tokens: Arc::new(loaded.tokens),
             members: Arc::new(loaded.members),
             workspaces: Arc::new(loaded.workspaces),
+            teams: Arc::new(loaded.teams),
+            grants: Arc::new(loaded.grants),
         }
     }
 }
@@ -41,14 +46,20 @@ impl Books {
             Change::RemoveInstance(id) => {
                 Arc::make_mut(&mut self.instances).remove(id);
                 Arc::make_mut(&mut self.tokens).retain(|_, t| !t.subject.is_instance(id));
+                if self.grants.keys().any(|(_, of)| of == id) {
+                    Arc::make_mut(&mut self.grants).retain(|(_, of), _| of != id);
+                }
             }
             Change::PutToken(t) => drop(Arc::make_mut(&mut self.tokens).insert(t.id.clone(), t.clone())),
             Change::RemoveToken(id) => drop(Arc::make_mut(&mut self.tokens).remove(id)),
-            Change::RemoveTokensOf(subject) => Arc::make_mut(&mut self.tokens).retain(|_, t| t.subject != *subject),
             Change::PutMember(m) => drop(Arc::make_mut(&mut self.members).insert(m.name.clone(), m.clone())),
             Change::RemoveMember(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
             Change::PutWorkspace(w) => drop(Arc::make_mut(&mut self.workspaces).insert(w.name.clone(), w.clone())),
             Change::RemoveWorkspace(name) => drop(Arc::make_mut(&mut self.workspaces).remove(name)),
+            Change::PutTeam(t) => drop(Arc::make_mut(&mut self.teams).insert(t.id.clone(), t.clone())),
+            Change::RemoveTeam(id) => drop(Arc::make_mut(&mut self.teams).remove(id)),
+            Change::PutGrant(g) => drop(Arc::make_mut(&mut self.grants).insert(g.key.clone(), g.clone())),
+            Change::RemoveGrant(key) => drop(Arc::make_mut(&mut self.grants).remove(key)),
         }
     }
 
@@ -58,7 +69,7 @@ impl Books {
             version,
             instances: self.instances.clone(),
             workspaces: self.workspaces.clone(),
-            claimed: !self.members.is_empty(),
+            claimed: self.members.values().any(MemberRecord::is_owner),
         }
     }
 
@@ -69,11 +80,36 @@ impl Books {
             && Arc::ptr_eq(&self.members, &other.members)
     }
 
-    /// Whoever shows a token; none where its member is not there.
+    /// What policy looks at.
+    pub(super) fn access(&self, before: &Access) -> Access {
+        let Books {
+            instances,
+            tokens,
+            members,
+            teams,
+            grants,
+            ..
+        } = self;
+        Access::of(before, instances, tokens, members, teams, grants)
+    }
+
+    /// Whether policy would look at the same.
+    pub(super) fn same_access(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.instances, &other.instances)
+            && Arc::ptr_eq(&self.tokens, &other.tokens)
+            && Arc::ptr_eq(&self.members, &other.members)
+            && Arc::ptr_eq(&self.teams, &other.teams)
+            && Arc::ptr_eq(&self.grants, &other.grants)
+    }
+
+    /// Whoever shows a token; none where its member is not there, or is let in nowhere.
     pub(super) fn principal_of(&self, token: &TokenRecord) -> Option<Principal> {
         Some(match &token.subject {
             Subject::Instance(id) => Principal::instance(id.clone(), token.id.clone()),
-            Subject::Member(name) => Principal::member(name.clone(), self.members.get(name)?.role, token.id.clone()),
+            Subject::Member(name) => {
+                let member = self.members.get(name).filter(|m| m.disabled_at.is_none())?;
+                Principal::member(member.name.clone(), token.id.clone(), &token.scope)
+            }
         })
     }
 

@@ -7,7 +7,7 @@ use super::{
     task::Task,
 };
 use crate::{
-    model::{CredentialKind, CredentialView, InstanceId, REMOTE_SECRET, Refusal, Secret},
+    model::{CredentialKind, CredentialView, REMOTE_SECRET, Refusal, Secret},
     record::InstanceRecord,
     store::Change,
 };
@@ -31,30 +31,28 @@ impl Task {
             came: Came::Instance(id, None),
         })
     }
+}
 
-    /// What the type asks for, in its order, then what was given beside it.
-    pub(super) fn credential_views(&self, id: &InstanceId) -> Result<Vec<CredentialView>, Refusal> {
-        let record = self.books.instances.get(id);
-        let record = record.ok_or_else(|| Refusal::no_instance(id))?;
-        let asked = &record.spec.credentials;
-        let mut views: Vec<CredentialView> = asked
-            .iter()
-            .map(|c| CredentialView {
-                key: c.key.clone(),
-                label: c.label.clone(),
-                kind: c.kind,
-                help: c.help.clone(),
-                required: c.required,
-                ..plain(record, &c.key)
-            })
-            .collect();
-        let others = record
-            .env
-            .keys()
-            .filter(|k| *k != REMOTE_SECRET && !asked.iter().any(|c| c.key == **k));
-        views.extend(others.map(|k| plain(record, k)));
-        Ok(views)
-    }
+/// What the type asks for, in its order, then what was given beside it.
+pub(super) fn views(record: &InstanceRecord) -> Vec<CredentialView> {
+    let asked = &record.spec.credentials;
+    let mut views: Vec<CredentialView> = asked
+        .iter()
+        .map(|c| CredentialView {
+            key: c.key.clone(),
+            label: c.label.clone(),
+            kind: c.kind,
+            help: c.help.clone(),
+            required: c.required,
+            ..plain(record, &c.key)
+        })
+        .collect();
+    let others = record
+        .env
+        .keys()
+        .filter(|k| *k != REMOTE_SECRET && !asked.iter().any(|c| c.key == **k));
+    views.extend(others.map(|k| plain(record, k)));
+    views
 }
 
 /// What is known of any variable.

@@ -1,19 +1,26 @@
 //! What a request comes to: the changes that keep it, what is true once they are durable, and the answer. Nothing is
 //! done here; a refusal, or a commit that fails, leaves everything as it was.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Came, books::Books, task::Task};
+use super::{Came, books::Books, ports::Cut, task::Task, views};
 use crate::{
-    model::{Action, Desired, InstanceId, Principal, Refusal, Secret, Subject, TokenCreated, TokenId},
+    model::{
+        Action, Desired, EndedToken, InstanceId, KnownCredential, MemberName, OffboardingReport, Principal, Refusal,
+        Secret, Subject, TokenCreated, TokenId, TokenScope,
+    },
     plan::{
-        admit::{Book, Decision, admit},
+        admit::{Book, Decision, NewToken, admit},
         exchange::{Asked, Report},
         order::spec_hash_of,
+        people::{self, People},
         sourced::concrete,
     },
-    policy::{self, Signed, Target, Verb},
-    record::{InstanceRecord, Sourced, TokenRecord},
+    policy::{self, Known, Signed, Target, Verb},
+    record::{InstanceRecord, Mark, Sourced, TokenRecord},
     secret::random,
     store::Change,
 };
@@ -37,6 +44,8 @@ pub(super) enum Then {
     Shorten(TokenId, jiff::Timestamp),
     /// The edge refuses every token of an instance.
     CloseAll(InstanceId),
+    /// These members may do less than before.
+    Narrow(BTreeSet<MemberName>),
     /// The instance's volume can be emptied without the engine, or (false) it is gone.
     Removed(Box<InstanceRecord>, bool),
     /// An instance shall be something else.
@@ -72,6 +81,9 @@ impl Note {
             Target::Member(name) => name.to_string(),
             Target::Token(id) => id.to_string(),
             Target::Workspace(name) => name.to_string(),
+            Target::Membership(name, workspace) => format!("{name} in {workspace}"),
+            Target::Team(workspace, name) => format!("{workspace}/{name}"),
+            Target::Grant(to, id) => format!("{id} to {to}"),
         };
         let by = action.by().clone();
         Self { by, verb, on }
@@ -83,7 +95,13 @@ impl Note {
             Came::Instance(id, Some(_)) => id.as_str(),
             Came::Token(made) => made.view.id.as_str(),
             Came::Workspace(name) if self.verb == Verb::AddWorkspace => name.as_str(),
-            Came::Instance(_, None) | Came::Workspace(_) | Came::Done => "",
+            Came::Member(name) => name.as_str(),
+            Came::Disabled(_)
+            | Came::Instance(_, None)
+            | Came::Workspace(_)
+            | Came::Team(_)
+            | Came::Grant(_)
+            | Came::Done => "",
         };
         let token = self.by.token().map_or("", TokenId::as_str);
         let (by, via, verb, on) = (
@@ -103,12 +121,21 @@ impl Task {
         if action.by().token().is_some_and(|t| !books.tokens.contains_key(t)) {
             return Err(Refusal::NotPermitted);
         }
+        let now = jiff::Timestamp::now();
+        let (verb, target) = policy::asked(action.what());
+        let access = books.access(&self.access.load());
+        let known = Known { access: &access, now };
+        if let policy::Decision::Deny(why) = policy::may(known, action.by(), verb, target) {
+            return Err(why.into());
+        }
         let catalog = self.catalog.load();
         let book = Book {
             instances: &books.instances,
             tokens: &books.tokens,
             members: &books.members,
             workspaces: &books.workspaces,
+            teams: &books.teams,
+            grants: &books.grants,
             fixed_quotas: self.shown.borrow().fixed_quotas,
             configured: &self.workspace,
             catalog: &catalog,
@@ -118,7 +145,11 @@ impl Task {
             allow: &self.allow,
             disk: self.shown.borrow().disk,
             install_bytes: self.limits.install_bytes,
-            now: jiff::Timestamp::now(),
+            now,
+        };
+        let disabled = match action.what() {
+            Action::DisableMember { name } => Some(self.offboarding(books, name, action.by(), now)),
+            _ => None,
         };
         match admit(&book, action, InstanceId::from_random(random()?))? {
             Decision::Run { record, env, env_of } => self.new_instance(books, *record, env, env_of),
@@ -128,24 +159,14 @@ impl Task {
                 Some(Desired::Removed) | None => Came::Done,
                 Some(_) => Came::Instance(id, None),
             })),
-            Decision::CreateToken {
-                subject,
-                name,
-                expires_at,
-            } => self.token(subject, name, expires_at, Vec::new()),
+            Decision::CreateToken(new) => self.token(new, Vec::new()),
             Decision::RevokeToken(id) => Ok(Decided {
                 changes: vec![Change::RemoveToken(id.clone())],
                 then: vec![Then::Close(id)],
                 came: Came::Done,
             }),
-            Decision::RotateToken {
-                old,
-                ends,
-                subject,
-                name,
-                expires_at,
-            } => {
-                let mut made = self.token(subject, name, expires_at, Vec::new())?;
+            Decision::RotateToken { old, ends, new } => {
+                let mut made = self.token(new, Vec::new())?;
                 match (ends, books.tokens.get(&old)) {
                     (Some(ends), Some(record)) => {
                         made.changes.push(Change::PutToken(TokenRecord {
@@ -161,25 +182,20 @@ impl Task {
                 }
                 Ok(made)
             }
-            Decision::Claim {
-                member,
-                token_name,
-                expires_at,
-            } => {
-                let subject = Subject::Member(member.name.clone());
-                self.token(subject, token_name, expires_at, vec![Change::PutMember(member)])
+            Decision::Claim { member, token } => self.token(token, vec![Change::PutMember(member)]),
+            Decision::People(people) => {
+                let mut decided = of_people(*people, Vec::new());
+                if let Some(report) = disabled {
+                    decided.came = Came::Disabled(Box::new(report));
+                }
+                Ok(decided)
             }
-            Decision::ResetAdmin => Ok(reset_admin(books)),
             Decision::Workspace(record) => Ok(Decided {
                 came: Came::Workspace(record.name.clone()),
                 changes: vec![Change::PutWorkspace(record)],
                 then: Vec::new(),
             }),
-            Decision::RemoveWorkspace(name) => Ok(Decided {
-                changes: vec![Change::RemoveWorkspace(name)],
-                then: Vec::new(),
-                came: Came::Done,
-            }),
+            Decision::RemoveWorkspace(name, people) => Ok(of_people(*people, vec![Change::RemoveWorkspace(name)])),
         }
     }
 
@@ -196,7 +212,12 @@ impl Task {
             record.env.insert(name, sealed);
         }
         let id = record.id.clone();
-        let (token, secret) = self.new_token(Subject::Instance(id.clone()), "first".to_owned(), None)?;
+        let (token, secret) = self.new_token(NewToken {
+            subject: Subject::Instance(id.clone()),
+            name: "first".to_owned(),
+            expires_at: None,
+            scope: TokenScope::All,
+        })?;
         Ok(Decided {
             changes: vec![Change::PutInstance(Box::new(record)), Change::PutToken(token.clone())],
             then: vec![Then::Open(token)],
@@ -222,15 +243,9 @@ impl Task {
         Ok(env)
     }
 
-    fn token(
-        &self,
-        subject: Subject,
-        name: String,
-        expires_at: Option<jiff::Timestamp>,
-        mut changes: Vec<Change>,
-    ) -> Result<Decided, Refusal> {
-        let (token, secret) = self.new_token(subject, name, expires_at)?;
-        let view = self.token_view(&token);
+    fn token(&self, new: NewToken, mut changes: Vec<Change>) -> Result<Decided, Refusal> {
+        let (token, secret) = self.new_token(new)?;
+        let view = views::token(&token, &*self.table);
         changes.push(Change::PutToken(token.clone()));
         Ok(Decided {
             changes,
@@ -239,33 +254,31 @@ impl Task {
         })
     }
 
-    fn new_token(
-        &self,
-        subject: Subject,
-        name: String,
-        expires_at: Option<jiff::Timestamp>,
-    ) -> Result<(TokenRecord, Secret), Refusal> {
-        let (secret, hash) = self.table.mint(&subject).map_err(Refusal::fault)?;
+    fn new_token(&self, new: NewToken) -> Result<(TokenRecord, Secret), Refusal> {
+        let (secret, hash) = self.table.mint(&new.subject).map_err(Refusal::fault)?;
         let token = TokenRecord {
             id: TokenId::from_random(random()?),
             hash,
-            subject,
-            name,
+            subject: new.subject,
+            name: new.name,
             created_at: jiff::Timestamp::now(),
-            expires_at,
+            expires_at: new.expires_at,
             last_used_at: None,
+            last_used_from: None,
+            scope: new.scope,
         };
         Ok((token, secret))
     }
 
     /// Does what follows from changes that are durable.
-    pub(super) fn follow(&self, then: Then) {
+    pub(super) fn follow(&self, then: Then) -> Cut {
         match then {
+            Then::Close(id) => return self.table.remove(&id),
+            Then::Narrow(members) => return self.table.narrow(&members, &self.access.load()),
             Then::Open(token) => match self.books.principal_of(&token) {
                 Some(principal) => self.table.insert(&token, principal),
                 None => log::warn!(token = token.id.as_str(); "a token of a member who is not there opens nothing"),
             },
-            Then::Close(id) => self.table.remove(&id),
             Then::Shorten(id, ends) => self.table.shorten(&id, ends),
             Then::CloseAll(id) => self.table.remove_instance(&id),
             Then::Removed(record, removed) => self.note_removed(&record, removed),
@@ -274,6 +287,46 @@ impl Task {
             }
             Then::Changed(id, revision) => log::info!(instance = id.as_str(), revision; "its credentials changed"),
             Then::Gone(id) => log::info!(instance = id.as_str(); "removed"),
+        }
+        Cut::default()
+    }
+
+    /// What is reported of a member who is disabled, by the books from before.
+    fn offboarding(
+        &self,
+        books: &Books,
+        member: &MemberName,
+        by: &Principal,
+        at: jiff::Timestamp,
+    ) -> OffboardingReport {
+        let tokens = books.tokens.values().filter(|t| t.subject.is_member(member));
+        let token = |t: &TokenRecord| EndedToken {
+            id: t.id.clone(),
+            name: t.name.clone(),
+            last_used_at: views::token(t, &*self.table).last_used_at,
+        };
+        let known = |r: &Arc<InstanceRecord>| {
+            let (instance, instance_name, workspace) = (r.id.clone(), r.name.clone(), r.workspace.clone());
+            let set = r.marks.set.iter().filter(|(_, mark)| mark.by == member.as_str());
+            let one = |(key, mark): (&String, &Mark)| KnownCredential {
+                instance: instance.clone(),
+                instance_name: instance_name.clone(),
+                workspace: workspace.clone(),
+                key: key.clone(),
+                set_at: mark.at,
+            };
+            set.map(one).collect::<Vec<_>>()
+        };
+        OffboardingReport {
+            box_id: self.box_id.clone(),
+            member: member.clone(),
+            at,
+            by: by.name(),
+            tokens: tokens.map(token).collect(),
+            cut: Vec::new(),
+            mcp_sessions: Vec::new(),
+            screen_sessions: 0,
+            credentials: books.instances.values().flat_map(known).collect(),
         }
     }
 }
@@ -296,15 +349,26 @@ fn update(record: Box<InstanceRecord>) -> Decided {
     }
 }
 
-/// Instances and their tokens stay as they are.
-fn reset_admin(books: &Books) -> Decided {
-    let of_members = books.tokens.values().filter(|t| t.subject.is_member());
-    let tokens: Vec<TokenId> = of_members.map(|t| t.id.clone()).collect();
-    let members = books.members.keys().cloned().map(Change::RemoveMember);
+/// What an action on people comes to, beside other changes.
+fn of_people(people: People, mut changes: Vec<Change>) -> Decided {
+    let mut then: Vec<Then> = people.gone_tokens.iter().cloned().map(Then::Close).collect();
+    then.push(Then::Narrow(people.narrowed));
+    changes.extend(people.gone_tokens.into_iter().map(Change::RemoveToken));
+    changes.extend(people.gone_grants.into_iter().map(Change::RemoveGrant));
+    changes.extend(people.gone_teams.into_iter().map(Change::RemoveTeam));
+    changes.extend(people.gone_members.into_iter().map(Change::RemoveMember));
+    changes.extend(people.members.into_iter().map(Change::PutMember));
+    changes.extend(people.teams.into_iter().map(Change::PutTeam));
+    changes.extend(people.grants.into_iter().map(Change::PutGrant));
     Decided {
-        changes: members.chain(tokens.iter().cloned().map(Change::RemoveToken)).collect(),
-        then: tokens.into_iter().map(Then::Close).collect(),
-        came: Came::Done,
+        changes,
+        then,
+        came: match people.came {
+            people::Came::Member(name) => Came::Member(name),
+            people::Came::Team(id) => Came::Team(id),
+            people::Came::Grant(key) => Came::Grant(key),
+            people::Came::Done => Came::Done,
+        },
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the ledger needs of the store and of the token table, as traits: the assembly gives the real ones, tests give
 //! theirs. No decision is made here.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use crate::{
-    model::{InstanceId, Principal, Secret, Subject, TokenId},
+    model::{EndedWay, InstanceId, MemberName, Principal, Secret, Subject, TokenId},
+    policy::Access,
     record::TokenRecord,
     store::{Change, Store, StoreError},
 };
@@ -37,12 +40,48 @@ pub trait Tokens: Send + Sync + 'static {
     /// From now on whoever shows it is this principal, until it expires.
     fn insert(&self, token: &TokenRecord, principal: Principal);
     /// From the very next request on it is refused, and its open streams are cut.
-    fn remove(&self, id: &TokenId);
+    fn remove(&self, id: &TokenId) -> Cut;
     fn remove_instance(&self, id: &InstanceId);
     /// It expires then, and no later. What it has opened goes on until [`Tokens::end`].
     fn shorten(&self, id: &TokenId, expires_at: jiff::Timestamp);
     /// It has expired: its open requests and streams are cut. Again is no error.
     fn end(&self, id: &TokenId);
+    /// These members may do less than before: of what they have open, that is cut which policy no longer allows.
+    fn narrow(&self, members: &BTreeSet<MemberName>, access: &Access) -> Cut;
+    /// When it was last let through; none where it was not since the supervisor started.
+    fn last_use(&self, id: &TokenId) -> Option<LastUse>;
+    /// When members' tokens were last let through to instances, since the supervisor started.
+    fn uses(&self) -> Vec<InstanceUse>;
+}
+
+/// What was cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cut {
+    pub ways: Vec<EndedWay>,
+    /// Sessions at screens, and links to screens.
+    pub screens: usize,
+}
+
+impl Cut {
+    pub(super) fn add(&mut self, other: Cut) {
+        self.ways.extend(other.ways);
+        self.screens += other.screens;
+    }
+}
+
+/// When a token was let through, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastUse {
     /// Unix seconds.
-    fn last_used(&self, id: &TokenId) -> Option<i64>;
+    pub at: i64,
+    pub from: Option<IpAddr>,
+}
+
+/// That a token was let through to an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceUse {
+    pub token: TokenId,
+    pub instance: InstanceId,
+    /// Unix seconds, the newest.
+    pub at: i64,
 }

@@ -20,7 +20,7 @@ use super::{
     books::Books,
     committer::{Committer, NotKept},
     decide::{Decided, Note, of_report},
-    ports::Tokens,
+    ports::{Cut, Tokens},
     tokens::Expiries,
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
         spec::resource_name,
         trial::TRIAL_SECONDS,
     },
-    policy::{self, Signed},
+    policy::{self, Access, Known, Signed},
     record::InstanceRecord,
     secret::BoxKey,
     store::Change,
@@ -63,9 +63,11 @@ enum Entry {
 
 pub(super) struct Task {
     committer: Committer,
-    box_id: BoxId,
+    pub(super) box_id: BoxId,
     pub(super) key: Arc<BoxKey>,
     pub(super) table: Arc<dyn Tokens>,
+    /// What policy looks at: of the same books as are durable.
+    pub(super) access: Arc<ArcSwap<Access>>,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) images: Vec<String>,
     pub(super) allow: Allow,
@@ -89,10 +91,12 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn build(
         deps: Deps,
+        access: Arc<ArcSwap<Access>>,
         requests: mpsc::Receiver<Request>,
         heartbeat: Arc<AtomicU64>,
     ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
         let books = Books::from(deps.loaded);
+        access.store(Arc::new(books.access(&Access::default())));
         for token in books.tokens.values().filter(|t| books.owner_stays(t)) {
             if let Some(principal) = books.principal_of(token) {
                 deps.tokens.insert(token, principal);
@@ -105,6 +109,7 @@ impl Task {
             box_id: deps.box_id,
             key: deps.key,
             table: deps.tokens,
+            access,
             catalog: deps.catalog,
             images: deps.images,
             allow: deps.allow,
@@ -166,8 +171,6 @@ impl Task {
             match request {
                 Request::Act(action, reply) => entries.push(Entry::Act(action, Some(reply))),
                 Request::Report(report, reply) => entries.push(Entry::Report(report, reply)),
-                Request::Tokens(reply) => drop(reply.send(self.token_views())),
-                Request::Credentials(id, reply) => drop(reply.send(self.credential_views(&id))),
                 Request::Shutdown(reply) => {
                     end = Some(reply);
                     break;
@@ -239,6 +242,10 @@ impl Task {
         if !self.books.same_desired(&books) {
             self.version += 1;
         }
+        // Before anything is opened or cut by it.
+        if !self.books.same_access(&books) {
+            self.access.store(Arc::new(books.access(&self.access.load())));
+        }
         self.books = books;
         Ok(())
     }
@@ -262,10 +269,12 @@ impl Task {
 
     /// Does what follows from an entry that is durable.
     fn done(&self, decided: Decided) -> Kept {
-        decided.then.into_iter().for_each(|then| self.follow(then));
+        let mut cut = Cut::default();
+        decided.then.into_iter().for_each(|then| cut.add(self.follow(then)));
         Kept {
             version: self.version,
             what: decided.came,
+            cut,
         }
     }
 
@@ -311,7 +320,13 @@ impl Task {
         for record in instances.values().map(|r| &**r).filter(over) {
             let id = record.id.clone();
             log::info!(instance = id.as_str(); "the trial is over");
-            match policy::sign(Principal::berth(), Action::Remove { id }) {
+            let access = self.access.load();
+            let now = jiff::Timestamp::now();
+            match policy::sign(
+                Known { access: &access, now },
+                Principal::berth(),
+                Action::Remove { id },
+            ) {
                 Ok(signed) => entries.push(Entry::Act(Box::new(signed), None)),
                 Err(denial) => log::warn!("a trial is not removed yet: {denial}"),
             }

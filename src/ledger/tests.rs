@@ -10,8 +10,8 @@ use super::*;
 use crate::{
     load,
     model::{
-        Desired, Endpoint, Endpoints, Health, InstanceView, MemberName, PackageSource, Principal, Resolved, Role,
-        RunRequest, Source, State, Subject, TokenId, TypeName,
+        Desired, Endpoint, Endpoints, Health, InstanceView, MemberName, PackageSource, Principal, Resolved, RunRequest,
+        Source, State, Subject, TokenId, TokenScope, TypeName,
     },
     plan::exchange::Asked,
     policy,
@@ -73,7 +73,7 @@ impl Storage for OnDisk {
 }
 
 #[derive(Default)]
-struct Table(Mutex<BTreeSet<TokenId>>, Mutex<Vec<TokenId>>);
+struct Table(Mutex<BTreeSet<TokenId>>, Mutex<Vec<TokenId>>, Mutex<Vec<MemberName>>);
 
 impl Tokens for Table {
     fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
@@ -82,16 +82,24 @@ impl Tokens for Table {
     fn insert(&self, t: &TokenRecord, _: Principal) {
         self.0.lock().unwrap().insert(t.id.clone());
     }
-    fn remove(&self, id: &TokenId) {
+    fn remove(&self, id: &TokenId) -> Cut {
         self.0.lock().unwrap().remove(id);
+        Cut::default()
     }
     fn remove_instance(&self, _: &InstanceId) {}
     fn shorten(&self, _: &TokenId, _: jiff::Timestamp) {}
     fn end(&self, id: &TokenId) {
         self.1.lock().unwrap().push(id.clone());
     }
-    fn last_used(&self, _: &TokenId) -> Option<i64> {
+    fn narrow(&self, members: &BTreeSet<MemberName>, _: &Access) -> Cut {
+        self.2.lock().unwrap().extend(members.iter().cloned());
+        Cut::default()
+    }
+    fn last_use(&self, _: &TokenId) -> Option<LastUse> {
         None
+    }
+    fn uses(&self) -> Vec<InstanceUse> {
+        Vec::new()
     }
 }
 
@@ -209,9 +217,7 @@ fn named(name: &str) -> Action {
 
 impl Bench {
     async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
-        self.ledger
-            .submit(policy::sign(Principal::root(), action).unwrap())
-            .await
+        self.ledger.submit(policy::signed_by_root(action)).await
     }
 
     async fn made(&self, action: Action) -> InstanceView {
@@ -230,7 +236,9 @@ impl Bench {
         let mut answers = Vec::new();
         for action in actions {
             let (reply, answer) = oneshot::channel();
-            let signed = policy::sign(by.clone(), action).unwrap();
+            let access = self.ledger.access();
+            let now = jiff::Timestamp::now();
+            let signed = policy::sign(policy::Known { access: &access, now }, by.clone(), action).unwrap();
             let request = Request::Act(Box::new(signed), reply);
             self.ledger.requests.send(request).await.expect("it runs");
             answers.push(answer);
@@ -332,6 +340,7 @@ async fn what_was_answered_is_what_a_killed_supervisor_leaves() {
         name: None,
         expires_at: None,
         never: false,
+        scope: TokenScope::All,
     };
     let Ok(Outcome::Token(second)) = bench.act(token(&a)).await else {
         panic!("a token")
@@ -371,10 +380,7 @@ async fn what_was_answered_is_what_a_killed_supervisor_leaves() {
         Err(Refusal::no_instance(c))
     );
 
-    let (desired, tokens) = (
-        bench.ledger.desired().borrow().clone(),
-        bench.ledger.tokens().await.unwrap(),
-    );
+    let (desired, tokens) = (bench.ledger.desired().borrow().clone(), bench.ledger.tokens());
     assert!(desired.claimed);
     assert_eq!(desired.instances[&b].failure.as_deref(), Some("it died"));
     let open: Vec<TokenId> = bench.table.0.lock().unwrap().iter().cloned().collect();
@@ -428,7 +434,7 @@ async fn what_was_asked_with_a_token_that_is_revoked_meanwhile_is_refused() {
         panic!("not claimed");
     };
     let token = made.view.id;
-    let admin = Principal::member(MemberName::admin(), Role::Owner, token.clone());
+    let admin = Principal::member(MemberName::admin(), token.clone(), &TokenScope::All);
     let before = bench.disk.commits();
     bench.disk.hold();
     let mut answers = bench.asks(vec![Action::RevokeToken { id: token }]).await;
@@ -509,7 +515,7 @@ async fn a_disk_that_keeps_nothing_changes_nothing() {
 async fn an_answer_waits_until_it_is_shown() {
     let bench = start_alone();
     let ledger = bench.ledger.clone();
-    let signed = policy::sign(Principal::root(), named("a")).unwrap();
+    let signed = policy::signed_by_root(named("a"));
     let asked = tokio::spawn(async move { ledger.submit(signed).await });
     until(|| bench.names() == ["a"]).await;
     // It is durable and published; who is to show it has not yet.
@@ -587,10 +593,64 @@ async fn it_ends_with_everything_answered_and_the_store_closed() {
     }
     ended.await.unwrap();
     bench.task.await.unwrap();
-    let refused = bench
-        .ledger
-        .submit(policy::sign(Principal::root(), named("c")).unwrap())
-        .await;
+    let refused = bench.ledger.submit(policy::signed_by_root(named("c"))).await;
     assert_eq!(refused, Err(Refusal::Stopping));
     assert_eq!(open_again(&bench.dir).await.load().unwrap().instances.len(), 2);
+}
+
+/// A grant that ends at a time ends what it opened then, by itself; and who is disabled meanwhile may nothing that waits.
+#[tokio::test]
+async fn a_grant_ends_by_itself_and_what_waits_is_judged_when_its_turn_comes() {
+    let bench = start();
+    let a = bench.made(named("a")).await.id;
+    let ada = || MemberName::parse("ada").unwrap();
+    let add = Action::AddMember {
+        name: ada(),
+        role: crate::model::Role::Admin,
+        workspace: None,
+    };
+    assert!(matches!(bench.act(add).await, Ok(Outcome::Member(_))));
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(300);
+    let grant = Action::AddGrant {
+        to: crate::model::Grantee::Member(ada()),
+        instance: a.clone(),
+        manage: false,
+        until: Some(end),
+    };
+    assert!(matches!(bench.act(grant).await, Ok(Outcome::Grant(_))));
+    assert!(
+        bench.table.2.lock().unwrap().is_empty(),
+        "a new grant takes nothing away"
+    );
+    until(|| bench.table.2.lock().unwrap().contains(&ada())).await;
+    let token = Action::CreateToken {
+        subject: Subject::Member(ada()),
+        name: None,
+        expires_at: None,
+        never: false,
+        scope: TokenScope::All,
+    };
+    let Ok(Outcome::Token(made)) = bench.act(token).await else {
+        panic!("a token")
+    };
+    let by = Principal::member(ada(), made.view.id.clone(), &TokenScope::All);
+    // An action of hers waits behind the one that takes her rights away; her token is valid still.
+    bench.disk.hold();
+    let before = bench.disk.commits();
+    let first = bench.asks(vec![named("first")]).await;
+    until(|| bench.disk.commits() > before).await;
+    let demote = Action::SetRole {
+        member: ada(),
+        role: crate::model::Role::Member,
+        workspace: None,
+    };
+    let demoted = bench.asks(vec![demote]).await;
+    let late = bench.asks_as(&by, vec![named("late")]).await;
+    bench.disk.release();
+    for answer in first.into_iter().chain(demoted) {
+        answer.await.unwrap().unwrap();
+    }
+    for answer in late {
+        assert_eq!(answer.await.unwrap().map(drop), Err(Refusal::NotPermitted));
+    }
 }

@@ -1,14 +1,19 @@
-//! Tokens beside the actions on them: when they were last used, kept from time to time; those that expired, forgotten
-//! after a while.
+//! Tokens and grants beside the actions on them: when they were last used, kept from time to time; those that expired, cut at
+//! once and forgotten after a while.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::{committer::NotKept, task::Task};
+use super::{committer::NotKept, task::Task, views};
 use crate::{
-    model::{TokenId, TokenView},
-    record::TokenRecord,
+    model::TokenId,
+    plan::people::holders,
+    record::{GrantKey, GrantRecord, TokenRecord},
     store::Change,
 };
 
@@ -20,10 +25,11 @@ const EXPIRED_KEPT: i64 = 3600;
 const AT_ONCE: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Which tokens were looked at for those that have expired.
+/// Which tokens and grants were looked at for those that have expired.
 #[derive(Default)]
 pub(super) struct Expiries {
     tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
+    grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
     /// What had expired by then was ended.
     since: Option<jiff::Timestamp>,
     /// When the next of them expires.
@@ -36,46 +42,77 @@ impl Task {
         self.flush_at = Instant::now() + EVERY;
         let mut changes = Vec::new();
         for token in self.books.tokens.values() {
-            let used = self.table.last_used(&token.id);
-            let used = used.and_then(|s| jiff::Timestamp::from_second(s).ok());
+            let live = self.table.last_use(&token.id);
+            let used = live.and_then(|l| jiff::Timestamp::from_second(l.at).ok());
             if used > token.last_used_at {
                 changes.push(Change::PutToken(TokenRecord {
                     last_used_at: used,
+                    last_used_from: live.and_then(|l| l.from),
                     ..token.clone()
                 }));
             }
         }
+        changes.extend(self.used_grants());
         if let Err(e) = self.make(changes).await {
             log::warn!("when tokens were last used was not kept: {e}");
         }
         self.purge(jiff::Timestamp::now().as_second()).await;
     }
 
-    /// Ends what tokens have opened that have expired by now; how long until the next one does.
+    /// Ends what tokens and grants have opened that have expired by now; how long until the next one does.
     pub(super) fn end_expired(&mut self) -> Option<Duration> {
         let now = jiff::Timestamp::now();
-        let seen = &self.expiries;
+        let (seen, books) = (&self.expiries, &self.books);
         // After a clock was set back all of them are looked at anew.
         let since = seen.since.filter(|since| *since <= now);
-        let known = since.is_some() && Arc::ptr_eq(&seen.tokens, &self.books.tokens);
-        if !known || seen.next.is_some_and(|at| at <= now) {
-            let (mut next, mut over) = (None, Vec::new());
-            for token in self.books.tokens.values() {
-                match token.expires_at {
-                    Some(at) if at > now => next = Some(next.map_or(at, |next: jiff::Timestamp| next.min(at))),
-                    Some(at) if since.is_none_or(|since| at > since) => over.push(&token.id),
-                    _ => {}
+        let same = Arc::ptr_eq(&seen.tokens, &books.tokens) && Arc::ptr_eq(&seen.grants, &books.grants);
+        if !(same && since.is_some()) || seen.next.is_some_and(|at| at <= now) {
+            let mut next: Option<jiff::Timestamp> = None;
+            // Whether it has expired since it was looked at; else when it is to be looked at.
+            let mut over = |ends: Option<jiff::Timestamp>| match ends {
+                Some(at) if at > now => {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                    false
+                }
+                Some(at) => since.is_none_or(|since| at > since),
+                None => false,
+            };
+            for token in books.tokens.values() {
+                if over(token.expires_at) {
+                    self.table.end(&token.id);
                 }
             }
-            over.into_iter().for_each(|id| self.table.end(id));
+            let mut narrowed = BTreeSet::new();
+            for grant in books.grants.values().filter(|g| over(g.until)) {
+                narrowed.extend(holders(&books.teams, &grant.key.0));
+            }
+            if !narrowed.is_empty() {
+                self.table.narrow(&narrowed, &self.access.load());
+            }
             self.expiries = Expiries {
-                tokens: Arc::clone(&self.books.tokens),
+                tokens: Arc::clone(&books.tokens),
+                grants: Arc::clone(&books.grants),
                 since: Some(now),
                 next,
             };
         }
         let next = self.expiries.next?;
         Some(Duration::try_from(next.duration_since(now)).unwrap_or_default())
+    }
+
+    /// The grants that were used since that was kept.
+    fn used_grants(&self) -> Vec<Change> {
+        let access = self.access.load();
+        let uses = views::uses(&access, &*self.table);
+        let used = |g: &GrantRecord| {
+            let last_used_at = views::last_use(&access, &uses, &g.key).max(g.last_used_at);
+            let grant = GrantRecord {
+                last_used_at,
+                ..g.clone()
+            };
+            (last_used_at > g.last_used_at).then_some(Change::PutGrant(grant))
+        };
+        self.books.grants.values().filter_map(used).collect()
     }
 
     async fn make(&mut self, changes: Vec<Change>) -> Result<(), NotKept> {
@@ -85,39 +122,25 @@ impl Task {
     }
 
     async fn purge(&mut self, now: i64) {
-        let over = |t: &&TokenRecord| t.expires_at.is_some_and(|at| at.as_second() + EXPIRED_KEPT <= now);
-        let all = self.books.tokens.values().filter(over).take(AT_ONCE);
+        let over = |ends: Option<jiff::Timestamp>| ends.is_some_and(|at| at.as_second() + EXPIRED_KEPT <= now);
+        let all = self.books.tokens.values().filter(|t| over(t.expires_at)).take(AT_ONCE);
         let expired: Vec<TokenId> = all.map(|t| t.id.clone()).collect();
-        if expired.is_empty() {
+        let grants = self.books.grants.values().filter(|g| over(g.until)).take(AT_ONCE);
+        let grants: Vec<GrantKey> = grants.map(|g| g.key.clone()).collect();
+        if expired.is_empty() && grants.is_empty() {
             return;
         }
-        if expired.len() == AT_ONCE {
+        if expired.len().max(grants.len()) == AT_ONCE {
             self.flush_at = Instant::now() + PAUSE;
         }
-        let changes = expired.iter().cloned().map(Change::RemoveToken).collect();
+        let (tokens, ended) = (expired.len(), grants.len());
+        let changes = expired.iter().cloned().map(Change::RemoveToken);
+        let changes = changes.chain(grants.into_iter().map(Change::RemoveGrant)).collect();
         if let Err(e) = self.make(changes).await {
-            log::warn!("expired tokens were not forgotten: {e}");
+            log::warn!("what has expired was not forgotten: {e}");
             return;
         }
-        log::info!("forgot {} expired tokens", expired.len());
-        expired.iter().for_each(|id| self.table.remove(id));
-    }
-
-    pub(super) fn token_views(&self) -> Vec<TokenView> {
-        let views = self.books.tokens.values();
-        views.map(|t| self.token_view(t)).collect()
-    }
-
-    pub(super) fn token_view(&self, t: &TokenRecord) -> TokenView {
-        let live = self.table.last_used(&t.id);
-        let live = live.and_then(|s| jiff::Timestamp::from_second(s).ok());
-        TokenView {
-            id: t.id.clone(),
-            subject: t.subject.clone(),
-            name: t.name.clone(),
-            created_at: t.created_at,
-            last_used_at: live.max(t.last_used_at),
-            expires_at: t.expires_at,
-        }
+        log::info!("forgot {tokens} expired tokens and {ended} grants that had ended");
+        expired.iter().for_each(|id| drop(self.table.remove(id)));
     }
 }

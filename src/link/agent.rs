@@ -22,7 +22,7 @@ use super::{
     CallError, Link, LinkError, LinkEvent, LinkReport, NoBody, Payload, Peer, Request, Switched, gate::Admission,
     pace::Pace,
 };
-use crate::model::{AgentEvent, AgentStatus, StartOrder};
+use crate::model::{AgentEvent, AgentStatus, Forget, Forgotten, StartOrder};
 
 /// The agent speaks at least every 5 s.
 const SILENCE: Duration = Duration::from_secs(16);
@@ -219,6 +219,24 @@ impl Link {
             what: WHAT,
             why: e.to_string(),
         })
+    }
+
+    /// Ends the sessions of principals who are let in no longer (`POST /.berth/forget`); how many there were.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] with 404 by an agent that is too old for it; else as the connection failed.
+    pub async fn forget(self: &Arc<Self>, forget: &Forget, limit: Duration) -> Result<usize, LinkError> {
+        const WHAT: &str = "end sessions";
+        let protocol = |e: serde_json::Error| LinkError::Protocol {
+            what: WHAT,
+            why: e.to_string(),
+        };
+        let body = serde_json::to_vec(forget).map_err(protocol)?;
+        let text = self
+            .control(WHAT, &Method::POST, "/.berth/forget", Some(body.into()), limit)
+            .await?;
+        let Forgotten { sessions } = serde_json::from_slice(&text).map_err(protocol)?;
+        Ok(sessions)
     }
 
     /// The display's RFB (`GET /.berth/screen`), for one viewer.

@@ -1,13 +1,14 @@
 //! What anybody may ask of the supervisor, as one closed enum: the admin API, the CLI and later the console all
 //! end here. Admission answers at once, with a typed refusal.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    InstanceId, InstanceName, InstanceView, Network, Processes, Secret, Size, Source, Subject, TokenId, TypeName,
-    WorkspaceLimits, WorkspaceName, WorkspaceView,
+    GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network, Offboarded, Processes,
+    Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName, WorkspaceLimits,
+    WorkspaceName, WorkspaceView,
 };
 
 /// A member's token ends so many days after it was made, where nothing else is said.
@@ -44,6 +45,9 @@ pub enum Action {
         /// It never expires.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         never: bool,
+        /// How far it reaches; a member's only.
+        #[serde(default, skip_serializing_if = "TokenScope::is_all")]
+        scope: TokenScope,
     },
     RevokeToken {
         id: TokenId,
@@ -60,7 +64,7 @@ pub enum Action {
         /// What the token is for.
         name: Option<String>,
     },
-    /// Removes every member with all their tokens: the box is unclaimed then. Only on the box itself.
+    /// Removes every owner with all their tokens: the box is unclaimed then. Only on the box itself.
     ResetAdmin,
     /// Keeps the version of an instance of `npx` or `uvx` (or lets it go again).
     Pin {
@@ -104,14 +108,92 @@ pub enum Action {
         #[serde(deserialize_with = "present")]
         quota: Option<WorkspaceLimits>,
     },
-    /// Removes a workspace that has no instances.
+    /// Removes a workspace that has no instances, with its teams; its members stay on the box.
     RemoveWorkspace {
         name: WorkspaceName,
+    },
+    /// Makes a member: an owner of the box, or one of a workspace.
+    AddMember {
+        name: MemberName,
+        /// Default: [`Role::Member`].
+        #[serde(default)]
+        role: Role,
+        /// Default: `default`; an owner has none.
+        #[serde(default)]
+        workspace: Option<WorkspaceName>,
+    },
+    /// Makes a member an owner, or gives them a role in a workspace, which they join by it. An owner is none afterwards.
+    SetRole {
+        member: MemberName,
+        role: Role,
+        /// Default: `default`; an owner has none.
+        #[serde(default)]
+        workspace: Option<WorkspaceName>,
+    },
+    /// Takes a member out of a workspace, with what they were granted there and their teams.
+    LeaveWorkspace {
+        member: MemberName,
+        workspace: WorkspaceName,
+    },
+    /// Ends everything that a member has open, and lets them in nowhere; their roles, teams and grants stay.
+    DisableMember {
+        name: MemberName,
+    },
+    /// Lets them in again, with new tokens.
+    EnableMember {
+        name: MemberName,
+    },
+    /// Removes a member, with their tokens, grants and roles.
+    RemoveMember {
+        name: MemberName,
+    },
+    /// Makes a team.
+    AddTeam {
+        /// Default: `default`.
+        #[serde(default)]
+        workspace: WorkspaceName,
+        name: TeamName,
+    },
+    /// Removes a team, with what it was granted.
+    RemoveTeam {
+        #[serde(default)]
+        workspace: WorkspaceName,
+        name: TeamName,
+    },
+    /// Takes a member of the workspace into a team.
+    JoinTeam {
+        #[serde(default)]
+        workspace: WorkspaceName,
+        name: TeamName,
+        member: MemberName,
+    },
+    LeaveTeam {
+        #[serde(default)]
+        workspace: WorkspaceName,
+        name: TeamName,
+        member: MemberName,
+    },
+    /// Grants an instance to a member or a team, in place of what they were granted of it.
+    AddGrant {
+        #[serde(flatten)]
+        to: Grantee,
+        instance: InstanceId,
+        /// To manage it, rather than to use it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        manage: bool,
+        /// Default: until it is taken away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<jiff::Timestamp>,
+    },
+    RemoveGrant {
+        #[serde(flatten)]
+        to: Grantee,
+        instance: InstanceId,
     },
 }
 
 /// The fields of each action, beside `action`.
-pub const ACTION_FIELDS: [(&str, &[&str]); 18] = [
+pub const ACTION_FIELDS: [(&str, &[&str]); 30] = [
     (
         "run",
         &[
@@ -133,7 +215,10 @@ pub const ACTION_FIELDS: [(&str, &[&str]); 18] = [
     ("start", &["id"]),
     ("recreate", &["id"]),
     ("remove", &["id"]),
-    ("create_token", &["instance", "member", "name", "expires_at", "never"]),
+    (
+        "create_token",
+        &["instance", "member", "name", "expires_at", "never", "scope"],
+    ),
     ("revoke_token", &["id"]),
     ("rotate_token", &["id", "overlap_s"]),
     ("claim", &["name"]),
@@ -146,6 +231,18 @@ pub const ACTION_FIELDS: [(&str, &[&str]); 18] = [
     ("add_workspace", &["name", "quota"]),
     ("set_quota", &["workspace", "quota"]),
     ("remove_workspace", &["name"]),
+    ("add_member", &["name", "role", "workspace"]),
+    ("set_role", &["member", "role", "workspace"]),
+    ("leave_workspace", &["member", "workspace"]),
+    ("disable_member", &["name"]),
+    ("enable_member", &["name"]),
+    ("remove_member", &["name"]),
+    ("add_team", &["workspace", "name"]),
+    ("remove_team", &["workspace", "name"]),
+    ("join_team", &["workspace", "name", "member"]),
+    ("leave_team", &["workspace", "name", "member"]),
+    ("add_grant", &["member", "team", "instance", "manage", "until"]),
+    ("remove_grant", &["member", "team", "instance"]),
 ];
 /// The fields of what a generic type is to run, beside `kind`.
 const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
@@ -275,6 +372,12 @@ pub enum Outcome {
     Token(TokenCreated),
     /// A workspace that is new, or has another quota.
     Workspace(WorkspaceView),
+    /// A member who is new, or something else than before.
+    Member(MemberView),
+    /// A member who was disabled.
+    Offboarded(Box<Offboarded>),
+    Team(TeamView),
+    Grant(GrantView),
     /// Nothing to show (removal accepted, token revoked).
     Done,
 }
@@ -296,7 +399,13 @@ pub struct TokenView {
     pub name: String,
     pub created_at: jiff::Timestamp,
     pub last_used_at: Option<jiff::Timestamp>,
+    /// The address that it was last used from.
+    #[serde(default)]
+    pub last_used_from: Option<IpAddr>,
     pub expires_at: Option<jiff::Timestamp>,
+    /// How far it reaches; of an instance's token always [`TokenScope::All`], which is that instance.
+    #[serde(default, skip_serializing_if = "TokenScope::is_all")]
+    pub scope: TokenScope,
 }
 
 #[cfg(test)]
@@ -311,7 +420,7 @@ mod tests {
             assert_eq!(found.known.len(), known, "{text}");
         };
         let token = r#"{"action":"create_token","member":"admin","expiry":60}"#;
-        check(token, "create_token", "expiry", 5);
+        check(token, "create_token", "expiry", 6);
         check(r#"{"action":"reset_admin","x":1}"#, "reset_admin", "x", 0);
         let source = r#"{"action":"run","type":"npx","source":{"kind":"npx","package":"a","pin":true}}"#;
         check(source, "npx", "pin", 4);
@@ -375,6 +484,7 @@ mod tests {
                 name: name(),
                 expires_at: Some(jiff::Timestamp::UNIX_EPOCH),
                 never: true,
+                scope: TokenScope::Api,
             })
             .into();
         all.extend([
@@ -422,11 +532,74 @@ mod tests {
                 name: WorkspaceName::default(),
             },
         ]);
+        all.extend(of_people());
         for action in all {
             let value = serde_json::to_value(&action).unwrap();
             assert_eq!(unknown_field(&value), None);
             assert_eq!(serde_json::from_value::<Action>(value).unwrap(), action);
         }
+    }
+
+    fn of_people() -> Vec<Action> {
+        let (member, team) = (MemberName::admin(), TeamName::parse("eng").unwrap());
+        let workspace = WorkspaceName::default();
+        let instance = InstanceId::from_random([1; 10]);
+        let to = [
+            Grantee::Member(member.clone()),
+            Grantee::Team("acme/eng".parse().unwrap()),
+        ];
+        let mut all: Vec<Action> = Vec::new();
+        for to in to {
+            all.push(Action::AddGrant {
+                to: to.clone(),
+                instance: instance.clone(),
+                manage: true,
+                until: Some(jiff::Timestamp::UNIX_EPOCH),
+            });
+            let instance = instance.clone();
+            all.push(Action::RemoveGrant { to, instance });
+        }
+        for join in [true, false] {
+            let (workspace, name, member) = (workspace.clone(), team.clone(), member.clone());
+            all.push(match join {
+                true => Action::JoinTeam {
+                    workspace,
+                    name,
+                    member,
+                },
+                false => Action::LeaveTeam {
+                    workspace,
+                    name,
+                    member,
+                },
+            });
+        }
+        let (name, of) = (member.clone(), || Some(WorkspaceName::default()));
+        all.extend([
+            Action::AddMember {
+                name: name.clone(),
+                role: Role::Admin,
+                workspace: of(),
+            },
+            Action::SetRole {
+                member: name.clone(),
+                role: Role::Owner,
+                workspace: of(),
+            },
+            Action::LeaveWorkspace {
+                member,
+                workspace: workspace.clone(),
+            },
+            Action::DisableMember { name: name.clone() },
+            Action::EnableMember { name: name.clone() },
+            Action::RemoveMember { name },
+            Action::AddTeam {
+                workspace: workspace.clone(),
+                name: team.clone(),
+            },
+            Action::RemoveTeam { workspace, name: team },
+        ]);
+        all
     }
 
     #[test]
@@ -443,7 +616,7 @@ mod tests {
         ] {
             let action: Action = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&action).unwrap(), text);
-            assert!(matches!(action, Action::CreateToken { subject, .. } if subject.is_member() == member));
+            assert!(matches!(action, Action::CreateToken { subject, .. } if subject.member().is_some() == member));
         }
         for bad in [
             r#"{"action":"create_token","name":null}"#,

@@ -1,5 +1,7 @@
 //! Identifiers, parsed once: private fields, fallible constructors, ordered so that plans compare as text.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not an identifier. The message says what to write instead.
@@ -112,8 +114,14 @@ id!(
 );
 
 id!(
-    /// A member's name. A claimed box has one, `admin`.
+    /// A member's name; unique on the box. The first one is `admin`, who claimed it.
     MemberName, "member name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    |s| slug(s, 1, 40)
+);
+
+id!(
+    /// A team's name; unique in its workspace.
+    TeamName, "team name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
     |s| slug(s, 1, 40)
 );
 
@@ -148,6 +156,14 @@ impl MemberName {
     /// The administrator's: `admin`.
     pub fn admin() -> Self {
         Self("admin".to_owned())
+    }
+}
+
+impl WorkspaceName {
+    /// The workspace that is meant where none is named: `default`.
+    pub fn meant() -> &'static Self {
+        static DEFAULT: LazyLock<WorkspaceName> = LazyLock::new(WorkspaceName::default);
+        &DEFAULT
     }
 }
 

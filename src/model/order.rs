@@ -211,3 +211,22 @@ pub enum AgentEvent {
     /// Sent every 5 s when nothing else was, so that a dead link shows.
     Alive,
 }
+
+/// Principals who are let in no longer, whose sessions are to end (`POST /.berth/forget`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forget {
+    /// Public ids of tokens, as `berth-principal` has them.
+    pub principals: Vec<String>,
+}
+
+impl Forget {
+    /// What their calls in flight are told.
+    pub const WHY: &str = "whoever called is let in no longer";
+}
+
+/// The answer to [`Forget`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// MCP sessions that were ended.
+    pub sessions: usize,
+}

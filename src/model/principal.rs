@@ -1,7 +1,9 @@
 //! Who asks. A principal is made once, at the door that somebody came in by, and goes with everything that they ask for:
 //! `policy` judges it, the log names it. Nothing in it is the client's own word.
 
-use super::{InstanceId, MemberName, Role, TokenId};
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{InstanceId, MemberName, TokenId, TokenScope};
 
 /// Who asks, by which door, with which token, and how far that reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,8 @@ pub enum Who {
     Root,
     /// Another user of the box, of the admin socket's group; the user id.
     User(u32),
-    Member(MemberName, Role),
+    /// What they may, the box's books say at that moment.
+    Member(MemberName),
     /// Whoever holds a token of this instance.
     Instance(InstanceId),
 }
@@ -71,6 +74,8 @@ pub enum Scope {
     Api,
     /// The MCP endpoint of one instance.
     Endpoint(InstanceId),
+    /// The MCP endpoints of these instances.
+    Endpoints(Arc<BTreeSet<InstanceId>>),
     /// The screen of one instance; to look at only, or with its controls.
     Screen { instance: InstanceId, control: bool },
 }
@@ -105,11 +110,16 @@ impl Principal {
         Self::new(Who::User(uid), Via::Socket, Scope::Whole)
     }
 
-    /// A member, with a token of theirs.
-    pub fn member(name: MemberName, role: Role, token: TokenId) -> Self {
+    /// A member, with a token of theirs that reaches so far.
+    pub fn member(name: MemberName, token: TokenId, scope: &TokenScope) -> Self {
+        let scope = match scope {
+            TokenScope::All => Scope::Whole,
+            TokenScope::Api => Scope::Api,
+            TokenScope::Instances(ids) => Scope::Endpoints(Arc::new(ids.clone())),
+        };
         Self {
             token: Some(token),
-            ..Self::new(Who::Member(name, role), Via::Api, Scope::Api)
+            ..Self::new(Who::Member(name), Via::Api, scope)
         }
     }
 
@@ -159,7 +169,7 @@ impl Principal {
             Who::Berth => "berth".to_owned(),
             Who::Root => "root".to_owned(),
             Who::User(uid) => format!("uid {uid}"),
-            Who::Member(name, _) => name.to_string(),
+            Who::Member(name) => name.to_string(),
             Who::Instance(id) => format!("instance {id}"),
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Credential, InstanceId, MemberName, State, TokenId, WorkspaceName};
+use super::{Credential, InstanceId, MemberName, State, TeamId, TokenId, WorkspaceName};
 
 /// Declares errors that travel as JSON objects: `code` and the fields beside it. For each: its attributes, its code, its
 /// name, its fields.
@@ -55,8 +55,17 @@ coded! {
         },
         #[error("there is no token {id}")]
         "no-token" NoToken { id: String },
-        #[error("there is no member {member}; a claimed box has one, `admin`")]
+        #[error("there is no member {member}")]
         "no-member" NoMember { member: MemberName },
+        #[error("there is no team {team}")]
+        "no-team" NoTeam { team: TeamId },
+        #[error("{to} was not granted {of}")]
+        "no-grant" NoGrant {
+            /// `NAME`, or `team:WORKSPACE/NAME`.
+            to: String,
+            /// The instance.
+            of: InstanceId,
+        },
         #[error("there is no instance type {name:?}; known types: {}", listed(known))]
         "no-type" NoType { name: String, known: Vec<String> },
         #[error("there is no workspace {name:?}; this box has: {}", listed(known))]
@@ -115,6 +124,22 @@ coded! {
              the quota"
         )]
         "workspace-full" WorkspaceFull { workspace: WorkspaceName, running: usize, limit: u32 },
+        #[error("there is a member {member} already; choose another name")]
+        "member-exists" MemberExists { member: MemberName },
+        #[error("there is a team {team} already")]
+        "team-exists" TeamExists { team: TeamId },
+        #[error("{member} is the only owner who is let in: make another member an owner first")]
+        "last-owner" LastOwner { member: MemberName },
+        #[error("{member} is disabled: enable them first")]
+        "member-disabled" MemberDisabled { member: MemberName },
+        #[error("{member} is not in the workspace {workspace}: give them a role in it first")]
+        "not-in-workspace" NotInWorkspace { member: MemberName, workspace: WorkspaceName },
+        #[error("{member} is not in the team {team}")]
+        "not-in-team" NotInTeam { member: MemberName, team: TeamId },
+        #[error("{member} is an owner of the box: every instance is open to them without a grant")]
+        "owner-has-all" OwnerHasAll { member: MemberName },
+        #[error("the team {team} is not of the workspace {workspace}, and only teams of it can be granted what is in it")]
+        "team-elsewhere" TeamElsewhere { team: TeamId, workspace: WorkspaceName },
         #[error("no name is free for it: give it one")]
         "no-free-name" NoFreeName,
         #[error("{}; load {} first", absent(type_name, images), them(images))]
@@ -201,6 +226,16 @@ coded! {
         "overlap-too-long" OverlapTooLong { limit: u64 },
         #[error("a token either expires at a time or never: give one of expires_at and never")]
         "expires-and-never" ExpiresAndNever,
+        #[error("the grant would have ended already; give a later time")]
+        "grant-over" GrantOver,
+        #[error("an owner is one of the whole box: leave the workspace out")]
+        "owner-of-all" OwnerOfAll,
+        #[error("only a member's token has a scope: that of an instance opens this instance")]
+        "no-scope" NoScope,
+        #[error("a token's scope names 1 to {limit} instances")]
+        "bad-scope" BadScope { limit: usize },
+        #[error("a token cannot make one that reaches further: this one reaches the API alone")]
+        "wider-scope" WiderScope,
         #[error("a token's name has 1 to 80 characters, none of them control characters")]
         "bad-token-name" BadTokenName,
 
@@ -379,6 +414,11 @@ pub enum Counted {
     InstanceTokens,
     /// Tokens of one member.
     MemberTokens,
+    Members,
+    Teams,
+    /// Members of one team.
+    TeamMembers,
+    Grants,
 }
 
 impl fmt::Display for Counted {
@@ -388,6 +428,10 @@ impl fmt::Display for Counted {
             Counted::Workspaces => "workspaces",
             Counted::InstanceTokens => "tokens of one instance",
             Counted::MemberTokens => "tokens of one member",
+            Counted::Members => "members",
+            Counted::Teams => "teams",
+            Counted::TeamMembers => "members of one team",
+            Counted::Grants => "grants",
         })
     }
 }

@@ -52,6 +52,9 @@ pub struct WorkspaceView {
     pub instances: usize,
     /// Of these, those that run or shall run.
     pub running: usize,
+    /// Members who are in it; owners are in all.
+    #[serde(default)]
+    pub members: usize,
 }
 
 /// CPUs as a number, 1.5 for one and a half.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     credentials, image, order,
+    people::{self, People},
     room::{self, Disk},
     sourced, trial, workspace,
 };
@@ -12,12 +13,14 @@ use crate::{
     catalog::{Catalog, InstanceType, Kind, check_env_key},
     config::Allow,
     model::{
-        Action, Counted, Desired, InstanceId, InstanceName, MAX_OVERLAP, MEMBER_TOKEN_DAYS, MemberName, OVERLAP,
-        Principal, REMOTE_SECRET, Refusal, Role, RunRequest, Secret, Source, Subject, TokenId, TypeName,
-        WorkspaceLimits, WorkspaceName,
+        Action, Counted, Desired, InstanceId, InstanceName, Level, MAX_OVERLAP, MEMBER_TOKEN_DAYS, MemberName, OVERLAP,
+        Principal, REMOTE_SECRET, Refusal, RunRequest, Scope, Secret, Source, Subject, TeamId, TokenId, TokenScope,
+        TypeName, WorkspaceLimits, WorkspaceName,
     },
     policy::Signed,
-    record::{InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord},
+    record::{
+        GrantKey, GrantRecord, InstanceRecord, Mark, Marks, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord,
+    },
 };
 
 const ENV_VARIABLES: usize = 64;
@@ -31,6 +34,8 @@ pub struct Book<'a> {
     pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
     pub members: &'a BTreeMap<MemberName, MemberRecord>,
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
+    pub teams: &'a BTreeMap<TeamId, TeamRecord>,
+    pub grants: &'a BTreeMap<GrantKey, GrantRecord>,
     /// The box cannot set what the kernel holds a workspace to.
     pub fixed_quotas: bool,
     /// What a workspace may use whose record says nothing else.
@@ -67,33 +72,36 @@ pub enum Decision {
         record: Box<InstanceRecord>,
         value: Option<(String, Secret)>,
     },
-    CreateToken {
-        subject: Subject,
-        name: String,
-        expires_at: Option<jiff::Timestamp>,
-    },
+    CreateToken(NewToken),
     RevokeToken(TokenId),
     /// Another token in place of `old`, which ends at `ends`: at once where that is none.
     RotateToken {
         old: TokenId,
         ends: Option<jiff::Timestamp>,
-        subject: Subject,
-        name: String,
-        expires_at: Option<jiff::Timestamp>,
+        new: NewToken,
     },
     /// The administrator, and the first token of theirs.
     Claim {
         member: MemberRecord,
-        token_name: String,
-        expires_at: Option<jiff::Timestamp>,
+        token: NewToken,
     },
-    /// No member stays, and no token of one.
-    ResetAdmin,
     /// A workspace that is new, or has another quota.
     Workspace(WorkspaceRecord),
-    RemoveWorkspace(WorkspaceName),
+    /// It goes, with what members were in it.
+    RemoveWorkspace(WorkspaceName, Box<People>),
+    /// Members, teams and grants.
+    People(Box<People>),
     /// It already is as asked.
     Already(InstanceId),
+}
+
+/// A token that is still to be drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewToken {
+    pub subject: Subject,
+    pub name: String,
+    pub expires_at: Option<jiff::Timestamp>,
+    pub scope: TokenScope,
 }
 
 /// Decides. `fresh` is the random id that a new instance would get.
@@ -157,22 +165,23 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
             name,
             expires_at,
             never,
-        } => create_token(book, subject, name, expires_at, never),
+            scope,
+        } => create_token(book, &by, subject, name, (expires_at, never), scope),
         Action::Claim { name } => {
-            if !book.members.is_empty() {
+            if book.members.values().any(MemberRecord::is_owner) {
                 return Err(Refusal::Claimed);
             }
             Ok(Decision::Claim {
-                member: MemberRecord {
-                    name: MemberName::admin(),
-                    role: Role::Owner,
-                    created_at: book.now,
+                member: MemberRecord::owner(MemberName::admin(), book.now),
+                token: NewToken {
+                    subject: Subject::Member(MemberName::admin()),
+                    name: token_name(name, "claim")?,
+                    expires_at: member_token_end(book.now),
+                    scope: TokenScope::All,
                 },
-                token_name: token_name(name, "claim")?,
-                expires_at: member_token_end(book.now),
             })
         }
-        Action::ResetAdmin => Ok(Decision::ResetAdmin),
+        Action::ResetAdmin => Ok(of_people(Ok(people::reset(book)))?),
         Action::Pin { id, pinned } => trial::pin(book, &id, pinned),
         Action::Try { id, version } => trial::begin(book, &id, version, fresh),
         Action::Upgrade { id, trial } => trial::upgrade(book, &id, &trial),
@@ -186,7 +195,43 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
         Action::AddWorkspace { name, quota } => workspace::add(book, name, quota),
         Action::SetQuota { workspace: name, quota } => workspace::set(book, &name, quota),
         Action::RemoveWorkspace { name } => workspace::remove(book, name),
+        Action::AddMember { name, role, workspace } => of_people(people::add(book, name, role, workspace)),
+        Action::SetRole {
+            member,
+            role,
+            workspace,
+        } => of_people(people::set_role(book, &member, role, workspace)),
+        Action::LeaveWorkspace { member, workspace } => of_people(people::leave_workspace(book, &member, &workspace)),
+        Action::DisableMember { name } => of_people(people::disable(book, &name)),
+        Action::EnableMember { name } => of_people(people::enable(book, &name)),
+        Action::RemoveMember { name } => of_people(people::remove(book, &name)),
+        Action::AddTeam { workspace, name } => of_people(people::add_team(book, workspace, name)),
+        Action::RemoveTeam { workspace, name } => of_people(people::remove_team(book, workspace, name)),
+        Action::JoinTeam {
+            workspace,
+            name,
+            member,
+        } => of_people(people::join(book, workspace, name, member, &by)),
+        Action::LeaveTeam {
+            workspace,
+            name,
+            member,
+        } => of_people(people::leave(book, workspace, name, member)),
+        Action::AddGrant {
+            to,
+            instance,
+            manage,
+            until,
+        } => {
+            let level = if manage { Level::Manage } else { Level::Use };
+            of_people(people::grant(book, to, instance, level, until, &by))
+        }
+        Action::RemoveGrant { to, instance } => of_people(people::ungrant(book, to, instance)),
     }
+}
+
+fn of_people(people: Result<People, Refusal>) -> Result<Decision, Refusal> {
+    people.map(|p| Decision::People(Box::new(p)))
 }
 
 pub(super) fn find<'a>(book: &Book<'a>, id: &InstanceId) -> Result<&'a InstanceRecord, Refusal> {
@@ -390,20 +435,26 @@ pub(super) fn check_env<'a>(
 
 fn create_token(
     book: &Book<'_>,
+    by: &Principal,
     subject: Subject,
     name: Option<String>,
-    expires_at: Option<jiff::Timestamp>,
-    never: bool,
+    (expires_at, never): (Option<jiff::Timestamp>, bool),
+    scope: TokenScope,
 ) -> Result<Decision, Refusal> {
     match &subject {
         Subject::Instance(id) => {
             live(book, id)?;
+            if !scope.is_all() {
+                return Err(Refusal::NoScope);
+            }
         }
         Subject::Member(_) if book.members.is_empty() => return Err(Refusal::Unclaimed),
-        Subject::Member(name) if !book.members.contains_key(name) => {
-            return Err(Refusal::NoMember { member: name.clone() });
+        Subject::Member(name) => {
+            if people::member(book, name)?.disabled_at.is_some() {
+                return Err(Refusal::MemberDisabled { member: name.clone() });
+            }
+            check_scope(book, by, &scope)?;
         }
-        Subject::Member(_) => {}
     }
     if valid_tokens(book, &subject) >= book.max_tokens_per_instance {
         return Err(Refusal::Full {
@@ -421,11 +472,29 @@ fn create_token(
         Subject::Member(_) if !never => expires_at.or_else(|| member_token_end(book.now)),
         _ => expires_at,
     };
-    Ok(Decision::CreateToken {
+    Ok(Decision::CreateToken(NewToken {
         subject,
         name: token_name(name, "token")?,
         expires_at,
-    })
+        scope,
+    }))
+}
+
+/// No token makes one that reaches further than itself.
+fn check_scope(book: &Book<'_>, by: &Principal, scope: &TokenScope) -> Result<(), Refusal> {
+    if let TokenScope::Instances(ids) = scope {
+        let limit = TokenScope::MAX_INSTANCES;
+        if ids.is_empty() || ids.len() > limit {
+            return Err(Refusal::BadScope { limit });
+        }
+        for id in ids {
+            live(book, id)?;
+        }
+    }
+    match by.scope() {
+        Scope::Api if !scope.within(&TokenScope::Api) => Err(Refusal::WiderScope),
+        _ => Ok(()),
+    }
 }
 
 /// Another token in place of one: of its owner and name, and for as long as it was made for. It counts in its place, though
@@ -461,9 +530,12 @@ fn rotate_token(book: &Book<'_>, id: TokenId, overlap: u64, by: &Principal) -> R
     let lifetime = old.expires_at.map(|at| at.duration_since(old.created_at));
     Ok(Decision::RotateToken {
         ends: ends.map(|ends| old.expires_at.map_or(ends, |at| at.min(ends))),
-        subject: old.subject.clone(),
-        name: old.name.clone(),
-        expires_at: lifetime.and_then(|for_so_long| book.now.checked_add(for_so_long).ok()),
+        new: NewToken {
+            subject: old.subject.clone(),
+            name: old.name.clone(),
+            expires_at: lifetime.and_then(|for_so_long| book.now.checked_add(for_so_long).ok()),
+            scope: old.scope.clone(),
+        },
         old: id,
     })
 }

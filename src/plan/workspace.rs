@@ -1,6 +1,9 @@
 //! Workspaces: what is made, changed and removed, and how many instances of one may run. Pure.
 
-use super::admit::{Book, Decision};
+use super::{
+    admit::{Book, Decision},
+    people,
+};
 use crate::{
     model::{Counted, Desired, Refusal, WorkspaceLimits, WorkspaceName},
     record::{InstanceRecord, WorkspaceRecord},
@@ -46,7 +49,8 @@ pub(super) fn remove(book: &Book<'_>, name: WorkspaceName) -> Result<Decision, R
     if !instances.is_empty() {
         return Err(Refusal::WorkspaceInUse { name, instances });
     }
-    Ok(Decision::RemoveWorkspace(name))
+    let people = people::of_gone_workspace(book, &name);
+    Ok(Decision::RemoveWorkspace(name, Box::new(people)))
 }
 
 pub(super) fn find<'a>(book: &Book<'a>, name: &WorkspaceName) -> Result<&'a WorkspaceRecord, Refusal> {

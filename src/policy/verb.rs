@@ -1,14 +1,22 @@
 //! Everything that can be asked of a box, and which of it an action is. A new action has a verb here, or nothing compiles.
 
 use super::Target;
-use crate::model::{Action, Subject};
+use crate::model::{Action, Level, Role, Subject, WorkspaceName};
 
 /// What a verb is about, where nothing narrower is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// The box as a whole, or what does not exist yet.
+    /// The box as a whole.
     Box,
     Instance,
+    Workspace,
+    Member,
+    /// What a member is in a workspace.
+    Membership,
+    Team,
+    Grant,
+    /// One of an instance or of a member.
+    Token,
 }
 
 macro_rules! verbs {
@@ -52,10 +60,10 @@ verbs! {
     ReadImages = "read-images" Box,
     LoadImages = "load-images" Box,
     /// That a token exists, and when it was used.
-    ReadToken = "read-token" Box,
+    ReadToken = "read-token" Instance,
     CreateToken = "create-token" Instance,
-    RevokeToken = "revoke-token" Box,
-    RotateToken = "rotate-token" Box,
+    RevokeToken = "revoke-token" Token,
+    RotateToken = "rotate-token" Token,
     /// That an instance exists, and how it is.
     ReadInstance = "read-instance" Instance,
     /// Which variables it has; never a value.
@@ -68,7 +76,7 @@ verbs! {
     /// To look at its screen, or to take a picture of it.
     ViewScreen = "view-screen" Instance,
     ControlScreen = "control-screen" Instance,
-    Run = "run" Box,
+    Run = "run" Workspace,
     Stop = "stop" Instance,
     Start = "start" Instance,
     Recreate = "recreate" Instance,
@@ -79,17 +87,62 @@ verbs! {
     SetCredential = "set-credential" Instance,
     UnsetCredential = "unset-credential" Instance,
     /// That a workspace exists, and what it may use.
-    ReadWorkspace = "read-workspace" Box,
+    ReadWorkspace = "read-workspace" Workspace,
     AddWorkspace = "add-workspace" Box,
-    SetQuota = "set-quota" Box,
-    RemoveWorkspace = "remove-workspace" Box,
+    SetQuota = "set-quota" Workspace,
+    RemoveWorkspace = "remove-workspace" Workspace,
+    /// That a member exists, and what they are.
+    ReadMember = "read-member" Member,
+    AddMember = "add-member" Workspace,
+    MakeOwner = "make-owner" Box,
+    SetRole = "set-role" Membership,
+    LeaveWorkspace = "leave-workspace" Membership,
+    DisableMember = "disable-member" Member,
+    EnableMember = "enable-member" Member,
+    RemoveMember = "remove-member" Member,
+    ReadTeam = "read-team" Team,
+    AddTeam = "add-team" Team,
+    RemoveTeam = "remove-team" Team,
+    JoinTeam = "join-team" Team,
+    LeaveTeam = "leave-team" Team,
+    ReadGrant = "read-grant" Grant,
+    AddGrant = "add-grant" Grant,
+    RemoveGrant = "remove-grant" Grant,
+}
+
+impl Verb {
+    /// How much of an instance it takes; none where no grant opens it.
+    pub(super) fn level(self) -> Option<Level> {
+        match self {
+            Verb::ReadInstance | Verb::Call | Verb::ReadTools | Verb::ViewScreen | Verb::ControlScreen => {
+                Some(Level::Use)
+            }
+            Verb::ReadCredentials
+            | Verb::ReadLogs
+            | Verb::ReadDeployLog
+            | Verb::ReadToken
+            | Verb::CreateToken
+            | Verb::RevokeToken
+            | Verb::RotateToken
+            | Verb::Stop
+            | Verb::Start
+            | Verb::Recreate
+            | Verb::Remove
+            | Verb::Pin
+            | Verb::Try
+            | Verb::Upgrade
+            | Verb::SetCredential
+            | Verb::UnsetCredential => Some(Level::Manage),
+            _ => None,
+        }
+    }
 }
 
 /// What an action asks for.
 pub fn asked(action: &Action) -> (Verb, Target<'_>) {
     let on = Target::Instance;
     match action {
-        Action::Run(_) => (Verb::Run, Target::Box),
+        Action::Run(request) => (Verb::Run, Target::Workspace(named(request.workspace.as_ref()))),
         Action::Stop { id } => (Verb::Stop, on(id)),
         Action::Start { id } => (Verb::Start, on(id)),
         Action::Recreate { id } => (Verb::Recreate, on(id)),
@@ -110,5 +163,26 @@ pub fn asked(action: &Action) -> (Verb, Target<'_>) {
         Action::AddWorkspace { .. } => (Verb::AddWorkspace, Target::Box),
         Action::SetQuota { workspace, .. } => (Verb::SetQuota, Target::Workspace(workspace)),
         Action::RemoveWorkspace { name } => (Verb::RemoveWorkspace, Target::Workspace(name)),
+        Action::AddMember { role: Role::Owner, .. } | Action::SetRole { role: Role::Owner, .. } => {
+            (Verb::MakeOwner, Target::Box)
+        }
+        Action::AddMember { workspace, .. } => (Verb::AddMember, Target::Workspace(named(workspace.as_ref()))),
+        Action::SetRole { member, workspace, .. } => {
+            (Verb::SetRole, Target::Membership(member, named(workspace.as_ref())))
+        }
+        Action::LeaveWorkspace { member, workspace } => (Verb::LeaveWorkspace, Target::Membership(member, workspace)),
+        Action::DisableMember { name } => (Verb::DisableMember, Target::Member(name)),
+        Action::EnableMember { name } => (Verb::EnableMember, Target::Member(name)),
+        Action::RemoveMember { name } => (Verb::RemoveMember, Target::Member(name)),
+        Action::AddTeam { workspace, name } => (Verb::AddTeam, Target::Team(workspace, name)),
+        Action::RemoveTeam { workspace, name } => (Verb::RemoveTeam, Target::Team(workspace, name)),
+        Action::JoinTeam { workspace, name, .. } => (Verb::JoinTeam, Target::Team(workspace, name)),
+        Action::LeaveTeam { workspace, name, .. } => (Verb::LeaveTeam, Target::Team(workspace, name)),
+        Action::AddGrant { to, instance, .. } => (Verb::AddGrant, Target::Grant(to, instance)),
+        Action::RemoveGrant { to, instance } => (Verb::RemoveGrant, Target::Grant(to, instance)),
     }
+}
+
+fn named(workspace: Option<&WorkspaceName>) -> &WorkspaceName {
+    workspace.unwrap_or_else(|| WorkspaceName::meant())
 }

@@ -19,7 +19,7 @@ impl Bench {
     async fn held(&self, action: Action) -> JoinHandle<Result<Outcome, Refusal>> {
         self.world.hold_commits();
         let begun = self.world.commits.load(Ordering::SeqCst);
-        let signed = crate::policy::sign(Principal::root(), action).unwrap();
+        let signed = crate::policy::signed_by_root(action);
         let ledger = self.ledger.clone();
         let asked = tokio::spawn(async move { ledger.submit(signed).await });
         self.until("a commit is begun", |_| {

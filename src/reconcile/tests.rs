@@ -16,11 +16,12 @@ use crate::{
     catalog::{HealthContract, ImageRef, InstanceType, Mcp, Transport},
     config::Allow,
     docker::{EngineInfo, Exit},
-    ledger::{self, NoRandom, Storage, Tokens},
+    ledger::{self, Cut, InstanceUse, LastUse, NoRandom, Storage, Tokens},
     link::{LinkError, LinkEvent, Patience},
     model::{
-        AGENT_PROTOCOL, Action, AgentState, AgentStatus, Endpoint, Health, Outcome, PackageSource, Principal,
-        Processes, Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId, TypeName,
+        AGENT_PROTOCOL, Action, AgentState, AgentStatus, Endpoint, Health, MemberName, Outcome, PackageSource,
+        Principal, Processes, Resolved, RunRequest, Secret, Size, Source, StartOrder, State, Subject, TokenId,
+        TypeName,
     },
     plan::{
         Observed, Owner, Run, SeenContainer,
@@ -28,6 +29,7 @@ use crate::{
         quota::WorkspaceQuota,
         spec::{ContainerSpec, LABEL_INSTANCE, LABEL_SPEC, resource_name},
     },
+    policy::Access,
     record::TokenRecord,
     store::{Change, Store, StoreError},
 };
@@ -411,16 +413,26 @@ impl Tokens for FakeTokens {
             self.0.table.lock().unwrap().insert(t.id.clone(), id.clone());
         }
     }
-    fn remove(&self, id: &TokenId) {
+    fn remove(&self, id: &TokenId) -> Cut {
         self.0.table.lock().unwrap().remove(id);
+        Cut::default()
     }
     fn remove_instance(&self, id: &InstanceId) {
         self.0.table.lock().unwrap().retain(|_, i| i != id);
     }
     fn shorten(&self, _: &TokenId, _: jiff::Timestamp) {}
     fn end(&self, _: &TokenId) {}
-    fn last_used(&self, _: &TokenId) -> Option<i64> {
-        Some(1_790_000_000)
+    fn narrow(&self, _: &BTreeSet<MemberName>, _: &Access) -> Cut {
+        Cut::default()
+    }
+    fn last_use(&self, _: &TokenId) -> Option<LastUse> {
+        Some(LastUse {
+            at: 1_790_000_000,
+            from: None,
+        })
+    }
+    fn uses(&self) -> Vec<InstanceUse> {
+        Vec::new()
     }
 }
 
@@ -647,7 +659,7 @@ async fn a_life_from_run_to_removal() {
         0,
         "what was asked for is no restart"
     );
-    assert_eq!(bench.ledger.tokens().await.unwrap().len(), 1);
+    assert_eq!(bench.ledger.tokens().len(), 1);
 
     assert_eq!(bench.act(Action::Remove { id: id.clone() }).await, Ok(Outcome::Done));
     assert!(
@@ -658,7 +670,7 @@ async fn a_life_from_run_to_removal() {
     assert!(bench.world.seen.lock().unwrap().containers.is_empty());
     assert!(bench.world.links.lock().unwrap().is_empty());
     assert!(bench.world.steps().iter().any(|s| s.starts_with("release /berth/")));
-    assert!(bench.ledger.tokens().await.unwrap().is_empty());
+    assert!(bench.ledger.tokens().is_empty());
     assert_eq!(
         bench.act(Action::Stop { id: id.clone() }).await,
         Err(Refusal::no_instance(id))
@@ -874,7 +886,7 @@ fn npx(version: Option<&str>) -> Action {
 impl Bench {
     /// As root on the box asks.
     async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
-        let signed = crate::policy::sign(Principal::root(), action).unwrap();
+        let signed = crate::policy::signed_by_root(action);
         self.ledger.submit(signed).await
     }
 

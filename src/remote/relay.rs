@@ -44,8 +44,8 @@ use crate::{
         codes, head,
     },
     model::{
-        AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, McpTransport, Processes, REMOTE_SECRET, RemoteAuth,
-        Secret, StartOrder,
+        AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, Forget, Forgotten, McpTransport, Processes, REMOTE_SECRET,
+        RemoteAuth, Secret, StartOrder,
     },
     translator::{self, Sent, Server, Translator, Unanswered},
 };
@@ -251,6 +251,7 @@ impl Shared {
         match (request.method(), request.uri().path()) {
             (_, "/mcp" | SSE) => self.pass(request).await,
             (&Method::POST, "/.berth/start") => self.take(request).await,
+            (&Method::POST, "/.berth/forget") => self.forget(request).await,
             (&Method::GET, "/.berth/events") => self.events(),
             (&Method::GET, "/.berth/status") => {
                 let text = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
@@ -262,6 +263,20 @@ impl Shared {
             },
             _ => plain(StatusCode::NOT_FOUND, "text/plain", "no such path"),
         }
+    }
+
+    /// Ends the sessions that principals have in the translator. Those that were passed through are the server's own.
+    async fn forget(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let read = Limited::new(request.into_body(), MAX_ORDER).collect().await.ok();
+        let read = read.and_then(|body| serde_json::from_slice::<Forget>(&body.to_bytes()).ok());
+        let Some(Forget { principals }) = read else {
+            return plain(StatusCode::BAD_REQUEST, "text/plain", "no list of principals");
+        };
+        let translator = self.target().map(|t| t.translator);
+        let one = |principal: &String| translator.as_ref().map_or(0, |t| t.forget(principal, Forget::WHY));
+        let sessions = principals.iter().map(one).sum();
+        let text = serde_json::to_vec(&Forgotten { sessions }).unwrap_or_default();
+        plain(StatusCode::OK, "application/json", text)
     }
 
     async fn take(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {

@@ -167,8 +167,8 @@ impl Table for Instances {
         &r.id
     }
 
-    fn key_text(id: &model::InstanceId) -> &str {
-        id.as_str()
+    fn key_text(id: &model::InstanceId) -> std::borrow::Cow<'_, str> {
+        id.as_str().into()
     }
 
     fn encode(r: &record::InstanceRecord) -> Instance {

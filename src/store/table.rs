@@ -6,7 +6,7 @@
 //! field that may be missing at any time: one that takes a right away is none, and neither is a new word in a field that
 //! is there already, which an older berth cannot read (`migrate` says what happens with those).
 
-use std::{collections::BTreeMap, marker::PhantomData};
+use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
@@ -29,7 +29,7 @@ pub(super) trait Table {
     type Row: Serialize + DeserializeOwned;
 
     fn key(record: &Self::Record) -> &Self::Key;
-    fn key_text(key: &Self::Key) -> &str;
+    fn key_text(key: &Self::Key) -> Cow<'_, str>;
     fn encode(record: &Self::Record) -> Self::Row;
     /// # Errors
     /// What of the row cannot be read, without its key.
@@ -64,25 +64,25 @@ impl<'t, T: Table> Rows<'t, T> {
 
     pub(super) fn get(&self, key: &T::Key) -> Result<Option<T::Record>, StoreError> {
         let key = T::key_text(key);
-        let value = self.table.get(key).map_err(failed_in(T::NAME, "read"))?;
-        value.map(|v| read::<T>(key, v.value())).transpose()
+        let value = self.table.get(&*key).map_err(failed_in(T::NAME, "read"))?;
+        value.map(|v| read::<T>(&key, v.value())).transpose()
     }
 
     /// Writes a record, in place of the one that has its key.
     pub(super) fn put(&mut self, record: &T::Record) -> Result<(), StoreError> {
         let key = T::key_text(T::key(record));
-        let value = serde_json::to_vec(&T::encode(record)).map_err(|e| row(T::NAME, key, e))?;
+        let value = serde_json::to_vec(&T::encode(record)).map_err(|e| row(T::NAME, &key, e))?;
         if value.len() > T::MAX_ROW {
             let why = format!("it has {} bytes; {} at most", value.len(), T::MAX_ROW);
-            return Err(row(T::NAME, key, why));
+            return Err(row(T::NAME, &key, why));
         }
-        let put = self.table.insert(key, value.as_slice());
+        let put = self.table.insert(&*key, value.as_slice());
         put.map(drop).map_err(failed_in(T::NAME, "write to"))
     }
 
     /// Removes what has this key; whether there was something.
     pub(super) fn delete(&mut self, key: &T::Key) -> Result<bool, StoreError> {
-        let gone = self.table.remove(T::key_text(key));
+        let gone = self.table.remove(&*T::key_text(key));
         gone.map(|g| g.is_some()).map_err(failed_in(T::NAME, "remove from"))
     }
 

@@ -13,7 +13,7 @@ use super::{
     words::{text, unhex},
 };
 use crate::{
-    model::{self, TokenId},
+    model::{self, TokenId, TokenScope},
     record::TokenRecord,
 };
 
@@ -29,6 +29,19 @@ pub(super) struct Token {
     created_at: jiff::Timestamp,
     expires_at: Option<jiff::Timestamp>,
     last_used_at: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_used_from: Option<String>,
+    /// Absent: as far as whoever it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
+}
+
+/// `"api"` or `{"instances": [ID, …]}`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Scope {
+    Api,
+    Instances(Vec<String>),
 }
 
 /// `{"instance": ID}` or `{"member": NAME}`.
@@ -52,8 +65,8 @@ impl Table for Tokens {
         &r.id
     }
 
-    fn key_text(id: &TokenId) -> &str {
-        id.as_str()
+    fn key_text(id: &TokenId) -> std::borrow::Cow<'_, str> {
+        id.as_str().into()
     }
 
     fn encode(r: &TokenRecord) -> Token {
@@ -67,6 +80,12 @@ impl Table for Tokens {
             created_at: r.created_at,
             expires_at: r.expires_at,
             last_used_at: r.last_used_at,
+            last_used_from: r.last_used_from.map(|a| a.to_string()),
+            scope: match &r.scope {
+                TokenScope::All => None,
+                TokenScope::Api => Some(Scope::Api),
+                TokenScope::Instances(ids) => Some(Scope::Instances(ids.iter().map(ToString::to_string).collect())),
+            },
         }
     }
 
@@ -84,7 +103,44 @@ impl Table for Tokens {
             created_at: row.created_at,
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
+            last_used_from: row.last_used_from.map(|a| a.parse().map_err(text)).transpose()?,
+            scope: match row.scope {
+                None => TokenScope::All,
+                Some(Scope::Api) => TokenScope::Api,
+                Some(Scope::Instances(ids)) => {
+                    let ids = ids.iter().map(|id| model::InstanceId::parse(id).map_err(text));
+                    TokenScope::Instances(ids.collect::<Result<_, _>>()?)
+                }
+            },
         })
+    }
+}
+
+/// Table `scoped_tokens`: those that reach less far than whoever they are of. Apart from the others, since an older berth
+/// knows no scopes: it would let them in everywhere.
+pub(super) struct ScopedTokens;
+
+impl Table for ScopedTokens {
+    const NAME: &'static str = "scoped_tokens";
+    const MAX_ROW: usize = 8 << 10;
+    type Key = TokenId;
+    type Record = TokenRecord;
+    type Row = Token;
+
+    fn key(r: &TokenRecord) -> &TokenId {
+        &r.id
+    }
+
+    fn key_text(id: &TokenId) -> std::borrow::Cow<'_, str> {
+        id.as_str().into()
+    }
+
+    fn encode(r: &TokenRecord) -> Token {
+        Tokens::encode(r)
+    }
+
+    fn decode(id: &str, row: Token) -> Result<TokenRecord, Broken> {
+        Tokens::decode(id, row)
     }
 }
 
@@ -99,6 +155,7 @@ fn subject_key(subject: &model::Subject) -> String {
 /// The table and its index within a commit.
 pub(super) struct TokenRows<'t> {
     rows: Rows<'t, Tokens>,
+    scoped: Rows<'t, ScopedTokens>,
     by_subject: MultimapTable<'t, &'static str, &'static str>,
 }
 
@@ -106,11 +163,15 @@ impl<'t> TokenRows<'t> {
     pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             rows: Rows::open(txn)?,
+            scoped: Rows::open(txn)?,
             by_subject: txn.open_multimap_table(BY_SUBJECT).map_err(failed_in(INDEX, "open"))?,
         })
     }
 
     pub(super) fn put(&mut self, token: &TokenRecord) -> Result<(), StoreError> {
+        if !token.scope.is_all() {
+            return self.scoped.put(token);
+        }
         let before = self.rows.get(&token.id)?;
         self.rows.put(token)?;
         match before {
@@ -122,6 +183,7 @@ impl<'t> TokenRows<'t> {
     }
 
     pub(super) fn delete(&mut self, id: &TokenId) -> Result<(), StoreError> {
+        self.scoped.delete(id)?;
         if let Some(token) = self.rows.get(id)? {
             self.unlink(&subject_key(&token.subject), id.as_str())?;
             self.rows.delete(id)?;
@@ -129,7 +191,7 @@ impl<'t> TokenRows<'t> {
         Ok(())
     }
 
-    /// Deletes every token of a subject; their ids.
+    /// Deletes every token of a subject that has no scope; their ids.
     pub(super) fn delete_of(&mut self, subject: &model::Subject) -> Result<Vec<TokenId>, StoreError> {
         let key = subject_key(subject);
         let mut ids = Vec::new();

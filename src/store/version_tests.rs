@@ -12,7 +12,7 @@ use super::{
     tests::{Disk, Mount, box_id, instance, member, member_token, put_raw, read as read_row, token, written},
     *,
 };
-use crate::model::{Role, WorkspaceLimits};
+use crate::model::{Grantee, Level, TokenScope, WorkspaceLimits, WorkspaceRole};
 
 /// The store and its rows as text, as the berth before left them.
 const BEFORE: &[u8] = include_bytes!("../../tests/cases/store/2.0/berth.redb");
@@ -187,12 +187,96 @@ fn what_the_berth_before_did_not_keep_up_is_made_good() {
             .workspaces
             .contains_key(&WorkspaceName::parse("elsewhere").unwrap())
     );
-    store
-        .commit(&[Change::RemoveTokensOf(Subject::Instance(a.id.clone()))])
-        .unwrap();
+    store.commit(&[Change::RemoveInstance(a.id.clone())]).unwrap();
     let left = store.load().unwrap();
     assert!(!left.tokens.values().any(|t| t.subject.is_instance(&a.id)));
     assert_eq!(left.tokens.len(), loaded.tokens.len() - 2);
+}
+
+/// What an older berth, which knows owners alone, did to them holds; and it has let nobody else in.
+#[test]
+fn what_an_older_berth_did_to_the_owners_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |n: i64| jiff::Timestamp::from_second(1_790_000_000 + n).unwrap();
+    let name = |text: &str| MemberName::parse(text).unwrap();
+    let owner = |text: &str| MemberRecord::owner(name(text), at(0));
+    let mut plain = owner("plain");
+    plain.owner = false;
+    plain.workspaces = [(WorkspaceName::default(), WorkspaceRole::Admin)].into();
+    let mut away = owner("away");
+    away.disabled_at = Some(at(1));
+    let a = instance('a');
+    let team = TeamRecord {
+        id: "default/eng".parse().unwrap(),
+        members: [name("gone"), name("plain")].into(),
+        created_at: at(0),
+    };
+    let grant = |to: Grantee| GrantRecord {
+        key: (to, a.id.clone()),
+        level: Level::Manage,
+        until: Some(at(9)),
+        created_at: at(0),
+        by: "root".to_owned(),
+        last_used_at: None,
+    };
+    let grants = [
+        grant(Grantee::Member(name("gone"))),
+        grant(Grantee::Member(name("plain"))),
+        grant(Grantee::Team(team.id.clone())),
+    ];
+    let scoped = TokenRecord {
+        scope: TokenScope::Instances([a.id.clone()].into()),
+        last_used_from: Some([192, 0, 2, 1].into()),
+        ..member_token()
+    };
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let mut changes = vec![
+        Change::PutInstance(Box::new(a.clone())),
+        Change::PutTeam(team.clone()),
+        Change::PutToken(scoped.clone()),
+    ];
+    for member in [owner("admin"), owner("gone"), plain.clone(), away.clone()] {
+        changes.push(Change::PutMember(member));
+    }
+    changes.extend(grants.iter().cloned().map(Change::PutGrant));
+    store.commit(&changes).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.members.len(), loaded.grants.len()), (4, 3));
+    assert_eq!(loaded.members[&plain.name], plain);
+    assert_eq!(loaded.members[&away.name], away);
+    assert_eq!(loaded.teams[&team.id], team);
+    assert_eq!(loaded.grants[&grants[1].key], grants[1]);
+    assert_eq!(loaded.tokens[&scoped.id], scoped);
+    drop(store);
+    {
+        // The older berth's tables: who is let in as an owner, and tokens without a scope.
+        let db = database(dir.path());
+        let txn = db.begin_write().unwrap();
+        let rows = |table: &'static str| {
+            let table: TableDefinition<&str, &[u8]> = TableDefinition::new(table);
+            let table = txn.open_table(table).unwrap();
+            let keys = table.iter().unwrap().map(|e| e.unwrap().0.value().to_owned());
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(rows("members"), ["admin", "gone"]);
+        assert!(rows("tokens").is_empty());
+        let members: TableDefinition<&str, &[u8]> = TableDefinition::new("members");
+        txn.open_table(members).unwrap().remove("gone").unwrap();
+        let row = br#"{"role":"owner","created_at":"2026-11-11T00:00:00Z"}"#;
+        put_raw(&txn, "members", "away", row);
+        txn.commit().unwrap();
+    }
+    let mut store = Store::open(dir.path(), &box_id()).unwrap();
+    let loaded = store.load().unwrap();
+    let names: Vec<&str> = loaded.members.keys().map(MemberName::as_str).collect();
+    assert_eq!(names, ["admin", "away", "plain"]);
+    assert!(loaded.members[&away.name].is_owner(), "who was made anew is let in");
+    assert_eq!(loaded.teams[&team.id].members, [name("plain")].into());
+    assert_eq!(loaded.grants.len(), 2, "what the other was granted went with them");
+    store.commit(&[Change::RemoveInstance(a.id.clone())]).unwrap();
+    assert!(store.load().unwrap().grants.is_empty());
+    store.commit(&[Change::RemoveToken(scoped.id.clone())]).unwrap();
+    assert!(store.load().unwrap().tokens.is_empty());
 }
 
 #[test]
@@ -227,7 +311,7 @@ fn a_later_revision_opens_and_what_it_added_stays() {
         loaded
             .members
             .values()
-            .any(|m| m.name.as_str() == "ada" && m.role == Role::Owner)
+            .any(|m| m.name.as_str() == "ada" && m.is_owner())
     );
     store.commit(&[Change::PutToken(member_token())]).unwrap();
     drop(store);
@@ -306,7 +390,7 @@ fn a_word_that_is_not_known_is_refused() {
         put_raw(&txn, "members", "ada", row);
         txn.commit().unwrap();
     }
-    let error = Store::open(dir.path(), &box_id()).unwrap().load().unwrap_err();
+    let error = Store::open(dir.path(), &box_id()).unwrap_err();
     assert!(error.to_string().contains("\"auditor\" is unknown"), "{error}");
 }
 
@@ -425,7 +509,6 @@ enum Op {
     Put { token: u8, of: u8 },
     Remove(u8),
     RemoveInstance(u8),
-    RemoveAllOf(u8),
     Reopen,
 }
 
@@ -435,7 +518,6 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (some(), some()).prop_map(|(token, of)| Op::Put { token, of }),
         2 => some().prop_map(Op::Remove),
         1 => some().prop_map(Op::RemoveInstance),
-        1 => some().prop_map(Op::RemoveAllOf),
         1 => Just(Op::Reopen),
     ]
 }
@@ -479,10 +561,6 @@ proptest! {
                     let id = instance(char::from(b'a' + n)).id;
                     model.retain(|_, t| !t.subject.is_instance(&id));
                     Change::RemoveInstance(id)
-                }
-                Op::RemoveAllOf(n) => {
-                    model.retain(|_, t| t.subject != subject(n));
-                    Change::RemoveTokensOf(subject(n))
                 }
                 Op::Reopen => {
                     drop(store);

@@ -17,7 +17,12 @@ macro_rules! words {
         }
     };
 }
-words!(role_word, role, model::Role, "role", { model::Role::Owner => "owner" });
+words!(role_word, role, model::Role, "role", {
+    model::Role::Owner => "owner", model::Role::Admin => "admin", model::Role::Member => "member" });
+words!(workspace_role_word, workspace_role, model::WorkspaceRole, "role in a workspace", {
+    model::WorkspaceRole::Admin => "admin", model::WorkspaceRole::Member => "member" });
+words!(level_word, level, model::Level, "level of a grant", {
+    model::Level::Use => "use", model::Level::Manage => "manage" });
 words!(desired_word, desired, model::Desired, "desired state", {
     model::Desired::Running => "running", model::Desired::Stopped => "stopped", model::Desired::Removed => "removed" });
 words!(size_word, size, model::Size, "size", {

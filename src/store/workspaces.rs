@@ -47,8 +47,8 @@ impl Table for Workspaces {
         &r.name
     }
 
-    fn key_text(name: &WorkspaceName) -> &str {
-        name.as_str()
+    fn key_text(name: &WorkspaceName) -> std::borrow::Cow<'_, str> {
+        name.as_str().into()
     }
 
     fn encode(r: &WorkspaceRecord) -> Workspace {

@@ -7,11 +7,15 @@ use futures_util::future::BoxFuture;
 use crate::{
     authz::{self, SessionTable, TokenHash, TokenTable},
     cgroup::Slices,
-    ledger::{self, NoRandom, Tokens},
+    ledger::{self, Cut, InstanceUse, LastUse, NoRandom, Tokens},
     link::{LinkError, Patience, Registry},
-    model::{InstanceId, Principal, Refusal, Resolved, Secret, StartOrder, State, Subject, TokenId, User},
+    model::{
+        EndedWay, InstanceId, MemberName, Principal, Refusal, Resolved, Scope, Secret, StartOrder, State, Subject,
+        TokenId, User, Who,
+    },
     packages::{self, Packages, PrepareError},
     plan::{exchange::Report, quota::WorkspaceQuota},
+    policy::{self, Access, Known, Target, Verb},
     reconcile::{Installer, Ledger, Links, Preparation, QuotaError, Quotas, Unprepared},
     record::TokenRecord,
 };
@@ -141,6 +145,15 @@ impl Quotas for RealQuotas {
 
 pub(super) struct RealTokens(pub(super) TokenTable, pub(super) SessionTable);
 
+/// Ways of a token that have ended.
+fn ways(token: &TokenId, ended: authz::Ended) -> impl Iterator<Item = EndedWay> {
+    ended.into_iter().map(|(instance, open)| EndedWay {
+        token: token.clone(),
+        instance,
+        open,
+    })
+}
+
 impl Tokens for RealTokens {
     fn mint(&self, of: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
         let mut random = [0; 32];
@@ -163,9 +176,12 @@ impl Tokens for RealTokens {
         });
     }
 
-    fn remove(&self, id: &TokenId) {
-        self.0.remove(id);
-        self.1.end_with_token(id);
+    fn remove(&self, id: &TokenId) -> Cut {
+        let ended = self.0.remove(id).unwrap_or_default();
+        Cut {
+            ways: ways(id, ended).collect(),
+            screens: self.1.end_with_token(id),
+        }
     }
 
     fn remove_instance(&self, id: &InstanceId) {
@@ -181,7 +197,35 @@ impl Tokens for RealTokens {
         self.1.end_with_token(id);
     }
 
-    fn last_used(&self, id: &TokenId) -> Option<i64> {
-        self.0.last_used(id)
+    fn narrow(&self, members: &BTreeSet<MemberName>, access: &Access) -> Cut {
+        let now = jiff::Timestamp::now();
+        let known = Known { access, now };
+        let theirs = |by: &Principal| matches!(by.who(), Who::Member(name) if members.contains(name));
+        let may =
+            |by: &Principal, verb, id: &InstanceId| policy::may(known, by, verb, Target::Instance(id)).is_allowed();
+        // What the API answers is not known here: whoever still may asks again.
+        let ends = |by: &Principal, to: Option<&InstanceId>| theirs(by) && to.is_none_or(|id| !may(by, Verb::Call, id));
+        let ended = self.0.narrow(ends).into_iter();
+        let screens = self.1.narrow(|by| match by.scope() {
+            Scope::Screen { instance, .. } => theirs(by) && !may(by, Verb::ViewScreen, instance),
+            _ => false,
+        });
+        Cut {
+            ways: ended
+                .flat_map(|(id, ended)| ways(&id, ended).collect::<Vec<_>>())
+                .collect(),
+            screens,
+        }
+    }
+
+    fn last_use(&self, id: &TokenId) -> Option<LastUse> {
+        let (at, from) = self.0.last_use(id)?;
+        Some(LastUse { at, from })
+    }
+
+    fn uses(&self) -> Vec<InstanceUse> {
+        let all = self.0.uses().into_iter();
+        all.map(|(token, instance, at)| InstanceUse { token, instance, at })
+            .collect()
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -30,12 +31,13 @@ use crate::{
     link::Registry,
     machine,
     model::{
-        Action, CredentialView, Endpoints, InstanceId, InstanceView, Outcome, Principal, Refusal, State, TokenView,
-        TypeName, WorkspaceView,
+        Action, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
+        Refusal, State, TeamView, TokenView, TypeName, WorkspaceView,
     },
     plan::{image, sourced},
-    policy::Signed,
+    policy::{Access, Signed},
     reconcile,
+    secret::BoxKey,
     tls::{self, Certificates},
 };
 
@@ -62,8 +64,8 @@ pub(super) struct Parts {
     pub(super) claims: Arc<Claims>,
     pub(super) doctor: Doctor,
     pub(super) started_at: jiff::Timestamp,
-    /// What the key that seals values is kept with.
-    pub(super) sealing: String,
+    /// The key that seals and signs.
+    pub(super) key: Arc<BoxKey>,
     pub(super) space: Space,
     /// Keeps containers from this machine and its networks.
     pub(super) firewall: Arc<Firewall>,
@@ -125,7 +127,13 @@ impl Backend for Parts {
             self.check_images(&request.type_name).await?;
         }
         if kind == Kind::Other {
-            return self.ledger.submit(action).await;
+            return match self.ledger.submit_and_tell(action).await? {
+                (Outcome::Offboarded(done), _) => Ok(Outcome::Offboarded(Box::new(self.offboarded(*done).await?))),
+                (outcome, cut) => {
+                    self.end_sessions(cut);
+                    Ok(outcome)
+                }
+            };
         }
         // What follows from it for claims follows whether somebody waits for the answer or not.
         let (ledger, claims) = (self.ledger.clone(), Arc::clone(&self.claims));
@@ -151,12 +159,28 @@ impl Backend for Parts {
         self.reconcile.changed()
     }
 
-    async fn tokens(&self) -> Result<Vec<TokenView>, Refusal> {
-        self.ledger.tokens().await
+    fn access(&self) -> Arc<Access> {
+        self.ledger.access()
     }
 
-    async fn credentials(&self, id: InstanceId) -> Result<Vec<CredentialView>, Refusal> {
-        self.ledger.credentials(id).await
+    fn tokens(&self) -> Vec<TokenView> {
+        self.ledger.tokens()
+    }
+
+    fn members(&self) -> Vec<MemberView> {
+        self.ledger.members()
+    }
+
+    fn teams(&self) -> Vec<TeamView> {
+        self.ledger.teams()
+    }
+
+    fn grants(&self) -> Vec<GrantView> {
+        self.ledger.grants()
+    }
+
+    fn credentials(&self, id: &InstanceId) -> Result<Vec<CredentialView>, Refusal> {
+        self.ledger.credentials(id)
     }
 
     async fn logs(
@@ -292,7 +316,7 @@ impl Backend for Parts {
             notes: self.notes(&disks),
             disks,
             room: snapshot.room,
-            sealing: self.sealing.clone(),
+            sealing: self.key.kept().to_owned(),
             own: BoxStatus {
                 version: env!("CARGO_PKG_VERSION").into(),
                 claimed: snapshot.claimed,
@@ -300,7 +324,8 @@ impl Backend for Parts {
                 claim_code: self.claims.code().filter(|_| !snapshot.claimed),
                 ca_fingerprint: tls::colons(&self.certificates.anchor()),
                 addresses: addresses::of_this_box(),
-                sealed_by: self.sealing.clone(),
+                sealed_by: self.key.kept().to_owned(),
+                signing_key: BASE64.encode(self.key.public_key()),
             },
             disk: self.doctor.disk().await,
         }

@@ -17,7 +17,8 @@ use crate::{
     door::{API, Door},
     edge::{BoxService, OwnBody, OwnRequest},
     model::{Action, Outcome, Principal, Refusal},
-    policy, reconcile,
+    policy::{self, Known},
+    reconcile,
     secret::random,
 };
 
@@ -154,7 +155,10 @@ impl Claims {
             Tried::Wrong if by_key => return Err(Refusal::WrongKey),
             Tried::Wrong => return Err(Refusal::WrongCode),
         }
-        let signed = policy::sign(by, Action::Claim { name }).map_err(Refusal::from)?;
+        let access = parts.ledger.access();
+        let now = jiff::Timestamp::now();
+        let known = Known { access: &access, now };
+        let signed = policy::sign(known, by, Action::Claim { name }).map_err(Refusal::from)?;
         parts.submit(signed).await
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     ledger,
     link::Link,
     model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},
-    policy, reconcile,
+    policy::{self, Known},
+    reconcile,
     screen::shot::{Picture, Shot},
     session::TICKET_LIFE,
 };
@@ -39,7 +40,9 @@ pub(super) fn screens(reconcile: &reconcile::Handle, ledger: &ledger::Handle) ->
         recreate: Box::new(move |id, by| {
             let actions = actions.clone();
             Box::pin(async move {
-                let signed = policy::sign(by, Action::Recreate { id })?;
+                let access = actions.access();
+                let now = jiff::Timestamp::now();
+                let signed = policy::sign(Known { access: &access, now }, by, Action::Recreate { id })?;
                 actions.submit(signed).await.map(drop)
             })
         }),

@@ -167,6 +167,13 @@ impl Hub {
         }
     }
 
+    /// Ends what a principal has here; how many sessions there were.
+    pub(super) fn forget(self: &Arc<Self>, principal: &str, why: &str) -> usize {
+        let mut ended = 0;
+        self.with(|s, now| ended = s.bridge.forget(now, principal, why));
+        ended
+    }
+
     /// Ends everything; clients are told why.
     pub(super) fn close(self: &Arc<Self>, why: &str) {
         self.over(why);

@@ -308,6 +308,11 @@ fn operations() {
     assert!(follow("docs/operations.md") > 15);
 }
 
+#[test]
+fn people() {
+    assert!(follow("docs/people.md") > 14);
+}
+
 /// A page with commands that no test above follows, a list that names what no page has, a test that is not there.
 #[test]
 fn no_command_is_forgotten() {
@@ -319,6 +324,7 @@ fn no_command_is_forgotten() {
         "docs/credentials.md",
         "docs/import.md",
         "docs/operations.md",
+        "docs/people.md",
     ];
     let mut used = BTreeSet::new();
     for page in reader::pages() {

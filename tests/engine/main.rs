@@ -42,6 +42,7 @@ mod nameless;
 mod networks;
 mod old_transport;
 mod ownership;
+mod people;
 mod policy;
 mod promises;
 mod reconcile;

@@ -184,12 +184,20 @@ impl Tokens for NoTokens {
         Ok((Secret::new("brt_i_x"), [0; 32]))
     }
     fn insert(&self, _: &TokenRecord, _: Principal) {}
-    fn remove(&self, _: &TokenId) {}
+    fn remove(&self, _: &TokenId) -> berth::ledger::Cut {
+        berth::ledger::Cut::default()
+    }
     fn remove_instance(&self, _: &InstanceId) {}
     fn shorten(&self, _: &TokenId, _: jiff::Timestamp) {}
     fn end(&self, _: &TokenId) {}
-    fn last_used(&self, _: &TokenId) -> Option<i64> {
+    fn narrow(&self, _: &BTreeSet<berth::model::MemberName>, _: &berth::policy::Access) -> berth::ledger::Cut {
+        berth::ledger::Cut::default()
+    }
+    fn last_use(&self, _: &TokenId) -> Option<berth::ledger::LastUse> {
         None
+    }
+    fn uses(&self) -> Vec<berth::ledger::InstanceUse> {
+        Vec::new()
     }
 }
 
@@ -286,7 +294,10 @@ impl Bench {
 impl Supervisor {
     /// As root on the box asks.
     async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
-        let signed = berth::policy::sign(Principal::root(), action).unwrap();
+        let access = self.ledger.access();
+        let now = jiff::Timestamp::now();
+        let signed =
+            berth::policy::sign(berth::policy::Known { access: &access, now }, Principal::root(), action).unwrap();
         self.ledger.submit(signed).await
     }
 

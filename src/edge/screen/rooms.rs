@@ -12,8 +12,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    model::InstanceId,
-    policy::{self, Target, Verb},
+    model::{InstanceId, Scope},
     screen::room::{Notice, Room, RoomError, Viewer},
     session::Session,
 };
@@ -145,5 +144,5 @@ impl Drop for Seat {
 
 /// Whether whoever looks may also hold the controls, and recreate the instance.
 pub(super) fn may_control(session: &Session, id: &InstanceId) -> bool {
-    policy::may(&session.by, Verb::ControlScreen, Target::Instance(id)).is_allowed()
+    matches!(session.by.scope(), Scope::Screen { instance, control: true } if instance == id)
 }

@@ -5,9 +5,33 @@
 
 use std::time::Instant;
 
-use super::{Bridge, ProcId, SessionNo, StreamId};
+use super::{Bridge, Proc, ProcId, Role, SessionNo, StreamId};
 
 impl Bridge {
+    /// Ends what a principal has here, who is let in no longer: sessions with their calls, streams and processes, and
+    /// processes of the pool. How many sessions there were.
+    pub fn forget(&mut self, now: Instant, principal: &str, why: &str) -> usize {
+        let theirs = self.sessions.iter().filter(|(_, s)| &*s.principal == principal);
+        let sessions: Vec<SessionNo> = theirs.map(|(no, _)| *no).collect();
+        for no in &sessions {
+            self.end_session(now, *no, why);
+        }
+        let listeners = self.listeners.iter().filter(|(_, l)| &*l.principal == principal);
+        let listeners: Vec<StreamId> = listeners.map(|(stream, _)| *stream).collect();
+        self.complete(listeners);
+        let theirs = |p: &Proc| matches!(&p.role, Role::Pool(of, _) if &**of == principal);
+        let pooled: Vec<ProcId> = self
+            .procs
+            .iter()
+            .filter(|(_, p)| theirs(p))
+            .map(|(id, _)| *id)
+            .collect();
+        for proc in pooled {
+            self.stop(now, proc);
+        }
+        sessions.len()
+    }
+
     /// Ends all sessions, calls, streams and processes.
     pub fn close(&mut self, now: Instant, why: &str) {
         let sessions: Vec<SessionNo> = self.sessions.keys().copied().collect();

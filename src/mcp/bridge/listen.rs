@@ -36,7 +36,7 @@ struct Filter {
 pub(super) struct Listener {
     /// The client's id of the request, raw.
     id: Box<str>,
-    principal: Arc<str>,
+    pub(super) principal: Arc<str>,
     filter: Filter,
     /// Resources that the server has not agreed to yet. The stream begins when there are none.
     pending: BTreeSet<String>,
@@ -254,7 +254,7 @@ impl Bridge {
     }
 
     /// Ends streams by the result of their requests.
-    fn complete(&mut self, streams: Vec<StreamId>) {
+    pub(super) fn complete(&mut self, streams: Vec<StreamId>) {
         for stream in streams {
             let (Some(l), Some(at)) = (self.listeners.get(&stream), self.streams.get(&stream).map(|l| l.last)) else {
                 continue;

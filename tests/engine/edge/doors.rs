@@ -4,7 +4,7 @@ use super::rig::{BODY_LIMIT, Body, Rig, body_of, json_of, next_chunk};
 use berth::{
     authz::{TokenEntry, TokenHash, new_member_token},
     edge::{BoxService, OwnBody, OwnRequest},
-    model::{MemberName, Principal, Role, TokenId},
+    model::{MemberName, Principal, TokenId, TokenScope},
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream};
@@ -70,7 +70,7 @@ fn member(rig: &Rig) -> (String, TokenId) {
     rig.tokens.insert(TokenEntry {
         id: id.clone(),
         hash: TokenHash::of(secret.expose()),
-        principal: Principal::member(MemberName::parse("ada").unwrap(), Role::Owner, id.clone()),
+        principal: Principal::member(MemberName::parse("ada").unwrap(), id.clone(), &TokenScope::All),
         expires_at: None,
         last_used: None,
     });

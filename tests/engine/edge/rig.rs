@@ -11,13 +11,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use berth::{
     authz::{SessionTable, TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     door::Router,
     edge::{BoxService, Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
-    model::{InstanceId, Principal, State, TokenId},
+    model::{InstanceId, MemberName, Principal, State, TokenId},
+    policy::Access,
+    record::MemberRecord,
     tls::{Certificates, Names},
 };
 use bytes::Bytes;
@@ -324,6 +327,7 @@ impl Rig {
             workers: Workers::Own(2),
             screens: Arc::default(),
             sessions: sessions.clone(),
+            access: Arc::new(ArcSwap::from_pointee(ada_owns())),
         };
         let tokens = TokenTable::new();
         let listeners = Listeners {
@@ -535,4 +539,19 @@ fn write_certificate(dir: &Path) {
     std::fs::write(dir.join("ca.pem"), ca_cert.pem()).unwrap();
     std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
     std::fs::write(dir.join("cert.pem"), leaf.pem()).unwrap();
+}
+
+/// The facts of a box whose one member, ada, is its owner.
+fn ada_owns() -> Access {
+    let ada = MemberRecord::owner(MemberName::parse("ada").unwrap(), jiff::Timestamp::UNIX_EPOCH);
+    let members = Arc::new([(ada.name.clone(), ada)].into());
+    let none = Access::default();
+    Access::of(
+        &none,
+        &none.instances,
+        &none.tokens,
+        &members,
+        &none.teams,
+        &none.grants,
+    )
 }

@@ -1,7 +1,7 @@
 //! What a session of a person in a browser is worth, and when it ends.
 
 use super::rig::{Body, Rig, body_of};
-use berth::model::{MemberName, Principal, Role, TokenId};
+use berth::model::{MemberName, Principal, TokenId, TokenScope};
 use http::{Request, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -19,7 +19,7 @@ fn get(rig: &Rig, host: &str, path: &str, cookie: Option<&str>) -> Request<Body>
 async fn a_session_and_its_sockets_end_with_its_token() {
     let rig = Rig::start().await;
     let token = TokenId::from_random([5; 12]);
-    let ada = Principal::member(MemberName::parse("ada").unwrap(), Role::Owner, token.clone());
+    let ada = Principal::member(MemberName::parse("ada").unwrap(), token.clone(), &TokenScope::All);
     let ticket = rig.sessions.ticket(ada.on_screen(rig.id.clone(), false)).unwrap();
     let host = format!("vnc-{}.localhost", rig.id);
     let mut client = rig.client(&host, true).await;

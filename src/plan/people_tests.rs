@@ -1,0 +1,370 @@
+//! What actions on people come to: what goes with what, who is told what, and that an owner stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    admit::{Book, Decision, admit},
+    admit_tests::{a_type, people_book},
+    people::{Came, People},
+};
+use crate::{
+    catalog::Catalog,
+    model::{
+        Action, Grantee, InstanceId, InstanceName, Level, MemberName, Principal, Refusal, Role, Size, Subject, TeamId,
+        TokenId, TokenScope, WorkspaceName, WorkspaceRole,
+    },
+    policy::{Access, Known, Signed, sign},
+    record::{GrantKey, GrantRecord, InstanceRecord, Marks, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+};
+
+/// Two workspaces, an instance in each, and who is there; changes are made to it as the ledger makes them.
+#[derive(Default)]
+struct World {
+    instances: Arc<BTreeMap<InstanceId, Arc<InstanceRecord>>>,
+    tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
+    members: Arc<BTreeMap<MemberName, MemberRecord>>,
+    workspaces: BTreeMap<WorkspaceName, WorkspaceRecord>,
+    teams: Arc<BTreeMap<TeamId, TeamRecord>>,
+    grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
+    catalog: Catalog,
+}
+
+fn id(n: u8) -> InstanceId {
+    InstanceId::from_random([n; 10])
+}
+
+fn name(text: &str) -> MemberName {
+    MemberName::parse(text).unwrap()
+}
+
+fn ws(text: &str) -> WorkspaceName {
+    WorkspaceName::parse(text).unwrap()
+}
+
+fn team(text: &str) -> TeamId {
+    text.parse().unwrap()
+}
+
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::from_second(1_790_000_000).unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = World::default();
+        let spec = Arc::new(a_type("echo", "berth/echo:1"));
+        for (n, w) in [(1, "here"), (2, "there")] {
+            let record = WorkspaceRecord {
+                name: ws(w),
+                created_at: now(),
+                quota: None,
+            };
+            world.workspaces.insert(record.name.clone(), record);
+            let record = InstanceRecord {
+                id: id(n),
+                name: InstanceName::parse("echo").unwrap(),
+                workspace: ws(w),
+                size: Size::Small,
+                desired: crate::model::Desired::Running,
+                generation: 1,
+                spec_hash: String::new(),
+                created_at: now(),
+                env: BTreeMap::new(),
+                marks: Marks::default(),
+                spec: spec.clone(),
+                failure: None,
+                sourced: None,
+            };
+            Arc::make_mut(&mut world.instances).insert(record.id.clone(), Arc::new(record));
+        }
+        let owner = MemberRecord::owner(name("admin"), now());
+        Arc::make_mut(&mut world.members).insert(owner.name.clone(), owner);
+        world
+    }
+
+    fn book(&self) -> Book<'_> {
+        Book {
+            instances: &self.instances,
+            tokens: &self.tokens,
+            members: &self.members,
+            workspaces: &self.workspaces,
+            teams: &self.teams,
+            grants: &self.grants,
+            now: now(),
+            ..people_book(&self.catalog)
+        }
+    }
+
+    fn signed(&self, by: Principal, action: Action) -> Signed<Action> {
+        let none = Access::default();
+        let access = Access::of(
+            &none,
+            &self.instances,
+            &self.tokens,
+            &self.members,
+            &self.teams,
+            &self.grants,
+        );
+        let known = Known {
+            access: &access,
+            now: now(),
+        };
+        sign(known, by, action).expect("permitted")
+    }
+
+    fn judge(&self, by: Principal, action: Action) -> Result<People, Refusal> {
+        match admit(&self.book(), self.signed(by, action), id(9)) {
+            Ok(Decision::People(people)) => Ok(*people),
+            Ok(other) => panic!("{other:?}"),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// As root asks.
+    fn tried(&self, action: Action) -> Result<People, Refusal> {
+        self.judge(Principal::root(), action)
+    }
+
+    fn done(&mut self, action: Action) -> People {
+        let people = self.tried(action).unwrap();
+        let members = Arc::make_mut(&mut self.members);
+        people.gone_members.iter().for_each(|m| drop(members.remove(m)));
+        members.extend(people.members.iter().map(|m| (m.name.clone(), m.clone())));
+        let teams = Arc::make_mut(&mut self.teams);
+        people.gone_teams.iter().for_each(|t| drop(teams.remove(t)));
+        teams.extend(people.teams.iter().map(|t| (t.id.clone(), t.clone())));
+        let grants = Arc::make_mut(&mut self.grants);
+        people.gone_grants.iter().for_each(|g| drop(grants.remove(g)));
+        grants.extend(people.grants.iter().map(|g| (g.key.clone(), g.clone())));
+        let tokens = Arc::make_mut(&mut self.tokens);
+        people.gone_tokens.iter().for_each(|t| drop(tokens.remove(t)));
+        people
+    }
+
+    fn add(&mut self, who: &str, role: Role, workspace: &str) {
+        self.done(Action::AddMember {
+            name: name(who),
+            role,
+            workspace: Some(ws(workspace)),
+        });
+    }
+
+    fn token(&mut self, n: u8, of: &str) -> TokenId {
+        let record = TokenRecord {
+            id: TokenId::from_random([n; 12]),
+            hash: [n; 32],
+            subject: Subject::Member(name(of)),
+            name: "t".to_owned(),
+            created_at: now(),
+            expires_at: None,
+            last_used_at: None,
+            last_used_from: None,
+            scope: TokenScope::All,
+        };
+        let id = record.id.clone();
+        Arc::make_mut(&mut self.tokens).insert(id.clone(), record);
+        id
+    }
+}
+
+fn grant(to: Grantee, n: u8) -> Action {
+    Action::AddGrant {
+        to,
+        instance: id(n),
+        manage: false,
+        until: None,
+    }
+}
+
+fn add_team(text: &str) -> Action {
+    let TeamId { workspace, name } = team(text);
+    Action::AddTeam { workspace, name }
+}
+
+fn join(text: &str, who: &str) -> Action {
+    let TeamId { workspace, name: team } = team(text);
+    Action::JoinTeam {
+        workspace,
+        name: team,
+        member: name(who),
+    }
+}
+
+fn leave(who: &str, workspace: &str) -> Action {
+    Action::LeaveWorkspace {
+        member: name(who),
+        workspace: ws(workspace),
+    }
+}
+
+#[test]
+fn an_owner_stays_who_is_let_in() {
+    let mut world = World::new();
+    let last = Refusal::LastOwner { member: name("admin") };
+    let demote = || Action::SetRole {
+        member: name("admin"),
+        role: Role::Member,
+        workspace: Some(ws("here")),
+    };
+    let admin = || name("admin");
+    let all = || {
+        [
+            demote(),
+            Action::DisableMember { name: admin() },
+            Action::RemoveMember { name: admin() },
+        ]
+    };
+    for action in all() {
+        assert_eq!(world.tried(action), Err(last.clone()));
+    }
+    let owner = |who: &str| Action::AddMember {
+        name: name(who),
+        role: Role::Owner,
+        workspace: None,
+    };
+    world.done(owner("ada"));
+    world.done(Action::DisableMember { name: name("ada") });
+    // One who is not let in does not count.
+    for action in all() {
+        assert_eq!(world.tried(action), Err(last.clone()));
+    }
+    world.done(Action::EnableMember { name: name("ada") });
+    for action in all() {
+        assert!(world.tried(action).is_ok());
+    }
+    world.done(demote());
+    assert_eq!(world.members[&admin()].role(), Role::Member);
+    assert_eq!(
+        world.tried(Action::AddMember {
+            name: name("bob"),
+            role: Role::Owner,
+            workspace: Some(ws("here")),
+        }),
+        Err(Refusal::OwnerOfAll)
+    );
+    assert_eq!(
+        world.tried(owner("ada")),
+        Err(Refusal::MemberExists { member: name("ada") })
+    );
+}
+
+#[test]
+fn what_somebody_had_goes_with_them_and_no_more() {
+    let mut world = World::new();
+    for who in ["ada", "bob"] {
+        world.add(who, Role::Member, "here");
+    }
+    world.done(Action::SetRole {
+        member: name("ada"),
+        role: Role::Admin,
+        workspace: Some(ws("there")),
+    });
+    for text in ["here/eng", "there/ops"] {
+        world.done(add_team(text));
+        world.done(join(text, "ada"));
+    }
+    world.done(join("here/eng", "bob"));
+    let ada = || Grantee::Member(name("ada"));
+    for to in [ada(), Grantee::Team(team("here/eng"))] {
+        world.done(grant(to, 1));
+    }
+    world.done(grant(ada(), 2));
+    let token = world.token(1, "ada");
+    world.token(2, "bob");
+
+    // From one workspace.
+    let left = world.tried(leave("ada", "here")).unwrap();
+    assert_eq!(left.gone_grants, [(ada(), id(1))]);
+    assert_eq!(left.teams.len(), 1);
+    assert_eq!(left.teams[0].members, [name("bob")].into());
+    assert_eq!(left.members[0].workspaces, [(ws("there"), WorkspaceRole::Admin)].into());
+    assert_eq!((left.narrowed, left.gone_tokens.len()), ([name("ada")].into(), 0));
+    let bob_elsewhere = world.tried(leave("bob", "there"));
+    assert!(matches!(bob_elsewhere, Err(Refusal::NotInWorkspace { .. })));
+    // From the box; and disabled, they keep all but their tokens.
+    let gone = world.tried(Action::RemoveMember { name: name("ada") }).unwrap();
+    assert_eq!((gone.gone_grants.len(), gone.teams.len()), (2, 2));
+    assert_eq!(
+        (gone.gone_tokens, gone.gone_members),
+        (vec![token.clone()], vec![name("ada")])
+    );
+    let disabled = world.done(Action::DisableMember { name: name("ada") });
+    assert_eq!((disabled.gone_tokens, disabled.gone_grants.len()), (vec![token], 0));
+    let again = world.done(Action::DisableMember { name: name("ada") });
+    assert_eq!(again.members[0].disabled_at, disabled.members[0].disabled_at);
+    // A team with what it was granted; a workspace with its teams and its members' part in it.
+    let TeamId { workspace, name: eng } = team("here/eng");
+    let gone = world.tried(Action::RemoveTeam { workspace, name: eng }).unwrap();
+    assert_eq!(gone.gone_grants, [(Grantee::Team(team("here/eng")), id(1))]);
+    assert_eq!(gone.narrowed, [name("ada"), name("bob")].into());
+    Arc::make_mut(&mut world.instances).remove(&id(1));
+    let gone = world.signed(Principal::root(), Action::RemoveWorkspace { name: ws("here") });
+    let Ok(Decision::RemoveWorkspace(_, gone)) = admit(&world.book(), gone, id(9)) else {
+        panic!("refused")
+    };
+    assert_eq!(gone.gone_teams, [team("here/eng")]);
+    assert!(gone.members.iter().all(|m| !m.workspaces.contains_key(&ws("here"))));
+    assert_eq!(gone.members.len(), 2);
+}
+
+#[test]
+fn only_who_is_in_a_workspace_is_granted_what_is_in_it() {
+    let mut world = World::new();
+    world.add("boss", Role::Admin, "here");
+    world.add("ada", Role::Member, "here");
+    world.add("bob", Role::Member, "there");
+    world.done(add_team("here/eng"));
+    world.done(add_team("there/ops"));
+    let member = |who: &str| Grantee::Member(name(who));
+    let not_in = |who: &str| Refusal::NotInWorkspace {
+        member: name(who),
+        workspace: ws("here"),
+    };
+    assert_eq!(world.tried(grant(member("bob"), 1)), Err(not_in("bob")));
+    assert_eq!(world.tried(join("here/eng", "bob")), Err(not_in("bob")));
+    assert!(matches!(
+        world.tried(grant(member("admin"), 1)),
+        Err(Refusal::OwnerHasAll { .. })
+    ));
+    let ops = || Grantee::Team(team("there/ops"));
+    assert!(matches!(
+        world.tried(grant(ops(), 1)),
+        Err(Refusal::TeamElsewhere { .. })
+    ));
+    // Whoever administers this workspace alone hears the same of somebody elsewhere as of nobody.
+    let boss = || Principal::member(name("boss"), TokenId::from_random([7; 12]), &TokenScope::All);
+    for who in ["bob", "admin", "nobody"] {
+        let none = Err(Refusal::NoMember { member: name(who) });
+        assert_eq!(world.judge(boss(), grant(member(who), 1)), none.clone());
+        assert_eq!(world.judge(boss(), join("here/eng", who)), none);
+    }
+    let none = Err(Refusal::NoTeam {
+        team: team("there/ops"),
+    });
+    assert_eq!(world.judge(boss(), grant(ops(), 1)), none);
+    // A new grant takes nothing away; one in the place of another may.
+    let made = world.done(grant(member("ada"), 1));
+    assert_eq!(made.came, Came::Grant((member("ada"), id(1))));
+    assert_eq!((made.narrowed, made.grants[0].level), (BTreeSet::new(), Level::Use));
+    assert_eq!(
+        world.tried(grant(member("ada"), 1)).unwrap().narrowed,
+        [name("ada")].into()
+    );
+    let over = Action::AddGrant {
+        to: member("ada"),
+        instance: id(1),
+        manage: true,
+        until: Some(now()),
+    };
+    assert_eq!(world.tried(over), Err(Refusal::GrantOver));
+    let ungrant = |to| Action::RemoveGrant { to, instance: id(1) };
+    assert!(matches!(
+        world.tried(ungrant(member("bob"))),
+        Err(Refusal::NoGrant { .. })
+    ));
+    assert_eq!(world.done(ungrant(member("ada"))).narrowed, [name("ada")].into());
+    assert!(world.grants.is_empty());
+}

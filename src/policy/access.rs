@@ -1,0 +1,150 @@
+//! What policy looks at: who there is, who belongs where, who was granted what. A value, made anew by whoever owns these
+//! facts when they change; what is asked of it takes no time that grows with the number of members or of tokens.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    model::{Grantee, InstanceId, Level, MemberName, TeamId, TokenId, WorkspaceName, WorkspaceRole},
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord},
+};
+
+/// Records by their keys, which several share.
+type Shared<K, R> = Arc<BTreeMap<K, R>>;
+
+/// The facts, as of one commit. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub instances: Shared<InstanceId, Arc<InstanceRecord>>,
+    pub tokens: Shared<TokenId, TokenRecord>,
+    pub members: Shared<MemberName, MemberRecord>,
+    pub teams: Shared<TeamId, TeamRecord>,
+    pub grants: Shared<GrantKey, GrantRecord>,
+    index: Arc<Index>,
+}
+
+/// The same by whatever it is looked up by.
+#[derive(Debug, Default)]
+struct Index {
+    teams_of: BTreeMap<MemberName, Vec<TeamId>>,
+    granted: BTreeMap<InstanceId, Granted>,
+}
+
+#[derive(Debug, Default)]
+struct Granted {
+    members: BTreeMap<MemberName, Given>,
+    teams: BTreeMap<TeamId, Given>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    level: Level,
+    until: Option<jiff::Timestamp>,
+}
+
+impl Given {
+    fn at(&self, now: jiff::Timestamp) -> Option<Level> {
+        self.until.is_none_or(|until| now < until).then_some(self.level)
+    }
+}
+
+impl Access {
+    /// These facts; what was derived of `before` is taken over where its facts are the same.
+    pub fn of(
+        before: &Access,
+        instances: &Shared<InstanceId, Arc<InstanceRecord>>,
+        tokens: &Shared<TokenId, TokenRecord>,
+        members: &Shared<MemberName, MemberRecord>,
+        teams: &Shared<TeamId, TeamRecord>,
+        grants: &Shared<GrantKey, GrantRecord>,
+    ) -> Access {
+        let same = Arc::ptr_eq(teams, &before.teams) && Arc::ptr_eq(grants, &before.grants);
+        Access {
+            instances: Arc::clone(instances),
+            tokens: Arc::clone(tokens),
+            members: Arc::clone(members),
+            teams: Arc::clone(teams),
+            grants: Arc::clone(grants),
+            index: match same {
+                true => Arc::clone(&before.index),
+                false => Arc::new(Index::of(teams, grants)),
+            },
+        }
+    }
+
+    /// A member who is let in.
+    pub fn member(&self, name: &MemberName) -> Option<&MemberRecord> {
+        self.members.get(name).filter(|m| m.disabled_at.is_none())
+    }
+
+    /// The workspace of an instance.
+    pub fn workspace_of(&self, id: &InstanceId) -> Option<&WorkspaceName> {
+        self.instances.get(id).map(|r| &r.workspace)
+    }
+
+    /// The teams of a member.
+    pub fn teams_of(&self, name: &MemberName) -> &[TeamId] {
+        self.index.teams_of.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a member administers a workspace; an owner is asked for elsewhere.
+    pub(super) fn administers(&self, member: &MemberRecord, workspace: &WorkspaceName) -> bool {
+        member.workspaces.get(workspace) == Some(&WorkspaceRole::Admin)
+    }
+
+    /// Whether a member administers all that another one belongs to, and so may do to them what ends their access.
+    pub(super) fn governs(&self, member: &MemberRecord, other: &MemberName) -> bool {
+        let Some(other) = self.members.get(other).filter(|o| !o.owner) else {
+            return false;
+        };
+        let all = |w: &WorkspaceName| self.administers(member, w);
+        other.name != member.name && !other.workspaces.is_empty() && other.workspaces.keys().all(all)
+    }
+
+    /// How much of an instance is open to a member who is no owner, by their role or by the widest of their grants.
+    pub(super) fn level(&self, member: &MemberRecord, id: &InstanceId, now: jiff::Timestamp) -> Option<Level> {
+        let workspace = self.workspace_of(id)?;
+        if self.administers(member, workspace) {
+            return Some(Level::Manage);
+        }
+        if !member.workspaces.contains_key(workspace) {
+            return None;
+        }
+        let granted = self.index.granted.get(id)?;
+        let own = granted.members.get(&member.name);
+        let teams = self.teams_of(&member.name).iter();
+        let by_teams = teams.filter_map(|team| granted.teams.get(team));
+        own.into_iter().chain(by_teams).filter_map(|g| g.at(now)).max()
+    }
+
+    /// The grants that open an instance to a member, as keys.
+    pub fn grants_of(&self, name: &MemberName, id: &InstanceId) -> Vec<GrantKey> {
+        let teams = self.teams_of(name).iter().cloned().map(Grantee::Team);
+        let all = [Grantee::Member(name.clone())].into_iter().chain(teams);
+        let keys = all.map(|to| (to, id.clone()));
+        keys.filter(|key| self.grants.contains_key(key)).collect()
+    }
+}
+
+impl Index {
+    fn of(teams: &BTreeMap<TeamId, TeamRecord>, grants: &BTreeMap<GrantKey, GrantRecord>) -> Index {
+        let mut index = Index::default();
+        for team in teams.values() {
+            for member in &team.members {
+                index.teams_of.entry(member.clone()).or_default().push(team.id.clone());
+            }
+        }
+        for grant in grants.values() {
+            let (to, instance) = &grant.key;
+            let given = Given {
+                level: grant.level,
+                until: grant.until,
+            };
+            let granted = index.granted.entry(instance.clone()).or_default();
+            match to {
+                Grantee::Member(name) => drop(granted.members.insert(name.clone(), given)),
+                Grantee::Team(team) => drop(granted.teams.insert(team.clone(), given)),
+            }
+        }
+        index
+    }
+}

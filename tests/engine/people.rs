@@ -1,0 +1,283 @@
+//! Members, teams and grants from outside: what opens, what no longer does, and what is cut the moment it does not.
+
+use crate::{remote::claimed, support};
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use support::{Appliance, Ends, INITIALIZE, Instance, wait_for};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A stream of Server-Sent Events that somebody holds open.
+struct Stream {
+    child: Ends,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl Stream {
+    /// One of an instance's endpoint, on a session of its own.
+    fn of(a: &Appliance, i: &Instance, token: &str) -> Self {
+        let opened = a.post(&i.url, token, INITIALIZE, &[]);
+        assert_eq!(opened.status, 200, "{}", opened.body);
+        let session = format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap());
+        Self::open(a, &i.url, token, &["-H", &session, "-H", "Accept: text/event-stream"])
+    }
+
+    /// The log of an instance, followed.
+    fn log(a: &Appliance, i: &Instance, token: &str) -> Self {
+        let url = format!("https://localhost:{}/api/v1/instances/{}/logs?follow=1", a.https, i.id);
+        Self::open(a, &url, token, &[])
+    }
+
+    fn open(a: &Appliance, url: &str, token: &str, more: &[&str]) -> Self {
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--no-buffer", "--include", "--max-time", "300", "--cacert"])
+            .arg(a.ca())
+            .args(["-H", &format!("Authorization: Bearer {token}")])
+            .args(more)
+            .arg(url)
+            .stdout(Stdio::piped());
+        let mut child = Ends(command.spawn().unwrap());
+        let mut out = BufReader::new(child.0.stdout.take().unwrap());
+        let mut head = String::new();
+        out.read_line(&mut head).unwrap();
+        assert!(head.contains(" 200"), "{head}");
+        Self { child, out }
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it has ended.
+    fn ends(&mut self) {
+        let child: &mut Child = &mut self.child.0;
+        wait_for("the stream is cut", MINUTE, || child.try_wait().unwrap().is_some());
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+    }
+}
+
+fn token(a: &Appliance, member: &str) -> (String, String) {
+    let made = a.json(&["token", "create", "--member", member]);
+    let text = |field: &str| made[field].as_str().unwrap().to_owned();
+    (text("token"), text("id"))
+}
+
+fn status(a: &Appliance, i: &Instance, token: &str) -> u16 {
+    a.post(&i.url, token, INITIALIZE, &[]).status
+}
+
+fn named<'v>(all: &'v Value, field: &str, value: &str) -> &'v Value {
+    let found = all.as_array().unwrap().iter().find(|o| o[field] == value);
+    found.unwrap_or_else(|| panic!("no {field} {value} in {all}"))
+}
+
+#[test]
+fn a_member_reaches_what_they_are_granted_and_loses_it_at_once() {
+    let a = Appliance::start();
+    claimed(&a);
+    let (mine, other) = (a.run("fixture-echo", &[]), a.run("fixture-echo", &["--name", "other"]));
+    a.cli(&["member", "add", "ada"]);
+    let (ada, id) = token(&a, "ada");
+    assert_eq!(
+        (status(&a, &mine, &ada), status(&a, &other, &ada)),
+        (403, 403),
+        "nothing is granted yet"
+    );
+    for i in [&mine, &other] {
+        let made = a.json(&["grant", "add", "ada", &i.id, "--manage"]);
+        assert_eq!((&made["member"], &made["level"]), (&"ada".into(), &"manage".into()));
+    }
+    let (mut here, mut there) = (Stream::of(&a, &mine, &ada), Stream::of(&a, &other, &ada));
+    let mut log = Stream::log(&a, &mine, &ada);
+    // The grant was used, and the token, and from where.
+    let used = a.json(&["grant", "list"]);
+    assert!(named(&used, "instance", &mine.id)["last_used_at"].is_string(), "{used}");
+    let tokens = a.json(&["token", "list"]);
+    let shown = named(&tokens, "id", &id);
+    assert_eq!(shown["last_used_from"], "127.0.0.1", "{shown}");
+    let unused = a.json(&["grant", "list", "--unused", "30d"]);
+    assert_eq!(
+        (&unused["grants"], &unused["tokens"]),
+        (&Value::Array(vec![]), &Value::Array(vec![]))
+    );
+
+    // One is taken away: what hangs on it ends, the other goes on.
+    a.cli(&["grant", "rm", "ada", &mine.id]);
+    here.ends();
+    log.ends();
+    assert!(there.is_open());
+    assert_eq!((status(&a, &mine, &ada), status(&a, &other, &ada)), (403, 200));
+    // A grant that is narrowed cuts what it no longer covers.
+    let mut log = Stream::log(&a, &other, &ada);
+    a.cli(&["grant", "add", "ada", &other.id]);
+    log.ends();
+    assert!(there.is_open(), "to use it is enough for that");
+    // By a team it is open just as well, until they leave it.
+    a.cli(&["grant", "rm", "ada", &other.id]);
+    there.ends();
+    a.cli(&["team", "add", "eng"]);
+    let refused = a.cli_fails(1, &["team", "join", "eng", "nobody"]);
+    assert!(
+        refused.contains("no member nobody") && refused.contains("berth member list"),
+        "{refused}"
+    );
+    a.cli(&["team", "join", "eng", "ada"]);
+    a.cli(&["grant", "add", "team:eng", &other.id]);
+    let mut there = Stream::of(&a, &other, &ada);
+    let grants = a.json(&["grant", "list"]);
+    assert!(
+        named(&grants, "team", "default/eng")["last_used_at"].is_string(),
+        "{grants}"
+    );
+    a.cli(&["team", "leave", "eng", "ada"]);
+    there.ends();
+    assert_eq!(status(&a, &other, &ada), 403);
+    // And until a date.
+    a.cli(&["team", "join", "eng", "ada"]);
+    a.cli(&["grant", "rm", "team:eng", &other.id]);
+    let soon = (jiff::Timestamp::now() + Duration::from_secs(3)).to_string();
+    a.cli(&["grant", "add", "team:eng", &other.id, "--until", &soon]);
+    Stream::of(&a, &other, &ada).ends();
+    assert_eq!(status(&a, &other, &ada), 403);
+    // It goes with its instance.
+    a.cli(&["rm", &mine.id, &other.id]);
+    wait_for("the grants are gone", MINUTE, || {
+        a.json(&["grant", "list"]).as_array().unwrap().is_empty()
+    });
+}
+
+#[test]
+fn who_is_disabled_loses_everything_at_once_and_the_others_nothing() {
+    let a = Appliance::start();
+    claimed(&a);
+    let i = a.run("fixture-echo", &[]);
+    for name in ["ada", "bob"] {
+        a.cli(&["member", "add", name]);
+        a.cli(&["grant", "add", name, &i.id, "--manage"]);
+    }
+    let (ada, bob) = (token(&a, "ada").0, token(&a, "bob").0);
+    let set = format!(
+        r#"{{"action":"set_credential","id":"{}","key":"COLOUR","value":"blue"}}"#,
+        i.id
+    );
+    let actions = format!("https://localhost:{}/api/v1/actions", a.https);
+    assert_eq!(a.post(&actions, &ada, &set, &[]).status, 200);
+    // A server that runs is restarted with it.
+    wait_for("it serves with it", MINUTE, || status(&a, &i, &ada) == 200);
+    a.wait_state(&i.id, "running", MINUTE);
+    let mut of_ada = [Stream::of(&a, &i, &ada), Stream::log(&a, &i, &ada)];
+    let mut of_bob = [Stream::of(&a, &i, &bob), Stream::log(&a, &i, &bob)];
+    let disabled = a.json(&["member", "disable", "ada"]);
+    assert!(disabled["disabled_at"].is_string(), "{disabled}");
+    of_ada.iter_mut().for_each(Stream::ends);
+    // The report names it all, and is signed.
+    let report = &disabled["report"];
+    assert_eq!((&report["member"], &report["by"]), (&"ada".into(), &"root".into()));
+    assert_eq!(report["tokens"].as_array().unwrap().len(), 1, "{report}");
+    let open = |place: &Value| {
+        report["cut"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|w| w["instance"] == *place)
+            .map(|w| &w["open"])
+    };
+    assert_eq!(
+        (open(&i.id.as_str().into()), open(&Value::Null)),
+        (Some(&1.into()), Some(&1.into())),
+        "{report}"
+    );
+    assert!(report["mcp_sessions"][0]["ended"].as_u64() >= Some(1), "{report}");
+    assert_eq!(report["credentials"][0]["key"], "COLOUR", "{report}");
+    let text = disabled.to_string();
+    let verified = a.piped(&["member", "verify", "-"], &text);
+    assert!(verified.status.success(), "{verified:?}");
+    let changed = a.piped(
+        &["member", "verify", "-"],
+        &text.replace("\"screen_sessions\":0", "\"screen_sessions\":1"),
+    );
+    assert!(
+        String::from_utf8_lossy(&changed.stderr).contains("was changed"),
+        "{changed:?}"
+    );
+    assert_eq!(status(&a, &i, &ada), 401);
+    assert!(of_bob.iter_mut().all(Stream::is_open));
+    assert_eq!(status(&a, &i, &bob), 200);
+    let refused = a.cli_fails(1, &["token", "create", "--member", "ada"]);
+    assert!(
+        refused.contains("ada is disabled") && refused.contains("berth member enable ada"),
+        "{refused}"
+    );
+    assert!(
+        !a.json(&["token", "list"]).to_string().contains("\"ada\""),
+        "no token stays"
+    );
+    // Twice is no error; and undone, with a new token, the grants stand as before.
+    let again = a.json(&["member", "disable", "ada"]);
+    assert_eq!(again["disabled_at"], disabled["disabled_at"]);
+    a.cli(&["member", "enable", "ada"]);
+    assert_eq!(status(&a, &i, &ada), 401, "an ended token stays so");
+    let ada = token(&a, "ada").0;
+    assert_eq!(status(&a, &i, &ada), 200);
+    // Nobody locks themselves out: an owner stays.
+    let refused = a.cli_fails(1, &["member", "disable", "admin"]);
+    assert!(
+        refused.contains("the only owner") && refused.contains("--role owner"),
+        "{refused}"
+    );
+    let refused = a.cli_fails(1, &["member", "set", "admin"]);
+    assert!(refused.contains("the only owner"), "{refused}");
+    a.cli(&["member", "set", "bob", "--role", "owner"]);
+    a.cli(&["member", "rm", "admin"]);
+    assert_eq!(a.json(&["member", "list"]).as_array().unwrap().len(), 2);
+    a.cli(&["rm", &i.id]);
+}
+
+#[test]
+fn what_a_token_opens_is_chosen_with_it() {
+    let mut a = Appliance::start();
+    claimed(&a);
+    let (one, two) = (a.run("memory", &[]), a.run("memory", &["--name", "two"]));
+    a.cli(&["member", "add", "ada"]);
+    for i in [&one, &two] {
+        a.cli(&["grant", "add", "ada", &i.id]);
+    }
+    let scoped = |scope: &[&str]| {
+        let made = a.json(&[&["token", "create", "--member", "ada"], scope].concat());
+        made["token"].as_str().unwrap().to_owned()
+    };
+    let (all, api, only) = (scoped(&[]), scoped(&["--scope", "api"]), scoped(&["--scope", "two"]));
+    let api_status = |a: &Appliance, token: &str| {
+        let url = format!("https://localhost:{}/api/v1/instances", a.https);
+        let bearer = format!("Authorization: Bearer {token}");
+        a.curl(&["-H", &bearer, &url]).status
+    };
+    let seen = |a: &Appliance, token: &str| (status(a, &one, token), status(a, &two, token), api_status(a, token));
+    let wanted = [(200, 200, 200), (403, 403, 200), (403, 200, 403)];
+    assert_eq!([&all, &api, &only].map(|t| seen(&a, t)), wanted);
+    // It is kept: a supervisor that starts anew knows it.
+    a.kill();
+    a.launch();
+    for i in [&one, &two] {
+        a.wait_state(&i.id, "running", MINUTE);
+    }
+    wait_for("they serve again", MINUTE, || {
+        [&all, &api, &only].map(|t| seen(&a, t)) == wanted
+    });
+    // Nobody makes a wider one by a narrow one.
+    let body = r#"{"action":"create_token","member":"ada"}"#;
+    let url = format!("https://localhost:{}/api/v1/actions", a.https);
+    let make = |token: &str| a.post(&url, token, body, &[]);
+    let refused = make(&api);
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &"wider-scope".into()));
+    assert_eq!(make(&all).status, 200);
+    a.cli(&["rm", &one.id, &two.id]);
+}
