@@ -27,7 +27,7 @@ pub use page::PageFacts;
 pub use routes::{AdminResponse, verb};
 
 use crate::{
-    api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView},
+    api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView, Whoami},
     docker::EngineError,
     model::{
         Action, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
@@ -60,6 +60,10 @@ pub trait Backend: Send + Sync + 'static {
     fn changed(&self) -> watch::Receiver<u64>;
     /// What policy looks at, as of now.
     fn access(&self) -> Arc<Access>;
+    /// Who asks, and which box this is.
+    fn whoami(&self, by: &Principal) -> Whoami;
+    /// Somebody did something with an instance: their grants of it are in use.
+    fn uses(&self, by: &Principal, id: &InstanceId);
     /// All tokens.
     fn tokens(&self) -> Vec<TokenView>;
     /// All workspaces.

@@ -11,4 +11,4 @@ pub use claim::{Claiming, Hello};
 pub use codes::{CODES, Code};
 pub use problem::{Error, PROBLEM, Problem, RequestError};
 pub use routes::{Route, Row, Value};
-pub use views::{BoxStatus, DiskView, Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView};
+pub use views::{BoxStatus, DiskView, Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami};

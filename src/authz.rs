@@ -140,6 +140,15 @@ impl Token {
         }
     }
 
+    /// The same for a request to the API that changes something and is answered at once: what it takes away from its own
+    /// asker does not cut the answer. It ends with the token.
+    pub fn act(self: &Arc<Self>) -> Pass {
+        Pass {
+            way: Arc::new(Way::of(self.cut.clone())),
+            token: Arc::clone(self),
+        }
+    }
+
     /// Notes that it was let through, at `now` (Unix seconds), from this address.
     fn used(&self, now: i64, from: IpAddr) {
         // Once a second is often enough to know from where.
@@ -297,6 +306,13 @@ impl TokenTable {
             (!ended.is_empty()).then(|| (t.id.clone(), ended))
         };
         by_id.values().filter_map(one).collect()
+    }
+
+    /// Notes that whoever showed a token did something with an instance by the API or at its screen. It must be there.
+    pub fn note(&self, id: &TokenId, instance: &InstanceId, now: i64) {
+        if let Some(token) = read(&self.0.by_id).get(id) {
+            token.opened.note(instance, now);
+        }
     }
 
     /// When tokens were last let through to instances: token, instance, Unix seconds.

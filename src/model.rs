@@ -20,7 +20,7 @@ mod workspace;
 
 pub use action::{
     ACTION_FIELDS, Action, MAX_OVERLAP, MEMBER_TOKEN_DAYS, OVERLAP, Outcome, RunRequest, TokenCreated, TokenView,
-    UnknownField, unknown_field,
+    UnknownField, both_of, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use credential::{Credential, CredentialKind, CredentialView};
@@ -36,7 +36,9 @@ pub use instance::{
     WordError,
 };
 pub use member::{GrantView, Grantee, Level, MemberView, Role, Subject, TeamId, TeamView, TokenScope, WorkspaceRole};
-pub use offboarding::{EndedSessions, EndedToken, EndedWay, KnownCredential, Offboarded, OffboardingReport};
+pub use offboarding::{
+    EndedSessions, EndedToken, EndedWay, KnownCredential, KnownToken, Offboarded, OffboardingReport,
+};
 pub use order::{
     AGENT_PROTOCOL, AgentEvent, AgentState, AgentStatus, Forget, Forgotten, HealthKind, HealthOrder, McpOrder,
     McpTransport, Processes, Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
@@ -50,4 +52,4 @@ pub use source::{
     Resolved, Source, check_remote_url, split_package,
 };
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};
-pub use workspace::{WorkspaceLimits, WorkspaceView};
+pub use workspace::{Allowlist, WorkspaceLimits, WorkspaceView};

@@ -12,8 +12,8 @@ use std::{
 use crate::{
     catalog::InstanceType,
     model::{
-        Desired, Grantee, InstanceId, InstanceName, Level, MemberName, Network, Processes, Resolved, Role, Size,
-        Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceRole,
+        Allowlist, Desired, Grantee, InstanceId, InstanceName, Level, MemberName, Network, Processes, Resolved, Role,
+        Size, Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceRole,
     },
 };
 
@@ -105,6 +105,8 @@ pub struct WorkspaceRecord {
     pub created_at: jiff::Timestamp,
     /// None: the one that the configuration says, whatever that is today.
     pub quota: Option<WorkspaceLimits>,
+    /// What may be run in it, of what the configuration allows.
+    pub allow: Allowlist,
 }
 
 impl WorkspaceRecord {
@@ -200,4 +202,6 @@ pub struct TokenRecord {
     pub last_used_from: Option<IpAddr>,
     /// How far it reaches; of an instance's token always [`TokenScope::All`].
     pub scope: TokenScope,
+    /// Who made it, and so has seen it; none where an older berth did not note it.
+    pub by: Option<String>,
 }

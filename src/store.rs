@@ -3,9 +3,10 @@
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
 //!
-//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `teams`, `grants`), which says how its rows lie on disk; `table` has what all of
+//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `allowlists`, `teams`, `grants`), which says how its rows lie on disk; `table` has what all of
 //! them do alike, `migrate` the rule by which older and newer berths share a file.
 
+mod allowlists;
 mod copies;
 mod grants;
 mod instances;
@@ -35,6 +36,7 @@ use crate::{
     model::{BoxId, InstanceId, MemberName, Subject, TeamId, TokenId, WorkspaceName},
     record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
 };
+use allowlists::Allowlists;
 use grants::Grants;
 use instances::Instances;
 use meta::Version;
@@ -43,7 +45,7 @@ use revoked::Revoked;
 use table::Rows;
 use teams::Teams;
 use tokens::{ScopedTokens, TokenRows, Tokens};
-use workspaces::Workspaces;
+use workspaces::{WorkspaceRows, Workspaces};
 
 /// redb's page cache; the whole store of a full box fits.
 const CACHE: usize = 4 << 20;
@@ -235,6 +237,12 @@ impl Store {
             grants: table::load::<Grants>(&txn)?,
         };
         loaded.tokens.extend(table::load::<ScopedTokens>(&txn)?);
+        for (name, (_, allow)) in table::load::<Allowlists>(&txn)? {
+            // One of a workspace that an older berth removed is of no use to anybody.
+            if let Some(workspace) = loaded.workspaces.get_mut(&name) {
+                workspace.allow = allow;
+            }
+        }
         self.without_revoked(&mut loaded)?;
         Ok(loaded)
     }
@@ -288,7 +296,9 @@ fn complete(db: &Database, fresh_box: &BoxId) -> Result<(), StoreError> {
     txn.set_durability(Durability::Immediate)
         .map_err(failed("begin the migration"))?;
     let migrated = migrate::run(&txn, from, fresh_box)?;
-    let completed = TokenRows::open(&txn)?.complete()? | workspaces::complete(&txn)? | people::complete(&txn)?;
+    let tokens = TokenRows::open(&txn)?.complete()?;
+    let workspaces = workspaces::complete(&txn)?;
+    let completed = people::complete(&txn)? | tokens | workspaces;
     if !migrated && !completed {
         return txn.abort().map_err(failed("leave the store as it is"));
     }
@@ -323,7 +333,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
     let mut instances = Rows::<Instances>::open(txn)?;
     let mut tokens = TokenRows::open(txn)?;
     let mut people = PeopleRows::open(txn)?;
-    let mut workspaces = Rows::<Workspaces>::open(txn)?;
+    let mut workspaces = WorkspaceRows::open(txn)?;
     let mut teams = Rows::<Teams>::open(txn)?;
     let mut grants = Rows::<Grants>::open(txn)?;
     for change in changes {
@@ -345,7 +355,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
             Change::PutMember(r) => people.put(r)?,
             Change::RemoveMember(name) => people.delete(name)?,
             Change::PutWorkspace(r) => workspaces.put(r)?,
-            Change::RemoveWorkspace(name) => drop(workspaces.delete(name)?),
+            Change::RemoveWorkspace(name) => workspaces.delete(name)?,
             Change::PutTeam(r) => teams.put(r)?,
             Change::RemoveTeam(id) => drop(teams.delete(id)?),
             Change::PutGrant(r) => grants.put(r)?,

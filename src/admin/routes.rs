@@ -14,8 +14,8 @@ use super::{Archive, Backend, LogQuery, MAX_BODY};
 use crate::{
     api::{Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
     model::{
-        Action, Endpoints, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, Subject, UnknownField,
-        WorkspaceName, unknown_field,
+        Action, Endpoints, Health, InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Role, State,
+        Subject, UnknownField, Who, WorkspaceName, both_of, unknown_field,
     },
     policy::{self, Decision, Known, Target, Verb},
 };
@@ -56,6 +56,26 @@ impl Asker<'_> {
     }
 }
 
+impl Asker<'_> {
+    /// A member without the workspaces and teams that the asker may not know of.
+    fn shown(&self, mut member: MemberView) -> MemberView {
+        if *self.by.who() == Who::Member(member.name.clone()) {
+            return member;
+        }
+        member
+            .workspaces
+            .retain(|name, _| self.sees(Verb::ReadWorkspace, Target::Workspace(name)));
+        member
+            .teams
+            .retain(|t| self.sees(Verb::ReadTeam, Target::Team(&t.workspace, &t.name)));
+        if member.role != Role::Owner {
+            let highest = member.workspaces.values().max().copied();
+            member.role = highest.map_or(Role::Member, Role::from);
+        }
+        member
+    }
+}
+
 /// What a denial is to whoever asked. The log names them.
 fn denied(by: &Principal, verb: Verb, why: policy::Denial) -> Refusal {
     log::warn!(by = by.name().as_str(), via = by.via().as_str(), verb = verb.as_str(); "denied: {why}");
@@ -80,9 +100,13 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Images => Verb::ReadImages,
         Route::LoadImages => Verb::LoadImages,
         // Of each that is listed, once more.
-        Route::Tokens | Route::Instances | Route::Workspaces | Route::Members | Route::Teams | Route::Grants => {
-            Verb::UseApi
-        }
+        Route::Whoami
+        | Route::Tokens
+        | Route::Instances
+        | Route::Workspaces
+        | Route::Members
+        | Route::Teams
+        | Route::Grants => Verb::UseApi,
         Route::Ca => Verb::ReadCa,
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
@@ -150,6 +174,9 @@ where
     };
     if let (Some(verb), Some(target)) = (verb(route), target) {
         asker.may(verb, target)?;
+        if let Target::Instance(id) = target {
+            backend.uses(asker.by, id);
+        }
     }
     Ok(match route {
         Route::Act => act(backend, asker, body).await?,
@@ -160,6 +187,7 @@ where
             }
             json(StatusCode::OK, &status)
         }
+        Route::Whoami => json(StatusCode::OK, &backend.whoami(asker.by)),
         Route::Types => json(StatusCode::OK, &backend.types().await),
         Route::Images => json(StatusCode::OK, &backend.images().await?),
         Route::LoadImages => {
@@ -182,6 +210,7 @@ where
         Route::Members => {
             let mut members = backend.members();
             members.retain(|m| asker.sees(Verb::ReadMember, Target::Member(&m.name)));
+            let members = members.into_iter().map(|m| asker.shown(m)).collect::<Vec<_>>();
             json(StatusCode::OK, &members)
         }
         Route::Teams => {
@@ -246,10 +275,16 @@ where
         }
     };
     let value = serde_json::from_slice::<serde_json::Value>(&body);
-    if let Some(unknown) = value.ok().as_ref().and_then(unknown_field) {
+    if let Some(unknown) = value.as_ref().ok().and_then(unknown_field) {
         let UnknownField { of, field, known } = unknown;
         let known = known.iter().map(|f| (*f).to_owned()).collect();
         return Err(RequestError::UnknownField { of, field, known }.into());
+    }
+    if let Ok(value) = &value
+        && let Some((first, second)) = both_of(value)
+    {
+        let (first, second) = (first.to_owned(), second.to_owned());
+        return Err(RequestError::BothOf { first, second }.into());
     }
     // serde_json's own words may quote a value, and values may be secrets: only the place is told.
     let action: Action = serde_json::from_slice(&body).map_err(|e| RequestError::NoAction {
@@ -257,13 +292,17 @@ where
         line: e.line(),
         column: e.column(),
     })?;
-    let (verb, _) = policy::asked(&action);
+    let (verb, target) = policy::asked(&action);
+    if let Target::Instance(id) = target {
+        backend.uses(asker.by, id);
+    }
     let signed = policy::sign(asker.known, asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
     Ok(match backend.submit(signed).await? {
         Outcome::Instance(view) => {
             let view = addressed(backend, asker.at, *view);
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
         }
+        Outcome::Member(member) => json(StatusCode::OK, &Outcome::Member(asker.shown(member))),
         outcome => json(StatusCode::OK, &outcome),
     })
 }

@@ -27,6 +27,8 @@ coded! {
         },
         #[error("the body cannot be read ({limit} bytes at most): {reason}")]
         "body-unread" BodyUnread { limit: usize, reason: String },
+        #[error("the request has both {first} and {second}: give the one that is meant")]
+        "both-of" BothOf { first: String, second: String },
         #[error("{of} has no field {field:?}; its fields are: {}", listed(known))]
         "unknown-field" UnknownField { of: String, field: String, known: Vec<String> },
         #[error("the body is not an action: {error} error at line {line}, column {column}")]

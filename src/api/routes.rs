@@ -60,6 +60,8 @@ routes! {
     Act: "POST" "/v1/actions" &[],
     /// [`Status`](super::Status).
     Status: "GET" "/v1/status" &[],
+    /// [`Whoami`](super::Whoami): who asks, and which box it is.
+    Whoami: "GET" "/v1/whoami" &[],
     /// An array of [`TypeView`](super::TypeView).
     Types: "GET" "/v1/types" &[],
     /// An array of [`ImageView`](super::ImageView).

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Credential, ImportRules, RoomView, Secret};
+use crate::model::{Credential, ImportRules, MemberName, RoomView, Secret, TokenId};
 
 /// What the supervisor says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,25 @@ pub struct DiskView {
     pub size_bytes: u64,
     /// What anybody but root may still use.
     pub free_bytes: u64,
+}
+
+/// Who asks, and which box it is: what everybody may know who is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whoami {
+    /// As the log names them.
+    pub name: String,
+    /// The member, where it is one.
+    pub member: Option<MemberName>,
+    /// Whether they are an owner, or root on the box.
+    pub owner: bool,
+    /// The token that they showed.
+    pub token: Option<TokenId>,
+    pub version: String,
+    pub box_id: String,
+    /// As [`Status::ca_file`].
+    pub ca_file: Option<String>,
+    /// As [`BoxStatus::signing_key`].
+    pub signing_key: String,
 }
 
 /// What the box's own screen shows.

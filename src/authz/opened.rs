@@ -25,6 +25,13 @@ pub(super) struct Way {
 #[derive(Debug)]
 pub struct OnWay(Arc<Way>);
 
+impl Way {
+    /// One that ends with its token alone.
+    pub(super) fn of(cut: Cut) -> Self {
+        Self { cut, ..Self::default() }
+    }
+}
+
 impl OnWay {
     pub(super) fn new(way: &Arc<Way>) -> Self {
         way.open.fetch_add(1, Ordering::Relaxed);
@@ -59,6 +66,12 @@ impl Opened {
             way.cut.fire();
         }
         way
+    }
+
+    /// It was used to go there, by somebody who showed it elsewhere.
+    pub(super) fn note(&self, to: &InstanceId, now: i64) {
+        let way = Arc::clone(self.ways().entry(Some(to.clone())).or_default());
+        way.last_used.store(now, Ordering::Relaxed);
     }
 
     /// Ends the ways that are to end, and forgets them: where to, and how many requests and streams were on each.

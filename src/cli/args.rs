@@ -1,12 +1,16 @@
 //! The command line as types. Only what works is listed.
 
 pub(super) mod people;
+pub(super) mod workspace;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
-use self::people::{GrantVerb, MemberVerb, TeamVerb};
+use self::{
+    people::{GrantVerb, MemberVerb, TeamVerb},
+    workspace::WorkspaceVerb,
+};
 use crate::clients::Client;
 use crate::model::{InstanceName, MemberName, Network, Size, WorkspaceName};
 
@@ -212,7 +216,7 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: Option<ContextVerb>,
     },
-    /// On the box, as root: revoke all tokens of the administrator and make a new claim code
+    /// On the box, as root: remove the owners with their tokens and make a new claim code
     ResetAdmin,
     /// Set, list and unset the secrets and settings of an instance; values are never shown
     Credential {
@@ -230,52 +234,6 @@ pub(super) enum Verb {
         #[arg(long)]
         hardening: bool,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum WorkspaceVerb {
-    /// Make a workspace
-    Add {
-        name: WorkspaceName,
-        #[command(flatten)]
-        quota: QuotaArgs,
-    },
-    /// List the workspaces, with what each may use
-    List,
-    /// Show one workspace
-    Show { name: WorkspaceName },
-    /// Change what a workspace may use; it holds for what runs as well
-    Set {
-        name: WorkspaceName,
-        #[command(flatten)]
-        quota: QuotaArgs,
-    },
-    /// Remove a workspace that has no instances
-    Rm { name: WorkspaceName },
-}
-
-/// What all instances of a workspace may use together. `default` gives a limit back to the configuration and the box.
-#[derive(Debug, clap::Args)]
-pub(super) struct QuotaArgs {
-    /// How many instances may run, such as 3 or 20; or default
-    #[arg(long, value_name = "N")]
-    pub(super) instances: Option<String>,
-    /// CPUs, such as 1.5; or default
-    #[arg(long, value_name = "N")]
-    pub(super) cpus: Option<String>,
-    /// Memory, such as 4GiB; or default
-    #[arg(long, value_name = "SIZE")]
-    pub(super) memory: Option<String>,
-    /// Processes and threads; or default
-    #[arg(long, value_name = "N")]
-    pub(super) processes: Option<String>,
-}
-
-impl QuotaArgs {
-    pub(super) fn is_empty(&self) -> bool {
-        let given = [&self.instances, &self.cpus, &self.memory, &self.processes];
-        given.iter().all(|g| g.is_none())
-    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -19,7 +19,7 @@ use super::{
     remote::{self, Address, Trust},
 };
 use crate::{
-    api::{Claiming, Hello, Route, Status},
+    api::{Claiming, Hello, Route, Whoami},
     claim,
     model::{Outcome, Secret, TokenCreated},
     output,
@@ -68,10 +68,10 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
         },
     );
     let member = Supervisor::remote(&name, address.clone(), seen.trust, Some(token.clone()));
-    let status: Result<Status> = member.get(Route::Status.path()).await;
+    let known: Result<Whoami> = member.get(Route::Whoami.path()).await;
     if hello.claimed {
         // A token that does not work is not kept.
-        status.as_ref().map_err(|e| anyhow!("{e:#}"))?;
+        known.as_ref().map_err(|e| anyhow!("{e:#}"))?;
     }
     contexts.current = Some(name.clone());
     if let Err(e) = contexts.save() {
@@ -84,23 +84,30 @@ pub(super) async fn run(args: Login, json: bool) -> Result<()> {
         }
         return Err(e);
     }
-    let status = status?;
+    let known = known?;
     if json {
         return print::json(&serde_json::json!({
-            "context": name, "url": address.to_string(), "box_id": status.box_id, "ca_fingerprint": colons(&seen.anchor),
+            "context": name, "url": address.to_string(), "box_id": known.box_id, "member": known.member, "ca_fingerprint": colons(&seen.anchor),
             "claimed_now": !hello.claimed, "expires_at": ends,
         }));
     }
     let how = if hello.claimed { "Logged in to" } else { "Claimed" };
     print::out(&format!(
-        "{how} {address}. The context {name} is in use: every command now works on that box.\nTry `berth status`, `berth types`, \
-         `berth run everything`; `berth context` lists and switches boxes.\n"
+        "{how} {address} as {}. The context {name} is in use: every command now works on that box.\nTry `berth list`, {}; \
+         `berth context` lists and switches boxes.\n",
+        known.name,
+        if known.owner {
+            "`berth status`, `berth run everything`"
+        } else {
+            "`berth connect NAME`"
+        }
     ))?;
     match ends {
         None => Ok(()),
         Some(ends) => print::out(&format!(
-            "Your token ends at {}. Before then, make another one with `berth token create --member admin`, and log in with it.\n",
-            print::short(ends)
+            "Your token ends at {}. Before then, make another one with `berth token create --member {}`, and log in with it.\n",
+            print::short(ends),
+            known.name
         )),
     }
 }
@@ -199,11 +206,9 @@ fn known(args: &Login) -> Result<Secret> {
         return prompt::piped().map(Secret::new);
     }
     if !prompt::person() {
-        bail!("this box is claimed already: log in with a token of its administrator, from a pipe, with --token -");
+        bail!("this box is claimed already: log in with a token of yours, from a pipe, with --token -");
     }
-    output::error_line(
-        "This box is claimed. An administrator makes a token for you with `berth token create --member admin`.",
-    );
+    output::error_line("This box is claimed. An owner makes a token for you with `berth token create --member NAME`.");
     prompt::unseen("Token:").map(Secret::new)
 }
 

@@ -14,11 +14,11 @@ use super::{
     words,
 };
 use crate::{
-    api::{Route, Status},
+    api::{Route, Whoami},
     model::{
-        Action, EndedSessions, EndedToken, EndedWay, GrantView, Grantee, InstanceId, KnownCredential, Level,
-        MemberName, MemberView, Offboarded, OffboardingReport, Outcome, Refusal, Role, TeamId, TeamView, TokenView,
-        WorkspaceName,
+        Action, EndedSessions, EndedToken, EndedWay, GrantView, Grantee, InstanceId, KnownCredential, KnownToken,
+        Level, MemberName, MemberView, Offboarded, OffboardingReport, Outcome, Refusal, Role, TeamId, TeamView,
+        TokenView, WorkspaceName,
     },
 };
 
@@ -33,9 +33,8 @@ impl Verbs {
                 let made = self.act_on_member(&Action::AddMember { name, role, workspace }).await?;
                 self.shown_member(&made)
             }
-            MemberVerb::Set { name, role } => {
-                let (role, workspace) = (Role::from(role.role), role.workspace);
-                let member = name;
+            MemberVerb::Set { name, role, workspace } => {
+                let (member, role) = (name, Role::from(role));
                 let set = Action::SetRole {
                     member,
                     role,
@@ -172,7 +171,10 @@ impl Verbs {
                         instance: id.clone(),
                     })
                     .await?;
-                self.removed(&format!("{id} of {to}"))
+                match self.json {
+                    true => print::json(&json!({ "removed": { "to": to.to_string(), "instance": id } })),
+                    false => print::out(&format!("{to}: no longer granted {id}\n")),
+                }
             }
         }
     }
@@ -186,8 +188,8 @@ impl Verbs {
         let text = text.with_context(|| format!("cannot read {file}"))?;
         let given: Offboarded = serde_json::from_str(&text)
             .with_context(|| format!("{file} holds no report: save what `berth member disable NAME --json` prints"))?;
-        let status: Status = self.supervisor.get(Route::Status.path()).await?;
-        check(&given, &status.own.signing_key)?;
+        let known: Whoami = self.supervisor.get(Route::Whoami.path()).await?;
+        check(&given, &known.signing_key)?;
         if self.json {
             return print::json(&given.report);
         }
@@ -344,6 +346,7 @@ fn reported(r: &OffboardingReport) -> Result<()> {
         false => all.join("\n"),
     };
     let token = |t: &EndedToken| format!("{} {}", t.id, t.name);
+    let made = |t: &KnownToken| format!("{} of {} {}: goes on, rotate or revoke it", t.id, t.instance, t.name);
     let way = |w: &EndedWay| {
         format!(
             "{} at {}",
@@ -364,6 +367,7 @@ fn reported(r: &OffboardingReport) -> Result<()> {
         ("by", r.by.clone()),
         ("at", print::short(r.at)),
         ("tokens revoked", lines(r.tokens.iter().map(token).collect())),
+        ("tokens made", lines(r.instance_tokens.iter().map(made).collect())),
         ("requests cut", lines(r.cut.iter().map(way).collect())),
         ("MCP sessions", lines(r.mcp_sessions.iter().map(sessions).collect())),
         ("screens", r.screen_sessions.to_string()),
@@ -458,6 +462,7 @@ mod tests {
             at: jiff::Timestamp::UNIX_EPOCH,
             by: "admin".to_owned(),
             tokens: Vec::new(),
+            instance_tokens: Vec::new(),
             cut: Vec::new(),
             mcp_sessions: Vec::new(),
             screen_sessions: 1,

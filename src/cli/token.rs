@@ -102,7 +102,11 @@ impl Verbs {
             return Ok(TokenScope::Api);
         }
         let mut ids = BTreeSet::new();
-        for one in text.split(',').map(str::trim).filter(|o| !o.is_empty()) {
+        let all = || text.split(',').map(str::trim).filter(|o| !o.is_empty());
+        if all().any(|one| one == "api") {
+            bail!("--scope takes api alone, or instances: a token that opens both needs no scope");
+        }
+        for one in all() {
             ids.insert(self.view(one).await?.id);
         }
         match ids.is_empty() {

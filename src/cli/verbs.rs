@@ -12,7 +12,7 @@ use super::{
     token::Expiry,
 };
 use crate::{
-    api::{Doctored, Route, Status, TypeView},
+    api::{Doctored, Route, Status, TypeView, Whoami},
     clients::{self, Client},
     load,
     model::{Action, InstanceId, InstanceView, Outcome, RunRequest, Secret, State, Subject, TokenScope, TypeName},
@@ -376,14 +376,14 @@ impl Verbs {
         let token = match token {
             Some(t) => Secret::new(t),
             None => {
-                self.create_token(
-                    Subject::Instance(view.id.clone()),
-                    Some(format!("connect {}", client.word())),
-                    Expiry::Default,
-                    TokenScope::All,
-                )
-                .await?
-                .token
+                let me: Whoami = self.supervisor.get(Route::Whoami.path()).await?;
+                // A member's own, for this instance alone, so that it is theirs and ends with them.
+                let (subject, scope) = match me.member.filter(|_| !me.owner) {
+                    Some(member) => (Subject::Member(member), TokenScope::Instances([view.id.clone()].into())),
+                    None => (Subject::Instance(view.id.clone()), TokenScope::All),
+                };
+                let name = Some(format!("connect {}", client.word()));
+                self.create_token(subject, name, Expiry::Default, scope).await?.token
             }
         };
         let ca_file = self.ca_file().await?;
@@ -405,11 +405,11 @@ impl Verbs {
 
     /// The CA's file on this machine, where clients must be told to trust it.
     pub(super) async fn ca_file(&self) -> Result<Option<String>> {
-        let status: Status = self.supervisor.get(Route::Status.path()).await?;
+        let known: Whoami = self.supervisor.get(Route::Whoami.path()).await?;
         // The box names a path of its own; with a context, the CA lies on this machine.
         Ok(match self.supervisor.context() {
-            Some(name) if status.ca_file.is_some() => context::ca_file(name).map(|f| f.display().to_string()),
-            _ => status.ca_file,
+            Some(name) if known.ca_file.is_some() => context::ca_file(name).map(|f| f.display().to_string()),
+            _ => known.ca_file,
         })
     }
 
@@ -442,7 +442,7 @@ impl Verbs {
         if self.json {
             return print::json(&status.own);
         }
-        print::out("The tokens of the administrator are revoked. The box can be claimed again.\n")?;
+        print::out("The owners and their tokens are gone. The box can be claimed again.\n")?;
         print::fields(&[(
             "claim code",
             status.own.claim_code.map(|c| c.expose().to_owned()).unwrap_or_default(),

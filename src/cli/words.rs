@@ -68,12 +68,23 @@ pub(super) fn of_refusal(refusal: &Refusal) -> String {
         Refusal::NoMember { .. } => format!("{refusal}; `berth member list` shows them"),
         Refusal::NoTeam { .. } => format!("{refusal}; `berth team list` shows them"),
         Refusal::NoGrant { .. } => format!("{refusal}; `berth grant list` shows what was granted"),
+        Refusal::TeamExists { team } => format!("{refusal}; `berth team show {team}` shows who is in it"),
+        Refusal::NotInTeam { team, .. } => format!("{refusal}; `berth team show {team}` shows who is"),
+        Refusal::MemberExists { member } => {
+            format!(
+                "{refusal}; an owner takes them in with `berth member set {member} --role member --workspace WORKSPACE`"
+            )
+        }
+        Refusal::WiderScope => format!("{refusal}; give --scope api, or use a token that was made without --scope"),
         Refusal::LastOwner { .. } => format!("{refusal} with `berth member set NAME --role owner`"),
         Refusal::MemberDisabled { member } => format!("{refusal} with `berth member enable {member}`"),
         Refusal::NotInWorkspace { member, workspace } => {
-            format!("{refusal} with `berth member set {member} --workspace {workspace}`")
+            format!("{refusal} with `berth member set {member} --role member --workspace {workspace}`")
         }
         Refusal::OwnerOfAll => "an owner is one of the whole box: leave --workspace out".to_owned(),
+        Refusal::NotAllowedThere { workspace, .. } => {
+            format!("{refusal}; an owner changes that with `berth workspace set {workspace}`")
+        }
         Refusal::WorkspaceInUse { .. } => format!("{refusal} with `berth rm`"),
         Refusal::WorkspaceFull { workspace, .. } => {
             format!("{refusal}: `berth stop` one of them, or `berth workspace set {workspace} --instances N`")

@@ -3,35 +3,47 @@
 use anyhow::{Result, anyhow, bail};
 
 use super::{
-    args::{QuotaArgs, WorkspaceVerb},
+    args::workspace::{AllowArgs, QuotaArgs, WorkspaceVerb},
     client::Supervisor,
     print, words,
 };
 use crate::{
     api::Route,
     config::{Bytes, Cpus},
-    model::{Action, Outcome, Refusal, WorkspaceLimits, WorkspaceName, WorkspaceView},
+    model::{Action, Allowlist, Outcome, Refusal, WorkspaceLimits, WorkspaceName, WorkspaceView},
 };
 
 /// What gives a limit back to the box.
 const DEFAULT: &str = "default";
+/// What gives a list back to the configuration.
+const ANY: &str = "any";
+/// A list that allows nothing.
+const NONE: &str = "none";
 
 pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool) -> Result<()> {
     match what {
-        WorkspaceVerb::Add { name, quota } => {
+        WorkspaceVerb::Add { name, quota, allow } => {
             let quota = changed(WorkspaceLimits::default(), &quota)?;
-            let made = act(supervisor, &Action::AddWorkspace { name, quota }).await?;
+            let allow = allowed(Allowlist::default(), &allow);
+            let made = act(supervisor, &Action::AddWorkspace { name, quota, allow }).await?;
             shown(&made, json)
         }
-        WorkspaceVerb::Set { name, quota } => {
+        WorkspaceVerb::Set { name, quota, allow } => {
             let before = one(supervisor, &name).await?;
-            if quota.is_empty() {
-                bail!("say what to change: --instances, --cpus, --memory or --processes");
+            if quota.is_empty() && allow.is_empty() {
+                bail!("say what to change: --instances, --cpus, --memory, --processes, or an --allow- option");
             }
-            // The configuration's limits stay the configuration's.
-            let quota = changed(before.quota.unwrap_or_default(), &quota)?;
-            let workspace = name;
-            let set = act(supervisor, &Action::SetQuota { workspace, quota }).await?;
+            let mut set = before.clone();
+            if !quota.is_empty() {
+                // The configuration's limits stay the configuration's.
+                let quota = changed(before.quota.unwrap_or_default(), &quota)?;
+                let workspace = name.clone();
+                set = act(supervisor, &Action::SetQuota { workspace, quota }).await?;
+            }
+            if !allow.is_empty() {
+                let allow = allowed(before.allow, &allow);
+                set = act(supervisor, &Action::SetAllowlist { workspace: name, allow }).await?;
+            }
             shown(&set, json)
         }
         WorkspaceVerb::Show { name } => shown(&one(supervisor, &name).await?, json),
@@ -106,6 +118,29 @@ fn changed(mut quota: WorkspaceLimits, given: &QuotaArgs) -> Result<Option<Works
     Ok(Some(quota).filter(|q| *q != WorkspaceLimits::default()))
 }
 
+/// An allowlist with the given lists in the place of its own.
+fn allowed(mut allow: Allowlist, given: &AllowArgs) -> Allowlist {
+    let list = |text: &str| match text {
+        ANY => None,
+        NONE => Some(Vec::new()),
+        text => {
+            let patterns = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+            Some(patterns.map(str::to_owned).collect())
+        }
+    };
+    for (place, given) in [
+        (&mut allow.types, &given.allow_types),
+        (&mut allow.packages, &given.allow_packages),
+        (&mut allow.images, &given.allow_images),
+        (&mut allow.remotes, &given.allow_remotes),
+    ] {
+        if let Some(text) = given {
+            *place = list(text);
+        }
+    }
+    allow
+}
+
 fn limit<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>, what: &str) -> Result<Option<T>> {
     if text == DEFAULT {
         return Ok(None);
@@ -134,7 +169,20 @@ fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
                 None => "[workspace] of berth.toml".to_owned(),
             },
         ),
+        ("members", w.members.to_string()),
+        ("types", patterns(w.allow.types.as_ref())),
+        ("packages", patterns(w.allow.packages.as_ref())),
+        ("images", patterns(w.allow.images.as_ref())),
+        ("remotes", patterns(w.allow.remotes.as_ref())),
     ])
+}
+
+fn patterns(list: Option<&Vec<String>>) -> String {
+    match list {
+        None => "as [allow] of berth.toml".to_owned(),
+        Some(none) if none.is_empty() => NONE.to_owned(),
+        Some(patterns) => patterns.join(", "),
+    }
 }
 
 fn running(w: &WorkspaceView) -> String {
@@ -172,6 +220,27 @@ mod tests {
             processes: some(processes),
             instances: some(instances),
         }
+    }
+
+    #[test]
+    fn a_list_that_is_not_given_stays() {
+        let args = |types: &str, packages: &str| AllowArgs {
+            allow_types: (!types.is_empty()).then(|| types.to_owned()),
+            allow_packages: (!packages.is_empty()).then(|| packages.to_owned()),
+            allow_images: None,
+            allow_remotes: None,
+        };
+        let list = |all: &[&str]| Some(all.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
+        let first = allowed(Allowlist::default(), &args("memory, time", "none"));
+        assert_eq!(
+            (&first.types, &first.packages),
+            (&list(&["memory", "time"]), &list(&[]))
+        );
+        let second = allowed(first, &args("any", ""));
+        assert_eq!(
+            (&second.types, &second.packages, &second.images),
+            (&None, &list(&[]), &None)
+        );
     }
 
     #[test]

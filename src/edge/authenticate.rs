@@ -1,6 +1,6 @@
 //! Who comes in: what the door's row in the table asks to be shown, whose pages may ask there, and what policy says.
 
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use hyper::body::Incoming;
 
 use super::{conn::Client, cors, respond::Refusal, state::Edge};
@@ -57,7 +57,7 @@ pub(super) fn authenticate(
     for auth in place.door.row().auth {
         match auth {
             Auth::Bearer => {
-                if let Some(pass) = token(client, place, headers)? {
+                if let Some(pass) = token(client, place, request)? {
                     return if client.permit.shown(pass.token()) {
                         Ok(Shown::Token(pass))
                     } else {
@@ -100,7 +100,13 @@ fn session(edge: &Edge, place: &Place, cookie: &str, request: &Request<Incoming>
     lines.peek()?;
     let cookie = place.cookie(cookie, request.uri().path());
     let session = edge.config.sessions.find(cookie.secret(lines)?)?;
-    may(edge, &session.by, place).then_some(session)
+    if !may(edge, &session.by, place) {
+        return None;
+    }
+    if let (Some(token), Some(instance)) = (session.by.token(), &place.instance) {
+        edge.tokens.note(token, instance, jiff::Timestamp::now().as_second());
+    }
+    Some(session)
 }
 
 /// Whether a principal may come in there.
@@ -113,8 +119,8 @@ pub(super) fn may(edge: &Edge, by: &Principal, place: &Place) -> bool {
 }
 
 /// The token of a request that has one, where its principal may come in.
-fn token(client: &Client, place: &Place, headers: &HeaderMap) -> Result<Option<Pass>, Refusal> {
-    let edge = &client.permit.edge;
+fn token(client: &Client, place: &Place, request: &Request<Incoming>) -> Result<Option<Pass>, Refusal> {
+    let (edge, headers) = (&client.permit.edge, request.headers());
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         return Ok(None);
@@ -130,7 +136,10 @@ fn token(client: &Client, place: &Place, headers: &HeaderMap) -> Result<Option<P
     })?;
     // What is not there is no way to remember.
     let there = |id: &InstanceId| edge.config.access.load().instances.contains_key(id);
-    let pass = token.open(place.instance.as_ref().filter(|id| there(id)));
+    let pass = match place.instance.as_ref() {
+        None if request.method() == Method::POST => token.act(),
+        to => token.open(to.filter(|id| there(id))),
+    };
     if !may(edge, token.principal(), place) {
         return Err(Refusal::WrongSubject);
     }

@@ -9,8 +9,8 @@ use std::{
 use super::{Came, books::Books, ports::Cut, task::Task, views};
 use crate::{
     model::{
-        Action, Desired, EndedToken, InstanceId, KnownCredential, MemberName, OffboardingReport, Principal, Refusal,
-        Secret, Subject, TokenCreated, TokenId, TokenScope,
+        Action, Desired, EndedToken, InstanceId, KnownCredential, KnownToken, MemberName, OffboardingReport, Principal,
+        Refusal, Secret, Subject, TokenCreated, TokenId, TokenScope,
     },
     plan::{
         admit::{Book, Decision, NewToken, admit},
@@ -19,7 +19,7 @@ use crate::{
         people::{self, People},
         sourced::concrete,
     },
-    policy::{self, Known, Signed, Target, Verb},
+    policy::{self, Access, Known, Signed, Target, Verb},
     record::{InstanceRecord, Mark, Sourced, TokenRecord},
     secret::random,
     store::Change,
@@ -37,7 +37,7 @@ pub(super) struct Decided {
 #[derive(Debug)]
 pub(super) enum Then {
     /// The edge knows a token.
-    Open(TokenRecord),
+    Open(Box<TokenRecord>),
     /// The edge refuses a token.
     Close(TokenId),
     /// The edge refuses a token from this time on, and lets what it opened go on until then.
@@ -116,15 +116,15 @@ impl Note {
 
 impl Task {
     /// Admits an action by the books as they would be when everything before it is durable.
-    pub(super) fn decide(&self, books: &Books, action: Signed<Action>) -> Result<Decided, Refusal> {
+    pub(super) fn decide(&self, books: &Books, access: &Access, action: Signed<Action>) -> Result<Decided, Refusal> {
         // It was valid at the door, and may have been revoked while the action waited for a commit.
         if action.by().token().is_some_and(|t| !books.tokens.contains_key(t)) {
             return Err(Refusal::NotPermitted);
         }
         let now = jiff::Timestamp::now();
         let (verb, target) = policy::asked(action.what());
-        let access = books.access(&self.access.load());
-        let known = Known { access: &access, now };
+        let by = action.by().clone();
+        let known = Known { access, now };
         if let policy::Decision::Deny(why) = policy::may(known, action.by(), verb, target) {
             return Err(why.into());
         }
@@ -148,25 +148,25 @@ impl Task {
             now,
         };
         let disabled = match action.what() {
-            Action::DisableMember { name } => Some(self.offboarding(books, name, action.by(), now)),
+            Action::DisableMember { name } => Some(self.offboarding(books, name, &by, known)),
             _ => None,
         };
         match admit(&book, action, InstanceId::from_random(random()?))? {
-            Decision::Run { record, env, env_of } => self.new_instance(books, *record, env, env_of),
+            Decision::Run { record, env, env_of } => self.new_instance(books, *record, env, env_of, &by),
             Decision::Update(record) => Ok(update(record)),
             Decision::Credential { record, value } => self.credential(*record, value),
             Decision::Already(id) => Ok(Decided::nothing(match books.instances.get(&id).map(|r| r.desired) {
                 Some(Desired::Removed) | None => Came::Done,
                 Some(_) => Came::Instance(id, None),
             })),
-            Decision::CreateToken(new) => self.token(new, Vec::new()),
+            Decision::CreateToken(new) => self.token(new, &by, Vec::new()),
             Decision::RevokeToken(id) => Ok(Decided {
                 changes: vec![Change::RemoveToken(id.clone())],
                 then: vec![Then::Close(id)],
                 came: Came::Done,
             }),
             Decision::RotateToken { old, ends, new } => {
-                let mut made = self.token(new, Vec::new())?;
+                let mut made = self.token(new, &by, Vec::new())?;
                 match (ends, books.tokens.get(&old)) {
                     (Some(ends), Some(record)) => {
                         made.changes.push(Change::PutToken(TokenRecord {
@@ -182,7 +182,17 @@ impl Task {
                 }
                 Ok(made)
             }
-            Decision::Claim { member, token } => self.token(token, vec![Change::PutMember(member)]),
+            Decision::Claim { member, token, before } => {
+                let mut decided = of_people(*before, Vec::new());
+                decided.changes.push(Change::PutMember(member));
+                let made = self.token(token, &by, Vec::new())?;
+                decided.changes.extend(made.changes);
+                decided.then.extend(made.then);
+                Ok(Decided {
+                    came: made.came,
+                    ..decided
+                })
+            }
             Decision::People(people) => {
                 let mut decided = of_people(*people, Vec::new());
                 if let Some(report) = disabled {
@@ -205,6 +215,7 @@ impl Task {
         mut record: InstanceRecord,
         env: BTreeMap<String, Secret>,
         env_of: Option<InstanceId>,
+        by: &Principal,
     ) -> Result<Decided, Refusal> {
         for (name, value) in self.with_env_of(books, env, env_of)? {
             let sealed = self.key.seal(&record.id, &name, &value);
@@ -212,15 +223,16 @@ impl Task {
             record.env.insert(name, sealed);
         }
         let id = record.id.clone();
-        let (token, secret) = self.new_token(NewToken {
+        let first = NewToken {
             subject: Subject::Instance(id.clone()),
             name: "first".to_owned(),
             expires_at: None,
             scope: TokenScope::All,
-        })?;
+        };
+        let (token, secret) = self.new_token(first, by)?;
         Ok(Decided {
             changes: vec![Change::PutInstance(Box::new(record)), Change::PutToken(token.clone())],
-            then: vec![Then::Open(token)],
+            then: vec![Then::Open(Box::new(token))],
             came: Came::Instance(id, Some(secret)),
         })
     }
@@ -243,18 +255,18 @@ impl Task {
         Ok(env)
     }
 
-    fn token(&self, new: NewToken, mut changes: Vec<Change>) -> Result<Decided, Refusal> {
-        let (token, secret) = self.new_token(new)?;
+    fn token(&self, new: NewToken, by: &Principal, mut changes: Vec<Change>) -> Result<Decided, Refusal> {
+        let (token, secret) = self.new_token(new, by)?;
         let view = views::token(&token, &*self.table);
         changes.push(Change::PutToken(token.clone()));
         Ok(Decided {
             changes,
-            then: vec![Then::Open(token)],
+            then: vec![Then::Open(Box::new(token))],
             came: Came::Token(Box::new(TokenCreated { view, token: secret })),
         })
     }
 
-    fn new_token(&self, new: NewToken) -> Result<(TokenRecord, Secret), Refusal> {
+    fn new_token(&self, new: NewToken, by: &Principal) -> Result<(TokenRecord, Secret), Refusal> {
         let (secret, hash) = self.table.mint(&new.subject).map_err(Refusal::fault)?;
         let token = TokenRecord {
             id: TokenId::from_random(random()?),
@@ -265,6 +277,7 @@ impl Task {
             expires_at: new.expires_at,
             last_used_at: None,
             last_used_from: None,
+            by: Some(by.name()),
             scope: new.scope,
         };
         Ok((token, secret))
@@ -292,20 +305,26 @@ impl Task {
     }
 
     /// What is reported of a member who is disabled, by the books from before.
-    fn offboarding(
-        &self,
-        books: &Books,
-        member: &MemberName,
-        by: &Principal,
-        at: jiff::Timestamp,
-    ) -> OffboardingReport {
+    fn offboarding(&self, books: &Books, member: &MemberName, by: &Principal, known: Known<'_>) -> OffboardingReport {
+        // Of what whoever asks may see.
+        let sees = |verb, id: &InstanceId| policy::may(known, by, verb, Target::Instance(id)).is_allowed();
         let tokens = books.tokens.values().filter(|t| t.subject.is_member(member));
         let token = |t: &TokenRecord| EndedToken {
             id: t.id.clone(),
             name: t.name.clone(),
             last_used_at: views::token(t, &*self.table).last_used_at,
         };
-        let known = |r: &Arc<InstanceRecord>| {
+        let made = |t: &TokenRecord| {
+            let instance = t.subject.instance().filter(|id| sees(Verb::ReadToken, id))?.clone();
+            let theirs = t.by.as_deref() == Some(member.as_str());
+            theirs.then(|| KnownToken {
+                id: t.id.clone(),
+                instance,
+                name: t.name.clone(),
+            })
+        };
+        let seen = books.instances.values().filter(|r| sees(Verb::ReadCredentials, &r.id));
+        let set_by = |r: &Arc<InstanceRecord>| {
             let (instance, instance_name, workspace) = (r.id.clone(), r.name.clone(), r.workspace.clone());
             let set = r.marks.set.iter().filter(|(_, mark)| mark.by == member.as_str());
             let one = |(key, mark): (&String, &Mark)| KnownCredential {
@@ -320,13 +339,14 @@ impl Task {
         OffboardingReport {
             box_id: self.box_id.clone(),
             member: member.clone(),
-            at,
+            at: known.now,
             by: by.name(),
             tokens: tokens.map(token).collect(),
+            instance_tokens: books.tokens.values().filter_map(made).collect(),
             cut: Vec::new(),
             mcp_sessions: Vec::new(),
             screen_sessions: 0,
-            credentials: books.instances.values().flat_map(known).collect(),
+            credentials: seen.flat_map(set_by).collect(),
         }
     }
 }
@@ -352,7 +372,9 @@ fn update(record: Box<InstanceRecord>) -> Decided {
 /// What an action on people comes to, beside other changes.
 fn of_people(people: People, mut changes: Vec<Change>) -> Decided {
     let mut then: Vec<Then> = people.gone_tokens.iter().cloned().map(Then::Close).collect();
-    then.push(Then::Narrow(people.narrowed));
+    if !people.narrowed.is_empty() {
+        then.push(Then::Narrow(people.narrowed));
+    }
     changes.extend(people.gone_tokens.into_iter().map(Change::RemoveToken));
     changes.extend(people.gone_grants.into_iter().map(Change::RemoveGrant));
     changes.extend(people.gone_teams.into_iter().map(Change::RemoveTeam));

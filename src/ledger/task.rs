@@ -189,10 +189,12 @@ impl Task {
     /// answers. Where one of them is what the store refuses, each is kept by itself.
     async fn keep_entries(&mut self, entries: Vec<Entry>) {
         let mut books = self.books.clone();
+        let mut access = (**self.access.load()).clone();
         let mut decided = Vec::with_capacity(entries.len());
         let mut changes = Vec::new();
         for entry in &entries {
-            let one = self.admit(&books, entry);
+            access = books.access(&access);
+            let one = self.admit(&books, &access, entry);
             for change in one.iter().flat_map(|d| &d.changes) {
                 books.make(change);
                 changes.push(change.clone());
@@ -217,7 +219,7 @@ impl Task {
             Err(e) => {
                 for entry in entries {
                     // What needs nothing to be kept is answered by the books as they are.
-                    let answer = match self.admit(&self.books, &entry) {
+                    let answer = match self.admit(&self.books, &self.access.load(), &entry) {
                         Ok(one) if !one.changes.is_empty() => Err(Refusal::Store { reason: e.to_string() }),
                         other => other.map(|one| self.done(one)),
                     };
@@ -227,9 +229,9 @@ impl Task {
         }
     }
 
-    fn admit(&self, books: &Books, entry: &Entry) -> Result<Decided, Refusal> {
+    fn admit(&self, books: &Books, access: &Access, entry: &Entry) -> Result<Decided, Refusal> {
         match entry {
-            Entry::Act(action, _) => self.decide(books, (**action).clone()),
+            Entry::Act(action, _) => self.decide(books, access, (**action).clone()),
             Entry::Report(report, _) => Ok(of_report(books, report.clone())),
         }
     }

@@ -104,15 +104,14 @@ impl Task {
     fn used_grants(&self) -> Vec<Change> {
         let access = self.access.load();
         let uses = views::uses(&access, &*self.table);
-        let used = |g: &GrantRecord| {
-            let last_used_at = views::last_use(&access, &uses, &g.key).max(g.last_used_at);
-            let grant = GrantRecord {
-                last_used_at,
-                ..g.clone()
-            };
-            (last_used_at > g.last_used_at).then_some(Change::PutGrant(grant))
+        let used = |(key, at): (GrantKey, jiff::Timestamp)| {
+            let grant = self.books.grants.get(&key).filter(|g| g.last_used_at < Some(at))?;
+            Some(Change::PutGrant(GrantRecord {
+                last_used_at: Some(at),
+                ..grant.clone()
+            }))
         };
-        self.books.grants.values().filter_map(used).collect()
+        uses.into_iter().filter_map(used).collect()
     }
 
     async fn make(&mut self, changes: Vec<Change>) -> Result<(), NotKept> {

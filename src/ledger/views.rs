@@ -9,7 +9,7 @@ use crate::{
         CredentialView, GrantView, Grantee, InstanceId, MemberName, MemberView, Refusal, TeamId, TeamView, TokenView,
         WorkspaceView,
     },
-    plan::{people::holders, workspace::counts},
+    plan::workspace::counts,
     policy::Access,
     record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
 };
@@ -28,6 +28,7 @@ pub(super) fn token(t: &TokenRecord, table: &dyn Tokens) -> TokenView {
         last_used_from: live.filter(|_| newer).and_then(|l| l.from).or(t.last_used_from),
         expires_at: t.expires_at,
         scope: t.scope.clone(),
+        by: t.by.clone(),
     }
 }
 
@@ -40,27 +41,23 @@ fn team(t: &TeamRecord) -> TeamView {
     }
 }
 
-/// When the tokens of members last opened an instance, Unix seconds.
-type Uses = BTreeMap<(MemberName, InstanceId), i64>;
-
-/// The newest use of each pair that the table knows of.
-pub(super) fn uses(access: &Access, table: &dyn Tokens) -> Uses {
-    let mut all = Uses::new();
+/// When grants were last used, as far as the table knows: by whomever each opens its instance to, since it was made.
+pub(super) fn uses(access: &Access, table: &dyn Tokens) -> BTreeMap<GrantKey, jiff::Timestamp> {
+    let mut all = BTreeMap::new();
     for one in table.uses() {
         let of = access.tokens.get(&one.token).and_then(|t| t.subject.member());
-        if let Some(member) = of {
-            let at = all.entry((member.clone(), one.instance)).or_default();
-            *at = one.at.max(*at);
+        let Some((member, at)) = of.zip(jiff::Timestamp::from_second(one.at).ok()) else {
+            continue;
+        };
+        for key in access.grants_of(member, &one.instance) {
+            let since = access.grants.get(&key).map(|g| g.created_at.as_second());
+            if since.is_some_and(|since| since <= one.at) {
+                let last = all.entry(key).or_insert(at);
+                *last = at.max(*last);
+            }
         }
     }
     all
-}
-
-/// When a grant was last used, as far as the table knows: by whomever it opens the instance to.
-pub(super) fn last_use(access: &Access, uses: &Uses, (to, instance): &GrantKey) -> Option<jiff::Timestamp> {
-    let by = |name: MemberName| uses.get(&(name, instance.clone())).copied();
-    let at = holders(&access.teams, to).into_iter().filter_map(by).max()?;
-    jiff::Timestamp::from_second(at).ok()
 }
 
 impl Handle {
@@ -111,6 +108,10 @@ impl Handle {
 
     /// All grants, with when they were last used.
     pub fn grants(&self) -> Vec<GrantView> {
+        self.grants_where(|_| true)
+    }
+
+    fn grants_where(&self, wanted: impl Fn(&GrantKey) -> bool) -> Vec<GrantView> {
         let access = self.access.load();
         let uses = uses(&access, &*self.tokens);
         let view = |g: &GrantRecord| {
@@ -126,10 +127,11 @@ impl Handle {
                 until: g.until,
                 created_at: g.created_at,
                 by: g.by.clone(),
-                last_used_at: last_use(&access, &uses, &g.key).max(g.last_used_at),
+                last_used_at: uses.get(&g.key).copied().max(g.last_used_at),
             })
         };
-        access.grants.values().filter_map(view).collect()
+        let all = access.grants.values().filter(|g| wanted(&g.key));
+        all.filter_map(view).collect()
     }
 
     /// All workspaces.
@@ -147,6 +149,7 @@ impl Handle {
                 instances: of().count(),
                 running: of().filter(|r| counts(r)).count(),
                 members: access.members.values().filter(in_it).count(),
+                allow: record.allow.clone(),
             }
         };
         desired.workspaces.values().map(view).collect()

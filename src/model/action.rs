@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network, Offboarded, Processes,
-    Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName, WorkspaceLimits,
+    Allowlist, GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network, Offboarded,
+    Processes, Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName, WorkspaceLimits,
     WorkspaceName, WorkspaceView,
 };
 
@@ -100,6 +100,9 @@ pub enum Action {
         /// Default: the configuration's holds.
         #[serde(default)]
         quota: Option<WorkspaceLimits>,
+        /// Default: whatever the configuration allows may be run.
+        #[serde(default, skip_serializing_if = "Allowlist::is_open")]
+        allow: Allowlist,
     },
     /// Gives a workspace another quota, which holds for what runs as well.
     SetQuota {
@@ -107,6 +110,12 @@ pub enum Action {
         /// All of it; `null`: the configuration's holds from now on.
         #[serde(deserialize_with = "present")]
         quota: Option<WorkspaceLimits>,
+    },
+    /// Says what may be run in a workspace from now on; what runs goes on.
+    SetAllowlist {
+        workspace: WorkspaceName,
+        /// All of it.
+        allow: Allowlist,
     },
     /// Removes a workspace that has no instances, with its teams; its members stay on the box.
     RemoveWorkspace {
@@ -193,7 +202,7 @@ pub enum Action {
 }
 
 /// The fields of each action, beside `action`.
-pub const ACTION_FIELDS: [(&str, &[&str]); 30] = [
+pub const ACTION_FIELDS: [(&str, &[&str]); 31] = [
     (
         "run",
         &[
@@ -228,8 +237,9 @@ pub const ACTION_FIELDS: [(&str, &[&str]); 30] = [
     ("upgrade", &["id", "trial"]),
     ("set_credential", &["id", "key", "value"]),
     ("unset_credential", &["id", "key"]),
-    ("add_workspace", &["name", "quota"]),
+    ("add_workspace", &["name", "quota", "allow"]),
     ("set_quota", &["workspace", "quota"]),
+    ("set_allowlist", &["workspace", "allow"]),
     ("remove_workspace", &["name"]),
     ("add_member", &["name", "role", "workspace"]),
     ("set_role", &["member", "role", "workspace"]),
@@ -252,6 +262,9 @@ const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
     ("remote", &["url", "auth"]),
 ];
 
+/// The fields of a workspace's allowlist.
+const ALLOW_FIELDS: &[&str] = &["types", "packages", "images", "remotes"];
+
 /// The fields of a workspace's quota.
 const QUOTA_FIELDS: &[&str] = &["cpus", "memory_bytes", "processes", "instances"];
 
@@ -265,11 +278,22 @@ pub struct UnknownField {
     pub known: &'static [&'static str],
 }
 
+/// Two fields of a request of which it may have one: either names whom it is about, and nobody could tell which is meant.
+pub fn both_of(request: &serde_json::Value) -> Option<(&'static str, &'static str)> {
+    let (first, second) = match request.get("action")?.as_str()? {
+        "create_token" => ("instance", "member"),
+        "add_grant" | "remove_grant" => ("member", "team"),
+        _ => return None,
+    };
+    (request.get(first).is_some() && request.get(second).is_some()).then_some((first, second))
+}
+
 /// The first field of a request that its action has not. Never a value.
 pub fn unknown_field(request: &serde_json::Value) -> Option<UnknownField> {
     unknown(request, "action", &ACTION_FIELDS)
         .or_else(|| unknown(request.get("source")?, "kind", &SOURCE_FIELDS))
         .or_else(|| unknown_in("quota", request.get("quota")?, QUOTA_FIELDS))
+        .or_else(|| unknown_in("allow", request.get("allow")?, ALLOW_FIELDS))
 }
 
 fn unknown(object: &serde_json::Value, tag: &str, known: &[(&str, &'static [&'static str])]) -> Option<UnknownField> {
@@ -404,8 +428,11 @@ pub struct TokenView {
     pub last_used_from: Option<IpAddr>,
     pub expires_at: Option<jiff::Timestamp>,
     /// How far it reaches; of an instance's token always [`TokenScope::All`], which is that instance.
-    #[serde(default, skip_serializing_if = "TokenScope::is_all")]
+    #[serde(default)]
     pub scope: TokenScope,
+    /// Who made it; none where an older berth did not note it.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 #[cfg(test)]
@@ -523,6 +550,17 @@ mod tests {
             Action::AddWorkspace {
                 name: WorkspaceName::default(),
                 quota: Some(WorkspaceLimits::default()),
+                allow: Allowlist {
+                    types: Some(vec!["memory".to_owned()]),
+                    ..Allowlist::default()
+                },
+            },
+            Action::SetAllowlist {
+                workspace: WorkspaceName::default(),
+                allow: Allowlist {
+                    packages: Some(Vec::new()),
+                    ..Allowlist::default()
+                },
             },
             Action::SetQuota {
                 workspace: WorkspaceName::default(),
@@ -618,6 +656,15 @@ mod tests {
             assert_eq!(serde_json::to_string(&action).unwrap(), text);
             assert!(matches!(action, Action::CreateToken { subject, .. } if subject.member().is_some() == member));
         }
+        for both in [
+            r#"{"action":"create_token","instance":"abcdefghij","member":"admin"}"#,
+            r#"{"action":"add_grant","team":"default/eng","member":"admin","instance":"abcdefghij"}"#,
+            r#"{"action":"remove_grant","member":"admin","team":"default/eng","instance":"abcdefghij"}"#,
+        ] {
+            assert!(both_of(&serde_json::from_str(both).unwrap()).is_some(), "{both}");
+        }
+        let one = r#"{"action":"add_grant","member":"admin","instance":"abcdefghij"}"#;
+        assert_eq!(both_of(&serde_json::from_str(one).unwrap()), None);
         for bad in [
             r#"{"action":"create_token","name":null}"#,
             r#"{"action":"create_token","member":"Not A Name"}"#,

@@ -15,6 +15,8 @@ pub struct OffboardingReport {
     pub by: String,
     /// Their tokens, which are revoked.
     pub tokens: Vec<EndedToken>,
+    /// Tokens of instances that they made and have seen. These go on, since others may use them: rotate or revoke each.
+    pub instance_tokens: Vec<KnownToken>,
     /// Requests and streams that were cut.
     pub cut: Vec<EndedWay>,
     /// MCP sessions that were ended in instances.
@@ -31,6 +33,14 @@ pub struct EndedToken {
     pub id: TokenId,
     pub name: String,
     pub last_used_at: Option<jiff::Timestamp>,
+}
+
+/// A token of an instance that a member made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownToken {
+    pub id: TokenId,
+    pub instance: InstanceId,
+    pub name: String,
 }
 
 /// What was open by one of the tokens at one place.

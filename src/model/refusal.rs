@@ -100,6 +100,14 @@ coded! {
             /// The patterns that the configuration has.
             allowed: Vec<String>,
         },
+        #[error("the {what} {name} may not be run in the workspace {workspace}, which allows: {}", listed(allowed))]
+        "not-allowed-there" NotAllowedThere {
+            workspace: WorkspaceName,
+            what: Allowed,
+            name: String,
+            /// The patterns that the workspace has.
+            allowed: Vec<String>,
+        },
         #[error(
             "[docker] images of berth.toml does not allow the image {image}. To allow it, write `images = [{}]` there and \
              restart the supervisor",
@@ -126,6 +134,8 @@ coded! {
         "workspace-full" WorkspaceFull { workspace: WorkspaceName, running: usize, limit: u32 },
         #[error("there is a member {member} already; choose another name")]
         "member-exists" MemberExists { member: MemberName },
+        #[error("no member can be called {member}: the log names others so. Choose another name")]
+        "reserved-name" ReservedName { member: MemberName },
         #[error("there is a team {team} already")]
         "team-exists" TeamExists { team: TeamId },
         #[error("{member} is the only owner who is let in: make another member an owner first")]
@@ -213,6 +223,9 @@ coded! {
              allows. How many instances may run can be set"
         )]
         "quota-of-the-box" QuotaOfTheBox,
+
+        #[error("an allowlist has {count} patterns at most in each list, of 1 to {length} characters")]
+        "bad-pattern" BadPattern { count: usize, length: usize },
 
         // Tokens.
 

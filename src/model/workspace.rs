@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::WorkspaceName;
+use super::{Allowed, WorkspaceName};
 
 /// What all containers of one workspace may use together, as it was asked for; None: as the box allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,6 +38,54 @@ impl WorkspaceLimits {
     pub const PIDS: RangeInclusive<i64> = 64..=4_000_000;
 }
 
+/// What may be run in a workspace, of what the configuration allows. Patterns are shell-style, with `*`; each list that is
+/// not given allows whatever the configuration does, and an empty one nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowlist {
+    /// Names of types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<Vec<String>>,
+    /// Packages, by name (`@scope/*`) or by kind and name (`npx:@scope/*`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<Vec<String>>,
+    /// Images that the type `image` may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Vec<String>>,
+    /// Addresses that the type `remote` may reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remotes: Option<Vec<String>>,
+}
+
+impl Allowlist {
+    /// Patterns in one list, at most.
+    pub const MAX_PATTERNS: usize = 200;
+    /// Characters of one pattern, at most.
+    pub const MAX_PATTERN: usize = 200;
+
+    /// Whether it allows all that the configuration does.
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The patterns for what is named.
+    pub fn of(&self, what: Allowed) -> Option<&Vec<String>> {
+        match what {
+            Allowed::Type => self.types.as_ref(),
+            Allowed::Package => self.packages.as_ref(),
+            Allowed::Image => self.images.as_ref(),
+            Allowed::Address => self.remotes.as_ref(),
+        }
+    }
+
+    /// All lists that there are.
+    pub fn lists(&self) -> impl Iterator<Item = &Vec<String>> {
+        [&self.types, &self.packages, &self.images, &self.remotes]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// A workspace as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspaceView {
@@ -55,6 +103,9 @@ pub struct WorkspaceView {
     /// Members who are in it; owners are in all.
     #[serde(default)]
     pub members: usize,
+    /// What may be run in it.
+    #[serde(default, skip_serializing_if = "Allowlist::is_open")]
+    pub allow: Allowlist,
 }
 
 /// CPUs as a number, 1.5 for one and a half.

@@ -84,6 +84,8 @@ pub enum Decision {
     Claim {
         member: MemberRecord,
         token: NewToken,
+        /// What whoever had that name before loses.
+        before: Box<People>,
     },
     /// A workspace that is new, or has another quota.
     Workspace(WorkspaceRecord),
@@ -179,6 +181,7 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
                     expires_at: member_token_end(book.now),
                     scope: TokenScope::All,
                 },
+                before: Box::new(people::gone(book, &[MemberName::admin()].into())),
             })
         }
         Action::ResetAdmin => Ok(of_people(Ok(people::reset(book)))?),
@@ -192,7 +195,8 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
         Action::RotateToken { id, overlap_s } => rotate_token(book, id, overlap_s.unwrap_or(OVERLAP), &by),
         Action::SetCredential { id, key, value } => credentials::set(book, &id, key, value, by.name()),
         Action::UnsetCredential { id, key } => credentials::unset(book, &id, &key),
-        Action::AddWorkspace { name, quota } => workspace::add(book, name, quota),
+        Action::AddWorkspace { name, quota, allow } => workspace::add(book, name, quota, allow),
+        Action::SetAllowlist { workspace: name, allow } => workspace::set_allowlist(book, &name, allow),
         Action::SetQuota { workspace: name, quota } => workspace::set(book, &name, quota),
         Action::RemoveWorkspace { name } => workspace::remove(book, name),
         Action::AddMember { name, role, workspace } => of_people(people::add(book, name, role, workspace)),
@@ -273,11 +277,13 @@ fn check_image(book: &Book<'_>, source: &Source) -> Result<(), Refusal> {
 /// Gives a record its type as it is now; what a generic one was resolved to stays.
 pub(super) fn respecify(book: &Book<'_>, record: &mut InstanceRecord) -> Result<(), Refusal> {
     let template = known_type(book, record.type_name())?;
+    workspace::check_type(book, &record.workspace, &template.name)?;
     let files = credentials::files_of(&record.spec);
     let spec = match &record.sourced {
         None if template.kind == Kind::Fixed => template,
         Some(g) if template.kind.as_str() == g.source.kind() => {
             sourced::check_allowed(book.allow, &g.source)?;
+            workspace::check_source(book, &record.workspace, &g.source)?;
             check_image(book, &g.source)?;
             Arc::new(sourced::concrete(&template, g))
         }
@@ -318,6 +324,10 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
     }
     let workspace = request.workspace.unwrap_or_default();
     workspace::find(book, &workspace)?;
+    workspace::check_type(book, &workspace, &spec.name)?;
+    if let Some(sourced) = &sourced {
+        workspace::check_source(book, &workspace, &sourced.source)?;
+    }
     let name = match request.name {
         Some(name) => match taken(book, &workspace, &name) {
             None => name,
@@ -348,11 +358,7 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
         env: BTreeMap::new(),
         marks: Marks {
             revision: 0,
-            set: env
-                .keys()
-                .filter(|k| *k != REMOTE_SECRET)
-                .map(|k| (k.clone(), mark(by, book.now)))
-                .collect(),
+            set: env.keys().map(|k| (k.clone(), mark(by, book.now))).collect(),
         },
         spec,
         failure: None,
@@ -487,7 +493,8 @@ fn check_scope(book: &Book<'_>, by: &Principal, scope: &TokenScope) -> Result<()
         if ids.is_empty() || ids.len() > limit {
             return Err(Refusal::BadScope { limit });
         }
-        for id in ids {
+        // Whoever may not know what there is, is not told: what is not there opens nothing.
+        for id in ids.iter().filter(|_| people::sees_all(book, by)) {
             live(book, id)?;
         }
     }
@@ -509,6 +516,9 @@ fn rotate_token(book: &Book<'_>, id: TokenId, overlap: u64, by: &Principal) -> R
     };
     if old.expires_at.is_some_and(|at| at <= book.now) {
         return Err(Refusal::TokenOver { id });
+    }
+    if old.subject.member().is_some() {
+        check_scope(book, by, &old.scope)?;
     }
     if overlap > MAX_OVERLAP {
         return Err(Refusal::OverlapTooLong { limit: MAX_OVERLAP });

@@ -106,6 +106,7 @@ fn workspaces() -> BTreeMap<WorkspaceName, WorkspaceRecord> {
         name: name.clone(),
         created_at: jiff::Timestamp::UNIX_EPOCH,
         quota: None,
+        allow: crate::model::Allowlist::default(),
     };
     names.iter().map(|n| (n.clone(), record(n))).collect()
 }
@@ -318,7 +319,7 @@ proptest! {
                     let Try::CreateToken(n) = what else { unreachable!() };
                     let t = TokenRecord {
                         id: token_id(model.tokens_made), hash: [0; 32], subject, name, created_at: now, expires_at,
-                        last_used_at: None, last_used_from: None, scope,
+                        last_used_at: None, last_used_from: None, by: None, scope,
                     };
                     // Ids come around after 32; the model does not care for more.
                     prop_assume!(model.tokens_made < 32);
@@ -423,7 +424,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
         admit(&book(&nobody), signed(create("admin")), id(0)),
         Err(Refusal::Unclaimed)
     );
-    let Ok(Decision::Claim { member, token }) = admit(&book(&nobody), signed(claim()), id(0)) else {
+    let Ok(Decision::Claim { member, token, .. }) = admit(&book(&nobody), signed(claim()), id(0)) else {
         panic!("refused")
     };
     let in_90_days = jiff::Timestamp::from_second(90 * 86_400).ok();
@@ -595,6 +596,7 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
         Err(Refusal::WorkspaceStays { name: default })
     );
     let add = |name: &str, quota| Action::AddWorkspace {
+        allow: crate::model::Allowlist::default(),
         name: WorkspaceName::parse(name).unwrap(),
         quota,
     };

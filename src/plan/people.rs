@@ -8,7 +8,7 @@ use crate::{
         Counted, Grantee, InstanceId, Level, MemberName, Principal, Refusal, Role, TeamId, TeamName, TokenId, Who,
         WorkspaceName, WorkspaceRole,
     },
-    record::{GrantKey, GrantRecord, MemberRecord, TeamRecord},
+    record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord},
 };
 
 /// Members of one box.
@@ -19,6 +19,9 @@ pub const MAX_TEAMS: usize = 2_000;
 pub const MAX_TEAM: usize = 10_000;
 /// Grants of one box.
 pub const MAX_GRANTS: usize = 50_000;
+
+/// What the log and the marks of credentials call others than members. `admin` is whoever claims the box.
+const RESERVED: [&str; 3] = ["root", "berth", "nobody"];
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,9 @@ pub(super) fn add(
     role: Role,
     workspace: Option<WorkspaceName>,
 ) -> Result<People, Refusal> {
+    if RESERVED.contains(&name.as_str()) || (name == MemberName::admin() && role != Role::Owner) {
+        return Err(Refusal::ReservedName { member: name });
+    }
     if book.members.contains_key(&name) {
         return Err(Refusal::MemberExists { member: name });
     }
@@ -98,9 +104,26 @@ pub(super) fn set_role(
     if before.owner && !record.owner {
         another_owner(book, name)?;
     }
+    // Whoever made them a token while they were less may have kept it.
+    let rises = record.owner && !before.owner
+        || record
+            .workspaces
+            .iter()
+            .any(|(w, r)| before.workspaces.get(w).is_none_or(|b| b < r));
     let mut people = People::member(record);
+    if rises {
+        people.gone_tokens = tokens_of(book, name, |t| made_by_another(book, t, name));
+    }
     people.narrowed.insert(name.clone());
     Ok(people)
+}
+
+/// Whether a token of a member was made by another one, who is no owner.
+fn made_by_another(book: &Book<'_>, token: &TokenRecord, name: &MemberName) -> bool {
+    let maker = token.by.as_deref().and_then(|by| MemberName::parse(by).ok());
+    maker.is_some_and(|by| {
+        by != *name && book.members.get(&by).is_none_or(|m| !m.owner) && !RESERVED.contains(&by.as_str())
+    })
 }
 
 /// Gives somebody a role of the box or of a workspace.
@@ -138,7 +161,7 @@ pub(super) fn leave_workspace(
     let mut people = People::member(record);
     let here = |id: &InstanceId| book.instances.get(id).is_some_and(|r| r.workspace == *workspace);
     people.gone_grants = granted_to(book, &Grantee::Member(name.clone()), here);
-    people.teams = without(book, name, |team| team.id.workspace == *workspace);
+    people.teams = without(book, &[name.clone()].into(), |team| team.id.workspace == *workspace);
     people.narrowed.insert(name.clone());
     Ok(people)
 }
@@ -153,7 +176,7 @@ pub(super) fn disable(book: &Book<'_>, name: &MemberName) -> Result<People, Refu
         disabled_at: before.disabled_at.or(Some(book.now)),
         ..before.clone()
     });
-    people.gone_tokens = tokens_of(book, name);
+    people.gone_tokens = tokens_of(book, name, |_| true);
     people.narrowed.insert(name.clone());
     Ok(people)
 }
@@ -169,23 +192,26 @@ pub(super) fn remove(book: &Book<'_>, name: &MemberName) -> Result<People, Refus
     if member(book, name)?.is_owner() {
         another_owner(book, name)?;
     }
-    let mut people = People::new(Came::Done);
-    people.gone_members = vec![name.clone()];
-    people.gone_grants = granted_to(book, &Grantee::Member(name.clone()), |_| true);
-    people.teams = without(book, name, |_| true);
-    people.gone_tokens = tokens_of(book, name);
-    people.narrowed.insert(name.clone());
-    Ok(people)
+    Ok(gone(book, &[name.clone()].into()))
 }
 
-/// The owners with their tokens; whoever is something else stays.
+/// The owners go, with all that they had; whoever is something else stays.
 pub(super) fn reset(book: &Book<'_>) -> People {
+    let owners = book.members.values().filter(|m| m.owner);
+    gone(book, &owners.map(|m| m.name.clone()).collect())
+}
+
+/// Members with their tokens, grants and places in teams.
+pub(super) fn gone(book: &Book<'_>, names: &BTreeSet<MemberName>) -> People {
+    let theirs = |to: &Grantee| matches!(to, Grantee::Member(name) if names.contains(name));
+    let tokens = book.tokens.values();
+    let tokens = tokens.filter(|t| t.subject.member().is_some_and(|m| names.contains(m)));
     let mut people = People::new(Came::Done);
-    for owner in book.members.values().filter(|m| m.owner) {
-        people.gone_tokens.extend(tokens_of(book, &owner.name));
-        people.gone_members.push(owner.name.clone());
-        people.narrowed.insert(owner.name.clone());
-    }
+    people.gone_members = names.iter().cloned().collect();
+    people.gone_grants = book.grants.keys().filter(|(to, _)| theirs(to)).cloned().collect();
+    people.teams = without(book, names, |_| true);
+    people.gone_tokens = tokens.map(|t| t.id.clone()).collect();
+    people.narrowed.clone_from(names);
     people
 }
 
@@ -375,7 +401,7 @@ fn belongs(book: &Book<'_>, by: &Principal, name: &MemberName, workspace: &Works
     }
 }
 
-fn sees_all(book: &Book<'_>, by: &Principal) -> bool {
+pub(super) fn sees_all(book: &Book<'_>, by: &Principal) -> bool {
     match by.who() {
         Who::Member(name) => book.members.get(name).is_some_and(MemberRecord::is_owner),
         _ => true,
@@ -409,18 +435,18 @@ fn granted_to(book: &Book<'_>, to: &Grantee, at: impl Fn(&InstanceId) -> bool) -
     theirs.cloned().collect()
 }
 
-fn tokens_of(book: &Book<'_>, name: &MemberName) -> Vec<TokenId> {
-    let theirs = book.tokens.values().filter(|t| t.subject.is_member(name));
+fn tokens_of(book: &Book<'_>, name: &MemberName, of: impl Fn(&TokenRecord) -> bool) -> Vec<TokenId> {
+    let theirs = book.tokens.values().filter(|t| t.subject.is_member(name) && of(t));
     theirs.map(|t| t.id.clone()).collect()
 }
 
-/// The teams that somebody is in, without them.
-fn without(book: &Book<'_>, name: &MemberName, of: impl Fn(&TeamRecord) -> bool) -> Vec<TeamRecord> {
-    let theirs = book.teams.values().filter(|t| t.members.contains(name) && of(t));
+/// The teams that some of these are in, without them.
+fn without(book: &Book<'_>, names: &BTreeSet<MemberName>, of: impl Fn(&TeamRecord) -> bool) -> Vec<TeamRecord> {
+    let theirs = |t: &&TeamRecord| names.iter().any(|name| t.members.contains(name)) && of(t);
     let less = |team: &TeamRecord| {
         let mut team = team.clone();
-        team.members.remove(name);
+        team.members.retain(|name| !names.contains(name));
         team
     };
-    theirs.map(less).collect()
+    book.teams.values().filter(theirs).map(less).collect()
 }

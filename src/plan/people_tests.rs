@@ -61,6 +61,7 @@ impl World {
                 name: ws(w),
                 created_at: now(),
                 quota: None,
+                allow: crate::model::Allowlist::default(),
             };
             world.workspaces.insert(record.name.clone(), record);
             let record = InstanceRecord {
@@ -162,6 +163,7 @@ impl World {
             expires_at: None,
             last_used_at: None,
             last_used_from: None,
+            by: None,
             scope: TokenScope::All,
         };
         let id = record.id.clone();
@@ -367,4 +369,74 @@ fn only_who_is_in_a_workspace_is_granted_what_is_in_it() {
     ));
     assert_eq!(world.done(ungrant(member("ada"))).narrowed, [name("ada")].into());
     assert!(world.grants.is_empty());
+}
+
+#[test]
+fn what_others_made_for_somebody_who_was_less_opens_nothing_of_what_they_become() {
+    let mut world = World::new();
+    world.add("boss", Role::Admin, "here");
+    world.add("bob", Role::Member, "here");
+    let (own, bosss, owners) = (world.token(1, "bob"), world.token(2, "bob"), world.token(3, "bob"));
+    let tokens = Arc::make_mut(&mut world.tokens);
+    for (id, by) in [(&own, "bob"), (&bosss, "boss"), (&owners, "admin")] {
+        tokens.get_mut(id).unwrap().by = Some(by.to_owned());
+    }
+    let role = |role, workspace: Option<&str>| Action::SetRole {
+        member: name("bob"),
+        role,
+        workspace: workspace.map(ws),
+    };
+    for rise in [
+        role(Role::Owner, None),
+        role(Role::Admin, Some("here")),
+        role(Role::Member, Some("there")),
+    ] {
+        assert_eq!(world.tried(rise).unwrap().gone_tokens, std::slice::from_ref(&bosss));
+    }
+    assert_eq!(world.tried(role(Role::Member, Some("here"))).unwrap().gone_tokens, []);
+    // A token that reaches the API alone makes none that reaches further, by no way.
+    let api = Principal::member(name("bob"), TokenId::from_random([8; 12]), &TokenScope::Api);
+    let rotate = Action::RotateToken {
+        id: own,
+        overlap_s: None,
+    };
+    assert_eq!(
+        admit(&world.book(), world.signed(api, rotate), id(9)),
+        Err(Refusal::WiderScope)
+    );
+}
+
+#[test]
+fn nobody_waits_under_the_name_of_whoever_claims_the_box() {
+    let mut world = World::new();
+    for taken in ["root", "berth", "nobody", "admin"] {
+        let add = Action::AddMember {
+            name: name(taken),
+            role: Role::Member,
+            workspace: Some(ws("here")),
+        };
+        assert_eq!(world.tried(add), Err(Refusal::ReservedName { member: name(taken) }));
+    }
+    world.done(Action::AddMember {
+        name: name("ada"),
+        role: Role::Owner,
+        workspace: None,
+    });
+    world.done(Action::SetRole {
+        member: name("admin"),
+        role: Role::Member,
+        workspace: Some(ws("here")),
+    });
+    world.done(grant(Grantee::Member(name("admin")), 1));
+    let token = world.token(1, "admin");
+    let reset = world.done(Action::ResetAdmin);
+    assert_eq!(reset.gone_members, [name("ada")]);
+    let Ok(Decision::Claim { before, .. }) = admit(
+        &world.book(),
+        world.signed(Principal::root(), Action::Claim { name: None }),
+        id(9),
+    ) else {
+        panic!("refused")
+    };
+    assert_eq!((before.gone_tokens, before.gone_grants.len()), (vec![token], 1));
 }

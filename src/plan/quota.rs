@@ -115,6 +115,7 @@ mod tests {
                 name: named(name),
                 created_at: jiff::Timestamp::UNIX_EPOCH,
                 quota,
+                allow: crate::model::Allowlist::default(),
             };
             (record.name.clone(), record)
         };

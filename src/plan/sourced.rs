@@ -110,10 +110,11 @@ pub fn take(allow: &Allow, t: &InstanceType, request: &RunRequest) -> Result<Opt
 /// # Errors
 /// [`Refusal::NotAllowed`].
 pub fn check_allowed(allow: &Allow, source: &Source) -> Result<(), Refusal> {
-    let (what, name, patterns) = match source {
-        Source::Npx(p) | Source::Uvx(p) => (Allowed::Package, bare(&p.package), &allow.packages),
-        Source::Image(i) => (Allowed::Image, i.image.as_str(), &allow.images),
-        Source::Remote(r) => (Allowed::Address, r.url.as_str(), &allow.remotes),
+    let (what, name) = named(source);
+    let patterns = match source {
+        Source::Npx(_) | Source::Uvx(_) => &allow.packages,
+        Source::Image(_) => &allow.images,
+        Source::Remote(_) => &allow.remotes,
     };
     let long = format!("{}:{name}", source.kind());
     if image::allowed(name, patterns) || image::allowed(&long, patterns) {
@@ -124,6 +125,15 @@ pub fn check_allowed(allow: &Allow, source: &Source) -> Result<(), Refusal> {
         name: name.to_owned(),
         allowed: patterns.clone(),
     })
+}
+
+/// What a source is, and its name, as lists of what is allowed have them.
+pub(super) fn named(source: &Source) -> (Allowed, &str) {
+    match source {
+        Source::Npx(p) | Source::Uvx(p) => (Allowed::Package, bare(&p.package)),
+        Source::Image(i) => (Allowed::Image, i.image.as_str()),
+        Source::Remote(r) => (Allowed::Address, r.url.as_str()),
+    }
 }
 
 /// A Python package without its extras.

@@ -107,8 +107,11 @@ pub(super) fn begin(
 /// A [`Refusal`] where the trial is none of it, or not installed.
 pub(super) fn upgrade(book: &Book<'_>, id: &InstanceId, trial: &InstanceId) -> Result<Decision, Refusal> {
     let mut record = live(book, id)?.clone();
-    let tried = live(book, trial)?;
-    let theirs = tried.sourced.as_deref().filter(|g| g.trial_of.as_ref() == Some(id));
+    // What it is else is nothing that whoever asks need know.
+    let tried = book.instances.get(trial).filter(|r| r.desired != Desired::Removed);
+    let theirs = tried
+        .and_then(|t| t.sourced.as_deref())
+        .filter(|g| g.trial_of.as_ref() == Some(id));
     let Some((theirs, resolved)) = theirs.and_then(|g| Some((g, g.resolved.clone()?))) else {
         let (id, trial) = (id.clone(), trial.clone());
         return Err(Refusal::NoTrial { id, trial });

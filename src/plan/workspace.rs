@@ -1,18 +1,23 @@
-//! Workspaces: what is made, changed and removed, and how many instances of one may run. Pure.
+//! Workspaces: what is made, changed and removed, what may be run in one, and how many instances of it may run. Pure.
 
 use super::{
     admit::{Book, Decision},
-    people,
+    image, people, sourced,
 };
 use crate::{
-    model::{Counted, Desired, Refusal, WorkspaceLimits, WorkspaceName},
+    model::{Allowed, Allowlist, Counted, Desired, Refusal, Source, TypeName, WorkspaceLimits, WorkspaceName},
     record::{InstanceRecord, WorkspaceRecord},
 };
 
 /// Workspaces of one box; each that runs something is a cgroup.
 pub const MAX_WORKSPACES: usize = 1000;
 
-pub(super) fn add(book: &Book<'_>, name: WorkspaceName, quota: Option<WorkspaceLimits>) -> Result<Decision, Refusal> {
+pub(super) fn add(
+    book: &Book<'_>,
+    name: WorkspaceName,
+    quota: Option<WorkspaceLimits>,
+    allow: Allowlist,
+) -> Result<Decision, Refusal> {
     if book.workspaces.contains_key(&name) {
         return Err(Refusal::WorkspaceExists { name });
     }
@@ -23,11 +28,65 @@ pub(super) fn add(book: &Book<'_>, name: WorkspaceName, quota: Option<WorkspaceL
         });
     }
     checked(book, quota)?;
+    check_patterns(&allow)?;
     Ok(Decision::Workspace(WorkspaceRecord {
         name,
         created_at: book.now,
         quota,
+        allow,
     }))
+}
+
+pub(super) fn set_allowlist(book: &Book<'_>, name: &WorkspaceName, allow: Allowlist) -> Result<Decision, Refusal> {
+    let record = find(book, name)?;
+    check_patterns(&allow)?;
+    Ok(Decision::Workspace(WorkspaceRecord {
+        allow,
+        ..record.clone()
+    }))
+}
+
+fn check_patterns(allow: &Allowlist) -> Result<(), Refusal> {
+    let right =
+        |p: &String| (1..=Allowlist::MAX_PATTERN).contains(&p.chars().count()) && !p.chars().any(char::is_control);
+    match allow
+        .lists()
+        .all(|l| l.len() <= Allowlist::MAX_PATTERNS && l.iter().all(right))
+    {
+        true => Ok(()),
+        false => Err(Refusal::BadPattern {
+            count: Allowlist::MAX_PATTERNS,
+            length: Allowlist::MAX_PATTERN,
+        }),
+    }
+}
+
+/// Whether a workspace may run a type. The configuration has been asked.
+pub(super) fn check_type(book: &Book<'_>, workspace: &WorkspaceName, name: &TypeName) -> Result<(), Refusal> {
+    check_allowed(book, workspace, Allowed::Type, &[name.as_str()])
+}
+
+/// Whether a workspace may run what a generic type is to run.
+pub(super) fn check_source(book: &Book<'_>, workspace: &WorkspaceName, source: &Source) -> Result<(), Refusal> {
+    let (what, name) = sourced::named(source);
+    let long = format!("{}:{name}", source.kind());
+    check_allowed(book, workspace, what, &[name, &long])
+}
+
+/// `names`: as it may be written in a list, the first as it is told.
+fn check_allowed(book: &Book<'_>, workspace: &WorkspaceName, what: Allowed, names: &[&str]) -> Result<(), Refusal> {
+    let Some(patterns) = book.workspaces.get(workspace).and_then(|w| w.allow.of(what)) else {
+        return Ok(());
+    };
+    if names.iter().any(|name| image::allowed(name, patterns)) {
+        return Ok(());
+    }
+    Err(Refusal::NotAllowedThere {
+        workspace: workspace.clone(),
+        what,
+        name: names.first().copied().unwrap_or_default().to_owned(),
+        allowed: patterns.clone(),
+    })
 }
 
 pub(super) fn set(book: &Book<'_>, name: &WorkspaceName, quota: Option<WorkspaceLimits>) -> Result<Decision, Refusal> {

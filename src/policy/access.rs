@@ -102,9 +102,19 @@ impl Access {
 
     /// How much of an instance is open to a member who is no owner, by their role or by the widest of their grants.
     pub(super) fn level(&self, member: &MemberRecord, id: &InstanceId, now: jiff::Timestamp) -> Option<Level> {
-        let workspace = self.workspace_of(id)?;
+        let record = self.instances.get(id)?;
+        let workspace = &record.workspace;
         if self.administers(member, workspace) {
             return Some(Level::Manage);
+        }
+        // A trial is open to whoever may manage what it is a trial of, and to nobody by a grant of its own.
+        if let Some(of) = record.sourced.as_ref().and_then(|s| s.trial_of.as_ref()) {
+            let original = self
+                .instances
+                .get(of)
+                .filter(|o| o.sourced.as_ref().is_none_or(|s| s.trial_of.is_none()));
+            let level = original.and_then(|o| self.level(member, &o.id, now));
+            return level.filter(|l| *l == Level::Manage);
         }
         if !member.workspaces.contains_key(workspace) {
             return None;
@@ -116,7 +126,7 @@ impl Access {
         own.into_iter().chain(by_teams).filter_map(|g| g.at(now)).max()
     }
 
-    /// The grants that open an instance to a member, as keys.
+    /// The grants of an instance that a member has, as keys: their own and those of their teams, ended ones as well.
     pub fn grants_of(&self, name: &MemberName, id: &InstanceId) -> Vec<GrantKey> {
         let teams = self.teams_of(name).iter().cloned().map(Grantee::Team);
         let all = [Grantee::Member(name.clone())].into_iter().chain(teams);

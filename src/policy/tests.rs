@@ -123,6 +123,7 @@ fn access() -> Access {
             expires_at: None,
             last_used_at: None,
             last_used_from: None,
+            by: None,
             scope: TokenScope::All,
         };
         (record.id.clone(), record)
@@ -318,6 +319,40 @@ fn an_action_is_signed_for_whoever_may_and_keeps_who_asked() {
     for action in owners {
         assert_eq!(sign(known, member("admin"), action.clone()), Err(Denial::NotPermitted));
         assert!(sign(known, owner(), action).is_ok());
+    }
+}
+
+#[test]
+fn a_trial_is_open_to_whoever_may_manage_what_it_is_a_trial_of() {
+    let mut access = access();
+    let mut trial = instance_in(instance(4), &workspace("here"));
+    trial.sourced = Some(Box::new(crate::record::Sourced {
+        source: crate::model::Source::Npx(crate::model::PackageSource {
+            package: "a".to_owned(),
+            version: None,
+            bin: None,
+            args: Vec::new(),
+        }),
+        resolved: None,
+        network: None,
+        volume: None,
+        processes: None,
+        call_timeout: None,
+        pinned: false,
+        trial_of: Some(instance(1)),
+    }));
+    Arc::make_mut(&mut access.instances).insert(instance(4), Arc::new(trial));
+    let (id, known) = (
+        instance(4),
+        Known {
+            access: &access,
+            now: now(),
+        },
+    );
+    let may = |who: &str, verb| may(known, &member(who), verb, Target::Instance(&id)).is_allowed();
+    for verb in [Verb::ReadInstance, Verb::ReadTools, Verb::Remove] {
+        assert!(may("manager", verb) && may("admin", verb));
+        assert!(!may("user", verb) && !may("none", verb) && !may("elsewhere", verb));
     }
 }
 

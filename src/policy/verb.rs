@@ -90,6 +90,7 @@ verbs! {
     ReadWorkspace = "read-workspace" Workspace,
     AddWorkspace = "add-workspace" Box,
     SetQuota = "set-quota" Workspace,
+    SetAllowlist = "set-allowlist" Workspace,
     RemoveWorkspace = "remove-workspace" Workspace,
     /// That a member exists, and what they are.
     ReadMember = "read-member" Member,
@@ -162,6 +163,7 @@ pub fn asked(action: &Action) -> (Verb, Target<'_>) {
         Action::UnsetCredential { id, .. } => (Verb::UnsetCredential, on(id)),
         Action::AddWorkspace { .. } => (Verb::AddWorkspace, Target::Box),
         Action::SetQuota { workspace, .. } => (Verb::SetQuota, Target::Workspace(workspace)),
+        Action::SetAllowlist { workspace, .. } => (Verb::SetAllowlist, Target::Workspace(workspace)),
         Action::RemoveWorkspace { name } => (Verb::RemoveWorkspace, Target::Workspace(name)),
         Action::AddMember { role: Role::Owner, .. } | Action::SetRole { role: Role::Owner, .. } => {
             (Verb::MakeOwner, Target::Box)

@@ -174,6 +174,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
                 expires_at: Some(jiff::Timestamp::from_second(now + expires_in).unwrap()),
                 last_used_at: None,
                 last_used_from: None,
+                by: None,
                 scope: crate::model::TokenScope::All,
             })
         };
@@ -260,6 +261,7 @@ async fn each_workspace_is_held_to_the_quota_of_its_record() {
             pids: Some(77),
             ..WorkspaceLimits::default()
         }),
+        allow: crate::model::Allowlist::default(),
     };
     let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
     store.commit(&[crate::store::Change::PutWorkspace(record)]).unwrap();

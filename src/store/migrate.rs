@@ -20,7 +20,7 @@
 //! | 2.0 | `members`; tokens have a subject |
 //! | 2.1 | `tokens_by_subject`; unknown fields of rows are ignored |
 //! | 2.2 | `workspaces` |
-//! | 2.3 | `people`, `teams`, `grants`, `scoped_tokens` |
+//! | 2.3 | `people`, `teams`, `grants`, `scoped_tokens`, `allowlists` |
 
 mod v1;
 mod v2;

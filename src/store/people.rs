@@ -2,7 +2,7 @@
 //! since when they are let in nowhere. Whoever is let in as an owner stands in `members` too, which is all that an older berth
 //! knows: to it the others are nobody, so that it opens nothing to them. [`complete`] takes over what it changed there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,9 @@ use super::{
     members::{Member, Members},
     table::{Broken, Rows, Table},
     teams::Teams,
+    tokens::TokenRows,
     words::{text, workspace_role, workspace_role_word},
+    workspaces::Workspaces,
 };
 use crate::{
     model::{Grantee, MemberName, Role, WorkspaceName},
@@ -114,13 +116,14 @@ impl<'t> PeopleRows<'t> {
 pub(super) fn complete(txn: &WriteTransaction) -> Result<bool, StoreError> {
     let mut rows = PeopleRows::open(txn)?;
     let (owners, people) = (rows.members.scan()?, rows.people.scan()?);
-    let mut changed = false;
+    let (mut changed, mut anew) = (false, BTreeSet::new());
     for (name, owner) in &owners {
         let known = people
             .get(name)
             .is_some_and(|p| p.is_owner() && p.created_at == owner.created_at);
         if !known {
             changed = true;
+            anew.insert(name.clone());
             rows.put(&MemberRecord::owner(name.clone(), owner.created_at))?;
         }
     }
@@ -131,9 +134,35 @@ pub(super) fn complete(txn: &WriteTransaction) -> Result<bool, StoreError> {
         changed = true;
         rows.delete(&person.name)?;
     }
+    let workspaces = Rows::<Workspaces>::open(txn)?.scan()?;
+    for mut person in rows.people.scan()?.into_values() {
+        let before = person.workspaces.len();
+        person.workspaces.retain(|name, _| workspaces.contains_key(name));
+        if person.workspaces.len() != before {
+            changed = true;
+            rows.put(&person)?;
+        }
+    }
     let people = rows.people.scan()?;
+    {
+        // Tokens of somebody who went while an older berth was here open nothing; nor do those from before of somebody whom it
+        // made anew: it knows none that have a scope.
+        let mut tokens = TokenRows::open(txn)?;
+        for token in tokens.all()?.into_values() {
+            let Some(name) = token.subject.member() else { continue };
+            if !people.contains_key(name) || (anew.contains(name) && !token.scope.is_all()) {
+                changed = true;
+                tokens.delete(&token.id)?;
+            }
+        }
+    }
     let mut teams = Rows::<Teams>::open(txn)?;
     for mut team in teams.scan()?.into_values() {
+        if !workspaces.contains_key(&team.id.workspace) {
+            changed = true;
+            teams.delete(&team.id)?;
+            continue;
+        }
         let before = team.members.len();
         team.members.retain(|name| people.contains_key(name));
         if team.members.len() != before {

@@ -82,6 +82,7 @@ pub(super) fn token(c: char, of: &InstanceRecord) -> TokenRecord {
         expires_at: None,
         last_used_at: Some(of.created_at),
         last_used_from: None,
+        by: None,
         scope: model::TokenScope::All,
     }
 }

@@ -2,7 +2,7 @@
 //! its tokens, so that all of somebody's are revoked without a look at everybody's. Both are written together. An older
 //! berth writes the table alone: [`TokenRows::complete`] makes the index true again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{MultimapTable, MultimapTableDefinition, ReadableMultimapTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub(super) struct Token {
     last_used_at: Option<jiff::Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_used_from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
     /// Absent: as far as whoever it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Scope>,
@@ -81,6 +83,7 @@ impl Table for Tokens {
             expires_at: r.expires_at,
             last_used_at: r.last_used_at,
             last_used_from: r.last_used_from.map(|a| a.to_string()),
+            by: r.by.clone(),
             scope: match &r.scope {
                 TokenScope::All => None,
                 TokenScope::Api => Some(Scope::Api),
@@ -104,6 +107,7 @@ impl Table for Tokens {
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
             last_used_from: row.last_used_from.map(|a| a.parse().map_err(text)).transpose()?,
+            by: row.by,
             scope: match row.scope {
                 None => TokenScope::All,
                 Some(Scope::Api) => TokenScope::Api,
@@ -166,6 +170,13 @@ impl<'t> TokenRows<'t> {
             scoped: Rows::open(txn)?,
             by_subject: txn.open_multimap_table(BY_SUBJECT).map_err(failed_in(INDEX, "open"))?,
         })
+    }
+
+    /// All of them, with a scope and without.
+    pub(super) fn all(&self) -> Result<BTreeMap<TokenId, TokenRecord>, StoreError> {
+        let mut all = self.rows.scan()?;
+        all.extend(self.scoped.scan()?);
+        Ok(all)
     }
 
     pub(super) fn put(&mut self, token: &TokenRecord) -> Result<(), StoreError> {

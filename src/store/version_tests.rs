@@ -12,7 +12,7 @@ use super::{
     tests::{Disk, Mount, box_id, instance, member, member_token, put_raw, read as read_row, token, written},
     *,
 };
-use crate::model::{Grantee, Level, TokenScope, WorkspaceLimits, WorkspaceRole};
+use crate::model::{Allowlist, Grantee, Level, TokenScope, WorkspaceLimits, WorkspaceRole};
 
 /// The store and its rows as text, as the berth before left them.
 const BEFORE: &[u8] = include_bytes!("../../tests/cases/store/2.0/berth.redb");
@@ -227,8 +227,15 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
     let scoped = TokenRecord {
         scope: TokenScope::Instances([a.id.clone()].into()),
         last_used_from: Some([192, 0, 2, 1].into()),
+        by: Some("admin".to_owned()),
         ..member_token()
     };
+    let stale = ["gone", "away"].map(|of| TokenRecord {
+        id: TokenId::parse(&of.repeat(3)).unwrap(),
+        subject: Subject::Member(name(of)),
+        scope: TokenScope::Api,
+        ..member_token()
+    });
     let mut store = Store::open(dir.path(), &box_id()).unwrap();
     let mut changes = vec![
         Change::PutInstance(Box::new(a.clone())),
@@ -239,9 +246,14 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
         changes.push(Change::PutMember(member));
     }
     changes.extend(grants.iter().cloned().map(Change::PutGrant));
+    changes.extend(stale.iter().cloned().map(Change::PutToken));
+    let mut elsewhere = plain.clone();
+    elsewhere.name = name("elsewhere");
+    elsewhere.workspaces = [(WorkspaceName::parse("removed").unwrap(), WorkspaceRole::Admin)].into();
+    changes.push(Change::PutMember(elsewhere.clone()));
     store.commit(&changes).unwrap();
     let loaded = store.load().unwrap();
-    assert_eq!((loaded.members.len(), loaded.grants.len()), (4, 3));
+    assert_eq!((loaded.members.len(), loaded.grants.len()), (5, 3));
     assert_eq!(loaded.members[&plain.name], plain);
     assert_eq!(loaded.members[&away.name], away);
     assert_eq!(loaded.teams[&team.id], team);
@@ -269,7 +281,16 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
     let mut store = Store::open(dir.path(), &box_id()).unwrap();
     let loaded = store.load().unwrap();
     let names: Vec<&str> = loaded.members.keys().map(MemberName::as_str).collect();
-    assert_eq!(names, ["admin", "away", "plain"]);
+    assert_eq!(names, ["admin", "away", "elsewhere", "plain"]);
+    assert!(
+        loaded.members[&elsewhere.name].workspaces.is_empty(),
+        "that workspace is gone"
+    );
+    assert_eq!(
+        loaded.tokens.keys().collect::<Vec<_>>(),
+        [&scoped.id],
+        "tokens from before open nothing"
+    );
     assert!(loaded.members[&away.name].is_owner(), "who was made anew is let in");
     assert_eq!(loaded.teams[&team.id].members, [name("plain")].into());
     assert_eq!(loaded.grants.len(), 2, "what the other was granted went with them");
@@ -363,6 +384,10 @@ fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
             pids: None,
             instances: Some(3),
         }),
+        allow: Allowlist {
+            packages: Some(vec!["@acme/*".to_owned()]),
+            ..Allowlist::default()
+        },
     };
     store.commit(&[Change::PutWorkspace(own.clone())]).unwrap();
     drop(store);
@@ -544,6 +569,8 @@ proptest! {
     fn the_index_says_what_the_table_says(ops in proptest::collection::vec(op(), 1..30)) {
         let disk = Disk::default();
         let mut store = Store::open_with(disk.opener(), &box_id()).unwrap();
+        // A token of nobody does not outlast an opening.
+        store.commit(&[Change::PutMember(member())]).unwrap();
         let mut model: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
         for op in ops {
             let change = match op {

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
+    allowlists::Allowlists,
     instances::Instances,
     table::{Broken, Rows, Table},
     words::text,
 };
 use crate::{
-    model::{WorkspaceLimits, WorkspaceName},
+    model::{Allowlist, WorkspaceLimits, WorkspaceName},
     record::WorkspaceRecord,
 };
 
@@ -73,7 +74,37 @@ impl Table for Workspaces {
                 pids: q.pids,
                 instances: q.instances,
             }),
+            // In a table of its own.
+            allow: Allowlist::default(),
         })
+    }
+}
+
+/// The workspaces and their allowlists within a commit.
+pub(super) struct WorkspaceRows<'t> {
+    rows: Rows<'t, Workspaces>,
+    allowlists: Rows<'t, Allowlists>,
+}
+
+impl<'t> WorkspaceRows<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            rows: Rows::open(txn)?,
+            allowlists: Rows::open(txn)?,
+        })
+    }
+
+    pub(super) fn put(&mut self, record: &WorkspaceRecord) -> Result<(), StoreError> {
+        match record.allow.is_open() {
+            true => drop(self.allowlists.delete(&record.name)?),
+            false => self.allowlists.put(&(record.name.clone(), record.allow.clone()))?,
+        }
+        self.rows.put(record)
+    }
+
+    pub(super) fn delete(&mut self, name: &WorkspaceName) -> Result<(), StoreError> {
+        self.allowlists.delete(name)?;
+        self.rows.delete(name).map(drop)
     }
 }
 
@@ -82,15 +113,16 @@ pub(super) fn complete(txn: &WriteTransaction) -> Result<bool, StoreError> {
     let instances = Rows::<Instances>::open(txn)?.scan()?;
     let mut named: BTreeSet<WorkspaceName> = instances.into_values().map(|r| r.workspace).collect();
     named.insert(WorkspaceName::default());
-    let mut rows = Rows::<Workspaces>::open(txn)?;
+    let mut rows = WorkspaceRows::open(txn)?;
     let mut missing = false;
     for name in named {
-        if rows.get(&name)?.is_none() {
+        if rows.rows.get(&name)?.is_none() {
             missing = true;
             rows.put(&WorkspaceRecord {
                 name,
                 created_at: jiff::Timestamp::now(),
                 quota: None,
+                allow: Allowlist::default(),
             })?;
         }
     }

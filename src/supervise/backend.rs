@@ -18,8 +18,10 @@ use super::{
 };
 use crate::{
     admin::{Archive, Backend, LogQuery, PageFacts},
-    api::{BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView},
-    authz::SessionTable,
+    api::{
+        BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
+    },
+    authz::{SessionTable, TokenTable},
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
     deploy_log::Deploys,
@@ -32,7 +34,7 @@ use crate::{
     machine,
     model::{
         Action, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
-        Refusal, State, TeamView, TokenView, TypeName, WorkspaceView,
+        Refusal, State, TeamView, TokenView, TypeName, Who, WorkspaceView,
     },
     plan::{image, sourced},
     policy::{Access, Signed},
@@ -59,6 +61,7 @@ pub(super) struct Parts {
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
     pub(super) sessions: SessionTable,
+    pub(super) tokens: TokenTable,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
     pub(super) claims: Arc<Claims>,
@@ -126,22 +129,19 @@ impl Backend for Parts {
         if let Action::Run(request) = action.what() {
             self.check_images(&request.type_name).await?;
         }
-        if kind == Kind::Other {
-            return match self.ledger.submit_and_tell(action).await? {
-                (Outcome::Offboarded(done), _) => Ok(Outcome::Offboarded(Box::new(self.offboarded(*done).await?))),
-                (outcome, cut) => {
-                    self.end_sessions(cut);
-                    Ok(outcome)
-                }
-            };
-        }
-        // What follows from it for claims follows whether somebody waits for the answer or not.
+        // What follows from it follows whether somebody waits for the answer or not.
         let (ledger, claims) = (self.ledger.clone(), Arc::clone(&self.claims));
-        let reconcile = self.reconcile.clone();
+        let (reconcile, leavers) = (self.reconcile.clone(), self.leavers());
         let done = tokio::spawn(async move {
-            let outcome = ledger.submit(action).await?;
-            // Whoever has an answer finds it in the snapshot.
-            claims.after(kind, reconcile.snapshot().claimed)?;
+            let (outcome, cut) = ledger.submit_and_tell(action).await?;
+            if let Outcome::Offboarded(done) = outcome {
+                return Ok(Outcome::Offboarded(Box::new(leavers.report(*done).await?)));
+            }
+            leavers.end_sessions(cut);
+            if kind != Kind::Other {
+                // Whoever has an answer finds it in the snapshot.
+                claims.after(kind, reconcile.snapshot().claimed)?;
+            }
             Ok(outcome)
         });
         done.await.unwrap_or(Err(Refusal::Stopping))
@@ -157,6 +157,32 @@ impl Backend for Parts {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.reconcile.changed()
+    }
+
+    fn whoami(&self, by: &Principal) -> Whoami {
+        let member = match by.who() {
+            Who::Member(name) => Some(name.clone()),
+            _ => None,
+        };
+        let access = self.ledger.access();
+        Whoami {
+            name: by.name(),
+            owner: member
+                .as_ref()
+                .is_none_or(|m| access.member(m).is_some_and(|m| m.owner)),
+            member,
+            token: by.token().cloned(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            box_id: self.reconcile.box_id().to_string(),
+            ca_file: self.certificates.ca_file().map(|p| p.display().to_string()),
+            signing_key: BASE64.encode(self.key.public_key()),
+        }
+    }
+
+    fn uses(&self, by: &Principal, id: &InstanceId) {
+        if let (Some(token), true) = (by.token(), self.ledger.access().instances.contains_key(id)) {
+            self.tokens.note(token, id, jiff::Timestamp::now().as_second());
+        }
     }
 
     fn access(&self) -> Arc<Access> {

@@ -61,8 +61,9 @@ impl Answers {
 #[derive(Clone)]
 struct About<'a> {
     instance: &'a str,
-    /// A member of the workspace `here`, and one of its teams.
+    /// A member of the workspace `here`, another who leaves it, and one of its teams.
     member: &'a str,
+    leaver: &'a str,
     team: &'a str,
     /// Tokens: of the instance, of that member.
     tokens: [&'a str; 2],
@@ -104,6 +105,7 @@ fn actions(about: &About) -> Vec<(Verb, &'static str, Value)> {
     let About {
         instance: id,
         member,
+        leaver,
         team,
         tokens: [of_instance, of_member],
     } = about;
@@ -193,6 +195,11 @@ fn actions(about: &About) -> Vec<(Verb, &'static str, Value)> {
             json!({ "action": "set_quota", "workspace": "here", "quota": null }),
         ),
         (
+            Verb::SetAllowlist,
+            "here",
+            json!({ "action": "set_allowlist", "workspace": "here", "allow": {} }),
+        ),
+        (
             Verb::RemoveWorkspace,
             "here",
             json!({ "action": "remove_workspace", "name": "here" }),
@@ -275,7 +282,7 @@ fn actions(about: &About) -> Vec<(Verb, &'static str, Value)> {
         (
             Verb::LeaveWorkspace,
             "user",
-            json!({ "action": "leave_workspace", "member": member, "workspace": "here" }),
+            json!({ "action": "leave_workspace", "member": leaver, "workspace": "here" }),
         ),
         (
             Verb::RemoveMember,
@@ -386,7 +393,7 @@ fn every_route_and_every_action_answers_as_the_table_says() {
     a.cli(&["grant", "add", "user", &i.id]);
     a.cli(&["grant", "add", "manager", &i.id, "--manage"]);
     a.cli(&["grant", "add", "team:here/eng", &i.id]);
-    let soon = (jiff::Timestamp::now() + Duration::from_secs(2)).to_string();
+    let soon = (jiff::Timestamp::now() + Duration::from_secs(10)).to_string();
     a.cli(&["grant", "add", "ended", &i.id, "--manage", "--until", &soon]);
     a.cli(&["member", "disable", "disabled"]);
     let asker = Asker {
@@ -398,7 +405,7 @@ fn every_route_and_every_action_answers_as_the_table_says() {
     wait_for("the grant has ended", MINUTE, || ask("ended", &read).status == 404);
     // A token that has expired, and one that never was.
     let soon = json!({ "action": "create_token", "member": "admin",
-        "expires_at": (jiff::Timestamp::now() + Duration::from_secs(2)).to_string() });
+        "expires_at": (jiff::Timestamp::now() + Duration::from_secs(10)).to_string() });
     let act = |body: Value| ("POST", "/api/v1/actions".to_owned(), Some(body));
     let expired = secret(&ask("owner", &act(soon)).json());
     let status = ("GET", "/api/v1/status".to_owned(), None);
@@ -416,6 +423,7 @@ fn every_route_and_every_action_answers_as_the_table_says() {
     let about = About {
         instance: &i.id,
         member: "user",
+        leaver: "user",
         team: "eng",
         tokens: [&of_instance, of_user["id"].as_str().unwrap()],
     };
@@ -532,7 +540,8 @@ fn every_route_and_every_action_answers_as_the_table_says() {
             format!("mate-{who}"),
             format!("team-{who}"),
         );
-        let made = member(&mate, "member", "here");
+        let (made, leaver) = (member(&mate, "member", "here"), format!("leaver-{who}"));
+        member(&leaver, "member", "here");
         a.cli(&["team", "add", &format!("here/{team}")]);
         a.cli(&["grant", "add", "manager", &mine.id, "--manage"]);
         let tokens = a.json(&["token", "list"]);
@@ -544,6 +553,7 @@ fn every_route_and_every_action_answers_as_the_table_says() {
         let about = About {
             instance: &mine.id,
             member: &mate,
+            leaver: &leaver,
             team: &team,
             tokens: [of.unwrap()["id"].as_str().unwrap(), made["id"].as_str().unwrap()],
         };

@@ -731,7 +731,13 @@ fn tokens_open_their_own_doors_only() {
     let admin = admin_token(&laptop);
     let get = |path: &str, token: &str, more: &[&str]| with_token(&a, "GET", path, token, more);
     assert_eq!(get("/api/v1/status", &i.token, &[]).status, 403, "an instance's token");
-    assert_eq!(a.post(&i.url, &admin, INITIALIZE, &[]).status, 403, "a member's token");
+    assert_eq!(a.post(&i.url, &admin, INITIALIZE, &[]).status, 200, "an owner's token");
+    let other = a.run("memory", &["--name", "other"]);
+    assert_eq!(
+        a.post(&i.url, &other.token, INITIALIZE, &[]).status,
+        403,
+        "of another instance"
+    );
     let bare = a.curl(&[&format!("{}/api/v1/status", url(&a))]);
     assert_eq!(bare.status, 401);
     assert!(bare.header("www-authenticate").unwrap().starts_with("Bearer"));

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::FileExt, path::Path, process::Command, sync::Arc};
 use berth::{
     authz::TokenHash,
     load,
-    model::{BoxId, Desired, InstanceId, InstanceName, MemberName, Role, Subject, TokenId, WorkspaceName},
+    model::{BoxId, Desired, InstanceId, InstanceName, MemberName, Subject, TokenId, TokenScope, WorkspaceName},
     record::{InstanceRecord, Marks, MemberRecord, TokenRecord},
     store::{Change, Store},
 };
@@ -62,6 +62,9 @@ fn instance(c: char, desired: Desired) -> Vec<Change> {
         created_at: at,
         expires_at: None,
         last_used_at: None,
+        last_used_from: None,
+        scope: TokenScope::All,
+        by: None,
     };
     vec![Change::PutInstance(Box::new(record)), Change::PutToken(token)]
 }
@@ -88,11 +91,8 @@ fn make(var: &Path) {
     }
     put(&var.join(ENGINE).join("containers/a/config.v2.json"), "{}");
     put(&var.join(ENGINE).join("containers/a/hostconfig.json"), "{}");
-    let admin = MemberRecord {
-        name: MemberName::admin(),
-        role: Role::Owner,
-        created_at: jiff::Timestamp::from_second(1_790_000_000).unwrap(),
-    };
+    let created_at = jiff::Timestamp::from_second(1_790_000_000).unwrap();
+    let admin = MemberRecord::owner(MemberName::admin(), created_at);
     let mut all = vec![Change::PutMember(admin)];
     all.extend(instance('a', Desired::Running));
     all.extend(instance('c', Desired::Running));

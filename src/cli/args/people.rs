@@ -37,11 +37,16 @@ pub(in crate::cli) enum MemberVerb {
     List,
     /// Show one member
     Show { name: MemberName },
-    /// Give a member a role in a workspace, which they join by it, or make them an owner
+    /// Give a member a role in a workspace, which they join by it, in place of the one that they have there; or make them
+    /// an owner, or one no longer
     Set {
         name: MemberName,
-        #[command(flatten)]
-        role: RoleArgs,
+        /// What they are from now on
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// In which workspace [default: default]
+        #[arg(long)]
+        workspace: Option<WorkspaceName>,
     },
     /// Take a member out of a workspace, with what they were granted in it
     Leave {
@@ -110,7 +115,7 @@ pub(in crate::cli) enum TeamVerb {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum GrantVerb {
-    /// Grant an instance to a member or a team
+    /// Grant an instance to a member or a team, in place of what they were granted of it
     Add {
         /// A member's name, or team:NAME
         #[arg(value_name = "WHO")]
@@ -121,7 +126,7 @@ pub(in crate::cli) enum GrantVerb {
         /// To manage it: also its logs, credentials and tokens, and to stop and remove it
         #[arg(long)]
         manage: bool,
-        /// When it ends: a date such as 2027-01-31, a time, or 30d, 12h or 45m
+        /// When it ends: at the beginning of a day such as 2027-01-31 (UTC), at a time, or in 30d, 12h or 45m
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
     },

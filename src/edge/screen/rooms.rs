@@ -142,7 +142,7 @@ impl Drop for Seat {
     }
 }
 
-/// Whether whoever looks may also hold the controls, and recreate the instance.
+/// Whether whoever looks may also hold the controls.
 pub(super) fn may_control(session: &Session, id: &InstanceId) -> bool {
     matches!(session.by.scope(), Scope::Screen { instance, control: true } if instance == id)
 }
