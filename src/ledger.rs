@@ -48,11 +48,11 @@ use crate::{
     catalog::Catalog,
     config::Allow,
     model::{
-        Action, BoxId, InstanceId, MemberName, Offboarded, OffboardingReport, Outcome, Refusal, Secret, TeamId,
-        TokenCreated, WorkspaceLimits, WorkspaceName,
+        Action, BoxId, InstanceId, MemberName, Offboarded, OffboardingReport, Outcome, Principal, Refusal, Secret,
+        TeamId, TokenCreated, WorkspaceLimits, WorkspaceName,
     },
     plan::exchange::{DesiredState, Report, Shown},
-    policy::{Access, Signed},
+    policy::{self, Access, Denial, Known, Signed},
     record::GrantKey,
     secret::BoxKey,
     store::Loaded,
@@ -229,6 +229,16 @@ impl Handle {
     /// What policy looks at, as of the newest that is durable.
     pub fn access(&self) -> Arc<Access> {
         self.access.load_full()
+    }
+
+    /// Signs an action for whoever may ask for it now.
+    ///
+    /// # Errors
+    /// [`Denial`].
+    pub fn sign(&self, by: Principal, action: Action) -> Result<Signed<Action>, Denial> {
+        let access = self.access.load();
+        let now = jiff::Timestamp::now();
+        policy::sign(Known { access: &access, now }, by, action)
     }
 
     /// The same for whoever looks at every request.

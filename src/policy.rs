@@ -141,7 +141,7 @@ pub fn may(known: Known<'_>, principal: &Principal, verb: Verb, target: Target<'
 
 /// Whether a member may who is no owner. What is not there is as closed as what is another's.
 fn member_may(Known { access, now }: Known<'_>, member: &MemberRecord, verb: Verb, target: Target<'_>) -> bool {
-    let administers = |workspace: &WorkspaceName| access.administers(member, workspace);
+    let administers = |workspace: &WorkspaceName| member.administers(workspace);
     let has = |id: &InstanceId, wanted: Option<Level>| wanted.is_some_and(|l| access.level(member, id, now) >= Some(l));
     match target {
         Target::Box => match verb {

@@ -152,6 +152,11 @@ impl MemberRecord {
         self.owner && self.disabled_at.is_none()
     }
 
+    /// Whether they are an admin of a workspace; an owner is asked for elsewhere.
+    pub fn administers(&self, workspace: &WorkspaceName) -> bool {
+        self.workspaces.get(workspace) == Some(&WorkspaceRole::Admin)
+    }
+
     /// `owner`, or the highest that they are in a workspace.
     pub fn role(&self) -> Role {
         let highest = self.workspaces.values().max().copied();

@@ -54,9 +54,7 @@ impl Asker<'_> {
     fn sees(&self, verb: Verb, target: Target<'_>) -> bool {
         policy::may(self.known, self.by, verb, target).is_allowed()
     }
-}
 
-impl Asker<'_> {
     /// A member without the workspaces and teams that the asker may not know of.
     fn shown(&self, mut member: MemberView) -> MemberView {
         if *self.by.who() == Who::Member(member.name.clone()) {
@@ -292,11 +290,11 @@ where
         line: e.line(),
         column: e.column(),
     })?;
-    let (verb, target) = policy::asked(&action);
-    if let Target::Instance(id) = target {
+    let (verb, _) = policy::asked(&action);
+    let signed = policy::sign(asker.known, asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
+    if let (_, Target::Instance(id)) = policy::asked(signed.what()) {
         backend.uses(asker.by, id);
     }
-    let signed = policy::sign(asker.known, asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
     Ok(match backend.submit(signed).await? {
         Outcome::Instance(view) => {
             let view = addressed(backend, asker.at, *view);

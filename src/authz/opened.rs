@@ -48,20 +48,38 @@ impl Drop for OnWay {
 /// Where ways led that have ended, and how many requests and streams were on each.
 pub type Ended = Vec<(Option<InstanceId>, usize)>;
 
-/// The ways of one token: to an instance, or (`None`) to the API.
+/// The ways of one token: to the API, and to instances.
 #[derive(Debug, Default)]
-pub(super) struct Opened(Mutex<BTreeMap<Option<InstanceId>, Arc<Way>>>);
+pub(super) struct Opened(Mutex<Ways>);
+
+#[derive(Debug, Default)]
+struct Ways {
+    api: Option<Arc<Way>>,
+    instances: BTreeMap<InstanceId, Arc<Way>>,
+}
+
+impl Ways {
+    /// The way there, new where there was none. Every request asks: one that is known costs no more than to look it up.
+    fn to(&mut self, to: Option<&InstanceId>) -> Arc<Way> {
+        let Some(id) = to else {
+            return Arc::clone(self.api.get_or_insert_default());
+        };
+        match self.instances.get(id) {
+            Some(way) => Arc::clone(way),
+            None => Arc::clone(self.instances.entry(id.clone()).or_default()),
+        }
+    }
+}
 
 impl Opened {
-    fn ways(&self) -> MutexGuard<'_, BTreeMap<Option<InstanceId>, Arc<Way>>> {
+    fn ways(&self) -> MutexGuard<'_, Ways> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The way there, new where there was none. One that has ended stays so: `over` says that all have.
     pub(super) fn way(&self, to: Option<&InstanceId>, over: &Cut) -> Arc<Way> {
         let mut ways = self.ways();
-        let to = to.cloned();
-        let way = Arc::clone(ways.entry(to).or_default());
+        let way = ways.to(to);
         if over.is_cut() {
             way.cut.fire();
         }
@@ -70,31 +88,35 @@ impl Opened {
 
     /// It was used to go there, by somebody who showed it elsewhere.
     pub(super) fn note(&self, to: &InstanceId, now: i64) {
-        let way = Arc::clone(self.ways().entry(Some(to.clone())).or_default());
-        way.last_used.store(now, Ordering::Relaxed);
+        self.ways().to(Some(to)).last_used.store(now, Ordering::Relaxed);
     }
 
     /// Ends the ways that are to end, and forgets them: where to, and how many requests and streams were on each.
     pub(super) fn end(&self, ends: impl Fn(Option<&InstanceId>) -> bool) -> Ended {
         let mut ended = Vec::new();
-        self.ways().retain(|to, way| {
-            let over = ends(to.as_ref());
+        let mut over = |to: Option<&InstanceId>, way: &Way| {
+            let over = ends(to);
             if over {
-                ended.push((to.clone(), way.open.load(Ordering::Relaxed)));
+                ended.push((to.cloned(), way.open.load(Ordering::Relaxed)));
                 way.cut.fire();
             }
-            !over
-        });
+            over
+        };
+        let mut ways = self.ways();
+        ways.api.take_if(|way| over(None, way));
+        ways.instances.retain(|to, way| !over(Some(to), way));
         ended
     }
 
     /// When it was last let through to each instance, Unix seconds.
     pub(super) fn uses(&self) -> Vec<(InstanceId, i64)> {
         let ways = self.ways();
-        let used = ways.iter().filter_map(|(to, way)| {
-            let at = way.last_used.load(Ordering::Relaxed);
-            to.clone().filter(|_| at > 0).map(|id| (id, at))
-        });
-        used.collect()
+        let used = ways
+            .instances
+            .iter()
+            .map(|(to, way)| (to, way.last_used.load(Ordering::Relaxed)));
+        used.filter(|(_, at)| *at > 0)
+            .map(|(to, at)| (to.clone(), at))
+            .collect()
     }
 }

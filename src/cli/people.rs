@@ -85,7 +85,7 @@ impl Verbs {
                 self.supervisor
                     .act(&Action::RemoveMember { name: name.clone() })
                     .await?;
-                self.removed(&name.to_string())
+                print::removed(name.as_str(), self.json)
             }
         }
     }
@@ -129,7 +129,7 @@ impl Verbs {
             TeamVerb::Rm { team } => {
                 let TeamId { workspace, name } = team.clone();
                 self.supervisor.act(&Action::RemoveTeam { workspace, name }).await?;
-                self.removed(&team.to_string())
+                print::removed(&team.to_string(), self.json)
             }
         }
     }
@@ -266,13 +266,6 @@ impl Verbs {
         match last {
             Some(team) => self.shown_team(&team),
             None => bail!("name a member"),
-        }
-    }
-
-    fn removed(&self, what: &str) -> Result<()> {
-        match self.json {
-            true => print::json(&json!({ "removed": what })),
-            false => print::out(&format!("{what}: removed\n")),
         }
     }
 

@@ -18,6 +18,14 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
     Ok(output::json(&format!("{}\n", serde_json::to_string_pretty(value)?))?)
 }
 
+/// That something was removed.
+pub(super) fn removed(what: &str, as_json: bool) -> Result<()> {
+    match as_json {
+        true => json(&serde_json::json!({ "removed": what })),
+        false => out(&format!("{what}: removed\n")),
+    }
+}
+
 /// Aligned columns below their headings.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     // A cell that holds a newline must not look like a row.

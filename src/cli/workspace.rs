@@ -67,10 +67,7 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
         }
         WorkspaceVerb::Rm { name } => {
             supervisor.act(&Action::RemoveWorkspace { name: name.clone() }).await?;
-            if json {
-                return print::json(&serde_json::json!({ "removed": name }));
-            }
-            print::out(&format!("{name}: removed\n"))
+            print::removed(name.as_str(), json)
         }
     }
 }

@@ -159,14 +159,14 @@ impl Task {
                 Some(Desired::Removed) | None => Came::Done,
                 Some(_) => Came::Instance(id, None),
             })),
-            Decision::CreateToken(new) => self.token(new, &by, Vec::new()),
+            Decision::CreateToken(new) => self.token(new, &by),
             Decision::RevokeToken(id) => Ok(Decided {
                 changes: vec![Change::RemoveToken(id.clone())],
                 then: vec![Then::Close(id)],
                 came: Came::Done,
             }),
             Decision::RotateToken { old, ends, new } => {
-                let mut made = self.token(new, &by, Vec::new())?;
+                let mut made = self.token(new, &by)?;
                 match (ends, books.tokens.get(&old)) {
                     (Some(ends), Some(record)) => {
                         made.changes.push(Change::PutToken(TokenRecord {
@@ -185,7 +185,7 @@ impl Task {
             Decision::Claim { member, token, before } => {
                 let mut decided = of_people(*before, Vec::new());
                 decided.changes.push(Change::PutMember(member));
-                let made = self.token(token, &by, Vec::new())?;
+                let made = self.token(token, &by)?;
                 decided.changes.extend(made.changes);
                 decided.then.extend(made.then);
                 Ok(Decided {
@@ -255,12 +255,11 @@ impl Task {
         Ok(env)
     }
 
-    fn token(&self, new: NewToken, by: &Principal, mut changes: Vec<Change>) -> Result<Decided, Refusal> {
+    fn token(&self, new: NewToken, by: &Principal) -> Result<Decided, Refusal> {
         let (token, secret) = self.new_token(new, by)?;
         let view = views::token(&token, &*self.table);
-        changes.push(Change::PutToken(token.clone()));
         Ok(Decided {
-            changes,
+            changes: vec![Change::PutToken(token.clone())],
             then: vec![Then::Open(Box::new(token))],
             came: Came::Token(Box::new(TokenCreated { view, token: secret })),
         })

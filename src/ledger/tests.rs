@@ -236,9 +236,7 @@ impl Bench {
         let mut answers = Vec::new();
         for action in actions {
             let (reply, answer) = oneshot::channel();
-            let access = self.ledger.access();
-            let now = jiff::Timestamp::now();
-            let signed = policy::sign(policy::Known { access: &access, now }, by.clone(), action).unwrap();
+            let signed = self.ledger.sign(by.clone(), action).unwrap();
             let request = Request::Act(Box::new(signed), reply);
             self.ledger.requests.send(request).await.expect("it runs");
             answers.push(answer);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Handle, ports::Tokens};
 use crate::{
     model::{
-        CredentialView, GrantView, Grantee, InstanceId, MemberName, MemberView, Refusal, TeamId, TeamView, TokenView,
+        CredentialView, GrantView, InstanceId, MemberName, MemberView, Refusal, TeamId, TeamView, TokenView,
         WorkspaceView,
     },
     plan::workspace::counts,
@@ -181,7 +181,7 @@ impl Handle {
             .into_iter()
             .find(|g| g.to == *to && g.instance == *instance);
         found.ok_or_else(|| Refusal::NoGrant {
-            to: Grantee::to_string(to),
+            to: to.to_string(),
             of: instance.clone(),
         })
     }

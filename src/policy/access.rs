@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    model::{Grantee, InstanceId, Level, MemberName, TeamId, TokenId, WorkspaceName, WorkspaceRole},
+    model::{Grantee, InstanceId, Level, MemberName, TeamId, TokenId, WorkspaceName},
     record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord},
 };
 
@@ -86,25 +86,21 @@ impl Access {
         self.index.teams_of.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a member administers a workspace; an owner is asked for elsewhere.
-    pub(super) fn administers(&self, member: &MemberRecord, workspace: &WorkspaceName) -> bool {
-        member.workspaces.get(workspace) == Some(&WorkspaceRole::Admin)
-    }
-
     /// Whether a member administers all that another one belongs to, and so may do to them what ends their access.
     pub(super) fn governs(&self, member: &MemberRecord, other: &MemberName) -> bool {
         let Some(other) = self.members.get(other).filter(|o| !o.owner) else {
             return false;
         };
-        let all = |w: &WorkspaceName| self.administers(member, w);
-        other.name != member.name && !other.workspaces.is_empty() && other.workspaces.keys().all(all)
+        other.name != member.name
+            && !other.workspaces.is_empty()
+            && other.workspaces.keys().all(|w| member.administers(w))
     }
 
     /// How much of an instance is open to a member who is no owner, by their role or by the widest of their grants.
     pub(super) fn level(&self, member: &MemberRecord, id: &InstanceId, now: jiff::Timestamp) -> Option<Level> {
         let record = self.instances.get(id)?;
         let workspace = &record.workspace;
-        if self.administers(member, workspace) {
+        if member.administers(workspace) {
             return Some(Level::Manage);
         }
         // A trial is open to whoever may manage what it is a trial of, and to nobody by a grant of its own.

@@ -54,11 +54,16 @@ enum Subject {
     Member(String),
 }
 
-pub(super) struct Tokens;
+/// Tokens that reach less far than whoever they are of (`SCOPED`) stand in a table apart: an older berth knows no scopes, and
+/// would let them in everywhere.
+pub(super) struct TokenTable<const SCOPED: bool>;
 
-impl Table for Tokens {
-    const NAME: &'static str = "tokens";
-    const MAX_ROW: usize = 4 << 10;
+pub(super) type Tokens = TokenTable<false>;
+pub(super) type ScopedTokens = TokenTable<true>;
+
+impl<const SCOPED: bool> Table for TokenTable<SCOPED> {
+    const NAME: &'static str = if SCOPED { "scoped_tokens" } else { "tokens" };
+    const MAX_ROW: usize = if SCOPED { 8 << 10 } else { 4 << 10 };
     type Key = TokenId;
     type Record = TokenRecord;
     type Row = Token;
@@ -117,34 +122,6 @@ impl Table for Tokens {
                 }
             },
         })
-    }
-}
-
-/// Table `scoped_tokens`: those that reach less far than whoever they are of. Apart from the others, since an older berth
-/// knows no scopes: it would let them in everywhere.
-pub(super) struct ScopedTokens;
-
-impl Table for ScopedTokens {
-    const NAME: &'static str = "scoped_tokens";
-    const MAX_ROW: usize = 8 << 10;
-    type Key = TokenId;
-    type Record = TokenRecord;
-    type Row = Token;
-
-    fn key(r: &TokenRecord) -> &TokenId {
-        &r.id
-    }
-
-    fn key_text(id: &TokenId) -> std::borrow::Cow<'_, str> {
-        id.as_str().into()
-    }
-
-    fn encode(r: &TokenRecord) -> Token {
-        Tokens::encode(r)
-    }
-
-    fn decode(id: &str, row: Token) -> Result<TokenRecord, Broken> {
-        Tokens::decode(id, row)
     }
 }
 

@@ -17,7 +17,6 @@ use crate::{
     door::{API, Door},
     edge::{BoxService, OwnBody, OwnRequest},
     model::{Action, Outcome, Principal, Refusal},
-    policy::{self, Known},
     reconcile,
     secret::random,
 };
@@ -155,10 +154,7 @@ impl Claims {
             Tried::Wrong if by_key => return Err(Refusal::WrongKey),
             Tried::Wrong => return Err(Refusal::WrongCode),
         }
-        let access = parts.ledger.access();
-        let now = jiff::Timestamp::now();
-        let known = Known { access: &access, now };
-        let signed = policy::sign(known, by, Action::Claim { name }).map_err(Refusal::from)?;
+        let signed = parts.ledger.sign(by, Action::Claim { name })?;
         parts.submit(signed).await
     }
 }

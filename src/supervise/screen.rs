@@ -14,7 +14,6 @@ use crate::{
     ledger,
     link::Link,
     model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},
-    policy::{self, Known},
     reconcile,
     screen::shot::{Picture, Shot},
     session::TICKET_LIFE,
@@ -40,9 +39,7 @@ pub(super) fn screens(reconcile: &reconcile::Handle, ledger: &ledger::Handle) ->
         recreate: Box::new(move |id, by| {
             let actions = actions.clone();
             Box::pin(async move {
-                let access = actions.access();
-                let now = jiff::Timestamp::now();
-                let signed = policy::sign(Known { access: &access, now }, by, Action::Recreate { id })?;
+                let signed = actions.sign(by, Action::Recreate { id })?;
                 actions.submit(signed).await.map(drop)
             })
         }),
