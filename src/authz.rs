@@ -6,6 +6,7 @@
 //! streams that hold it end at once. Sessions of people in browsers are in [`SessionTable`].
 
 mod cut;
+mod gates;
 mod limiter;
 mod opened;
 mod places;
@@ -25,9 +26,12 @@ use subtle::ConstantTimeEq;
 
 use opened::{Opened, Way};
 
-use crate::model::{INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Secret, TokenId, Who};
+use crate::model::{
+    INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Secret, TokenId, Who, WorkspaceName,
+};
 
 pub use cut::Cut;
+pub use gates::{CallPlace, Gates, Limited, UnderWay, Use, Whose};
 pub use limiter::{FailureLimiter, Slowed, address_group};
 pub use opened::{Ended, OnWay};
 pub use places::{NoPlace, Party, Places, Pulse, Room, Standing};
@@ -199,6 +203,28 @@ impl Pass {
     /// A request, or the stream that answers it, that begins now; it is counted until it is dropped.
     pub fn begin(&self) -> OnWay {
         OnWay::new(&self.way)
+    }
+
+    /// Counts a call or a stream there, until what is returned is dropped. `to` is what the way leads to, which is in that
+    /// workspace.
+    ///
+    /// # Errors
+    /// [`Limited`]: it may not begin now.
+    pub fn enter(
+        &self,
+        gates: &Gates,
+        to: Option<&InstanceId>,
+        workspace: impl Fn() -> Option<WorkspaceName>,
+        what: Use,
+    ) -> Result<CallPlace, Limited> {
+        let holder = (&self.token.principal, &self.token.id);
+        let known = self.way.through.get_or_init(|| gates.through(holder, to, workspace()));
+        // The way of what was not there when it was opened leads to the API.
+        if known.leads(to) {
+            known.enter(what, gates.now())
+        } else {
+            gates.through(holder, to, workspace()).enter(what, gates.now())
+        }
     }
 
     /// Notes that it was let through, at `now` (Unix seconds), from this address.

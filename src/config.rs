@@ -14,7 +14,10 @@ pub(crate) use check::domain;
 pub use check::{AmountError, Bytes, Cpus, parse};
 pub use sources::MOST_RANGE_BITS;
 
-use crate::{claim::PublicKey, model::WorkspaceLimits};
+use crate::{
+    claim::PublicKey,
+    model::{CallLimit, WorkspaceLimits},
+};
 
 /// The checked configuration of one supervisor. Every key has a default that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,6 +293,10 @@ pub struct Limits {
     pub instances: usize,
     /// Tokens of one instance.
     pub tokens_per_instance: usize,
+    /// Calls of one person, by all their tokens together; a token of an instance counts as a person.
+    pub member_calls: CallLimit,
+    /// Calls to one instance, whoever makes them.
+    pub instance_calls: CallLimit,
 }
 
 impl Default for Limits {
@@ -307,6 +314,8 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(20),
             instances: 1000,
             tokens_per_instance: 64,
+            member_calls: CallLimit::OF_A_MEMBER,
+            instance_calls: CallLimit::OF_AN_INSTANCE,
         }
     }
 }

@@ -22,6 +22,7 @@
 //! accept     sockets, workers, TLS; `redirect` at the plain-HTTP listeners
 //! request    one request: its door, what has to be shown there, its handler, its answer
 //! authenticate, cors     who asks, and whether a page may
+//! calls      whether they may ask now
 //! proxy, own, screen     handlers: instances, what the box serves itself, screens
 //! respond    every answer that the edge makes itself
 //! sent, body, upgrade    bodies from clients, bodies to clients, protocol switches
@@ -32,6 +33,7 @@
 mod accept;
 mod authenticate;
 mod body;
+mod calls;
 mod conn;
 mod cors;
 mod frames;
@@ -49,6 +51,7 @@ mod stats;
 mod upgrade;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::TcpListener,
     sync::{
@@ -63,8 +66,9 @@ use nix::sys::socket::{Backlog, listen};
 use tokio::task::JoinHandle;
 
 use crate::{
-    authz::{Cut, Places, Room, TokenTable},
+    authz::{Cut, Gates, Places, Room, TokenTable},
     link::Registry,
+    model::{CallLimit, WorkspaceName},
     tls::{Certificates, TlsError},
 };
 
@@ -115,6 +119,7 @@ impl Edge {
         });
         let edge = Arc::new(Edge {
             router: Arc::clone(&config.router),
+            gates: Gates::new(config.limits.member_calls, config.limits.instance_calls),
             tls: tokio_rustls::TlsAcceptor::from(certificates.server_config()?),
             config,
             registry,
@@ -176,7 +181,12 @@ pub struct EdgeHandle {
 impl EdgeHandle {
     /// Counters of the edge.
     pub fn stats(&self) -> EdgeStats {
-        self.edge.stats.read()
+        self.edge.stats.read(self.edge.gates.under_way())
+    }
+
+    /// How many calls the instances of a workspace take from now on: of each in the list, and of all others.
+    pub fn limit_workspaces(&self, others: CallLimit, own: BTreeMap<WorkspaceName, CallLimit>) {
+        self.edge.gates.limit_workspaces(others, own);
     }
 
     /// Goes up about once a second as long as every accept loop and every worker turns; the watchdog is fed while it

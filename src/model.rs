@@ -2,6 +2,7 @@
 
 mod action;
 mod argument;
+mod call_limit;
 mod credential;
 mod excerpt;
 mod hex;
@@ -23,6 +24,7 @@ pub use action::{
     UnknownField, both_of, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
+pub use call_limit::CallLimit;
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use excerpt::{Bounds, Excerpt};
 pub use hex::hex;

@@ -118,6 +118,8 @@ impl WorkspaceRecord {
             memory: own.memory.or(configured.memory),
             pids: own.pids.or(configured.pids),
             instances: own.instances.or(configured.instances),
+            calls_per_second: own.calls_per_second.or(configured.calls_per_second),
+            calls_at_once: own.calls_at_once.or(configured.calls_at_once),
         }
     }
 }

@@ -11,6 +11,7 @@
 mod adapt;
 mod addresses;
 mod backend;
+mod call_limits;
 mod descriptors;
 mod doctor;
 mod doors;
@@ -349,6 +350,11 @@ impl Built {
         tasks.spawn(async move {
             installer.tend().await;
             "packages"
+        });
+        let limits_of_calls = call_limits::keep(Arc::clone(&parts), self.config.workspace);
+        tasks.spawn(async move {
+            limits_of_calls.await;
+            "call limits"
         });
         let host = addresses::host(&parts.router);
         log::info!(box_id = parts.reconcile.box_id().as_str(), host = host.as_str(); "serving");

@@ -188,6 +188,8 @@ codes! {
         "not-websocket" "Only WebSockets are taken here",
     }
     429 {
+        "too-fast" "Calls come too fast",
+        "too-many-at-once" "Too many calls are under way",
         "too-many-failures" "Too many failed attempts from this address",
     }
     431 {

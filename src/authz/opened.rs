@@ -4,12 +4,12 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
 
-use super::cut::Cut;
+use super::{cut::Cut, gates::Through};
 use crate::model::InstanceId;
 
 /// One way in that a token was let through.
@@ -17,6 +17,8 @@ use crate::model::InstanceId;
 pub(super) struct Way {
     pub(super) cut: Cut,
     pub(super) last_used: AtomicI64,
+    /// The gates that its calls pass, from the first one on.
+    pub(super) through: OnceLock<Arc<Through>>,
     /// Requests and streams that are on it.
     open: AtomicUsize,
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     api::Route,
     config::{Bytes, Cpus},
-    model::{Action, Allowlist, Outcome, Refusal, WorkspaceLimits, WorkspaceName, WorkspaceView},
+    model::{Action, Allowlist, CallLimit, Outcome, Refusal, WorkspaceLimits, WorkspaceName, WorkspaceView},
 };
 
 /// What gives a limit back to the box.
@@ -31,7 +31,10 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
         WorkspaceVerb::Set { name, quota, allow } => {
             let before = one(supervisor, &name).await?;
             if quota.is_empty() && allow.is_empty() {
-                bail!("say what to change: --instances, --cpus, --memory, --processes, or an --allow- option");
+                bail!(
+                    "say what to change: --instances, --cpus, --memory, --processes, --calls-per-second, --calls-at-once, or \
+                     an --allow- option"
+                );
             }
             let mut set = before.clone();
             if !quota.is_empty() {
@@ -60,9 +63,20 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
                     cpus(&w.limits).unwrap_or_else(|| "all".to_owned()),
                     memory(&w.limits).unwrap_or_else(|| DEFAULT.to_owned()),
                     processes(&w.limits).unwrap_or_else(|| DEFAULT.to_owned()),
+                    calls(w.limits.calls().per_second),
+                    calls(w.limits.calls().at_once),
                 ]
             };
-            let head = ["WORKSPACE", "INSTANCES", "RUNNING", "CPUS", "MEMORY", "PROCESSES"];
+            let head = [
+                "WORKSPACE",
+                "INSTANCES",
+                "RUNNING",
+                "CPUS",
+                "MEMORY",
+                "PROCESSES",
+                "CALLS/S",
+                "AT ONCE",
+            ];
             print::table(&head, &all.iter().map(row).collect::<Vec<_>>())
         }
         WorkspaceVerb::Rm { name } => {
@@ -112,6 +126,23 @@ fn changed(mut quota: WorkspaceLimits, given: &QuotaArgs) -> Result<Option<Works
     if let Some(text) = &given.instances {
         quota.instances = limit(text, |t| t.parse().ok(), "--instances takes a number, such as 3 or 20")?;
     }
+    for (place, given, option) in [
+        (
+            &mut quota.calls_per_second,
+            &given.calls_per_second,
+            "--calls-per-second",
+        ),
+        (&mut quota.calls_at_once, &given.calls_at_once, "--calls-at-once"),
+    ] {
+        if let Some(text) = given {
+            let known = |t: &str| t.parse().ok().filter(|n| *n <= CallLimit::MOST);
+            let what = format!(
+                "{option} takes a number from 1 to {}, or 0 for no limit",
+                CallLimit::MOST
+            );
+            *place = limit(text, known, &what)?;
+        }
+    }
     Ok(Some(quota).filter(|q| *q != WorkspaceLimits::default()))
 }
 
@@ -151,6 +182,7 @@ fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
         return print::json(w);
     }
     let by_box = |limit: Option<String>, what: &str| limit.unwrap_or_else(|| format!("{what}   (the box's default)"));
+    let by_default = CallLimit::OF_A_WORKSPACE;
     print::fields(&[
         ("workspace", w.name.to_string()),
         ("created", print::short(w.created_at)),
@@ -159,6 +191,14 @@ fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
         ("cpus", by_box(cpus(&w.limits), "all")),
         ("memory", by_box(memory(&w.limits), "nine tenths")),
         ("processes", by_box(processes(&w.limits), "8192")),
+        (
+            "calls a second",
+            by_box(w.limits.calls_per_second.map(calls), &by_default.per_second.to_string()),
+        ),
+        (
+            "calls at once",
+            by_box(w.limits.calls_at_once.map(calls), &by_default.at_once.to_string()),
+        ),
         (
             "quota",
             match w.quota {
@@ -201,6 +241,13 @@ fn memory(limits: &WorkspaceLimits) -> Option<String> {
     ))
 }
 
+fn calls(most: u32) -> String {
+    match most {
+        0 => "no limit".to_owned(),
+        n => n.to_string(),
+    }
+}
+
 fn processes(limits: &WorkspaceLimits) -> Option<String> {
     limits.pids.map(|n| n.to_string())
 }
@@ -216,6 +263,8 @@ mod tests {
             memory: some(memory),
             processes: some(processes),
             instances: some(instances),
+            calls_per_second: None,
+            calls_at_once: None,
         }
     }
 
@@ -258,11 +307,20 @@ mod tests {
         );
         let none = changed(less, &given("default", "", "default", "default")).unwrap();
         assert_eq!(none, None, "nothing of its own is left");
+        let at_once = |text: &str| QuotaArgs {
+            calls_at_once: Some(text.to_owned()),
+            ..given("", "", "", "")
+        };
+        let unbounded = changed(quota, &at_once("0")).unwrap().unwrap();
+        assert_eq!((unbounded.calls_at_once, unbounded.calls_per_second), (Some(0), None));
+        assert_eq!(changed(unbounded, &at_once("default")).unwrap(), Some(quota));
         for (bad, said) in [
             (given("0", "", "", ""), "from 0.1 to 1024"),
             (given("", "4GB", "", ""), "MiB, GiB or TiB"),
             (given("", "", "1", ""), "from 64"),
             (given("", "", "", "-1"), "such as 3 or 20"),
+            (at_once("many"), "or 0 for no limit"),
+            (at_once("1000001"), "from 1 to 1000000"),
         ] {
             let words = changed(quota, &bad).unwrap_err().to_string();
             assert!(words.contains(said) && words.contains("default"), "{words}");

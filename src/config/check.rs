@@ -6,7 +6,7 @@ use super::{Claim, Config, Docker, Edge, Limits, Listen, Tls};
 use crate::{
     claim::PublicKey,
     door::origin::Origin,
-    model::WorkspaceLimits,
+    model::{CallLimit, WorkspaceLimits},
     strict_toml::{Document, Problems, Section},
 };
 
@@ -197,6 +197,16 @@ fn limits(s: &mut Section<'_>, l: &mut Limits) {
             *place = usize::try_from(n.value).unwrap_or(usize::MAX);
         }
     }
+    for (key, place) in [
+        ("member_calls_per_second", &mut l.member_calls.per_second),
+        ("member_calls_at_once", &mut l.member_calls.at_once),
+        ("instance_calls_per_second", &mut l.instance_calls.per_second),
+        ("instance_calls_at_once", &mut l.instance_calls.at_once),
+    ] {
+        if let Some(n) = calls(s, key) {
+            *place = n;
+        }
+    }
     let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
     for (key, place) in [
         ("client_timeout", &mut l.client_timeout),
@@ -209,6 +219,12 @@ fn limits(s: &mut Section<'_>, l: &mut Limits) {
             *place = d.value;
         }
     }
+}
+
+/// A bound of calls; 0 is none.
+fn calls(s: &mut Section<'_>, key: &'static str) -> Option<u32> {
+    let given = s.integer(key, 0, i64::from(CallLimit::MOST))?;
+    u32::try_from(given.value).ok()
 }
 
 /// CPUs such as `"1.5"`, in billionths of one.
@@ -275,6 +291,8 @@ fn workspace(s: &mut Section<'_>, w: &mut WorkspaceLimits) {
     if let Some(n) = s.integer("instances", 0, i64::from(u32::MAX)) {
         w.instances = u32::try_from(n.value).ok();
     }
+    w.calls_per_second = calls(s, "calls_per_second");
+    w.calls_at_once = calls(s, "calls_at_once");
 }
 
 #[cfg(test)]
@@ -308,6 +326,40 @@ mod tests {
                 .expect_err(line)
                 .to_string();
             assert!(all.contains(said), "{line}: {all}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_calls() {
+        let text =
+            "[limits]\nmember_calls_per_second = 5\ninstance_calls_at_once = 0\n[workspace]\ncalls_at_once = 7\n";
+        let c = parse("b.toml", text).expect("valid");
+        let (member, instance) = (CallLimit::OF_A_MEMBER, CallLimit::OF_AN_INSTANCE);
+        assert_eq!(
+            c.limits.member_calls,
+            CallLimit {
+                per_second: 5,
+                ..member
+            }
+        );
+        assert_eq!(c.limits.instance_calls, CallLimit { at_once: 0, ..instance });
+        let workspace = CallLimit::OF_A_WORKSPACE;
+        assert_eq!(
+            c.workspace.calls(),
+            CallLimit {
+                at_once: 7,
+                ..workspace
+            }
+        );
+        for wrong in [
+            "[limits]\nmember_calls_at_once = -1\n",
+            "[workspace]\ncalls_per_second = 1000001\n",
+        ] {
+            let said = parse("b.toml", wrong).expect_err(wrong).to_string();
+            assert!(
+                said.contains("b.toml:2:") && said.contains("from 0 to 1000000"),
+                "{said}"
+            );
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
     stats::Shared,
 };
 use crate::{
-    authz::{Cut, OnWay, Pass},
+    authz::{CallPlace, Cut, OnWay, Pass},
     link::{ReplyBody, stats, wire::WireError},
 };
 
@@ -105,6 +105,9 @@ pub(super) struct Ends {
     pub(super) expiry: Option<Pin<Box<Sleep>>>,
     /// The edge drains: ends cleanly, if the client can go on elsewhere.
     pub(super) drain: Option<Drain>,
+    /// What it takes of the bounds of calls, until its end.
+    #[allow(dead_code, reason = "it is counted until it is dropped")]
+    pub(super) place: Option<CallPlace>,
 }
 
 /// The end of what was shown, before its time.

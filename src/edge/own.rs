@@ -17,7 +17,7 @@ use super::{
     service::{BodyError, BoxService, OwnBody, OwnRequest},
     state::Edge,
 };
-use crate::door::Door;
+use crate::{authz::CallPlace, door::Door};
 
 /// A wrong claim is answered so much later, at least.
 const CLAIM_DELAY: Duration = Duration::from_millis(500);
@@ -28,15 +28,17 @@ pub(super) struct Entry {
     pub(super) door: Door,
     pub(super) authority: String,
     pub(super) shown: Shown,
+    pub(super) place: Option<CallPlace>,
 }
 
 /// Answers. Bodies stream both ways. Who shows nothing has nothing that could end before the answer does: that is short.
 pub(super) async fn serve(
     client: &Arc<Client>,
-    entry: Entry,
+    mut entry: Entry,
     incoming: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
+    let place = entry.place.take();
     let (parts, incoming) = incoming.into_parts();
     let (resumable, head_only) = (parts.method == Method::GET, parts.method == Method::HEAD);
     let http2 = parts.version == Version::HTTP_2;
@@ -73,6 +75,7 @@ pub(super) async fn serve(
         cut,
         expiry: expires_at.map(|at| Box::pin(tokio::time::sleep(until(at)))),
         drain: (resumable && !short && !edge.drain.is_cut()).then(|| Drain::new(&edge.drain, true)),
+        place,
     };
     let (body, progress) = EdgeBody::stream(body.into(), ends, client.clock);
     if http2 {

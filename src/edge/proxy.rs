@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::{
     body::{self, Drain, EdgeBody, Ends, Over, until},
+    calls::listens,
     conn::Client,
     passed,
     respond::Refusal,
@@ -22,7 +23,7 @@ use super::{
     upgrade,
 };
 use crate::{
-    authz::Pass,
+    authz::{CallPlace, Pass},
     link::{self, Link, Payload, Reply},
     mcp::head,
     model::{InstanceId, State},
@@ -50,7 +51,7 @@ pub(super) fn link(edge: &Edge, id: &InstanceId) -> Result<Arc<Link>, Refusal> {
 pub(super) async fn serve(
     client: &Arc<Client>,
     (link, at): (&Arc<Link>, &str),
-    pass: &Pass,
+    (pass, place): (&Pass, CallPlace),
     mut request: Request<Incoming>,
     sent: &mut Bytes,
 ) -> Result<Response<EdgeBody>, Refusal> {
@@ -104,10 +105,16 @@ pub(super) async fn serve(
         reply = exchange => reply?,
         () = &mut cut => return Err(Refusal::RevokedToken),
     };
-    let resumable = parts.method == Method::GET || names(&parts.headers, "mcp-method", b"subscriptions/listen");
+    let resumable = listens(&parts.method, &parts.headers);
     let expiry = token.expires_at().map(|at| Box::pin(tokio::time::sleep(until(at))));
     let drain = (resumable || is_event_stream(&reply.headers)).then(|| Drain::new(&edge.drain, resumable));
-    let ends = Ends { cut, expiry, drain };
+    let place = Some(place);
+    let ends = Ends {
+        cut,
+        expiry,
+        drain,
+        place,
+    };
     if let (Some(switched), Some(upgraded)) = (reply.switched, switching) {
         let response = switching_response(reply.status, reply.headers);
         tokio::spawn(upgrade::relay(Arc::clone(client), upgraded, switched, ends));
@@ -177,8 +184,4 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         .map_or(&b""[..], HeaderValue::as_bytes);
     kind.get(..17)
         .is_some_and(|k| k.eq_ignore_ascii_case(b"text/event-stream"))
-}
-
-fn names(headers: &HeaderMap, field: &str, value: &[u8]) -> bool {
-    headers.get(field).is_some_and(|v| v.as_bytes() == value)
 }

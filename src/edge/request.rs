@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::{
     authenticate::{Shown, authenticate, check_origin},
     body::{EdgeBody, Held},
+    calls,
     conn::Client,
     cors, own, proxy,
     respond::{Refusal, or_slowed},
@@ -23,7 +24,7 @@ use super::{
     state::Edge,
 };
 use crate::{
-    authz::Pass,
+    authz::{CallPlace, Pass},
     door::{self, Errors, Handler, Origins, Place},
     link::{Link, stats::InFlight},
 };
@@ -53,9 +54,9 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     // What the client sent, as far as an error needs it to name the call.
     let mut sent = Bytes::new();
     let answer = match admitted {
-        Ok(Admitted::Instance(link, pass, at)) => {
+        Ok(Admitted::Instance(link, (pass, place), at)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
-            let answer = proxy::serve(&client, (&link, at), &pass, request, &mut sent).await;
+            let answer = proxy::serve(&client, (&link, at), (&pass, place), request, &mut sent).await;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
@@ -77,6 +78,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         }
     };
     let mut response = answer.unwrap_or_else(|refusal| {
+        told(edge, refusal);
         if refusal.leaves_body() {
             client.linger();
         }
@@ -103,9 +105,19 @@ fn count(edge: &Edge, status: StatusCode, took: Duration) {
     edge.stats.requests.answered(status.as_u16(), took);
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => edge.stats.unauthorized.fetch_add(1, Relaxed),
-        StatusCode::TOO_MANY_REQUESTS => edge.stats.slowed.fetch_add(1, Relaxed),
         _ => 0,
     };
+}
+
+/// Counts why somebody is told to wait.
+fn told(edge: &Edge, refusal: Refusal) {
+    let counter = match refusal {
+        Refusal::TooManyFailures(_) => &edge.stats.slowed,
+        Refusal::TooFast(whose, _) => &edge.stats.too_fast[whose as usize],
+        Refusal::TooManyAtOnce(whose) => &edge.stats.too_many[whose as usize],
+        _ => return,
+    };
+    counter.fetch_add(1, Relaxed);
 }
 
 /// The host that a request names, and where it goes.
@@ -119,7 +131,7 @@ fn find<'a>(edge: &Edge, request: &'a Request<Incoming>) -> Result<(&'a str, Pla
 /// Whom a request is for, once it may.
 enum Admitted {
     /// With the agent's path for it.
-    Instance(Arc<Link>, Pass, &'static str),
+    Instance(Arc<Link>, (Pass, CallPlace), &'static str),
     Own(own::Entry),
     Screen(screen::Entry),
     /// A browser asks whether a page may call.
@@ -156,7 +168,9 @@ fn admit(
     let shown = authenticate(client, &place, authority, request)?;
     match (row.handler, &place.instance, shown, &edge.service) {
         (Handler::Instance(at), Some(id), Shown::Token(pass), _) => {
-            Ok(Admitted::Instance(proxy::link(edge, id)?, pass, at))
+            let link = proxy::link(edge, id)?;
+            let place = calls::enter(edge, &pass, Some(id), request)?;
+            Ok(Admitted::Instance(link, (pass, place), at))
         }
         (Handler::Screen, Some(id), shown, _) => Ok(Admitted::Screen(screen::Entry {
             id: id.clone(),
@@ -164,12 +178,19 @@ fn admit(
             authority: authority.to_owned(),
             shown,
         })),
-        (Handler::Box, None, shown, Some(service)) => Ok(Admitted::Own(own::Entry {
-            service: Arc::clone(service),
-            door: place.door,
-            authority: authority.to_owned(),
-            shown,
-        })),
+        (Handler::Box, None, shown, Some(service)) => {
+            let counted = match &shown {
+                Shown::Token(pass) => Some(calls::enter(edge, pass, None, request)?),
+                _ => None,
+            };
+            Ok(Admitted::Own(own::Entry {
+                service: Arc::clone(service),
+                door: place.door,
+                authority: authority.to_owned(),
+                shown,
+                place: counted,
+            }))
+        }
         _ => Err(Refusal::UnknownPath),
     }
 }

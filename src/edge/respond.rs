@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{body::EdgeBody, service::BodyError};
 use crate::{
     api::{PROBLEM, Problem},
-    authz::Slowed,
+    authz::{Slowed, Whose},
     door::{HostError, Nowhere},
     link::CallError,
     mcp::{
@@ -48,6 +48,9 @@ pub(super) enum Refusal {
     TooManyFailures(Duration),
     /// Whoever holds this token has all the connections that they may have, and each is in use.
     Crowded,
+    /// Calls come too fast for one that holds bounds; it could be let through after this long.
+    TooFast(Whose, Duration),
+    TooManyAtOnce(Whose),
     HeadTooLarge,
     BodyTooLarge,
     BodyTooSlow,
@@ -118,7 +121,9 @@ impl Refusal {
             | Refusal::ExpiredToken
             | Refusal::RevokedToken
             | Refusal::SessionOver => (StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED),
-            Refusal::TooManyFailures(_) => (StatusCode::TOO_MANY_REQUESTS, codes::LIMIT),
+            Refusal::TooManyFailures(_) | Refusal::TooFast(..) | Refusal::TooManyAtOnce(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, codes::LIMIT)
+            }
             Refusal::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, codes::LIMIT),
             Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, codes::LIMIT),
             Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, codes::LIMIT),
@@ -159,6 +164,22 @@ impl Refusal {
                 "Too many wrong tokens or codes came from this address; wait before trying again."
             }
             Refusal::Crowded => "This token has too many connections in use; close some, or use HTTP/2.",
+            Refusal::TooFast(Whose::Member, _) => "This member's calls come too fast; wait before the next.",
+            Refusal::TooFast(Whose::Token, _) => "Calls with this token come too fast; wait before the next.",
+            Refusal::TooFast(Whose::Instance, _) => "Calls to this instance come too fast; wait before the next.",
+            Refusal::TooFast(Whose::Workspace, _) => {
+                "Calls to the instances of this workspace come too fast; wait before the next."
+            }
+            Refusal::TooManyAtOnce(Whose::Member) => {
+                "This member has too many calls under way; wait for their answers."
+            }
+            Refusal::TooManyAtOnce(Whose::Token) => {
+                "Too many calls with this token are under way; wait for their answers."
+            }
+            Refusal::TooManyAtOnce(Whose::Instance) => "Too many calls to this instance are under way; try again.",
+            Refusal::TooManyAtOnce(Whose::Workspace) => {
+                "Too many calls to the instances of this workspace are under way; try again."
+            }
             Refusal::HeadTooLarge => "The request's header section is too large.",
             Refusal::BodyTooLarge => "The request's body is too large.",
             Refusal::BodyTooSlow => "The request's body did not arrive in time.",
@@ -197,6 +218,8 @@ impl Refusal {
             Refusal::NotWebSocket => "not-websocket",
             Refusal::TooManyFailures(_) => "too-many-failures",
             Refusal::Crowded => "crowded",
+            Refusal::TooFast(..) => "too-fast",
+            Refusal::TooManyAtOnce(_) => "too-many-at-once",
             Refusal::HeadTooLarge => "head-too-large",
             Refusal::BodyTooLarge => "body-too-large",
             Refusal::BodyTooSlow => "body-too-slow",
@@ -225,11 +248,13 @@ impl Refusal {
     /// `Retry-After`, in seconds, where waiting helps.
     fn retry_after(self) -> Option<u64> {
         match self {
-            Refusal::TooManyFailures(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            Refusal::TooManyFailures(wait) | Refusal::TooFast(_, wait) => {
+                Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+            }
             // Somebody may start it at any time.
             Refusal::NotReady(State::Stopped, _) => Some(STOPPED),
             Refusal::NotReady(_, after) => after.map(u64::from),
-            Refusal::Busy | Refusal::Lost | Refusal::Crowded => Some(1),
+            Refusal::Busy | Refusal::Lost | Refusal::Crowded | Refusal::TooManyAtOnce(_) => Some(1),
             _ => None,
         }
     }
@@ -268,6 +293,8 @@ impl Refusal {
             Refusal::NotReady(..)
                 | Refusal::RevokedToken
                 | Refusal::Crowded
+                | Refusal::TooFast(..)
+                | Refusal::TooManyAtOnce(_)
                 | Refusal::Busy
                 | Refusal::Lost
                 | Refusal::Garbled
@@ -375,6 +402,14 @@ mod tests {
             NotWebSocket,
             TooManyFailures(Duration::from_millis(1500)),
             Crowded,
+            TooFast(Whose::Member, Duration::ZERO),
+            TooFast(Whose::Token, Duration::ZERO),
+            TooFast(Whose::Instance, Duration::ZERO),
+            TooFast(Whose::Workspace, Duration::ZERO),
+            TooManyAtOnce(Whose::Member),
+            TooManyAtOnce(Whose::Token),
+            TooManyAtOnce(Whose::Instance),
+            TooManyAtOnce(Whose::Workspace),
             HeadTooLarge,
             BodyTooLarge,
             BodyTooSlow,
@@ -410,5 +445,13 @@ mod tests {
             TooManyFailures(Duration::from_millis(1500)).response(b"").headers()["retry-after"],
             "2"
         );
+        let call = br#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+        let soon = TooFast(Whose::Instance, Duration::from_micros(3)).response(call);
+        assert_eq!(
+            (soon.status().as_u16(), &soon.headers()["retry-after"]),
+            (429, &"1".parse().unwrap())
+        );
+        let said: serde_json::Value = serde_json::from_slice(soon.body().bytes().unwrap()).unwrap();
+        assert_eq!(said["id"], 7, "who made the call is told which it was");
     }
 }

@@ -17,7 +17,7 @@ use super::{
     stats::Shared,
 };
 use crate::{
-    authz::{Cut, FailureLimiter, Places, SessionTable, Slowed, TokenTable},
+    authz::{Cut, FailureLimiter, Gates, Places, SessionTable, Slowed, TokenTable},
     config::Limits,
     door::Router,
     link::Registry,
@@ -70,6 +70,7 @@ pub struct Edge {
     pub(super) service: Option<Arc<dyn BoxService>>,
     pub(super) tls: tokio_rustls::TlsAcceptor,
     pub(super) limiter: Mutex<FailureLimiter>,
+    pub(super) gates: Gates,
     /// Answers that go out late on purpose.
     pub(super) delayed: AtomicUsize,
     pub(super) rooms: Arc<Rooms>,

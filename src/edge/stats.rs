@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use crate::link::{LinkStats, stats::Counters};
+use crate::{
+    authz::{UnderWay, Whose},
+    link::{LinkStats, stats::Counters},
+};
 
 /// Written by all workers.
 #[derive(Debug, Default)]
@@ -16,6 +19,9 @@ pub(super) struct Shared {
     pub(super) handshakes_failed: AtomicU64,
     pub(super) unauthorized: AtomicU64,
     pub(super) slowed: AtomicU64,
+    /// By [`Whose`], in its order.
+    pub(super) too_fast: [AtomicU64; 4],
+    pub(super) too_many: [AtomicU64; 4],
 }
 
 impl AsRef<Counters> for Shared {
@@ -25,7 +31,7 @@ impl AsRef<Counters> for Shared {
 }
 
 /// A reading of the edge's counters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeStats {
     /// Requests over all instances, refused ones included; `connections` and `idle` in it are 0.
     pub requests: LinkStats,
@@ -43,12 +49,19 @@ pub struct EdgeStats {
     pub handshakes_failed: u64,
     /// Answers 401 and 403.
     pub unauthorized: u64,
-    /// Answers 429.
+    /// Answers 429 after wrong tokens, codes or links.
     pub slowed: u64,
+    /// Answers 429 to calls that came too fast, by whose bound it was.
+    pub too_fast: [(Whose, u64); 4],
+    /// Answers 429 to calls that were too many at once.
+    pub too_many: [(Whose, u64); 4],
+    /// Calls and streams whose answer has not ended.
+    pub under_way: [UnderWay; 4],
 }
 
 impl Shared {
-    pub(super) fn read(&self) -> EdgeStats {
+    pub(super) fn read(&self, under_way: [UnderWay; 4]) -> EdgeStats {
+        let by_whose = |counts: &[AtomicU64; 4]| Whose::ALL.map(|w| (w, counts[w as usize].load(Relaxed)));
         EdgeStats {
             requests: self.requests.read(),
             connections: self.connections.load(Relaxed),
@@ -59,6 +72,9 @@ impl Shared {
             handshakes_failed: self.handshakes_failed.load(Relaxed),
             unauthorized: self.unauthorized.load(Relaxed),
             slowed: self.slowed.load(Relaxed),
+            too_fast: by_whose(&self.too_fast),
+            too_many: by_whose(&self.too_many),
+            under_way,
         }
     }
 }

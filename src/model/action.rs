@@ -266,7 +266,14 @@ const SOURCE_FIELDS: [(&str, &[&str]); 4] = [
 const ALLOW_FIELDS: &[&str] = &["types", "packages", "images", "remotes"];
 
 /// The fields of a workspace's quota.
-const QUOTA_FIELDS: &[&str] = &["cpus", "memory_bytes", "processes", "instances"];
+const QUOTA_FIELDS: &[&str] = &[
+    "cpus",
+    "memory_bytes",
+    "processes",
+    "instances",
+    "calls_per_second",
+    "calls_at_once",
+];
 
 /// A field that a request has and its action has not: a misspelt one would silently be the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -452,7 +459,7 @@ mod tests {
         let source = r#"{"action":"run","type":"npx","source":{"kind":"npx","package":"a","pin":true}}"#;
         check(source, "npx", "pin", 4);
         let quota = r#"{"action":"set_quota","workspace":"a","quota":{"cpu":1}}"#;
-        check(quota, "quota", "cpu", 4);
+        check(quota, "quota", "cpu", 6);
         let without = serde_json::from_str::<Action>(r#"{"action":"set_quota","workspace":"a"}"#);
         assert!(without.is_err(), "nothing said is not everything taken away");
         let none = serde_json::from_str::<Action>(r#"{"action":"set_quota","workspace":"a","quota":null}"#);

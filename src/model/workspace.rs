@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Allowed, WorkspaceName};
+use super::{Allowed, CallLimit, WorkspaceName};
 
 /// What all containers of one workspace may use together, as it was asked for; None: as the box allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,9 +21,24 @@ pub struct WorkspaceLimits {
     /// Instances that run or shall run. Berth holds it when one is run or started; the others the kernel holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+    /// Calls a second to its instances; 0: no bound. The edge holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_per_second: Option<u32>,
+    /// Calls to its instances that are under way at a time; 0: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_at_once: Option<u32>,
 }
 
 impl WorkspaceLimits {
+    /// The bound of the calls to its instances.
+    pub fn calls(&self) -> CallLimit {
+        let default = CallLimit::OF_A_WORKSPACE;
+        CallLimit {
+            per_second: self.calls_per_second.unwrap_or(default.per_second),
+            at_once: self.calls_at_once.unwrap_or(default.at_once),
+        }
+    }
+
     /// What CPU time may be, in billionths of a CPU.
     pub const NANO_CPUS: RangeInclusive<i64> = 100_000_000..=1_024_000_000_000;
     /// What memory may be, in bytes.
@@ -142,9 +157,14 @@ mod tests {
             memory: Some(1 << 30),
             pids: None,
             instances: Some(3),
+            calls_per_second: Some(0),
+            calls_at_once: None,
         };
         let text = serde_json::to_string(&quota).unwrap();
-        assert_eq!(text, r#"{"cpus":1.5,"memory_bytes":1073741824,"instances":3}"#);
+        assert_eq!(
+            text,
+            r#"{"cpus":1.5,"memory_bytes":1073741824,"instances":3,"calls_per_second":0}"#
+        );
         assert_eq!(serde_json::from_str::<WorkspaceLimits>(&text).unwrap(), quota);
         assert_eq!(
             serde_json::from_str::<WorkspaceLimits>("{}").unwrap(),

@@ -57,6 +57,8 @@ const CONFIGURED: WorkspaceLimits = WorkspaceLimits {
     memory: None,
     pids: None,
     instances: None,
+    calls_per_second: None,
+    calls_at_once: None,
 };
 
 static NO_TOKENS: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();

@@ -90,7 +90,7 @@ mod tests {
             nano_cpus: Some(1_500_000_000),
             memory: Some(1 << 30),
             pids: Some(100),
-            instances: None,
+            ..WorkspaceLimits::default()
         });
         assert_eq!(
             (asked.nano_cpus, asked.memory, asked.pids),

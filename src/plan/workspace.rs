@@ -5,7 +5,9 @@ use super::{
     image, people, sourced,
 };
 use crate::{
-    model::{Allowed, Allowlist, Counted, Desired, Refusal, Source, TypeName, WorkspaceLimits, WorkspaceName},
+    model::{
+        Allowed, Allowlist, CallLimit, Counted, Desired, Refusal, Source, TypeName, WorkspaceLimits, WorkspaceName,
+    },
     record::{InstanceRecord, WorkspaceRecord},
 };
 
@@ -156,6 +158,7 @@ fn checked(book: &Book<'_>, quota: Option<WorkspaceLimits>) -> Result<(), Refusa
     let Some(quota) = quota else { return Ok(()) };
     let cpus = |nano: &i64| WorkspaceLimits::cpus(*nano);
     let plain = |n: &i64| n.to_string();
+    let calls = 0..=i64::from(CallLimit::MOST);
     for (what, given, allowed, written) in [
         (
             "cpus",
@@ -165,6 +168,13 @@ fn checked(book: &Book<'_>, quota: Option<WorkspaceLimits>) -> Result<(), Refusa
         ),
         ("memory_bytes", quota.memory, WorkspaceLimits::MEMORY, &plain),
         ("processes", quota.pids, WorkspaceLimits::PIDS, &plain),
+        (
+            "calls_per_second",
+            quota.calls_per_second.map(i64::from),
+            calls.clone(),
+            &plain,
+        ),
+        ("calls_at_once", quota.calls_at_once.map(i64::from), calls, &plain),
     ] {
         if given.is_some_and(|given| !allowed.contains(&given)) {
             return Err(Refusal::BadQuota {

@@ -383,6 +383,8 @@ fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
             memory: Some(1 << 30),
             pids: None,
             instances: Some(3),
+            calls_per_second: Some(50),
+            calls_at_once: Some(0),
         }),
         allow: Allowlist {
             packages: Some(vec!["@acme/*".to_owned()]),

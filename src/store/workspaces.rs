@@ -33,6 +33,10 @@ struct Quota {
     pids: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instances: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calls_per_second: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calls_at_once: Option<u32>,
 }
 
 pub(super) struct Workspaces;
@@ -60,6 +64,8 @@ impl Table for Workspaces {
                 memory: q.memory,
                 pids: q.pids,
                 instances: q.instances,
+                calls_per_second: q.calls_per_second,
+                calls_at_once: q.calls_at_once,
             }),
         }
     }
@@ -73,6 +79,8 @@ impl Table for Workspaces {
                 memory: q.memory,
                 pids: q.pids,
                 instances: q.instances,
+                calls_per_second: q.calls_per_second,
+                calls_at_once: q.calls_at_once,
             }),
             // In a table of its own.
             allow: Allowlist::default(),

@@ -207,6 +207,24 @@ fn edge(t: &mut Text, parts: &Parts) {
     ] {
         t.family(name, Kind::Counter, help).sample(name, &[], value(n));
     }
+    let name = "berth_edge_limited_total";
+    t.family(
+        name,
+        Kind::Counter,
+        "Answers 429 to calls, by whose bound it was and which.",
+    );
+    for (why, counts) in [("rate", s.too_fast), ("at_once", s.too_many)] {
+        for (whose, n) in counts {
+            t.sample(name, &[("of", whose.as_str()), ("why", why)], value(n));
+        }
+    }
+    let name = "berth_edge_under_way";
+    t.family(name, Kind::Gauge, "Calls and streams that count for a bound, by whose.");
+    for u in s.under_way {
+        for (what, n) in [("calls", u.calls), ("streams", u.streams)] {
+            t.sample(name, &[("of", u.whose.as_str()), ("what", what)], value(n));
+        }
+    }
     let name = "berth_edge_refused_total";
     t.family(name, Kind::Counter, "Connections closed by the edge, by why.");
     t.sample(name, &[("why", "full")], value(s.refused_full));

@@ -4,6 +4,7 @@
 mod bodies;
 mod browsers;
 mod doors;
+mod limits;
 mod rig;
 mod sessions;
 mod strangers;

@@ -36,6 +36,7 @@ mod images;
 mod import;
 mod installs;
 mod lifecycle;
+mod limits;
 mod load;
 mod modern;
 mod nameless;

@@ -14,14 +14,14 @@ use support::{Appliance, Ends, INITIALIZE, Instance, wait_for};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A stream of Server-Sent Events that somebody holds open.
-struct Stream {
+pub struct Stream {
     child: Ends,
     out: BufReader<std::process::ChildStdout>,
 }
 
 impl Stream {
     /// One of an instance's endpoint, on a session of its own.
-    fn of(a: &Appliance, i: &Instance, token: &str) -> Self {
+    pub fn of(a: &Appliance, i: &Instance, token: &str) -> Self {
         let opened = a.post(&i.url, token, INITIALIZE, &[]);
         assert_eq!(opened.status, 200, "{}", opened.body);
         let session = format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap());
@@ -51,7 +51,7 @@ impl Stream {
         Self { child, out }
     }
 
-    fn is_open(&mut self) -> bool {
+    pub fn is_open(&mut self) -> bool {
         self.child.0.try_wait().unwrap().is_none()
     }
 
@@ -64,7 +64,7 @@ impl Stream {
     }
 }
 
-fn token(a: &Appliance, member: &str) -> (String, String) {
+pub fn token(a: &Appliance, member: &str) -> (String, String) {
     let made = a.json(&["token", "create", "--member", member]);
     let text = |field: &str| made[field].as_str().unwrap().to_owned();
     (text("token"), text("id"))

@@ -45,6 +45,12 @@ pub(in crate::cli) struct QuotaArgs {
     /// Processes and threads; or default
     #[arg(long, value_name = "N")]
     pub(in crate::cli) processes: Option<String>,
+    /// Calls a second to its instances, 0 for no limit; or default
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) calls_per_second: Option<String>,
+    /// Calls to its instances at a time, 0 for no limit; or default
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) calls_at_once: Option<String>,
 }
 
 /// What may be run in a workspace, of what the configuration allows: patterns with `*`, separated by commas. `any` gives a
@@ -79,7 +85,14 @@ impl AllowArgs {
 
 impl QuotaArgs {
     pub(in crate::cli) fn is_empty(&self) -> bool {
-        let given = [&self.instances, &self.cpus, &self.memory, &self.processes];
+        let given = [
+            &self.instances,
+            &self.cpus,
+            &self.memory,
+            &self.processes,
+            &self.calls_per_second,
+            &self.calls_at_once,
+        ];
         given.iter().all(|g| g.is_none())
     }
 }

@@ -15,7 +15,7 @@ use std::{convert::Infallible, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Tells what comes, piece by piece, as it comes.
-struct Echo;
+pub struct Echo;
 
 impl BoxService for Echo {
     fn locked(&self) -> bool {
@@ -65,7 +65,7 @@ fn streamed<T: Into<Bytes> + Send + 'static>(rx: mpsc::Receiver<T>) -> Body {
 }
 
 /// A member's token.
-fn member(rig: &Rig) -> (String, TokenId) {
+pub fn member(rig: &Rig) -> (String, TokenId) {
     let (secret, id) = (new_member_token([9; 32]), TokenId::from_random([9; 12]));
     rig.tokens.insert(TokenEntry {
         id: id.clone(),
@@ -77,7 +77,7 @@ fn member(rig: &Rig) -> (String, TokenId) {
     (secret.expose().to_owned(), id)
 }
 
-fn request(method: Method, path: &str, token: &str, body: Body) -> Request<Body> {
+pub fn request(method: Method, path: &str, token: &str, body: Body) -> Request<Body> {
     Request::builder()
         .method(method)
         .uri(path)

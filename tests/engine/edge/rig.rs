@@ -18,7 +18,7 @@ use berth::{
     door::Router,
     edge::{BoxService, Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
-    model::{InstanceId, MemberName, Principal, State, TokenId},
+    model::{CallLimit, InstanceId, MemberName, Principal, State, TokenId},
     policy::Access,
     record::MemberRecord,
     tls::{Certificates, Names},
@@ -273,6 +273,10 @@ impl Rig {
         Rig::build(|_| {}, true, None).await
     }
 
+    pub async fn with_front_and(front: Arc<dyn BoxService>, change: impl FnOnce(&mut Limits)) -> Rig {
+        Rig::build(change, false, Some(front)).await
+    }
+
     pub async fn with_front(front: Arc<dyn BoxService>) -> Rig {
         Rig::build(|_| {}, false, Some(front)).await
     }
@@ -316,6 +320,9 @@ impl Rig {
         let (https_at, http_at) = (https.local_addr().unwrap(), http.local_addr().unwrap());
         let mut limits = Limits {
             body_bytes: BODY_LIMIT,
+            // Tests of these set them.
+            member_calls: CallLimit::NONE,
+            instance_calls: CallLimit::NONE,
             ..Limits::default()
         };
         change(&mut limits);
