@@ -16,7 +16,7 @@ use berth::{
     config::{Limits, Tls},
     edge::{Edge, EdgeConfig, Listeners, Workers},
     link::{LinkEvent, Registry},
-    model::{InstanceId, State, TokenId, User},
+    model::{CallLimit, InstanceId, State, TokenId, User},
     tls::{Certificates, Names},
 };
 use tokio::{
@@ -121,7 +121,12 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
     }
     let config = EdgeConfig {
         router: std::sync::Arc::new(berth::door::Router::new(Some("localhost"), port)),
-        limits: Limits::default(),
+        // What the edge can carry, not what one holder of a token may ask of it.
+        limits: Limits {
+            member_calls: CallLimit::NONE,
+            instance_calls: CallLimit::NONE,
+            ..Limits::default()
+        },
         allowed_origins: vec![],
         workers,
         screens: Default::default(),
