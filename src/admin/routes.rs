@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Archive, Backend, LogQuery, MAX_BODY};
 use crate::{
-    api::{Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
+    api::{self, Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Role, State,
         Subject, UnknownField, Who, WorkspaceName, both_of, unknown_field,
@@ -99,6 +99,7 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::LoadImages => Verb::LoadImages,
         // Of each that is listed, once more.
         Route::Whoami
+        | Route::OpenApi
         | Route::Tokens
         | Route::Instances
         | Route::Workspaces
@@ -145,7 +146,14 @@ where
     };
     taken(backend, asker, (route, one), query, body)
         .await
-        .unwrap_or_else(failed)
+        .unwrap_or_else(|e| {
+            debug_assert!(
+                route.may_answer(e.code()),
+                "{route:?}: its row does not have {}",
+                e.code()
+            );
+            failed(e)
+        })
 }
 
 /// What a route answers. An instance that the principal may not see is not there for them.
@@ -186,6 +194,10 @@ where
             json(StatusCode::OK, &status)
         }
         Route::Whoami => json(StatusCode::OK, &backend.whoami(asker.by)),
+        Route::OpenApi => {
+            let document = Full::new(Bytes::from_static(api::document().as_bytes()));
+            plain(StatusCode::OK, "application/json", document.boxed())
+        }
         Route::Types => json(StatusCode::OK, &backend.types().await),
         Route::Images => json(StatusCode::OK, &backend.images().await?),
         Route::LoadImages => {

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,8 +21,10 @@ pub const OVERLAP: u64 = 24 * 3600;
 pub const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
 /// A request that changes something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "action")]
+// [`unknown_field`] refuses what is in no variant.
+#[schemars(deny_unknown_fields)]
 pub enum Action {
     Run(Box<RunRequest>),
     Stop {
@@ -40,7 +43,7 @@ pub enum Action {
         #[serde(flatten)]
         subject: Subject,
         name: Option<String>,
-        /// Default: after [`MEMBER_TOKEN_DAYS`] for a member's token, never for an instance's.
+        /// Default: after 90 days ([`MEMBER_TOKEN_DAYS`]) for a member's token, never for an instance's.
         expires_at: Option<jiff::Timestamp>,
         /// It never expires.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -55,7 +58,7 @@ pub enum Action {
     /// Makes another token in place of one, of the same owner, name and lifetime; the one there is goes on for a while.
     RotateToken {
         id: TokenId,
-        /// For so many seconds, at most [`MAX_OVERLAP`]; 0: it is revoked at once. Default: [`OVERLAP`].
+        /// For so many seconds, 30 days ([`MAX_OVERLAP`]) at most; 0: it is revoked at once. Default: a day ([`OVERLAP`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         overlap_s: Option<u64>,
     },
@@ -109,6 +112,7 @@ pub enum Action {
         workspace: WorkspaceName,
         /// All of it; `null`: the configuration's holds from now on.
         #[serde(deserialize_with = "present")]
+        #[schemars(schema_with = "present_schema")]
         quota: Option<WorkspaceLimits>,
     },
     /// Says what may be run in a workspace from now on; what runs goes on.
@@ -326,8 +330,13 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Resul
     Option::deserialize(d)
 }
 
+/// Of a field that must be there, though it may be `null`: the derived schema of an `Option` may be left out.
+fn present_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Option<WorkspaceLimits>>()
+}
+
 /// What `berth run` asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     #[serde(rename = "type")]
@@ -388,7 +397,7 @@ impl RunRequest {
 }
 
 /// What an accepted action came to. It is durable when this is returned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
     /// The instance as it stands now; with its token after `Run`.
@@ -407,7 +416,7 @@ pub enum Outcome {
 }
 
 /// A token, the one time that its secret is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenCreated {
     #[serde(flatten)]
     pub view: TokenView,
@@ -415,7 +424,7 @@ pub struct TokenCreated {
 }
 
 /// A token as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenView {
     pub id: TokenId,
     #[serde(flatten)]
