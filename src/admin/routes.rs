@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyDataStream, BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::{
     api::{self, Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Role, State,
-        Subject, UnknownField, Who, WorkspaceName, both_of, unknown_field,
+        Subject, UnknownField, Who, WorkspaceName, both_of, holds_fields_as_list, unknown_field,
     },
     policy::{self, Decision, Known, Target, Verb},
 };
@@ -128,6 +128,12 @@ where
 {
     let (path, query) = (asked.path.as_str(), asked.query.as_str());
     let Some((route, one)) = Route::find(asked.method.as_str(), path) else {
+        let known = Route::methods(path);
+        if let (false, Ok(known)) = (known.is_empty(), HeaderValue::from_str(&known.join(", "))) {
+            let mut answer = failed(RequestError::BadMethod);
+            answer.headers_mut().insert(header::ALLOW, known);
+            return answer;
+        }
         return failed(RequestError::NoRoute {
             method: asked.method.to_string(),
             path: path.to_owned(),
@@ -285,6 +291,16 @@ where
         }
     };
     let value = serde_json::from_slice::<serde_json::Value>(&body);
+    // serde takes an object's values as a list, in the order of its fields: nobody could add a field any more.
+    if value.as_ref().is_ok_and(holds_fields_as_list) {
+        let error = "Data".to_owned();
+        return Err(RequestError::NoAction {
+            error,
+            line: 0,
+            column: 0,
+        }
+        .into());
+    }
     if let Some(unknown) = value.as_ref().ok().and_then(unknown_field) {
         let UnknownField { of, field, known } = unknown;
         let known = known.iter().map(|f| (*f).to_owned()).collect();
@@ -326,9 +342,12 @@ async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
-    let asked = body.and_then(|b| serde_json::from_slice::<ScreenRequest>(&b.to_bytes()).map_err(|e| e.to_string()));
-    let asked = asked.map_err(|reason| RequestError::NoScreenRequest { reason })?;
+    let wrong = |reason: String| RequestError::NoScreenRequest { reason };
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = body.map_err(|e| wrong(e.to_string()))?.to_bytes();
+    // A list of its values would be taken as well.
+    let object = serde_json::from_slice::<serde_json::Map<_, _>>(&body).map_err(|e| wrong(e.to_string()))?;
+    let asked = serde_json::from_value::<ScreenRequest>(object.into()).map_err(|e| wrong(e.to_string()))?;
     if !asked.view_only {
         asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
@@ -501,19 +520,21 @@ pub(super) fn failed(e: impl Into<Error>) -> AdminResponse {
     let mut answer = json(problem.status(), &problem);
     answer
         .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(PROBLEM));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
     answer
 }
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
     match serde_json::to_string(value) {
         Ok(s) => text(status, "application/json", s),
-        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
+        Err(e) => failed(Refusal::fault(e)),
     }
 }
 
 fn empty() -> AdminResponse {
-    text(StatusCode::NO_CONTENT, "text/plain", String::new())
+    let mut answer = Response::new(Full::default().boxed());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
 }
 
 pub(super) fn text(status: StatusCode, kind: &'static str, s: String) -> AdminResponse {
@@ -525,7 +546,7 @@ fn plain(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, Infallible
     *answer.status_mut() = status;
     answer
         .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 

@@ -27,7 +27,8 @@ impl Value {
     pub fn fits(self, text: &str) -> bool {
         match self {
             Value::Flag => matches!(text, "0" | "1"),
-            Value::Number => text.parse::<u32>().is_ok(),
+            // A sign is none of its digits.
+            Value::Number => text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok(),
             Value::OneOf(words) => words.contains(&text),
         }
     }
@@ -62,6 +63,13 @@ pub struct Row {
     pub may_be_empty: bool,
     /// The codes of errors that it has beside those of all routes and of all routes of an instance.
     pub errors: &'static [&'static str],
+}
+
+impl Row {
+    /// Whether this method asks for it: what can be read can be asked for by HEAD (RFC 9110, section 9.1).
+    fn takes(&self, method: &str) -> bool {
+        self.method == method || self.method == "GET" && method == "HEAD"
+    }
 }
 
 /// A route that is read, without parameters.
@@ -292,10 +300,23 @@ impl Route {
     pub fn find<'p>(method: &str, path: &'p str) -> Option<(Route, Option<&'p str>)> {
         let matching = |route: &Route| {
             let row = route.row();
-            let one = (row.method == method).then(|| matched(row.path, path)).flatten()?;
+            let one = row.takes(method).then(|| matched(row.path, path)).flatten()?;
             Some((*route, one))
         };
         Route::ALL.iter().find_map(matching)
+    }
+
+    /// The methods of the routes at a path; none where there is no route.
+    pub fn methods(path: &str) -> &'static [&'static str] {
+        let there = Route::ALL.iter().map(|route| route.row());
+        let there: Vec<Row> = there.filter(|row| matched(row.path, path).is_some()).collect();
+        let takes = |method| there.iter().any(|row| row.takes(method));
+        match (takes("GET"), takes("POST")) {
+            (true, true) => &["GET", "HEAD", "POST"],
+            (true, false) => &["GET", "HEAD"],
+            (false, true) => &["POST"],
+            (false, false) => &[],
+        }
     }
 }
 
@@ -325,6 +346,10 @@ mod tests {
             let one = row.path.contains("{instance}").then_some("abc");
             assert_eq!(Route::find(row.method, &path), Some((*route, one)));
             assert_eq!(Route::find("PATCH", &path), None);
+            if row.method == "GET" {
+                assert_eq!(Route::find("HEAD", &path), Some((*route, one)));
+            }
+            assert!(Route::methods(&path).contains(&row.method), "{path}");
             for other in [
                 format!("{path}/"),
                 format!("{path}/x"),
@@ -337,6 +362,9 @@ mod tests {
                 );
             }
         }
+        assert_eq!(Route::methods("/v1/images"), ["GET", "HEAD", "POST"]);
+        assert_eq!(Route::methods("/v1/actions"), ["POST"]);
+        assert!(Route::methods("/v1/no-such-route").is_empty());
         assert_eq!(Route::find("GET", "/v1/instances//logs"), None);
         assert_eq!(Route::find("GET", "/v1/instances/"), None);
     }

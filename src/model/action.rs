@@ -292,6 +292,33 @@ pub fn both_of(request: &serde_json::Value) -> Option<(&'static str, &'static st
     (request.get(first).is_some() && request.get(second).is_some()).then_some((first, second))
 }
 
+/// Fields of requests that are lists.
+const LISTS: [&str; 9] = [
+    "args",
+    "command",
+    "files",
+    "images",
+    "instances",
+    "names",
+    "packages",
+    "remotes",
+    "types",
+];
+
+/// Whether a request, or an object in it, is given as a list of its values: no field of such a list has a name.
+pub fn holds_fields_as_list(request: &serde_json::Value) -> bool {
+    match request {
+        serde_json::Value::Array(_) => true,
+        serde_json::Value::Object(fields) => {
+            let mut own = fields
+                .iter()
+                .filter(|(name, value)| !value.is_array() || !LISTS.contains(&name.as_str()));
+            own.any(|(_, value)| holds_fields_as_list(value))
+        }
+        _ => false,
+    }
+}
+
 /// The first field of a request that its action has not. Never a value.
 pub fn unknown_field(request: &serde_json::Value) -> Option<UnknownField> {
     unknown(request, "action", &ACTION_FIELDS)
@@ -471,6 +498,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_object_is_no_list_of_its_values() {
+        let holds = |text: &str| holds_fields_as_list(&serde_json::from_str(text).unwrap());
+        for text in [
+            r#"["stop","abcdefghij"]"#,
+            r#"{"action":"set_quota","workspace":"a","quota":[1.5]}"#,
+            r#"{"action":"run","type":"image","source":{"kind":"image","image":"a","http":[80,"/"]}}"#,
+        ] {
+            // Or it need not be looked for.
+            assert!(serde_json::from_str::<Action>(text).is_ok(), "{text}");
+            assert!(holds(text), "{text}");
+        }
+        for text in [
+            r#"{"action":"run","type":"npx","files":["A"],"source":{"kind":"npx","package":"a","args":["x"]}}"#,
+            r#"{"action":"create_token","member":"admin","scope":{"instances":["abcdefghij"]}}"#,
+            r#"{"action":"set_allowlist","workspace":"a","allow":{"types":[],"packages":[],"images":[],"remotes":[]}}"#,
+        ] {
+            assert!(!holds(text), "{text}");
+        }
+    }
+
     /// The table knows every field that the types have: what they write is taken.
     #[test]
     fn every_action_is_taken_as_it_is_written() {
@@ -583,6 +631,7 @@ mod tests {
         for action in all {
             let value = serde_json::to_value(&action).unwrap();
             assert_eq!(unknown_field(&value), None);
+            assert!(!holds_fields_as_list(&value), "{value}");
             assert_eq!(serde_json::from_value::<Action>(value).unwrap(), action);
         }
     }
