@@ -10,7 +10,7 @@ use hyper::body::Body;
 
 use super::{
     Backend, MAX_BODY,
-    routes::{AdminResponse, failed, json},
+    answers::{AdminResponse, failed, json},
 };
 use crate::{
     api::{Claiming, RequestError},

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     codes::{CODES, Code},
     problem::{PROBLEM, RequestError},
-    routes::{Body, COMMON, INSTANCE, Route, Row, Value},
+    routes::{Body, COMMON, INSTANCE, MAX_CURSOR, MAX_PAGE, PAGE, Route, Row, Value},
 };
 use crate::model::Refusal;
 
@@ -26,6 +26,8 @@ what is not there.
 
 An error is a problem of RFC 9457. Programs look at its `code`, which does not change; each code has a form `Problem.CODE` \
 with the fields that it has. New fields may come with any version, in answers and in errors.
+
+A list is answered whole, or with `limit` in pages: `Link` tells the next one.
 
 An id of an instance, a token or a member is a text that programs take as it is. Times are RFC 3339, in UTC.";
 
@@ -260,7 +262,12 @@ fn responses(route: Route, forms: &Forms) -> Json {
     let row = route.row();
     let mut all = Map::new();
     let content = content(row.answers, forms.answered.get(route.name()));
-    all.insert("200".into(), json!({ "description": "Done.", "content": content }));
+    let mut done = json!({ "description": "Done.", "content": content });
+    if row.query == PAGE {
+        let about = "Where there is a next page, its address, with `rel=\"next\"` (RFC 8288).";
+        done["headers"] = json!({ "Link": { "description": about, "schema": { "type": "string" } } });
+    }
+    all.insert("200".into(), done);
     if row.may_be_empty {
         all.insert("204".into(), json!({ "description": "It is gone." }));
     }
@@ -320,6 +327,8 @@ fn parameter(name: &str, value: Value) -> Json {
     let schema = match value {
         Value::Flag => json!({ "type": "integer", "enum": [0, 1] }),
         Value::Number => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        Value::Limit => json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE }),
+        Value::Cursor => json!({ "type": "string", "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_CURSOR}}}$") }),
         Value::OneOf(words) => json!({ "type": "string", "enum": words }),
     };
     json!({ "name": name, "in": "query", "required": false, "schema": schema })

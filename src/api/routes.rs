@@ -11,6 +11,12 @@ use crate::model::{
 /// What stands for an instance in a path.
 pub(super) const INSTANCE: &str = "{instance}";
 
+/// The items of a page, at most.
+pub const MAX_PAGE: u32 = 1000;
+
+/// The characters of a cursor, at most.
+pub(super) const MAX_CURSOR: usize = 1024;
+
 /// What a parameter of a query may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value {
@@ -18,6 +24,10 @@ pub enum Value {
     Flag,
     /// An unsigned number below 2^32.
     Number,
+    /// How many items a page has at most: 1 to [`MAX_PAGE`].
+    Limit,
+    /// Where a page begins, as the page before told it: a text in the alphabet of base64url.
+    Cursor,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -25,10 +35,20 @@ pub enum Value {
 impl Value {
     /// Whether a text is one.
     pub fn fits(self, text: &str) -> bool {
+        let number = || {
+            Some(text)
+                .filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?
+                .parse::<u32>()
+                .ok()
+        };
         match self {
             Value::Flag => matches!(text, "0" | "1"),
-            // A sign is none of its digits.
-            Value::Number => text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok(),
+            Value::Number => number().is_some(),
+            Value::Limit => number().is_some_and(|n| (1..=MAX_PAGE).contains(&n)),
+            Value::Cursor => {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+                (1..=MAX_CURSOR).contains(&text.len()) && text.bytes().all(allowed)
+            }
             Value::OneOf(words) => words.contains(&text),
         }
     }
@@ -85,6 +105,14 @@ const fn get(path: &'static str, answers: Body) -> Row {
     }
 }
 
+/// A list, in pages where they are asked for.
+const fn list(path: &'static str, answers: Body) -> Row {
+    Row {
+        query: PAGE,
+        ..get(path, answers)
+    }
+}
+
 /// A route that something is sent to.
 const fn post(path: &'static str, sends: Body, answers: Body) -> Row {
     Row {
@@ -93,6 +121,9 @@ const fn post(path: &'static str, sends: Body, answers: Body) -> Row {
         ..get(path, answers)
     }
 }
+
+/// The parameters of lists.
+pub(super) const PAGE: &[(&str, Value)] = &[("limit", Value::Limit), ("after", Value::Cursor)];
 
 /// The form of a type.
 fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -158,11 +189,11 @@ routes! {
     /// This document.
     OpenApi: get("/openapi.json", Body::Json(openapi)),
     /// What can be run.
-    Types: get("/v1/types", Body::Json(of::<Vec<TypeView>>)),
+    Types: list("/v1/types", Body::Json(of::<Vec<TypeView>>)),
     /// The images that are on the box.
     Images: Row {
         errors: &["unavailable"],
-        ..get("/v1/images", Body::Json(of::<Vec<ImageView>>))
+        ..list("/v1/images", Body::Json(of::<Vec<ImageView>>))
     },
     /// Loads an archive of images, as `docker save` makes it. The answer has the names of those in it.
     LoadImages: Row {
@@ -170,15 +201,15 @@ routes! {
         ..post("/v1/images", Body::Bytes("application/x-tar"), Body::Json(of::<Vec<String>>))
     },
     /// The tokens that the caller may know of, without their secrets.
-    Tokens: get("/v1/tokens", Body::Json(of::<Vec<TokenView>>)),
+    Tokens: list("/v1/tokens", Body::Json(of::<Vec<TokenView>>)),
     /// The workspaces that the caller may know of.
-    Workspaces: get("/v1/workspaces", Body::Json(of::<Vec<WorkspaceView>>)),
+    Workspaces: list("/v1/workspaces", Body::Json(of::<Vec<WorkspaceView>>)),
     /// The members that the caller may know of.
-    Members: get("/v1/members", Body::Json(of::<Vec<MemberView>>)),
+    Members: list("/v1/members", Body::Json(of::<Vec<MemberView>>)),
     /// The teams that the caller may know of.
-    Teams: get("/v1/teams", Body::Json(of::<Vec<TeamView>>)),
+    Teams: list("/v1/teams", Body::Json(of::<Vec<TeamView>>)),
     /// The grants that the caller may know of.
-    Grants: get("/v1/grants", Body::Json(of::<Vec<GrantView>>)),
+    Grants: list("/v1/grants", Body::Json(of::<Vec<GrantView>>)),
     /// The certificate of the box's own CA, in PEM.
     Ca: Row {
         errors: &["no-ca"],
@@ -193,7 +224,7 @@ routes! {
     /// Counters in the text format of Prometheus.
     Metrics: get("/metrics", Body::Text("text/plain; version=0.0.4")),
     /// The instances that the caller may know of.
-    Instances: get("/v1/instances", Body::Json(of::<Vec<InstanceView>>)),
+    Instances: list("/v1/instances", Body::Json(of::<Vec<InstanceView>>)),
     /// One instance.
     Instance: get("/v1/instances/{instance}", Body::Json(of::<InstanceView>)),
     /// Waits until an instance is settled, stopped or gone, for `ms` milliseconds at most. 204: it is gone.
@@ -367,5 +398,23 @@ mod tests {
         assert!(Route::methods("/v1/no-such-route").is_empty());
         assert_eq!(Route::find("GET", "/v1/instances//logs"), None);
         assert_eq!(Route::find("GET", "/v1/instances/"), None);
+    }
+
+    #[test]
+    fn values_are_written_in_one_way() {
+        for (value, good, bad) in [
+            (Value::Flag, &["0", "1"][..], &["", "2", "01", "true"][..]),
+            (
+                Value::Number,
+                &["0", "7", "4294967295"],
+                &["", "+7", "-1", "7.0", "4294967296", "x", " 7"],
+            ),
+            (Value::Limit, &["1", "1000"], &["", "0", "1001", "+1"]),
+            (Value::Cursor, &["YQ", "a-_9"], &["", "a=", "a+", "a/", "ä"]),
+            (Value::OneOf(&["a", "b"]), &["a", "b"], &["", "c", "A"]),
+        ] {
+            assert!(good.iter().all(|text| value.fits(text)), "{value:?}");
+            assert!(!bad.iter().any(|text| value.fits(text)), "{value:?}");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! The API is as its document says: Schemathesis sends what the document allows and what it does not, and looks at the
-//! answers.
+//! answers. Lists come in pages.
 
 use crate::{remote::claimed, support};
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Answer, Appliance, Options, root};
 
 /// Makes an owner, and a token of theirs.
@@ -90,6 +90,89 @@ fn the_api_does_what_its_document_says() {
         .map(|v| v["id"].as_str().unwrap())
         .collect();
     a.cli(&[&["rm"], &ids[..]].concat());
+}
+
+/// All pages of a list, each with so many items at most.
+fn pages(a: &Appliance, token: &str, list: &str, limit: usize) -> Vec<Vec<Value>> {
+    let mut next = Some(format!("/api/v1/{list}?limit={limit}"));
+    let mut all = Vec::new();
+    while let Some(path) = next {
+        let answer = ask(a, token, &path, &[]);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        next = answer.header("link").map(|link| {
+            let (target, relation) = link.split_once('>').unwrap();
+            assert_eq!(relation, "; rel=\"next\"");
+            target.strip_prefix('<').unwrap().to_owned()
+        });
+        all.push(answer.json().as_array().unwrap().clone());
+        assert!(all.len() < 100, "{list} has an end");
+    }
+    all
+}
+
+#[test]
+fn lists_come_in_pages_of_what_the_asker_may_know_of() {
+    let a = Appliance::start();
+    claimed(&a);
+    let made = owner(&a, "second");
+    let token = made["token"].as_str().unwrap();
+    for workspace in ["here", "there"] {
+        a.cli(&["workspace", "add", workspace]);
+        for name in ["x", "y"] {
+            a.cli(&["team", "add", &format!("{workspace}/{name}")]);
+        }
+    }
+    let i = a.run("memory", &["--workspace", "here", "--no-wait"]);
+    for n in 0..3 {
+        let name = format!("user-{n}");
+        a.cli(&["member", "add", &name, "--workspace", "here"]);
+        a.cli(&["grant", "add", &name, &i.id]);
+    }
+    for list in [
+        "instances",
+        "tokens",
+        "members",
+        "teams",
+        "grants",
+        "workspaces",
+        "types",
+        "images",
+    ] {
+        let whole = ask(&a, token, &format!("/api/v1/{list}"), &[]);
+        assert_eq!(whole.header("link"), None, "{list}");
+        let whole = whole.json().as_array().unwrap().clone();
+        let paged = pages(&a, token, list, 2);
+        assert!(paged.iter().all(|page| page.len() <= 2), "{list}");
+        assert_eq!(paged.len(), whole.len().div_ceil(2).max(1), "{list}: no page is empty");
+        let name = |item: &Value| {
+            let of = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+            ["id", "instance", "member", "workspace", "name"].map(of)
+        };
+        let names = |all: &[Value]| all.iter().map(name).collect::<Vec<_>>();
+        assert_eq!(names(&paged.concat()), names(&whole), "{list}");
+    }
+    // A page has as many as there may be of what its asker may know of, whatever else there is between.
+    let theirs = a.json(&["token", "create", "--member", "user-1"]);
+    let theirs = theirs["token"].as_str().unwrap();
+    for (list, many) in [
+        ("members", 1),
+        ("grants", 1),
+        ("workspaces", 1),
+        ("tokens", 1),
+        ("teams", 0),
+    ] {
+        let seen = pages(&a, theirs, list, 1);
+        assert_eq!((seen.len(), seen.concat().len()), (1, many), "{list}: {seen:?}");
+    }
+    for wrong in ["limit=0", "limit=1001", "limit=x", "after=!", "after=", "after=_w"] {
+        let answer = ask(&a, token, &format!("/api/v1/tokens?{wrong}"), &[]);
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (400, &json!("bad-parameter")),
+            "{wrong}"
+        );
+    }
+    a.cli(&["rm", &i.id]);
 }
 
 #[test]
