@@ -309,7 +309,17 @@ fn problems(codes: &[&str]) -> Json {
         1 => forms.remove(0),
         _ => json!({ "oneOf": forms }),
     };
-    json!({ "description": named.join(", "), "content": { PROBLEM: { "schema": schema } } })
+    let mut answer = json!({ "description": named.join(", "), "content": { PROBLEM: { "schema": schema } } });
+    let status = codes.first().and_then(|code| Code::find(code)).map(|row| row.status);
+    let header = match status {
+        Some(401) => Some(("WWW-Authenticate", "How to show a token (RFC 6750).", "string")),
+        Some(429 | 503) => Some(("Retry-After", "Seconds, where waiting helps.", "integer")),
+        _ => None,
+    };
+    if let Some((name, about, kind)) = header {
+        answer["headers"] = json!({ name: { "description": about, "schema": { "type": kind } } });
+    }
+    answer
 }
 
 /// The instance that a path names.
