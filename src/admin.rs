@@ -9,9 +9,11 @@
 //! Errors are problems of RFC 9457 ([`crate::api::Problem`]), with a row in [`crate::api::CODES`] each. This module decides
 //! nothing: a [`Backend`] does.
 
+mod answers;
 mod claim;
 mod listen;
 mod page;
+mod paging;
 mod routes;
 
 use std::{collections::BTreeMap, error::Error, future::Future, sync::Arc};
@@ -22,9 +24,10 @@ use http::Request;
 use hyper::body::Body;
 use tokio::sync::{mpsc, watch};
 
+pub use answers::AdminResponse;
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
-pub use routes::{AdminResponse, verb};
+pub use routes::verb;
 
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView, Whoami},
@@ -150,7 +153,7 @@ where
 
 /// What is answered while nothing stands behind the API.
 pub fn starting() -> AdminResponse {
-    routes::failed(RequestError::Starting)
+    answers::failed(RequestError::Starting)
 }
 
 /// The page at `/`, for somebody who came by this `host[:port]`.

@@ -3,12 +3,14 @@
 
 mod claim;
 mod codes;
+mod openapi;
 mod problem;
 mod routes;
 mod views;
 
 pub use claim::{Claiming, Hello};
 pub use codes::{CODES, Code};
+pub use openapi::document;
 pub use problem::{Error, PROBLEM, Problem, RequestError};
-pub use routes::{Route, Row, Value};
+pub use routes::{Body, Form, MAX_PAGE, Route, Row, Value};
 pub use views::{BoxStatus, DiskView, Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami};

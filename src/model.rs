@@ -21,7 +21,7 @@ mod workspace;
 
 pub use action::{
     ACTION_FIELDS, Action, MAX_OVERLAP, MEMBER_TOKEN_DAYS, OVERLAP, Outcome, RunRequest, TokenCreated, TokenView,
-    UnknownField, both_of, unknown_field,
+    UnknownField, both_of, holds_fields_as_list, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use call_limit::CallLimit;

@@ -10,7 +10,7 @@ use hyper::body::Body;
 
 use super::{
     Backend, MAX_BODY,
-    routes::{AdminResponse, failed, json},
+    answers::{AdminResponse, failed, json},
 };
 use crate::{
     api::{Claiming, RequestError},
@@ -31,7 +31,9 @@ where
     // What was sent may be a secret: it is not quoted.
     let sent = Limited::new(request.into_body(), MAX_BODY).collect().await;
     let sent = sent.map(Collected::to_bytes).unwrap_or_default();
-    let Ok(claiming) = serde_json::from_slice::<Claiming>(&sent) else {
+    // A list of its values would be taken as well.
+    let object = serde_json::from_slice::<serde_json::Map<_, _>>(&sent);
+    let Ok(claiming) = object.and_then(|o| serde_json::from_value::<Claiming>(o.into())) else {
         return failed(RequestError::NoClaim);
     };
     match backend.claim(claiming, by).await {

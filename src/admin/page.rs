@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::routes::{AdminResponse, text};
+use super::answers::{AdminResponse, text};
 
 const STYLE: &str = include_str!("page.css");
 const PAGE: &str = include_str!("page.html");

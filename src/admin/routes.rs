@@ -1,27 +1,26 @@
 //! Method and path -> a route -> whether the principal may -> what the backend is asked, and its answer as JSON.
-//! Errors become problems here only.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyDataStream, BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
-use serde::Serialize;
 
-use super::{Archive, Backend, LogQuery, MAX_BODY};
+use super::{
+    Archive, Backend, LogQuery, MAX_BODY,
+    answers::{AdminResponse, empty, failed, json, pairs, plain, text},
+    paging::page,
+};
 use crate::{
-    api::{Error, PROBLEM, Problem, RequestError, Route, ScreenRequest, Value},
+    api::{self, Error, RequestError, Route, ScreenRequest, Value},
     model::{
         Action, Endpoints, Health, InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Role, State,
-        Subject, UnknownField, Who, WorkspaceName, both_of, unknown_field,
+        Subject, UnknownField, Who, WorkspaceName, both_of, holds_fields_as_list, unknown_field,
     },
     policy::{self, Decision, Known, Target, Verb},
 };
-
-/// An answer of the admin API.
-pub type AdminResponse = Response<BoxBody<Bytes, Infallible>>;
 
 /// A request without its body.
 #[derive(Debug)]
@@ -99,6 +98,7 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::LoadImages => Verb::LoadImages,
         // Of each that is listed, once more.
         Route::Whoami
+        | Route::OpenApi
         | Route::Tokens
         | Route::Instances
         | Route::Workspaces
@@ -127,6 +127,12 @@ where
 {
     let (path, query) = (asked.path.as_str(), asked.query.as_str());
     let Some((route, one)) = Route::find(asked.method.as_str(), path) else {
+        let known = Route::methods(path);
+        if let (false, Ok(known)) = (known.is_empty(), HeaderValue::from_str(&known.join(", "))) {
+            let mut answer = failed(RequestError::BadMethod);
+            answer.headers_mut().insert(header::ALLOW, known);
+            return answer;
+        }
         return failed(RequestError::NoRoute {
             method: asked.method.to_string(),
             path: path.to_owned(),
@@ -145,7 +151,14 @@ where
     };
     taken(backend, asker, (route, one), query, body)
         .await
-        .unwrap_or_else(failed)
+        .unwrap_or_else(|e| {
+            debug_assert!(
+                route.may_answer(e.code()),
+                "{route:?}: its row does not have {}",
+                e.code()
+            );
+            failed(e)
+        })
 }
 
 /// What a route answers. An instance that the principal may not see is not there for them.
@@ -176,6 +189,7 @@ where
             backend.uses(asker.by, id);
         }
     }
+    let list = (route, asker.at);
     Ok(match route {
         Route::Act => act(backend, asker, body).await?,
         Route::Status => {
@@ -186,8 +200,12 @@ where
             json(StatusCode::OK, &status)
         }
         Route::Whoami => json(StatusCode::OK, &backend.whoami(asker.by)),
-        Route::Types => json(StatusCode::OK, &backend.types().await),
-        Route::Images => json(StatusCode::OK, &backend.images().await?),
+        Route::OpenApi => {
+            let document = Full::new(Bytes::from_static(api::document().as_bytes()));
+            plain(StatusCode::OK, "application/json", document.boxed())
+        }
+        Route::Types => page(backend.types().await, list, query, |t| t)?,
+        Route::Images => page(backend.images().await?, list, query, |i| i)?,
         Route::LoadImages => {
             let archive = BodyDataStream::new(body).map_err(std::io::Error::other);
             load_images(backend, asker.by, Box::pin(archive)).await?
@@ -198,28 +216,27 @@ where
                 Subject::Instance(id) => asker.sees(Verb::ReadToken, Target::Instance(id)),
                 Subject::Member(name) => asker.sees(Verb::ReadToken, Target::Member(name)),
             });
-            json(StatusCode::OK, &tokens)
+            page(tokens, list, query, |t| t)?
         }
         Route::Workspaces => {
             let mut workspaces = backend.workspaces();
             workspaces.retain(|w| asker.sees(Verb::ReadWorkspace, Target::Workspace(&w.name)));
-            json(StatusCode::OK, &workspaces)
+            page(workspaces, list, query, |w| w)?
         }
         Route::Members => {
             let mut members = backend.members();
             members.retain(|m| asker.sees(Verb::ReadMember, Target::Member(&m.name)));
-            let members = members.into_iter().map(|m| asker.shown(m)).collect::<Vec<_>>();
-            json(StatusCode::OK, &members)
+            page(members, list, query, |m| asker.shown(m))?
         }
         Route::Teams => {
             let mut teams = backend.teams();
             teams.retain(|t| asker.sees(Verb::ReadTeam, Target::Team(&t.workspace, &t.name)));
-            json(StatusCode::OK, &teams)
+            page(teams, list, query, |t| t)?
         }
         Route::Grants => {
             let mut grants = backend.grants();
             grants.retain(|g| asker.sees(Verb::ReadGrant, Target::Grant(&g.to, &g.instance)));
-            json(StatusCode::OK, &grants)
+            page(grants, list, query, |g| g)?
         }
         Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
@@ -236,8 +253,7 @@ where
             let seen = views
                 .values()
                 .filter(|v| asker.sees(Verb::ReadInstance, Target::Instance(&v.id)));
-            let views = seen.map(|v| addressed(backend, asker.at, listed(v)));
-            json(StatusCode::OK, &views.collect::<Vec<_>>())
+            page(seen, list, query, |v| addressed(backend, asker.at, listed(v)))?
         }
         Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view?)),
         Route::Wait => wait(backend, asker.at, view, query).await?,
@@ -273,6 +289,16 @@ where
         }
     };
     let value = serde_json::from_slice::<serde_json::Value>(&body);
+    // serde takes an object's values as a list, in the order of its fields: nobody could add a field any more.
+    if value.as_ref().is_ok_and(holds_fields_as_list) {
+        let error = "Data".to_owned();
+        return Err(RequestError::NoAction {
+            error,
+            line: 0,
+            column: 0,
+        }
+        .into());
+    }
     if let Some(unknown) = value.as_ref().ok().and_then(unknown_field) {
         let UnknownField { of, field, known } = unknown;
         let known = known.iter().map(|f| (*f).to_owned()).collect();
@@ -314,9 +340,12 @@ async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string());
-    let asked = body.and_then(|b| serde_json::from_slice::<ScreenRequest>(&b.to_bytes()).map_err(|e| e.to_string()));
-    let asked = asked.map_err(|reason| RequestError::NoScreenRequest { reason })?;
+    let wrong = |reason: String| RequestError::NoScreenRequest { reason };
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = body.map_err(|e| wrong(e.to_string()))?.to_bytes();
+    // A list of its values would be taken as well.
+    let object = serde_json::from_slice::<serde_json::Map<_, _>>(&body).map_err(|e| wrong(e.to_string()))?;
+    let asked = serde_json::from_value::<ScreenRequest>(object.into()).map_err(|e| wrong(e.to_string()))?;
     if !asked.view_only {
         asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
@@ -466,7 +495,7 @@ fn check_query(route: Route, path: &str, query: &str) -> Result<(), RequestError
         if !fits.fits(value) {
             let known = match fits {
                 Value::OneOf(words) => words.iter().map(|w| (*w).to_owned()).collect(),
-                Value::Flag | Value::Number => Vec::new(),
+                Value::Flag | Value::Number | Value::Limit | Value::Cursor => Vec::new(),
             };
             return Err(RequestError::BadParameter {
                 path,
@@ -479,47 +508,10 @@ fn check_query(route: Route, path: &str, query: &str) -> Result<(), RequestError
     Ok(())
 }
 
-fn pairs(query: &str) -> BTreeMap<&str, &str> {
-    query.split('&').filter_map(|p| p.split_once('=')).collect()
-}
-
-/// An error as a problem of RFC 9457.
-pub(super) fn failed(e: impl Into<Error>) -> AdminResponse {
-    let problem = Problem::from(&e.into());
-    let mut answer = json(problem.status(), &problem);
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(PROBLEM));
-    answer
-}
-
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
-    match serde_json::to_string(value) {
-        Ok(s) => text(status, "application/json", s),
-        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
-    }
-}
-
-fn empty() -> AdminResponse {
-    text(StatusCode::NO_CONTENT, "text/plain", String::new())
-}
-
-pub(super) fn text(status: StatusCode, kind: &'static str, s: String) -> AdminResponse {
-    plain(status, kind, Full::new(Bytes::from(s)).boxed())
-}
-
-fn plain(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> AdminResponse {
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    answer
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Problem;
 
     #[tokio::test]
     async fn an_error_is_answered_as_a_problem() {

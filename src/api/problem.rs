@@ -15,6 +15,8 @@ coded! {
     pub enum RequestError {
         #[error("there is no {method} {path} in the admin API")]
         "no-route" NoRoute { method: String, path: String },
+        #[error("the method is not allowed there")]
+        "bad-method" BadMethod,
         #[error("{path}: there is no parameter {parameter:?}; its parameters are: {}", listed(known))]
         "no-such-parameter" NoSuchParameter { path: String, parameter: String, known: Vec<String> },
         #[error("{path}: the parameter {parameter} cannot be {value:?}{}", choice(known))]

@@ -1,7 +1,21 @@
-//! The table of routes: method, path, parameters. `{instance}` stands for an id or a name.
+//! The table of routes: method, path, parameters, what is sent and answered, and which errors there may be. `{instance}`
+//! stands for an id or a name.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::{Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami};
+use crate::model::{
+    Action, CredentialView, GrantView, InstanceView, MemberView, Outcome, Refusal, TeamView, TokenView, WorkspaceView,
+};
 
 /// What stands for an instance in a path.
-const INSTANCE: &str = "{instance}";
+pub(super) const INSTANCE: &str = "{instance}";
+
+/// The items of a page, at most.
+pub const MAX_PAGE: u32 = 1000;
+
+/// The characters of a cursor, at most.
+pub(super) const MAX_CURSOR: usize = 1024;
 
 /// What a parameter of a query may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +24,10 @@ pub enum Value {
     Flag,
     /// An unsigned number below 2^32.
     Number,
+    /// How many items a page has at most: 1 to [`MAX_PAGE`].
+    Limit,
+    /// Where a page begins, as the page before told it: a text in the alphabet of base64url.
+    Cursor,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -17,28 +35,116 @@ pub enum Value {
 impl Value {
     /// Whether a text is one.
     pub fn fits(self, text: &str) -> bool {
+        let number = || {
+            Some(text)
+                .filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?
+                .parse::<u32>()
+                .ok()
+        };
         match self {
             Value::Flag => matches!(text, "0" | "1"),
-            Value::Number => text.parse::<u32>().is_ok(),
+            Value::Number => number().is_some(),
+            Value::Limit => number().is_some_and(|n| (1..=MAX_PAGE).contains(&n)),
+            Value::Cursor => {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+                (1..=MAX_CURSOR).contains(&text.len()) && text.bytes().all(allowed)
+            }
             Value::OneOf(words) => words.contains(&text),
         }
     }
 }
 
+/// What travels as the body of a request or an answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Body {
+    Nothing,
+    /// JSON of this form.
+    Json(Form),
+    /// Text of this media type.
+    Text(&'static str),
+    /// Bytes of this media type.
+    Bytes(&'static str),
+}
+
+/// Makes the JSON schema of a body.
+pub type Form = fn(&mut SchemaGenerator) -> Schema;
+
 /// A route, as the table has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub method: &'static str,
     /// Below the root of the API; `{instance}` stands for an id or a name.
     pub path: &'static str,
     pub query: &'static [(&'static str, Value)],
+    pub sends: Body,
+    /// With the status 200.
+    pub answers: Body,
+    /// Whether the answer may be 204 instead, without a body.
+    pub may_be_empty: bool,
+    /// The codes of errors that it has beside those of all routes and of all routes of an instance.
+    pub errors: &'static [&'static str],
+}
+
+impl Row {
+    /// Whether this method asks for it: what can be read can be asked for by HEAD (RFC 9110, section 9.1).
+    fn takes(&self, method: &str) -> bool {
+        self.method == method || self.method == "GET" && method == "HEAD"
+    }
+}
+
+/// A route that is read, without parameters.
+const fn get(path: &'static str, answers: Body) -> Row {
+    Row {
+        method: "GET",
+        path,
+        query: &[],
+        sends: Body::Nothing,
+        answers,
+        may_be_empty: false,
+        errors: &[],
+    }
+}
+
+/// A list, in pages where they are asked for.
+const fn list(path: &'static str, answers: Body) -> Row {
+    Row {
+        query: PAGE,
+        ..get(path, answers)
+    }
+}
+
+/// A route that something is sent to.
+const fn post(path: &'static str, sends: Body, answers: Body) -> Row {
+    Row {
+        method: "POST",
+        sends,
+        ..get(path, answers)
+    }
+}
+
+/// The parameters of lists.
+pub(super) const PAGE: &[(&str, Value)] = &[("limit", Value::Limit), ("after", Value::Cursor)];
+
+/// The form of a type.
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// The form of what an instance's server lists as its tools.
+fn tools(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "description": "A tool as MCP has it." } })
+}
+
+/// The form of an OpenAPI document.
+fn openapi(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
 }
 
 macro_rules! routes {
-    ($($(#[$doc:meta])* $name:ident: $method:literal $path:literal $query:expr,)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $row:expr,)*) => {
         /// All routes of the API, behind the admin socket and below `/api` alike.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Route { $($(#[$doc])* $name,)* }
+        pub enum Route { $($(#[doc = $doc])+ $name,)* }
 
         impl Route {
             /// All of them.
@@ -47,63 +153,160 @@ macro_rules! routes {
             /// Its row of the table.
             pub const fn row(self) -> Row {
                 match self {
-                    $(Route::$name => Row { method: $method, path: $path, query: $query },)*
+                    $(Route::$name => $row,)*
+                }
+            }
+
+            /// Its name, as the table has it.
+            pub(super) const fn name(self) -> &'static str {
+                match self {
+                    $(Route::$name => stringify!($name),)*
+                }
+            }
+
+            /// What it is, for people.
+            pub(super) const fn about(self) -> &'static str {
+                match self {
+                    $(Route::$name => concat!($($doc),+),)*
                 }
             }
         }
     };
 }
 
-// Behind each what is sent and answered; JSON where nothing else is said.
+const TEXT: Body = Body::Text("text/plain; charset=utf-8");
+
 routes! {
-    /// An [`Action`](crate::model::Action) in, its [`Outcome`](crate::model::Outcome) out.
-    Act: "POST" "/v1/actions" &[],
-    /// [`Status`](super::Status).
-    Status: "GET" "/v1/status" &[],
-    /// [`Whoami`](super::Whoami): who asks, and which box it is.
-    Whoami: "GET" "/v1/whoami" &[],
-    /// An array of [`TypeView`](super::TypeView).
-    Types: "GET" "/v1/types" &[],
-    /// An array of [`ImageView`](super::ImageView).
-    Images: "GET" "/v1/images" &[],
-    /// An archive of images (`docker save`) in, an array of the names that were loaded out.
-    LoadImages: "POST" "/v1/images" &[],
-    /// An array of [`TokenView`](crate::model::TokenView).
-    Tokens: "GET" "/v1/tokens" &[],
-    /// An array of [`WorkspaceView`](crate::model::WorkspaceView).
-    Workspaces: "GET" "/v1/workspaces" &[],
-    /// An array of [`MemberView`](crate::model::MemberView).
-    Members: "GET" "/v1/members" &[],
-    /// An array of [`TeamView`](crate::model::TeamView).
-    Teams: "GET" "/v1/teams" &[],
-    /// An array of [`GrantView`](crate::model::GrantView).
-    Grants: "GET" "/v1/grants" &[],
-    /// PEM.
-    Ca: "GET" "/v1/ca" &[],
-    /// [`Doctored`](super::Doctored).
-    Doctor: "GET" "/v1/doctor" &[("json", Value::Flag), ("hardening", Value::Flag)],
-    /// Prometheus text.
-    Metrics: "GET" "/metrics" &[],
-    /// An array of [`InstanceView`](crate::model::InstanceView).
-    Instances: "GET" "/v1/instances" &[],
-    /// [`InstanceView`](crate::model::InstanceView).
-    Instance: "GET" "/v1/instances/{instance}" &[],
-    /// [`InstanceView`](crate::model::InstanceView), or 204 once it is gone, or 408.
-    Wait: "GET" "/v1/instances/{instance}/wait"
-        &[("for", Value::OneOf(&["settled", "stopped", "gone"])), ("ms", Value::Number)],
-    /// An array of [`CredentialView`](crate::model::CredentialView), never a value.
-    Credentials: "GET" "/v1/instances/{instance}/credentials" &[],
-    /// Text, streamed.
-    Logs: "GET" "/v1/instances/{instance}/logs" &[("follow", Value::Flag), ("tail", Value::Number)],
-    /// Text, streamed: the log of its latest deploy.
-    DeployLog: "GET" "/v1/instances/{instance}/deploy" &[("follow", Value::Flag)],
-    /// What its server lists as tools now, as MCP gives them.
-    Tools: "GET" "/v1/instances/{instance}/tools" &[],
-    /// A [`ScreenRequest`](super::ScreenRequest) in, a [`ScreenLink`](super::ScreenLink) out.
-    ScreenLink: "POST" "/v1/instances/{instance}/screen" &[],
-    /// PNG.
-    Screenshot: "GET" "/v1/instances/{instance}/screen.png" &[],
+    /// Does what an action says. What comes back is durable.
+    Act: Row {
+        errors: &["body-unread", "both-of", "no-action", "unknown-field"],
+        ..post("/v1/actions", Body::Json(of::<Action>), Body::Json(of::<Outcome>))
+    },
+    /// What the supervisor says of itself.
+    Status: get("/v1/status", Body::Json(of::<Status>)),
+    /// Who asks, and which box it is.
+    Whoami: get("/v1/whoami", Body::Json(of::<Whoami>)),
+    /// This document.
+    OpenApi: get("/openapi.json", Body::Json(openapi)),
+    /// What can be run.
+    Types: list("/v1/types", Body::Json(of::<Vec<TypeView>>)),
+    /// The images that are on the box.
+    Images: Row {
+        errors: &["unavailable"],
+        ..list("/v1/images", Body::Json(of::<Vec<ImageView>>))
+    },
+    /// Loads an archive of images, as `docker save` makes it. The answer has the names of those in it.
+    LoadImages: Row {
+        errors: &["bad-archive", "empty-archive", "unavailable"],
+        ..post("/v1/images", Body::Bytes("application/x-tar"), Body::Json(of::<Vec<String>>))
+    },
+    /// The tokens that the caller may know of, without their secrets.
+    Tokens: list("/v1/tokens", Body::Json(of::<Vec<TokenView>>)),
+    /// The workspaces that the caller may know of.
+    Workspaces: list("/v1/workspaces", Body::Json(of::<Vec<WorkspaceView>>)),
+    /// The members that the caller may know of.
+    Members: list("/v1/members", Body::Json(of::<Vec<MemberView>>)),
+    /// The teams that the caller may know of.
+    Teams: list("/v1/teams", Body::Json(of::<Vec<TeamView>>)),
+    /// The grants that the caller may know of.
+    Grants: list("/v1/grants", Body::Json(of::<Vec<GrantView>>)),
+    /// The certificate of the box's own CA, in PEM.
+    Ca: Row {
+        errors: &["no-ca"],
+        ..get("/v1/ca", Body::Text("application/x-pem-file"))
+    },
+    /// What the checks of the box find.
+    Doctor: Row {
+        query: &[("json", Value::Flag), ("hardening", Value::Flag)],
+        errors: &["no-doctor"],
+        ..get("/v1/doctor", Body::Json(of::<Doctored>))
+    },
+    /// Counters in the text format of Prometheus.
+    Metrics: get("/metrics", Body::Text("text/plain; version=0.0.4")),
+    /// The instances that the caller may know of.
+    Instances: list("/v1/instances", Body::Json(of::<Vec<InstanceView>>)),
+    /// One instance.
+    Instance: get("/v1/instances/{instance}", Body::Json(of::<InstanceView>)),
+    /// Waits until an instance is settled, stopped or gone, for `ms` milliseconds at most. 204: it is gone.
+    Wait: Row {
+        query: &[("for", Value::OneOf(&["settled", "stopped", "gone"])), ("ms", Value::Number)],
+        may_be_empty: true,
+        errors: &["not-yet"],
+        ..get("/v1/instances/{instance}/wait", Body::Json(of::<InstanceView>))
+    },
+    /// The variables of an instance, without their values.
+    Credentials: get("/v1/instances/{instance}/credentials", Body::Json(of::<Vec<CredentialView>>)),
+    /// The log of an instance, streamed: its last `tail` lines, and with `follow` what comes.
+    Logs: Row {
+        query: &[("follow", Value::Flag), ("tail", Value::Number)],
+        ..get("/v1/instances/{instance}/logs", TEXT)
+    },
+    /// The log of an instance's latest deploy, streamed; with `follow` until it ends.
+    DeployLog: Row {
+        query: &[("follow", Value::Flag)],
+        ..get("/v1/instances/{instance}/deploy", TEXT)
+    },
+    /// What an instance's server lists as tools now.
+    Tools: Row {
+        errors: &["no-tools", "not-running"],
+        ..get("/v1/instances/{instance}/tools", Body::Json(tools))
+    },
+    /// Makes a link that opens an instance's screen once.
+    ScreenLink: Row {
+        errors: &["no-screen", "no-screen-request"],
+        ..post("/v1/instances/{instance}/screen", Body::Json(of::<ScreenRequest>), Body::Json(of::<ScreenLink>))
+    },
+    /// An instance's screen as it is now.
+    Screenshot: Row {
+        errors: &["no-picture", "no-screen", "not-ready"],
+        ..get("/v1/instances/{instance}/screen.png", Body::Bytes("image/png"))
+    },
 }
+
+/// Errors that every route may answer with: of the edge, before it is asked; and of its own.
+pub(super) const COMMON: &[&str] = &[
+    "bad-host",
+    "bad-origin",
+    "bad-parameter",
+    "bad-token",
+    "body-broken",
+    "body-too-large",
+    "body-too-slow",
+    "crowded",
+    "expired-token",
+    "fault",
+    "head-too-large",
+    "locked",
+    "no-such-parameter",
+    "not-permitted",
+    "revoked-token",
+    "starting",
+    "too-fast",
+    "too-late",
+    "too-many-at-once",
+    "too-many-failures",
+    "unauthenticated",
+    "wrong-token",
+];
+
+/// Errors of every route of an instance.
+const OF_INSTANCES: &[&str] = &["name-elsewhere", "no-instance"];
+
+/// Refusals that no action comes to.
+const NOT_OF_ACTIONS: &[&str] = &[
+    "bad-archive",
+    "empty-archive",
+    "name-elsewhere",
+    "no-doctor",
+    "no-key",
+    "no-picture",
+    "no-screen",
+    "no-tools",
+    "not-ready",
+    "not-running",
+    "wrong-code",
+    "wrong-key",
+];
 
 impl Route {
     /// Its path below the API's root, as the table has it.
@@ -116,14 +319,37 @@ impl Route {
         self.path().replace(INSTANCE, instance)
     }
 
+    /// Whether an error of this code may be its answer.
+    pub fn may_answer(self, code: &str) -> bool {
+        let row = self.row();
+        let refused = || Refusal::CODES.iter().any(|(c, _)| *c == code) && !NOT_OF_ACTIONS.contains(&code);
+        COMMON.contains(&code)
+            || row.errors.contains(&code)
+            || row.path.contains(INSTANCE) && OF_INSTANCES.contains(&code)
+            || self == Route::Act && refused()
+    }
+
     /// The route of a request, and the instance that its path names.
     pub fn find<'p>(method: &str, path: &'p str) -> Option<(Route, Option<&'p str>)> {
         let matching = |route: &Route| {
             let row = route.row();
-            let one = (row.method == method).then(|| matched(row.path, path)).flatten()?;
+            let one = row.takes(method).then(|| matched(row.path, path)).flatten()?;
             Some((*route, one))
         };
         Route::ALL.iter().find_map(matching)
+    }
+
+    /// The methods of the routes at a path; none where there is no route.
+    pub fn methods(path: &str) -> &'static [&'static str] {
+        let there = Route::ALL.iter().map(|route| route.row());
+        let there: Vec<Row> = there.filter(|row| matched(row.path, path).is_some()).collect();
+        let takes = |method| there.iter().any(|row| row.takes(method));
+        match (takes("GET"), takes("POST")) {
+            (true, true) => &["GET", "HEAD", "POST"],
+            (true, false) => &["GET", "HEAD"],
+            (false, true) => &["POST"],
+            (false, false) => &[],
+        }
     }
 }
 
@@ -153,6 +379,10 @@ mod tests {
             let one = row.path.contains("{instance}").then_some("abc");
             assert_eq!(Route::find(row.method, &path), Some((*route, one)));
             assert_eq!(Route::find("PATCH", &path), None);
+            if row.method == "GET" {
+                assert_eq!(Route::find("HEAD", &path), Some((*route, one)));
+            }
+            assert!(Route::methods(&path).contains(&row.method), "{path}");
             for other in [
                 format!("{path}/"),
                 format!("{path}/x"),
@@ -165,7 +395,28 @@ mod tests {
                 );
             }
         }
+        assert_eq!(Route::methods("/v1/images"), ["GET", "HEAD", "POST"]);
+        assert_eq!(Route::methods("/v1/actions"), ["POST"]);
+        assert!(Route::methods("/v1/no-such-route").is_empty());
         assert_eq!(Route::find("GET", "/v1/instances//logs"), None);
         assert_eq!(Route::find("GET", "/v1/instances/"), None);
+    }
+
+    #[test]
+    fn values_are_written_in_one_way() {
+        for (value, good, bad) in [
+            (Value::Flag, &["0", "1"][..], &["", "2", "01", "true"][..]),
+            (
+                Value::Number,
+                &["0", "7", "4294967295"],
+                &["", "+7", "-1", "7.0", "4294967296", "x", " 7"],
+            ),
+            (Value::Limit, &["1", "1000"], &["", "0", "1001", "+1"]),
+            (Value::Cursor, &["YQ", "a-_9"], &["", "a=", "a+", "a/", "ä"]),
+            (Value::OneOf(&["a", "b"]), &["a", "b"], &["", "c", "A"]),
+        ] {
+            assert!(good.iter().all(|text| value.fits(text)), "{value:?}");
+            assert!(!bad.iter().any(|text| value.fits(text)), "{value:?}");
+        }
     }
 }

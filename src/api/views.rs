@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Credential, ImportRules, MemberName, RoomView, Secret, TokenId};
 
 /// What the supervisor says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     pub version: String,
     pub box_id: String,
@@ -42,7 +43,7 @@ pub struct Status {
 }
 
 /// How full a disk is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskView {
     /// What lies on it, in words.
     pub holds: String,
@@ -52,7 +53,7 @@ pub struct DiskView {
 }
 
 /// Who asks, and which box it is: what everybody may know who is let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Whoami {
     /// As the log names them.
     pub name: String,
@@ -71,7 +72,7 @@ pub struct Whoami {
 }
 
 /// What the box's own screen shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BoxStatus {
     pub version: String,
     /// Whether it has an administrator.
@@ -94,7 +95,7 @@ pub struct BoxStatus {
 }
 
 /// What `berth doctor` said on the box.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Doctored {
     /// Its exit status.
     pub status: u8,
@@ -103,7 +104,7 @@ pub struct Doctored {
 }
 
 /// A type as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TypeView {
     pub name: String,
     pub title: String,
@@ -138,7 +139,7 @@ pub struct TypeView {
 }
 
 /// An image that is on the box.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageView {
     pub name: String,
     /// In bytes; layers that images share are counted for each.
@@ -148,7 +149,7 @@ pub struct ImageView {
 }
 
 /// Asks for a link to a screen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScreenRequest {
     /// For looking only.
@@ -157,7 +158,7 @@ pub struct ScreenRequest {
 }
 
 /// A link to a screen. It opens it once, and holds a secret until then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ScreenLink {
     pub url: Secret,
     /// The same by path, for networks without wildcard DNS.

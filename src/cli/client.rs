@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
@@ -22,7 +22,7 @@ use super::{
     words,
 };
 use crate::{
-    api::{Claiming, Route},
+    api::{Claiming, MAX_PAGE, Route},
     model::{Action, Outcome, Secret},
 };
 
@@ -34,6 +34,9 @@ const PIECE: usize = 256 * 1024;
 
 /// An answer may be this long, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// A list may have so many items.
+const MAX_ITEMS: usize = 1_000_000;
 
 /// One request waits so long at most: a box answers nothing later than its own limit.
 const ONE_WAIT: Duration = Duration::from_secs(60);
@@ -82,12 +85,12 @@ impl Supervisor {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Incoming)> {
+    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
         let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
         self.send_as(method, path, "application/json", body).await
     }
 
-    async fn send_as(&self, method: Method, path: &str, kind: &str, body: Sent) -> Result<(StatusCode, Incoming)> {
+    async fn send_as(&self, method: Method, path: &str, kind: &str, body: Sent) -> Result<Response<Incoming>> {
         let request = Request::builder().method(method).header(header::CONTENT_TYPE, kind);
         match &self.way {
             Way::Socket(socket) => {
@@ -167,6 +170,26 @@ impl Supervisor {
             .context("the answer of the supervisor was not understood; does it have another version?")
     }
 
+    /// All of a list, page by page.
+    pub(super) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        let mut page = Some(format!("{path}?limit={MAX_PAGE}"));
+        while let Some(at) = page {
+            let answer = self.send(Method::GET, &at, Vec::new()).await?;
+            page = next(&answer);
+            let (_, bytes) = self.good(collected(answer).await?)?;
+            let items: Vec<T> = serde_json::from_slice(&bytes)
+                .context("the answer of the supervisor was not understood; does it have another version?")?;
+            // One that has no end would be asked for ever.
+            page = page.filter(|_| !items.is_empty());
+            all.extend(items);
+            if all.len() > MAX_ITEMS {
+                return Err(anyhow!("the list has more than {MAX_ITEMS} items"));
+            }
+        }
+        Ok(all)
+    }
+
     /// Asks a `wait` address until it answers or `total` is over; `None` on 204. `path` ends where `ms` goes.
     pub(super) async fn wait<T: DeserializeOwned>(&self, path: &str, total: Duration) -> Result<Option<T>> {
         let end = Instant::now() + total;
@@ -239,7 +262,8 @@ impl Supervisor {
 
     /// Hands out a body piece by piece as it comes.
     pub(super) async fn stream(&self, path: &str, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<()> {
-        let (status, mut body) = self.send(Method::GET, path, Vec::new()).await?;
+        let answer = self.send(Method::GET, path, Vec::new()).await?;
+        let (status, mut body) = (answer.status(), answer.into_body());
         if !status.is_success() {
             let bytes = body.collect().await?.to_bytes();
             return Err(self.refusal(status, &bytes));
@@ -254,24 +278,40 @@ impl Supervisor {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Sent>) -> Result<(StatusCode, Incoming)>
+async fn exchange<S>(stream: S, request: Request<Sent>) -> Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|e| {
+    sender.send_request(request).await.map_err(|e| {
         anyhow!(
             "the supervisor closed the connection ({}); `berth doctor` may say why",
             plainly(&e)
         )
-    })?;
-    let (parts, body) = answer.into_parts();
-    Ok((parts.status, body))
+    })
 }
 
-async fn collected((status, body): (StatusCode, Incoming)) -> Result<(StatusCode, Bytes)> {
-    let whole = http_body_util::Limited::new(body, MAX_ANSWER).collect().await;
+/// The next page that an answer tells, as a path of the API (RFC 8288).
+fn next(answer: &Response<Incoming>) -> Option<String> {
+    let links = answer.headers().get_all(header::LINK).iter();
+    links.filter_map(|l| l.to_str().ok()).find_map(next_of)
+}
+
+fn next_of(link: &str) -> Option<String> {
+    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
+    let is_next = parameters
+        .split(';')
+        .any(|p| matches!(p.trim(), "rel=\"next\"" | "rel=next"));
+    let path = target.strip_prefix(crate::door::API).unwrap_or(target);
+    (is_next && path.starts_with('/')).then(|| path.to_owned())
+}
+
+async fn collected(answer: Response<Incoming>) -> Result<(StatusCode, Bytes)> {
+    let status = answer.status();
+    let whole = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER)
+        .collect()
+        .await;
     let whole = whole.map_err(|e| anyhow!("the supervisor's answer broke off: {}", plainly(e.as_ref())))?;
     Ok((status, whole.to_bytes()))
 }
@@ -286,5 +326,25 @@ fn plainly(e: &(dyn std::error::Error + 'static)) -> String {
         "it was cut".to_owned()
     } else {
         e.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_what_the_link_says() {
+        let page = Some("/v1/tokens?limit=2&after=YQ".to_owned());
+        assert_eq!(next_of("</api/v1/tokens?limit=2&after=YQ>; rel=\"next\""), page);
+        assert_eq!(next_of("</v1/tokens?limit=2&after=YQ>; rel=\"next\""), page);
+        for other in [
+            "</v1/tokens>; rel=\"prev\"",
+            "</v1/tokens>",
+            "<https://other/v1/x>; rel=\"next\"",
+            "x",
+        ] {
+            assert_eq!(next_of(other), None, "{other}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(super) async fn ask_missing(
     if !prompt::person() {
         return Ok(());
     }
-    let types: Vec<TypeView> = supervisor.get(Route::Types.path()).await?;
+    let types: Vec<TypeView> = supervisor.list(Route::Types.path()).await?;
     let Some(t) = types.into_iter().find(|t| t.name == type_name.as_str()) else {
         return Ok(());
     };

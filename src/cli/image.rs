@@ -11,7 +11,7 @@ use crate::api::{ImageView, Route};
 pub(super) async fn run(supervisor: &Supervisor, what: ImageVerb, json: bool) -> Result<()> {
     match what {
         ImageVerb::List => {
-            let images: Vec<ImageView> = supervisor.get(Route::Images.path()).await?;
+            let images: Vec<ImageView> = supervisor.list(Route::Images.path()).await?;
             if json {
                 return print::json(&images);
             }

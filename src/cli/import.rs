@@ -41,7 +41,7 @@ impl Verbs {
             true => Some(client_of(&file, &import, &what)?),
             false => None,
         };
-        let types: Vec<TypeView> = self.supervisor.get(Route::Types.path()).await?;
+        let types: Vec<TypeView> = self.supervisor.list(Route::Types.path()).await?;
         let known: Vec<Known> = types.iter().filter_map(known).collect();
         let mut plan = import::plan(&import, &known);
         if !what.only.is_empty() {

@@ -205,7 +205,7 @@ impl Verbs {
         let old = |created: jiff::Timestamp, used: Option<jiff::Timestamp>| created < since && used < Some(since);
         let mut grants = self.grants().await?;
         grants.retain(|g| old(g.created_at, g.last_used_at));
-        let mut tokens: Vec<TokenView> = self.supervisor.get(Route::Tokens.path()).await?;
+        let mut tokens: Vec<TokenView> = self.supervisor.list(Route::Tokens.path()).await?;
         tokens.retain(|t| old(t.created_at, t.last_used_at));
         if self.json {
             return print::json(&json!({ "grants": grants, "tokens": tokens }));
@@ -216,15 +216,15 @@ impl Verbs {
     }
 
     async fn members(&self) -> Result<Vec<MemberView>> {
-        self.supervisor.get(Route::Members.path()).await
+        self.supervisor.list(Route::Members.path()).await
     }
 
     async fn teams(&self) -> Result<Vec<TeamView>> {
-        self.supervisor.get(Route::Teams.path()).await
+        self.supervisor.list(Route::Teams.path()).await
     }
 
     async fn grants(&self) -> Result<Vec<GrantView>> {
-        self.supervisor.get(Route::Grants.path()).await
+        self.supervisor.list(Route::Grants.path()).await
     }
 
     /// The instance of a grant: by the grants, since it may be about to go.

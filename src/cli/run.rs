@@ -31,7 +31,7 @@ async fn is_uvx(supervisor: &Supervisor, type_name: &str) -> Result<bool> {
     if matches!(type_name, "npx" | "uvx") {
         return Ok(type_name == "uvx");
     }
-    let types: Vec<TypeView> = supervisor.get(Route::Types.path()).await?;
+    let types: Vec<TypeView> = supervisor.list(Route::Types.path()).await?;
     Ok(types.iter().any(|t| t.name == type_name && t.kind == "uvx"))
 }
 

@@ -57,7 +57,7 @@ impl Verbs {
                 })
             }
             TokenVerb::List => {
-                let tokens: Vec<TokenView> = self.supervisor.get(Route::Tokens.path()).await?;
+                let tokens: Vec<TokenView> = self.supervisor.list(Route::Tokens.path()).await?;
                 if self.json {
                     return print::json(&tokens);
                 }

@@ -54,7 +54,7 @@ impl Verbs {
     async fn instance_of(&self, id: &str) -> Result<InstanceView> {
         let found = self.view(id).await;
         if found.is_err() {
-            let types: Vec<TypeView> = self.supervisor.get(Route::Types.path()).await?;
+            let types: Vec<TypeView> = self.supervisor.list(Route::Types.path()).await?;
             if let Some(t) = types.iter().find(|t| t.name == id) {
                 match t.kind.as_str() {
                     "fixed" => bail!(

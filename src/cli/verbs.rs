@@ -87,7 +87,7 @@ impl Verbs {
                 return self.start_one(request, &wait).await;
             }
             Verb::List => {
-                let views: Vec<InstanceView> = self.supervisor.get(Route::Instances.path()).await?;
+                let views: Vec<InstanceView> = self.supervisor.list(Route::Instances.path()).await?;
                 if self.json {
                     print::json(&views)?
                 } else {
@@ -164,7 +164,7 @@ impl Verbs {
             }
             _ => {}
         }
-        let types: Vec<TypeView> = self.supervisor.get(Route::Types.path()).await?;
+        let types: Vec<TypeView> = self.supervisor.list(Route::Types.path()).await?;
         let Some(TypesVerb::Show { name }) = what else {
             if self.json {
                 print::json(&types)?;
@@ -359,7 +359,7 @@ impl Verbs {
     }
 
     async fn now(&self, view: &InstanceView) -> Result<Option<InstanceView>> {
-        let views: Vec<InstanceView> = self.supervisor.get(Route::Instances.path()).await?;
+        let views: Vec<InstanceView> = self.supervisor.list(Route::Instances.path()).await?;
         Ok(views.into_iter().find(|v| v.id == view.id))
     }
 

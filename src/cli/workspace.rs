@@ -87,7 +87,7 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
 }
 
 async fn all(supervisor: &Supervisor) -> Result<Vec<WorkspaceView>> {
-    supervisor.get(Route::Workspaces.path()).await
+    supervisor.list(Route::Workspaces.path()).await
 }
 
 async fn one(supervisor: &Supervisor, name: &WorkspaceName) -> Result<WorkspaceView> {

@@ -121,6 +121,12 @@ impl Methods {
             Methods::AllBut(these) => !these.contains(&method),
         }
     }
+
+    /// Those of the usual ones that it knows.
+    pub fn known(self) -> impl Iterator<Item = &'static str> {
+        const USUAL: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        USUAL.into_iter().filter(move |method| self.hold(method))
+    }
 }
 
 /// Whose pages a browser may let ask there; a request without `Origin` is no page's.
@@ -335,6 +341,16 @@ const BOUNDS: &[(Route, Bounds)] = &[(
 )];
 
 impl Door {
+    /// The methods at a path of this door.
+    pub fn methods(self, path: &str) -> Methods {
+        let routes = (self == Door::Api)
+            .then(|| path.strip_prefix(API).map(Route::methods))
+            .flatten();
+        routes
+            .filter(|m| !m.is_empty())
+            .map_or(self.row().methods, Methods::Only)
+    }
+
     /// The bounds of a request at this door.
     pub fn bounds(self, method: &str, path: &str) -> Bounds {
         let route = (self == Door::Api)
@@ -436,6 +452,19 @@ mod tests {
         }
         assert_eq!(Most::Lower(1 << 20).bytes(4096), 4096);
         assert_eq!(Most::Fixed(4096).bytes(1024), 4096);
+    }
+
+    #[test]
+    fn methods_are_those_of_the_door_or_of_the_route() {
+        let known = |door: Door, path| door.methods(path).known().collect::<Vec<_>>().join(", ");
+        assert_eq!(known(Door::Page, "/"), "GET, HEAD");
+        assert_eq!(known(Door::Mcp, "/mcp"), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        assert_eq!(known(Door::Api, "/api/v1/actions"), "POST");
+        assert_eq!(known(Door::Api, "/api/v1/images"), "GET, HEAD, POST");
+        assert_eq!(
+            known(Door::Api, "/api/v1/nothing"),
+            "GET, HEAD, POST, PUT, PATCH, DELETE"
+        );
     }
 
     #[test]

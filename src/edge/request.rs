@@ -162,7 +162,7 @@ fn admit(
         return Err(Refusal::Unclaimed);
     }
     if !row.methods.hold(method.as_str()) {
-        return Err(Refusal::Method);
+        return Err(Refusal::Method(place.door.methods(request.uri().path())));
     }
     origin?;
     let shown = authenticate(client, &place, authority, request)?;

@@ -11,7 +11,7 @@ use super::{body::EdgeBody, service::BodyError};
 use crate::{
     api::{PROBLEM, Problem},
     authz::{Slowed, Whose},
-    door::{HostError, Nowhere},
+    door::{HostError, Methods, Nowhere},
     link::CallError,
     mcp::{
         codes,
@@ -26,7 +26,8 @@ pub(super) enum Refusal {
     Host(HostError),
     UnknownHost,
     UnknownPath,
-    Method,
+    /// There are these.
+    Method(Methods),
     Origin,
     NoToken,
     BadToken,
@@ -111,7 +112,7 @@ impl Refusal {
             Refusal::Host(_) | Refusal::BodyBroken => (StatusCode::BAD_REQUEST, codes::INVALID_REQUEST),
             Refusal::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, codes::NOT_FOUND),
             Refusal::UnknownPath => (StatusCode::NOT_FOUND, codes::NOT_FOUND),
-            Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST),
+            Refusal::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST),
             Refusal::Origin | Refusal::WrongSubject | Refusal::NoSession | Refusal::BadTicket => {
                 (StatusCode::FORBIDDEN, codes::UNAUTHORIZED)
             }
@@ -149,7 +150,7 @@ impl Refusal {
             Refusal::UnknownPath => {
                 "There is nothing at that path; an MCP endpoint is /mcp on its own host, or /mcp/{id}."
             }
-            Refusal::Method => "That method is not allowed.",
+            Refusal::Method(_) => "That method is not allowed.",
             Refusal::Origin => "Pages of that origin may not call this box.",
             Refusal::NoToken => "A bearer token is needed.",
             Refusal::BadToken => "The bearer token is not valid.",
@@ -204,7 +205,7 @@ impl Refusal {
             Refusal::Host(_) => "bad-host",
             Refusal::UnknownHost => "unknown-host",
             Refusal::UnknownPath => "unknown-path",
-            Refusal::Method => "bad-method",
+            Refusal::Method(_) => "bad-method",
             Refusal::Origin => "bad-origin",
             Refusal::NoToken => "unauthenticated",
             Refusal::BadToken => "bad-token",
@@ -321,6 +322,13 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        if let Refusal::Method(methods) = self {
+            // RFC 9110, section 15.5.6.
+            let known: Vec<&str> = methods.known().collect();
+            if let Ok(known) = HeaderValue::from_str(&known.join(", ")) {
+                headers.insert(header::ALLOW, known);
+            }
+        }
         if status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
@@ -388,7 +396,7 @@ mod tests {
             Host(HostError::Malformed),
             UnknownHost,
             UnknownPath,
-            Method,
+            Method(Methods::Only(&["GET"])),
             Origin,
             NoToken,
             BadToken,

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,8 +21,10 @@ pub const OVERLAP: u64 = 24 * 3600;
 pub const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
 /// A request that changes something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "action")]
+// [`unknown_field`] refuses what is in no variant.
+#[schemars(deny_unknown_fields)]
 pub enum Action {
     Run(Box<RunRequest>),
     Stop {
@@ -40,7 +43,7 @@ pub enum Action {
         #[serde(flatten)]
         subject: Subject,
         name: Option<String>,
-        /// Default: after [`MEMBER_TOKEN_DAYS`] for a member's token, never for an instance's.
+        /// Default: after 90 days ([`MEMBER_TOKEN_DAYS`]) for a member's token, never for an instance's.
         expires_at: Option<jiff::Timestamp>,
         /// It never expires.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -55,7 +58,7 @@ pub enum Action {
     /// Makes another token in place of one, of the same owner, name and lifetime; the one there is goes on for a while.
     RotateToken {
         id: TokenId,
-        /// For so many seconds, at most [`MAX_OVERLAP`]; 0: it is revoked at once. Default: [`OVERLAP`].
+        /// For so many seconds, 30 days ([`MAX_OVERLAP`]) at most; 0: it is revoked at once. Default: a day ([`OVERLAP`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         overlap_s: Option<u64>,
     },
@@ -109,6 +112,7 @@ pub enum Action {
         workspace: WorkspaceName,
         /// All of it; `null`: the configuration's holds from now on.
         #[serde(deserialize_with = "present")]
+        #[schemars(schema_with = "present_schema")]
         quota: Option<WorkspaceLimits>,
     },
     /// Says what may be run in a workspace from now on; what runs goes on.
@@ -295,6 +299,33 @@ pub fn both_of(request: &serde_json::Value) -> Option<(&'static str, &'static st
     (request.get(first).is_some() && request.get(second).is_some()).then_some((first, second))
 }
 
+/// Fields of requests that are lists.
+const LISTS: [&str; 9] = [
+    "args",
+    "command",
+    "files",
+    "images",
+    "instances",
+    "names",
+    "packages",
+    "remotes",
+    "types",
+];
+
+/// Whether a request, or an object in it, is given as a list of its values: no field of such a list has a name.
+pub fn holds_fields_as_list(request: &serde_json::Value) -> bool {
+    match request {
+        serde_json::Value::Array(_) => true,
+        serde_json::Value::Object(fields) => {
+            let mut own = fields
+                .iter()
+                .filter(|(name, value)| !value.is_array() || !LISTS.contains(&name.as_str()));
+            own.any(|(_, value)| holds_fields_as_list(value))
+        }
+        _ => false,
+    }
+}
+
 /// The first field of a request that its action has not. Never a value.
 pub fn unknown_field(request: &serde_json::Value) -> Option<UnknownField> {
     unknown(request, "action", &ACTION_FIELDS)
@@ -333,8 +364,13 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Resul
     Option::deserialize(d)
 }
 
+/// Of a field that must be there, though it may be `null`: the derived schema of an `Option` may be left out.
+fn present_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Option<WorkspaceLimits>>()
+}
+
 /// What `berth run` asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     #[serde(rename = "type")]
@@ -395,7 +431,7 @@ impl RunRequest {
 }
 
 /// What an accepted action came to. It is durable when this is returned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
     /// The instance as it stands now; with its token after `Run`.
@@ -414,7 +450,7 @@ pub enum Outcome {
 }
 
 /// A token, the one time that its secret is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenCreated {
     #[serde(flatten)]
     pub view: TokenView,
@@ -422,7 +458,7 @@ pub struct TokenCreated {
 }
 
 /// A token as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenView {
     pub id: TokenId,
     #[serde(flatten)]
@@ -466,6 +502,27 @@ mod tests {
         assert!(matches!(none, Ok(Action::SetQuota { quota: None, .. })));
         for known in [r#"{"action":"no_such_action","x":1}"#, "[]"] {
             assert_eq!(unknown_field(&serde_json::from_str(known).unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn an_object_is_no_list_of_its_values() {
+        let holds = |text: &str| holds_fields_as_list(&serde_json::from_str(text).unwrap());
+        for text in [
+            r#"["stop","abcdefghij"]"#,
+            r#"{"action":"set_quota","workspace":"a","quota":[1.5]}"#,
+            r#"{"action":"run","type":"image","source":{"kind":"image","image":"a","http":[80,"/"]}}"#,
+        ] {
+            // Or it need not be looked for.
+            assert!(serde_json::from_str::<Action>(text).is_ok(), "{text}");
+            assert!(holds(text), "{text}");
+        }
+        for text in [
+            r#"{"action":"run","type":"npx","files":["A"],"source":{"kind":"npx","package":"a","args":["x"]}}"#,
+            r#"{"action":"create_token","member":"admin","scope":{"instances":["abcdefghij"]}}"#,
+            r#"{"action":"set_allowlist","workspace":"a","allow":{"types":[],"packages":[],"images":[],"remotes":[]}}"#,
+        ] {
+            assert!(!holds(text), "{text}");
         }
     }
 
@@ -581,6 +638,7 @@ mod tests {
         for action in all {
             let value = serde_json::to_value(&action).unwrap();
             assert_eq!(unknown_field(&value), None);
+            assert!(!holds_fields_as_list(&value), "{value}");
             assert_eq!(serde_json::from_value::<Action>(value).unwrap(), action);
         }
     }

@@ -1,9 +1,10 @@
 //! What a type asks of whoever deploys it, and what is told of a value that was given: never the value.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a value is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CredentialKind {
     /// May be seen while it is typed: an address, a user's name.
@@ -33,7 +34,7 @@ impl CredentialKind {
 }
 
 /// One `[[credential]]` of a type: a variable of the server's environment that people give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Credential {
     /// The variable's name.
     pub key: String,
@@ -50,7 +51,7 @@ pub struct Credential {
 }
 
 /// A variable of one instance as it is listed. There is no field for its value: nobody can read one back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CredentialView {
     pub key: String,
     /// Empty where the type does not ask for it.

@@ -1,7 +1,8 @@
 //! Identifiers, parsed once: private fields, fallible constructors, ordered so that plans compare as text.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not an identifier. The message says what to write instead.
@@ -22,14 +23,20 @@ fn slug(s: &str, min: usize, max: usize) -> bool {
         && b.last().is_some_and(|c| *c != b'-')
 }
 
+/// The texts that [`slug`] takes from 1 to 40 characters, as a regular expression.
+const SLUG: &str = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$";
+
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, |$s:ident| $valid:expr) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])+ $name:ident, $what:literal, $rule:literal, $pattern:expr, |$s:ident| $valid:expr) => {
+        $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
+            /// The texts that [`Self::parse`] takes, as a regular expression (ECMA-262).
+            pub const PATTERN: &str = $pattern;
+
             /// Checks and wraps a text.
             ///
             /// # Errors
@@ -74,6 +81,16 @@ macro_rules! id {
             }
         }
 
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": Self::PATTERN, "description": concat!($($doc),+).trim() })
+            }
+        }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -85,43 +102,51 @@ macro_rules! id {
 id!(
     /// An instance's id: 10 characters of `a-z2-7`, the first a letter; safe in a hostname label.
     InstanceId, "instance id", "an id is 10 characters of a-z and 2-7, starting with a letter; `berth list` shows them",
+    "^[a-z][a-z2-7]{9}$",
     |s| s.len() == 10 && s.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c)) && s.as_bytes()[0].is_ascii_lowercase()
 );
 id!(
     /// A box's id, made at first start: tells one supervisor's containers from another's.
     BoxId, "box id", "a box id is 16 hexadecimal digits in lower case",
+    "^[0-9a-f]{16}$",
     |s| s.len() == 16 && s.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 );
 id!(
     /// A token's public id (the secret itself is stored only as a hash): 12 characters of `a-z2-7`.
     TokenId, "token id", "a token id is 12 characters of a-z and 2-7; `berth token list` shows them",
+    "^[a-z2-7]{12}$",
     |s| s.len() == 12 && s.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c))
 );
 id!(
     /// An instance type's name, also the stem of its file.
     TypeName, "type name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    SLUG,
     |s| slug(s, 1, 40)
 );
 id!(
     /// A workspace's name.
     WorkspaceName, "workspace name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    SLUG,
     |s| slug(s, 1, 40)
 );
 id!(
     /// What a person calls an instance; unique in its workspace.
     InstanceName, "instance name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    SLUG,
     |s| slug(s, 1, 40)
 );
 
 id!(
     /// A member's name; unique on the box. The first one is `admin`, who claimed it.
     MemberName, "member name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    SLUG,
     |s| slug(s, 1, 40)
 );
 
 id!(
     /// A team's name; unique in its workspace.
     TeamName, "team name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    SLUG,
     |s| slug(s, 1, 40)
 );
 
@@ -194,6 +219,64 @@ mod tests {
             assert_eq!(TokenId::parse(id.as_str()), Ok(id));
             let id = BoxId::from_random([b; 8]);
             assert_eq!(BoxId::parse(id.as_str()), Ok(id));
+        }
+    }
+
+    /// A text that comes near to an identifier.
+    fn texts() -> impl proptest::strategy::Strategy<Value = String> {
+        proptest::string::string_regex("[a-z0-9A-Z2-7-]{0,3}[a-f0-7]{5,15}[a-z-]{0,2}|[a-z0-9-]{0,42}|.{0,12}").unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_pattern_takes_what_its_parser_takes(text in texts()) {
+            agree(&text);
+        }
+    }
+
+    fn agree(text: &str) {
+        let takes = |pattern: &str| regex_lite::Regex::new(pattern).unwrap().is_match(text);
+        for (pattern, parsed) in [
+            (InstanceId::PATTERN, InstanceId::parse(text).is_ok()),
+            (BoxId::PATTERN, BoxId::parse(text).is_ok()),
+            (TokenId::PATTERN, TokenId::parse(text).is_ok()),
+            (TypeName::PATTERN, TypeName::parse(text).is_ok()),
+            (WorkspaceName::PATTERN, WorkspaceName::parse(text).is_ok()),
+            (InstanceName::PATTERN, InstanceName::parse(text).is_ok()),
+            (MemberName::PATTERN, MemberName::parse(text).is_ok()),
+            (TeamName::PATTERN, TeamName::parse(text).is_ok()),
+        ] {
+            assert_eq!(takes(pattern), parsed, "{text:?} {pattern}");
+        }
+    }
+
+    #[test]
+    fn patterns_and_parsers_agree_at_their_bounds() {
+        let long = |n: usize| "a".repeat(n);
+        for text in [
+            "",
+            "a",
+            "-",
+            "a-",
+            "-a",
+            "a-b",
+            "A",
+            "ä",
+            "a b",
+            "a\n",
+            "\na",
+            "abcdefghij",
+            "2bcdefghij",
+            "abcdefgh1j",
+            "0123456789abcdef",
+            "0123456789abcdeg",
+            "abcdefghijkl",
+            "a/b",
+        ] {
+            agree(text);
+        }
+        for n in [9, 10, 11, 12, 13, 15, 16, 17, 39, 40, 41] {
+            agree(&long(n));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, InstanceName, Secret, TypeName, WorkspaceName};
@@ -27,7 +28,7 @@ pub enum Desired {
 ///     +---- start, recreate ------- stopped <--- stop  (from any state)
 /// removing (from any state) -> gone
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Accepted; nothing done yet.
@@ -60,7 +61,7 @@ impl State {
 }
 
 /// What the health contract last said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Not asked, or not since the last start.
@@ -72,7 +73,7 @@ pub enum Health {
 }
 
 /// A size: how much CPU, memory and how many processes an instance may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
     /// 0.25 CPU, 256 MiB
@@ -169,7 +170,7 @@ impl std::str::FromStr for Size {
 }
 
 /// What an instance may reach outside its container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// Loopback only.
@@ -205,7 +206,7 @@ macro_rules! lower_display {
 lower_display!(State, Health, Size, Desired);
 
 /// An address, in both of its forms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
     /// The address by host name: `https://mcp-{id}.{domain}/mcp`.
     pub url: String,
@@ -214,7 +215,7 @@ pub struct Endpoint {
 }
 
 /// An instance's addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoints {
     /// The MCP endpoint.
     pub mcp: Endpoint,
@@ -224,7 +225,7 @@ pub struct Endpoints {
 }
 
 /// An instance as verbs and the admin API print it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceView {
     pub id: InstanceId,
     pub name: InstanceName,
@@ -257,7 +258,7 @@ pub struct InstanceView {
 }
 
 /// What an instance of a generic type runs, as verbs print it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PackageView {
     /// `npx`, `uvx`, `image` or `remote`.
     pub kind: String,
@@ -284,7 +285,7 @@ fn is_empty(tree: &Arc<[String]>) -> bool {
 }
 
 /// What the instances of a box may write on its disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoomView {
     /// All together, in bytes.
     pub room_bytes: u64,

@@ -1,13 +1,17 @@
 //! The people of a box: their roles, their teams, what they were granted; and whom a token speaks for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, InstanceName, MemberName, ParseError, TeamName, WorkspaceName};
 
 /// What a member is: of the box, or of a workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Of a workspace: may do there what they were granted, and nothing else.
@@ -37,7 +41,7 @@ impl std::fmt::Display for Role {
 }
 
 /// What somebody is in a workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkspaceRole {
     Member,
@@ -84,6 +88,25 @@ impl std::str::FromStr for TeamId {
     }
 }
 
+impl TeamId {
+    /// The texts that are one, as a regular expression (ECMA-262).
+    pub const PATTERN: &str = "^([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?/)?[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$";
+}
+
+impl JsonSchema for TeamId {
+    fn schema_name() -> Cow<'static, str> {
+        "TeamId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": Self::PATTERN,
+            "description": "A team: `WORKSPACE/NAME`. In a request the name alone means one of the workspace `default`."
+        })
+    }
+}
+
 impl TryFrom<String> for TeamId {
     type Error = ParseError;
     fn try_from(text: String) -> Result<Self, ParseError> {
@@ -98,7 +121,7 @@ impl From<TeamId> for String {
 }
 
 /// Who is granted something. As JSON one field: `"member": NAME` or `"team": "WORKSPACE/NAME"`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grantee {
     Member(MemberName),
@@ -126,7 +149,7 @@ impl std::str::FromStr for Grantee {
 }
 
 /// How much of an instance a grant opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// To see it, to call its server, to look at its screen and to steer it.
@@ -136,7 +159,7 @@ pub enum Level {
 }
 
 /// A member as they are listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberView {
     pub name: MemberName,
     /// `owner`, or the highest that they are in a workspace.
@@ -153,7 +176,7 @@ pub struct MemberView {
 }
 
 /// A team as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TeamView {
     pub workspace: WorkspaceName,
     pub name: TeamName,
@@ -162,7 +185,7 @@ pub struct TeamView {
 }
 
 /// A grant as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GrantView {
     #[serde(flatten)]
     pub to: Grantee,
@@ -181,7 +204,7 @@ pub struct GrantView {
 }
 
 /// How far a member's token reaches at most, whatever its member may.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenScope {
     /// As far as the member: the API, and the endpoints of what they were granted.
@@ -213,7 +236,7 @@ impl TokenScope {
 }
 
 /// Whom a token speaks for. As JSON one field: `"instance": ID` or `"member": NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// Opens this instance's endpoints, and nothing else.
@@ -278,6 +301,17 @@ mod tests {
         }
         for bad in ["", "team:", "team:a/b/c", "team:/b", "Team:a", "a/b"] {
             assert!(bad.parse::<Grantee>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_of_teams_takes_what_is_read_as_one() {
+        let pattern = regex_lite::Regex::new(TeamId::PATTERN).unwrap();
+        let long = "a".repeat(41);
+        for text in [
+            "eng", "acme/eng", "a/b/c", "/b", "a/", "", "a-/b", "a/-b", "A/b", "a b", "0/9", "a\n", &long,
+        ] {
+            assert_eq!(pattern.is_match(text), text.parse::<TeamId>().is_ok(), "{text:?}");
         }
     }
 

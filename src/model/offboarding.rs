@@ -1,11 +1,12 @@
 //! What ends with a member's access: the report that a box makes when it disables one, and signs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BoxId, InstanceId, InstanceName, MemberName, MemberView, TokenId, WorkspaceName};
 
 /// What was cut when a member was disabled, and what is left to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OffboardingReport {
     #[serde(rename = "box")]
     pub box_id: BoxId,
@@ -28,7 +29,7 @@ pub struct OffboardingReport {
 }
 
 /// A token that was revoked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndedToken {
     pub id: TokenId,
     pub name: String,
@@ -36,7 +37,7 @@ pub struct EndedToken {
 }
 
 /// A token of an instance that a member made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownToken {
     pub id: TokenId,
     pub instance: InstanceId,
@@ -44,7 +45,7 @@ pub struct KnownToken {
 }
 
 /// What was open by one of the tokens at one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndedWay {
     pub token: TokenId,
     /// None: the API.
@@ -54,7 +55,7 @@ pub struct EndedWay {
 }
 
 /// The MCP sessions that were ended in one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndedSessions {
     pub instance: InstanceId,
     /// None: its agent did not say in time. Nobody reaches them any more, and they end by themselves.
@@ -62,7 +63,7 @@ pub struct EndedSessions {
 }
 
 /// A credential whose value a member set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownCredential {
     pub instance: InstanceId,
     pub instance_name: InstanceName,
@@ -72,7 +73,7 @@ pub struct KnownCredential {
 }
 
 /// A member who was disabled, and the report of it under the box's signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Offboarded {
     #[serde(flatten)]
     pub member: MemberView,

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{RemoteAuth, Secret};
@@ -120,7 +121,7 @@ pub enum McpTransport {
 }
 
 /// How many server processes a stdio type runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Processes {
     /// Each legacy session has a process of its own, which ends with it.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Credential, InstanceId, MemberName, State, TeamId, TokenId, WorkspaceName};
@@ -14,7 +15,7 @@ macro_rules! coded {
         $($(#[$doc:meta])* $code:literal $name:ident $({ $($(#[$about:meta])* $field:ident: $type:ty),* $(,)? })?,)*
     }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(tag = "code")]
         pub enum $all {
             $($(#[$doc])* #[serde(rename = $code)] $name $({ $($(#[$about])* $field: $type),* })?,)*
@@ -378,7 +379,7 @@ impl Refusal {
 }
 
 /// What `[allow]` of the configuration has patterns for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Allowed {
     Type,
@@ -418,7 +419,7 @@ impl fmt::Display for Allowed {
 }
 
 /// What a box holds so many of at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counted {
     Instances,
@@ -450,7 +451,7 @@ impl fmt::Display for Counted {
 }
 
 /// What an instance runs that has no package whose version can be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Runs {
     /// What its type has.

@@ -1,5 +1,8 @@
 //! A string that must not be printed. It never implements `Display`, and its `Debug` says only that it is there.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A secret value: an environment value or a bearer token in transit. `Debug` is redacted; reading it takes a
@@ -39,6 +42,16 @@ impl Drop for Secret {
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&self.0)
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "password", "description": "A secret: keep it out of logs." })
     }
 }
 

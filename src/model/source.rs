@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
@@ -11,7 +12,7 @@ use super::Refusal;
 pub const REMOTE_SECRET: &str = "BERTH_REMOTE_SECRET";
 
 /// What an instance of a generic type runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Source {
     Npx(PackageSource),
@@ -21,7 +22,7 @@ pub enum Source {
 }
 
 /// A package, installed once into an image of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PackageSource {
     /// `@scope/name`, `name`, for uvx also `name[extra]`.
@@ -37,7 +38,7 @@ pub struct PackageSource {
 }
 
 /// An image that holds an MCP server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSource {
     /// `name`, `name:tag` or `name@sha256:…`.
@@ -54,7 +55,7 @@ pub struct ImageSource {
 }
 
 /// A port and a path on the container's loopback.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpPlace {
     pub port: u16,
@@ -62,7 +63,7 @@ pub struct HttpPlace {
 }
 
 /// A server elsewhere, by its Streamable HTTP address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteSource {
     pub url: String,
@@ -71,7 +72,7 @@ pub struct RemoteSource {
 }
 
 /// How Berth proves itself to a remote server. The secret itself travels apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "auth", deny_unknown_fields)]
 pub enum RemoteAuth {
     #[default]
@@ -80,7 +81,7 @@ pub enum RemoteAuth {
     Bearer,
     /// A field of this name.
     Header { name: String },
-    /// Fields of these names, 2 to [`MAX_REMOTE_HEADERS`]; the secret has a line for the value of each, in their order.
+    /// Fields of these names, 2 to 8 ([`MAX_REMOTE_HEADERS`]); the secret has a line for the value of each, in their order.
     Headers { names: Vec<String> },
 }
 

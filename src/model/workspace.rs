@@ -2,15 +2,21 @@
 
 use std::ops::RangeInclusive;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Allowed, CallLimit, WorkspaceName};
 
 /// What all containers of one workspace may use together, as it was asked for; None: as the box allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct WorkspaceLimits {
     /// CPU time per wall time, in billionths of a CPU; in JSON `cpus`, a number of CPUs.
     #[serde(rename = "cpus", default, with = "cpus", skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Option<f64>",
+        description = "CPU time per wall time: 1.5 is that of one CPU and a half."
+    )]
     pub nano_cpus: Option<i64>,
     /// Memory in bytes.
     #[serde(rename = "memory_bytes", default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +61,7 @@ impl WorkspaceLimits {
 
 /// What may be run in a workspace, of what the configuration allows. Patterns are shell-style, with `*`; each list that is
 /// not given allows whatever the configuration does, and an empty one nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Allowlist {
     /// Names of types.
@@ -102,7 +108,7 @@ impl Allowlist {
 }
 
 /// A workspace as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceView {
     pub name: WorkspaceName,
     pub created_at: jiff::Timestamp,

@@ -43,6 +43,7 @@ pub fn pages() -> Vec<Page> {
     let docs = fs::read_dir(root.join("docs")).expect("a folder docs");
     let mut found: Vec<String> = docs
         .map(|e| format!("docs/{}", e.expect("an entry").file_name().to_string_lossy()))
+        .filter(|name| name.ends_with(".md"))
         .collect();
     found.extend([
         "SECURITY.md".to_owned(),

@@ -74,7 +74,8 @@ fn a_field_or_parameter_that_is_not_known_is_refused_by_its_name() {
         (format!("/v1/instances/{}/logs?tial=1", i.id), "tail"),
         (format!("/v1/instances/{}/logs?tail=all", i.id), "tail"),
         (format!("/v1/instances/{}/wait?until=gone", i.id), "for"),
-        ("/v1/instances?state=failed".to_owned(), "none"),
+        ("/v1/instances?state=failed".to_owned(), "limit, after"),
+        ("/v1/status?x=1".to_owned(), "none"),
     ] {
         let (status, said) = ask(&a, &path, None);
         assert!(

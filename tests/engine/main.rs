@@ -42,6 +42,7 @@ mod modern;
 mod nameless;
 mod networks;
 mod old_transport;
+mod openapi;
 mod ownership;
 mod people;
 mod policy;
