@@ -10,6 +10,7 @@
 //! nothing: a [`Backend`] does.
 
 mod answers;
+mod audit;
 mod claim;
 mod listen;
 mod page;
@@ -18,10 +19,12 @@ mod routes;
 
 use std::{collections::BTreeMap, error::Error, future::Future, sync::Arc};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::Request;
 use hyper::body::Body;
+use jiff::civil::Date;
 use tokio::sync::{mpsc, watch};
 
 pub use answers::AdminResponse;
@@ -31,12 +34,14 @@ pub use routes::verb;
 
 use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView, Whoami},
+    audit::{Query, Reading, Sees},
     docker::EngineError,
     model::{
-        Action, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
-        Refusal, TeamView, TokenView, WorkspaceView,
+        Action, AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome,
+        Principal, Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
     },
-    policy::{Access, Signed},
+    policy::{Access, Signed, Target, Verb},
+    usage,
 };
 
 /// A request's body may be this long, in bytes.
@@ -108,6 +113,21 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
     /// For somebody who asked at this `host[:port]`.
     fn status(&self, at: Option<&str>) -> impl Future<Output = Status> + Send;
+    /// What policy looks at, as it changes.
+    fn live_access(&self) -> Arc<ArcSwap<Access>>;
+    /// Rows of the audit that a query names, of those that whoever asks sees; that they were read is a row as well.
+    fn audit(&self, query: Query, sees: Sees, by: &Principal) -> Reading;
+    /// What was used on these days, of what whoever asks sees, summed up.
+    fn usage(
+        &self,
+        days: (Option<Date>, Option<Date>),
+        by: UsageBy,
+        sees: usage::Sees<'_>,
+    ) -> impl Future<Output = Result<Vec<UsageRow>, Refusal>> + Send;
+    /// Looks whether every row is as it was written.
+    fn verify_audit(&self) -> impl Future<Output = Result<AuditVerified, Refusal>> + Send;
+    /// Hears that somebody was denied something.
+    fn denied(&self, by: &Principal, verb: Verb, target: Target<'_>);
     /// The CA certificate, when Berth has one of its own.
     fn ca_pem(&self) -> Option<String>;
     /// Prometheus text format 0.0.4.

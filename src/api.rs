@@ -5,6 +5,7 @@ mod claim;
 mod codes;
 mod openapi;
 mod problem;
+mod query;
 mod routes;
 mod views;
 
@@ -12,5 +13,6 @@ pub use claim::{Claiming, Hello};
 pub use codes::{CODES, Code};
 pub use openapi::document;
 pub use problem::{Error, PROBLEM, Problem, RequestError};
-pub use routes::{Body, Form, MAX_PAGE, Route, Row, Value};
+pub use query::{MAX_PAGE, Value, escaped, unescaped};
+pub use routes::{Body, Form, Route, Row};
 pub use views::{BoxStatus, DiskView, Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami};

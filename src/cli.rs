@@ -4,6 +4,7 @@
 
 mod appliance;
 mod args;
+mod audit;
 mod client;
 mod console;
 mod context;
@@ -27,6 +28,7 @@ mod status;
 mod time;
 mod token;
 mod upgrade;
+mod usage;
 mod verbs;
 mod words;
 mod workspace;

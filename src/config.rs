@@ -1,5 +1,6 @@
 //! F1: the text of `berth.toml` -> a checked [`Config`]. Reads no file (`load` does); never guesses.
 
+mod audit;
 mod check;
 mod sources;
 
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+pub use audit::Audit;
 pub(crate) use check::domain;
 pub use check::{AmountError, Bytes, Cpus, parse};
 pub use sources::MOST_RANGE_BITS;
@@ -43,6 +45,7 @@ pub struct Config {
     pub install: Install,
     pub remote: Remote,
     pub network: Network,
+    pub audit: Audit,
 }
 
 /// What containers reach, on a machine whose firewall is not the host image's.
@@ -338,6 +341,7 @@ impl Default for Config {
             edge: Edge::default(),
             tls: Tls::LocalCa,
             claim: Claim::default(),
+            audit: Audit::default(),
             limits: Limits::default(),
             workspace: WorkspaceLimits::default(),
             allow: Allow::default(),

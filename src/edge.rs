@@ -25,7 +25,9 @@
 //! calls      whether they may ask now
 //! proxy, own, screen     handlers: instances, what the box serves itself, screens
 //! respond    every answer that the edge makes itself
-//! sent, body, upgrade    bodies from clients, bodies to clients, protocol switches
+//! sent, upgrade    bodies from clients, protocol switches
+//! trail      what the audit is told of a request
+//! body       bodies to clients
 //! conn       one client connection
 //! state      what all tasks share
 //! ```
@@ -34,6 +36,7 @@ mod accept;
 mod authenticate;
 mod body;
 mod calls;
+mod clients;
 mod conn;
 mod cors;
 mod frames;
@@ -48,6 +51,7 @@ mod sent;
 mod service;
 mod state;
 mod stats;
+mod trail;
 mod upgrade;
 
 use std::{
@@ -129,6 +133,7 @@ impl Edge {
             limiter: Mutex::default(),
             delayed: AtomicUsize::new(0),
             rooms: Arc::default(),
+            clients: clients::Clients::default(),
             places: Mutex::new(places),
             next: AtomicU64::new(0),
             clock: Instant::now(),

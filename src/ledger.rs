@@ -18,10 +18,12 @@
 //! newest value each).
 
 mod books;
+mod changes;
 mod committer;
 mod credentials;
 mod decide;
 mod ports;
+mod rows;
 mod task;
 mod tokens;
 mod views;
@@ -42,7 +44,8 @@ use tokio::{
     time::timeout,
 };
 
-pub use ports::{Cut, InstanceUse, LastUse, NoRandom, Storage, Tokens};
+pub use ports::{Cut, InstanceUse, Journal, LastUse, NoRandom, Storage, Tokens};
+pub use rows::row;
 
 use crate::{
     catalog::Catalog,
@@ -71,6 +74,7 @@ pub struct Deps {
     pub box_id: BoxId,
     pub key: Arc<BoxKey>,
     pub tokens: Arc<dyn Tokens>,
+    pub journal: Arc<dyn Journal>,
     /// The types as they are now.
     pub catalog: Arc<ArcSwap<Catalog>>,
     /// Patterns of images that may run here.

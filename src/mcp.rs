@@ -17,6 +17,7 @@ pub mod bridge;
 pub mod client_side;
 pub mod codes;
 pub mod frame;
+pub mod glance;
 pub mod head;
 pub mod message;
 pub mod meta;

@@ -2,6 +2,7 @@
 
 mod action;
 mod argument;
+mod audit;
 mod call_limit;
 mod credential;
 mod excerpt;
@@ -16,6 +17,7 @@ mod principal;
 mod refusal;
 mod secret;
 mod source;
+mod usage;
 mod user;
 mod workspace;
 
@@ -24,6 +26,9 @@ pub use action::{
     UnknownField, both_of, holds_fields_as_list, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
+pub use audit::{
+    AuditChange, AuditFault, AuditFaultKind, AuditHead, AuditKind, AuditOutcome, AuditRow, AuditStatus, AuditVerified,
+};
 pub use call_limit::CallLimit;
 pub use credential::{Credential, CredentialKind, CredentialView};
 pub use excerpt::{Bounds, Excerpt};
@@ -53,5 +58,6 @@ pub use source::{
     HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, RemoteUrlError,
     Resolved, Source, check_remote_url, split_package,
 };
+pub use usage::{UsageBy, UsageRow};
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};
 pub use workspace::{Allowlist, WorkspaceLimits, WorkspaceView};

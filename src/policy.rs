@@ -12,7 +12,7 @@
 mod access;
 mod verb;
 
-pub use access::Access;
+pub use access::{Access, Basis};
 pub use verb::{About, Verb, asked};
 
 use crate::{
@@ -152,7 +152,7 @@ fn member_may(Known { access, now }: Known<'_>, member: &MemberRecord, verb: Ver
         Target::Instance(id) => has(id, verb.level()),
         Target::Workspace(name) => match verb {
             Verb::ReadWorkspace => member.workspaces.contains_key(name),
-            Verb::Run | Verb::AddMember => administers(name),
+            Verb::Run | Verb::AddMember | Verb::ReadAudit => administers(name),
             _ => false,
         },
         Target::Membership(other, workspace) => {
@@ -166,6 +166,7 @@ fn member_may(Known { access, now }: Known<'_>, member: &MemberRecord, verb: Ver
                 let theirs = access.members.get(other);
                 *other == member.name || theirs.is_some_and(|o| o.workspaces.keys().any(administers))
             }
+            Verb::ReadAudit => *other == member.name,
             Verb::ReadToken | Verb::CreateToken => *other == member.name || access.governs(member, other),
             Verb::DisableMember | Verb::EnableMember | Verb::RemoveMember => access.governs(member, other),
             _ => false,

@@ -92,6 +92,14 @@ impl InstanceRecord {
         Some(&sourced.resolved.as_ref()?.image)
     }
 
+    /// The version of what it runs: of its package or image, or else the tag of its type's image.
+    pub fn version(&self) -> Option<&str> {
+        match self.sourced.as_ref() {
+            Some(sourced) => sourced.resolved.as_ref().map(|r| r.version.as_str()),
+            None => self.spec.image.reference.rsplit_once(':').map(|(_, tag)| tag),
+        }
+    }
+
     /// The name of its type.
     pub fn type_name(&self) -> &TypeName {
         &self.spec.name

@@ -17,6 +17,7 @@ mod doctor;
 mod doors;
 mod engine;
 mod exposition;
+mod meter;
 mod offboard;
 mod screen;
 mod space;
@@ -39,15 +40,15 @@ use tokio::{
 };
 
 use crate::{
-    admin,
+    admin, audit,
     authz::{SessionTable, TokenTable},
     catalog::Catalog,
     config::{Config, Limits},
     deploy_log, docker, door, edge, firewall, ledger, link, load, machine,
-    model::BoxId,
+    model::{AuditOutcome, BoxId},
     output, packages,
     plan::exchange::Shown,
-    reconcile, remote, secret, store, systemd, tls,
+    reconcile, remote, secret, store, systemd, tls, usage,
 };
 
 /// Where the appliance's configuration lies.
@@ -123,7 +124,9 @@ struct Built {
     config: Config,
     catalog: Arc<Catalog>,
     store: store::Store,
-    key: secret::BoxKey,
+    key: Arc<secret::BoxKey>,
+    audit: audit::Audit,
+    usage: usage::Usage,
     router: Arc<door::Router>,
     certificates: tls::Certificates,
     https: std::net::TcpListener,
@@ -172,6 +175,9 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     // The store's lock comes first: it says that no other supervisor works on this state.
     let store = store::Store::open(&config.state_dir, &fresh_box()?)?;
     let key = secret::BoxKey::find(&config.state_dir.join("keys"), systemd::credentials().as_deref())?;
+    let key = Arc::new(key);
+    let audit = open_audit(&config, store.box_id(), &key)?;
+    let usage = usage::Usage::open(config.state_dir.join("usage"), audit.clone())?;
     let passed = systemd::passed_sockets()?;
     let https = listener(passed.https, config.listen.https)?;
     let http = listener(passed.http, config.listen.http)?;
@@ -194,6 +200,8 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
         catalog,
         store,
         key,
+        audit,
+        usage,
         router,
         certificates,
         https,
@@ -202,6 +210,22 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
         agent,
         file: file.map(Path::to_owned),
     })
+}
+
+/// Where the rows of the audit are on the way to the disk: below `runtime_dir`, which is no disk.
+fn open_audit(config: &Config, box_id: &BoxId, key: &Arc<secret::BoxKey>) -> Result<audit::Audit> {
+    Ok(audit::Audit::open(audit::Settings {
+        dir: config.state_dir.join("audit"),
+        spool: config.runtime_dir.join("audit"),
+        box_id: box_id.clone(),
+        key: key.clone(),
+        retain: jiff::SignedDuration::from_hours(24 * i64::from(config.audit.retain_days)),
+        most: config.audit.max_bytes,
+        on_full: match config.audit.refuse_when_full {
+            true => audit::OnFull::Refuse,
+            false => audit::OnFull::GoOn,
+        },
+    })?)
 }
 
 fn listener(passed: Option<std::net::TcpListener>, address: std::net::SocketAddr) -> Result<std::net::TcpListener> {
@@ -251,14 +275,15 @@ impl Built {
             self.config.install.clone(),
             self.config.docker.images.clone(),
         );
-        let (catalog, key) = (Arc::new(ArcSwap::from(self.catalog)), Arc::new(self.key));
+        let (catalog, key) = (Arc::new(ArcSwap::from(self.catalog)), self.key);
+        let audit = self.audit;
         let box_id = self.store.box_id().clone();
         let (show, shown) = watch::channel(Shown::default());
         let (ledger, ledger_task) = spawn_ledger(
             self.store,
             key.clone(),
             (&self.config, &limits),
-            adapt::RealTokens(tokens.clone(), sessions.clone()),
+            (adapt::RealTokens(tokens.clone(), sessions.clone()), audit.clone()),
             catalog.clone(),
             shown,
         )?;
@@ -300,6 +325,7 @@ impl Built {
                 screens: Arc::new(screen::screens(&reconcile, &ledger)),
                 sessions: sessions.clone(),
                 access: ledger.live_access(),
+                audit: Some(audit.clone()),
             },
             edge::Listeners {
                 https: vec![self.https],
@@ -329,6 +355,8 @@ impl Built {
             edge,
             sessions,
             tokens,
+            audit: audit.clone(),
+            usage: self.usage,
             router: self.router,
             certificates: self.certificates,
             claims,
@@ -351,12 +379,27 @@ impl Built {
             installer.tend().await;
             "packages"
         });
+        let usage = parts.usage.clone();
+        tasks.spawn(async move {
+            usage.run().await;
+            "usage"
+        });
+        let metered = Arc::clone(&parts);
+        tasks.spawn(async move {
+            meter::run(metered).await;
+            "meter"
+        });
         let limits_of_calls = call_limits::keep(Arc::clone(&parts), self.config.workspace);
         tasks.spawn(async move {
             limits_of_calls.await;
             "call limits"
         });
         let host = addresses::host(&parts.router);
+        audit.note(
+            "start",
+            AuditOutcome::Ok,
+            format!("berth {}", env!("CARGO_PKG_VERSION")),
+        );
         log::info!(box_id = parts.reconcile.box_id().as_str(), host = host.as_str(); "serving");
         systemd::ready(&format!("serving {host}"));
         Ok(Running {
@@ -373,7 +416,7 @@ fn spawn_ledger(
     mut store: store::Store,
     key: Arc<secret::BoxKey>,
     (config, limits): (&Config, &Limits),
-    tokens: adapt::RealTokens,
+    (tokens, audit): (adapt::RealTokens, audit::Audit),
     catalog: Arc<ArcSwap<Catalog>>,
     shown: watch::Receiver<Shown>,
 ) -> Result<(ledger::Handle, tokio::task::JoinHandle<()>)> {
@@ -383,6 +426,7 @@ fn spawn_ledger(
         storage: Box::new(store),
         key,
         tokens: Arc::new(tokens),
+        journal: Arc::new(audit),
         catalog,
         images: config.docker.images.clone(),
         allow: config.allow.clone(),
@@ -485,6 +529,7 @@ impl Running {
             Ok(clean) => clean,
             Err(_) => draining.await,
         };
+        self.parts.audit.finish().await;
         if !clean {
             log::warn!("calls were cut: they took longer than {:?}", self.drain_timeout);
         }
@@ -494,10 +539,14 @@ impl Running {
     /// Keeps what is only in memory, and gives up what only one supervisor can have.
     async fn release(&mut self) {
         let _ = self.stop.send(true);
+        self.parts.audit.note("stop", AuditOutcome::Ok, String::new());
         // The reconciler ends last: it shows what the ledger has kept, for whoever waits for an answer.
         if tokio::time::timeout(KEEP, self.parts.ledger.shutdown()).await.is_err() {
             log::error!("the disk does not take what is to be kept: what nobody was answered for yet may be lost");
         }
+        // The next supervisor may begin now, and waits for the audit. Rows that come from here on are in the spool.
+        self.parts.usage.save().await;
+        self.parts.audit.close().await;
         self.parts.reconcile.shutdown().await;
         self.parts.links.release();
         let ended = async {

@@ -24,6 +24,8 @@ pub struct Facts {
     /// Of the CA certificate: SHA-256 with colons.
     pub fingerprint: Option<String>,
     pub claim: Claim,
+    /// The newest row of the audit: its number and its hash.
+    pub audit: Option<(u64, String)>,
     pub running: usize,
     pub failed: usize,
     /// Neither running nor failed.

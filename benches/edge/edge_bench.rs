@@ -132,6 +132,7 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         screens: Default::default(),
         sessions: Default::default(),
         access: Default::default(),
+        audit: audit(dir.as_ref()),
     };
     let https = vec![std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()];
     let listeners = Listeners { https, http: vec![] };
@@ -146,6 +147,21 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
     )
     .unwrap();
     std::future::pending::<()>().await;
+}
+
+/// The audit, but where `AUDIT=off`: what it costs is the difference.
+fn audit(dir: &std::path::Path) -> Option<berth::audit::Audit> {
+    let on = std::env::var("AUDIT").as_deref() != Ok("off");
+    let settings = || berth::audit::Settings {
+        dir: dir.join("audit"),
+        spool: std::path::Path::new("/dev/shm").join(format!("berth-edge-bench-{}", std::process::id())),
+        box_id: berth::model::BoxId::from_random([0; 8]),
+        key: std::sync::Arc::new(berth::secret::BoxKey::load_or_create(&dir.join("keys")).unwrap()),
+        retain: jiff::SignedDuration::from_hours(24),
+        most: 1 << 30,
+        on_full: berth::audit::OnFull::GoOn,
+    };
+    on.then(|| berth::audit::Audit::open(settings()).unwrap())
 }
 
 /// Answers every request at once with the same bytes. Understands just enough HTTP: a head, and `Content-Length`.

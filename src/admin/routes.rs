@@ -34,19 +34,28 @@ pub(super) struct Asked {
 }
 
 /// Who asks, and at which `host[:port]`; by what they are judged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Asker<'a> {
     by: &'a Principal,
     at: Option<&'a str>,
     known: Known<'a>,
+    /// Hears what was denied.
+    denials: &'a (dyn Fn(&Principal, Verb, Target<'_>) + Send + Sync),
 }
 
 impl Asker<'_> {
     fn may(&self, verb: Verb, target: Target<'_>) -> Result<(), Refusal> {
         match policy::may(self.known, self.by, verb, target) {
             Decision::Allow => Ok(()),
-            Decision::Deny(why) => Err(denied(self.by, verb, why)),
+            Decision::Deny(why) => Err(self.denied(verb, target, why)),
         }
+    }
+
+    /// What a denial is to whoever asked. Log and audit name them.
+    fn denied(&self, verb: Verb, target: Target<'_>, why: policy::Denial) -> Refusal {
+        log::warn!(by = self.by.name().as_str(), via = self.by.via().as_str(), verb = verb.as_str(); "denied: {why}");
+        (self.denials)(self.by, verb, target);
+        why.into()
     }
 
     /// Whether they may, where it is no offence to ask.
@@ -71,12 +80,6 @@ impl Asker<'_> {
         }
         member
     }
-}
-
-/// What a denial is to whoever asked. The log names them.
-fn denied(by: &Principal, verb: Verb, why: policy::Denial) -> Refusal {
-    log::warn!(by = by.name().as_str(), via = by.via().as_str(), verb = verb.as_str(); "denied: {why}");
-    why.into()
 }
 
 /// What `wait` waits for.
@@ -108,6 +111,9 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Ca => Verb::ReadCa,
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
+        // Whoever may not see all of it sees the rows that are theirs.
+        Route::Audit | Route::Usage => Verb::UseApi,
+        Route::AuditVerify => Verb::ReadAudit,
         Route::Instance | Route::Wait => Verb::ReadInstance,
         Route::Credentials => Verb::ReadCredentials,
         Route::Logs => Verb::ReadLogs,
@@ -148,6 +154,7 @@ where
             access: &backend.access(),
             now: jiff::Timestamp::now(),
         },
+        denials: &|by, verb, target| backend.denied(by, verb, target),
     };
     taken(backend, asker, (route, one), query, body)
         .await
@@ -247,6 +254,12 @@ where
             let on = |key| asked.get(key) == Some(&"1");
             json(StatusCode::OK, &backend.doctor(on("json"), on("hardening")).await?)
         }
+        Route::Audit => super::audit::rows(backend, asker.by, query),
+        Route::Usage => json(
+            StatusCode::OK,
+            &super::audit::usage(backend, asker.by, asker.known, query).await?,
+        ),
+        Route::AuditVerify => json(StatusCode::OK, &backend.verify_audit().await?),
         Route::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         Route::Instances => {
             let views = backend.views();
@@ -316,8 +329,13 @@ where
         line: e.line(),
         column: e.column(),
     })?;
-    let (verb, _) = policy::asked(&action);
-    let signed = policy::sign(asker.known, asker.by.clone(), action).map_err(|why| denied(asker.by, verb, why))?;
+    let signed = match policy::sign(asker.known, asker.by.clone(), action.clone()) {
+        Ok(signed) => signed,
+        Err(why) => {
+            let (verb, target) = policy::asked(&action);
+            return Err(asker.denied(verb, target, why).into());
+        }
+    };
     if let (_, Target::Instance(id)) = policy::asked(signed.what()) {
         backend.uses(asker.by, id);
     }
@@ -495,7 +513,14 @@ fn check_query(route: Route, path: &str, query: &str) -> Result<(), RequestError
         if !fits.fits(value) {
             let known = match fits {
                 Value::OneOf(words) => words.iter().map(|w| (*w).to_owned()).collect(),
-                Value::Flag | Value::Number | Value::Limit | Value::Cursor => Vec::new(),
+                Value::Flag
+                | Value::Number
+                | Value::Long
+                | Value::Limit
+                | Value::Cursor
+                | Value::Time
+                | Value::Date
+                | Value::Text => Vec::new(),
             };
             return Err(RequestError::BadParameter {
                 path,

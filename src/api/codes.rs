@@ -209,6 +209,7 @@ codes! {
         "crowded" "The token has too many connections",
         "id-in-use" "The id drawn is in use",
         "locked" "The box serves nothing before it is claimed",
+        "no-audit" "The audit takes no rows",
         "no-doctor" "Doctor cannot be run",
         "no-picture" "The screen gives no picture",
         "not-serving" "The instance is not serving",

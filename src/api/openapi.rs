@@ -12,7 +12,8 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     codes::{CODES, Code},
     problem::{PROBLEM, RequestError},
-    routes::{Body, COMMON, INSTANCE, MAX_CURSOR, MAX_PAGE, PAGE, Route, Row, Value},
+    query::{MAX_CURSOR, MAX_PAGE, MAX_TEXT, Value},
+    routes::{Body, COMMON, INSTANCE, PAGE, Route, Row},
 };
 use crate::model::Refusal;
 
@@ -337,6 +338,10 @@ fn parameter(name: &str, value: Value) -> Json {
     let schema = match value {
         Value::Flag => json!({ "type": "integer", "enum": [0, 1] }),
         Value::Number => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        Value::Long => json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX }),
+        Value::Time => json!({ "type": "string", "format": "date-time" }),
+        Value::Date => json!({ "type": "string", "format": "date" }),
+        Value::Text => json!({ "type": "string", "minLength": 1, "maxLength": MAX_TEXT }),
         Value::Limit => json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE }),
         Value::Cursor => json!({ "type": "string", "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_CURSOR}}}$") }),
         Value::OneOf(words) => json!({ "type": "string", "enum": words }),
@@ -422,6 +427,7 @@ mod tests {
         "garbled",
         "gone",
         "lost",
+        "no-audit",
         "no-claim",
         "no-key",
         "no-route",

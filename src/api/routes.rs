@@ -3,56 +3,17 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami};
+use super::{
+    Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
+    query::{AUDIT, Value},
+};
 use crate::model::{
-    Action, CredentialView, GrantView, InstanceView, MemberView, Outcome, Refusal, TeamView, TokenView, WorkspaceView,
+    Action, AuditVerified, CredentialView, GrantView, InstanceView, MemberView, Outcome, Refusal, TeamView, TokenView,
+    UsageBy, UsageRow, WorkspaceView,
 };
 
 /// What stands for an instance in a path.
 pub(super) const INSTANCE: &str = "{instance}";
-
-/// The items of a page, at most.
-pub const MAX_PAGE: u32 = 1000;
-
-/// The characters of a cursor, at most.
-pub(super) const MAX_CURSOR: usize = 1024;
-
-/// What a parameter of a query may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value {
-    /// `0` or `1`.
-    Flag,
-    /// An unsigned number below 2^32.
-    Number,
-    /// How many items a page has at most: 1 to [`MAX_PAGE`].
-    Limit,
-    /// Where a page begins, as the page before told it: a text in the alphabet of base64url.
-    Cursor,
-    /// One of these words.
-    OneOf(&'static [&'static str]),
-}
-
-impl Value {
-    /// Whether a text is one.
-    pub fn fits(self, text: &str) -> bool {
-        let number = || {
-            Some(text)
-                .filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?
-                .parse::<u32>()
-                .ok()
-        };
-        match self {
-            Value::Flag => matches!(text, "0" | "1"),
-            Value::Number => number().is_some(),
-            Value::Limit => number().is_some_and(|n| (1..=MAX_PAGE).contains(&n)),
-            Value::Cursor => {
-                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-                (1..=MAX_CURSOR).contains(&text.len()) && text.bytes().all(allowed)
-            }
-            Value::OneOf(words) => words.contains(&text),
-        }
-    }
-}
 
 /// What travels as the body of a request or an answer.
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +171,23 @@ routes! {
     Teams: list("/v1/teams", Body::Json(of::<Vec<TeamView>>)),
     /// The grants that the caller may know of.
     Grants: list("/v1/grants", Body::Json(of::<Vec<GrantView>>)),
+    /// Rows of the audit, as JSON Lines in the order in which they were written: of those that the caller may know of, those that
+    /// the parameters name, and the last 100 where they name none. With `follow` those that come as well.
+    Audit: Row {
+        query: AUDIT,
+        ..get("/v1/audit", Body::Text("application/jsonl"))
+    },
+    /// Looks whether every row of the audit is as it was written.
+    AuditVerify: get("/v1/audit/verify", Body::Json(of::<AuditVerified>)),
+    /// What was used on days from `since` to `until` (UTC, both included), of what the caller may know of.
+    Usage: Row {
+        query: &[
+            ("since", Value::Date),
+            ("until", Value::Date),
+            ("by", Value::OneOf(UsageBy::WORDS)),
+        ],
+        ..get("/v1/usage", Body::Json(of::<Vec<UsageRow>>))
+    },
     /// The certificate of the box's own CA, in PEM.
     Ca: Row {
         errors: &["no-ca"],
@@ -370,6 +348,14 @@ fn matched<'p>(form: &str, path: &'p str) -> Option<Option<&'p str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_audit_is_asked_by_each_of_its_columns() {
+        let known = Route::Audit.row().query;
+        for column in crate::model::AuditRow::COLUMNS {
+            assert!(known.iter().any(|(name, _)| name == column), "{column}");
+        }
+    }
 
     #[test]
     fn every_route_is_found_by_its_row_and_no_other() {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Credential, ImportRules, MemberName, RoomView, Secret, TokenId};
+use crate::model::{AuditHead, AuditStatus, Credential, ImportRules, MemberName, RoomView, Secret, TokenId};
 
 /// What the supervisor says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,9 @@ pub struct Status {
     /// On a box of ours, how its data lies on its disk: `encrypted: …` or `plain: …`.
     #[serde(default)]
     pub disk: Option<String>,
+    /// How the audit is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditStatus>,
     #[serde(rename = "box")]
     pub own: BoxStatus,
 }
@@ -92,6 +95,9 @@ pub struct BoxStatus {
     /// The public half of the key that the box signs reports with (Ed25519), in base64.
     #[serde(default)]
     pub signing_key: String,
+    /// The newest row of the audit: whoever notes it down can tell later whether anything before it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_head: Option<AuditHead>,
 }
 
 /// What `berth doctor` said on the box.

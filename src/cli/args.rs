@@ -1,5 +1,6 @@
 //! The command line as types. Only what works is listed.
 
+pub(super) mod audit;
 pub(super) mod people;
 pub(super) mod workspace;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use self::{
+    audit::AuditArgs,
     people::{GrantVerb, MemberVerb, TeamVerb},
     workspace::WorkspaceVerb,
 };
@@ -189,6 +191,10 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: TokenVerb,
     },
+    /// Print who asked for what and what came of it, or check that this record is unchanged
+    Audit(Box<AuditArgs>),
+    /// Print what was used: calls, bytes, CPU time and memory
+    Usage(super::usage::UsageArgs),
     /// Make, list and remove workspaces, and say what each may use
     Workspace {
         #[command(subcommand)]

@@ -286,6 +286,8 @@ fn told(facts: &mut Facts, status: &Value, starting: bool) {
         _ => status["https"].as_str().map(str::to_owned),
     };
     let claim = &status["box"];
+    let head = &claim["audit_head"];
+    facts.audit = head["seq"].as_u64().zip(head["hash"].as_str().map(str::to_owned));
     facts.claim = match (claim["claimed"].as_bool(), claim["claim_code"].as_str()) {
         (Some(true), _) => Claim::Done,
         (Some(false), Some(code)) => Claim::Code(code.to_owned()),

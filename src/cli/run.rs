@@ -188,10 +188,14 @@ impl Verbs {
 
 /// Bytes that come piece by piece, line by line.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+pub(super) struct Lines(Vec<u8>);
 
 impl Lines {
-    fn next(&mut self, piece: &[u8], mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    pub(super) fn next(
+        &mut self,
+        piece: &[u8],
+        mut each: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         self.0.extend_from_slice(piece);
         let mut from = 0;
         while let Some(n) = memchr::memchr(b'\n', &self.0[from..]) {
@@ -206,7 +210,7 @@ impl Lines {
     }
 
     /// A last line that has no end.
-    fn end(self, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    pub(super) fn end(self, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
         if self.0.is_empty() { Ok(()) } else { each(&self.0) }
     }
 }

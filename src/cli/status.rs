@@ -52,6 +52,10 @@ pub(super) async fn run(supervisor: &Supervisor, as_json: bool) -> Result<()> {
     if let Some(ca) = s.ca_file {
         pairs.push(("ca file", ca));
     }
+    if let Some(audit) = &s.audit {
+        pairs.push(("audit", format!("{} rows in {} MiB", audit.head.seq, mib(audit.bytes))));
+        pairs.push(("audit head", format!("{}:{}", audit.head.seq, audit.head.hash)));
+    }
     pairs.extend(s.notes.into_iter().map(|n| ("note", n)));
     print::fields(&pairs)
 }

@@ -129,6 +129,8 @@ impl Verbs {
             } => screen::run(&self.supervisor, self.json, &id, png.as_deref(), view_only, path).await?,
             Verb::Import(what) => return self.import(*what).await,
             Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
+            Verb::Audit(args) => return self.audit(*args).await,
+            Verb::Usage(args) => self.usage(args).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Member { what } => self.member(what).await?,
             Verb::Team { what } => self.team(what).await?,

@@ -65,6 +65,10 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
         workspace(&mut s, &mut config.workspace);
         s.finish();
     }
+    if let Some(mut s) = root.section("audit") {
+        super::audit::read(&mut s, &mut config.audit);
+        s.finish();
+    }
     super::sources::read(root, &mut config);
     doc.finish().map(|()| config).map_err(Problems)
 }

@@ -241,6 +241,21 @@ macro_rules! doors {
     };
 }
 
+impl Row {
+    /// As what somebody comes in who shows nothing of their own.
+    pub fn via(&self) -> Via {
+        let nobody = self.auth.iter().find_map(|auth| match auth {
+            Auth::Nobody(via) => Some(*via),
+            Auth::Bearer | Auth::Session(_) => None,
+        });
+        nobody.unwrap_or(match self.handler {
+            Handler::Instance(_) => Via::Endpoint,
+            Handler::Screen => Via::Screen,
+            Handler::Box => Via::Api,
+        })
+    }
+}
+
 /// What keeps a session of a screen.
 pub const SCREEN_COOKIE: &str = "screen";
 

@@ -12,6 +12,26 @@ use crate::{
     session::{self, Session},
 };
 
+/// Why somebody does not come in, and who that is where a right token was shown.
+pub(super) struct Denied {
+    pub(super) refusal: Refusal,
+    pub(super) by: Option<Box<Principal>>,
+}
+
+impl Denied {
+    /// Somebody who has shown a right token.
+    pub(super) fn known(refusal: Refusal, by: &Principal) -> Denied {
+        let by = Some(Box::new(by.clone()));
+        Denied { refusal, by }
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Denied {
+        Denied { refusal, by: None }
+    }
+}
+
 /// What was shown at a door.
 pub(super) enum Shown {
     Token(Pass),
@@ -52,7 +72,7 @@ pub(super) fn authenticate(
     place: &Place,
     authority: &str,
     request: &Request<Incoming>,
-) -> Result<Shown, Refusal> {
+) -> Result<Shown, Denied> {
     let (edge, headers) = (&client.permit.edge, request.headers());
     for auth in place.door.row().auth {
         match auth {
@@ -61,7 +81,7 @@ pub(super) fn authenticate(
                     return if client.permit.shown(pass.token()) {
                         Ok(Shown::Token(pass))
                     } else {
-                        Err(Refusal::Crowded)
+                        Err(Denied::known(Refusal::Crowded, pass.token().principal()))
                     };
                 }
             }
@@ -73,14 +93,14 @@ pub(super) fn authenticate(
                     return if client.permit.shown_session(session.number) {
                         Ok(Shown::Session(session))
                     } else {
-                        Err(Refusal::Crowded)
+                        Err(Denied::known(Refusal::Crowded, &session.by))
                     };
                 }
             }
             Auth::Nobody(via) => return Ok(Shown::Nothing(*via)),
         }
     }
-    Err(Refusal::NoToken)
+    Err(Refusal::NoToken.into())
 }
 
 /// Whether a request is made by a page of the very host that it names, and says so.
@@ -119,14 +139,14 @@ pub(super) fn may(edge: &Edge, by: &Principal, place: &Place) -> bool {
 }
 
 /// The token of a request that has one, where its principal may come in.
-fn token(client: &Client, place: &Place, request: &Request<Incoming>) -> Result<Option<Pass>, Refusal> {
+fn token(client: &Client, place: &Place, request: &Request<Incoming>) -> Result<Option<Pass>, Denied> {
     let (edge, headers) = (&client.permit.edge, request.headers());
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         return Ok(None);
     };
     if given.next().is_some() {
-        return Err(Refusal::BadToken);
+        return Err(Refusal::BadToken.into());
     }
     let token = bearer(value.as_bytes()).ok_or(Refusal::BadToken)?;
     let now = jiff::Timestamp::now().as_second();
@@ -141,7 +161,7 @@ fn token(client: &Client, place: &Place, request: &Request<Incoming>) -> Result<
         to => token.open(to.filter(|id| there(id))),
     };
     if !may(edge, token.principal(), place) {
-        return Err(Refusal::WrongSubject);
+        return Err(Denied::known(Refusal::WrongSubject, token.principal()));
     }
     pass.used(now, client.permit.address);
     Ok(Some(pass))

@@ -18,10 +18,12 @@ use super::{
     conn::{Busy, Progress},
     service::OwnBody,
     stats::Shared,
+    trail::Trail,
 };
 use crate::{
     authz::{CallPlace, Cut, OnWay, Pass},
     link::{ReplyBody, stats, wire::WireError},
+    model::AuditOutcome,
 };
 
 /// Why a streamed answer broke off. The client sees a reset stream or a closed connection.
@@ -40,6 +42,7 @@ pub(super) struct Held {
     pub(super) busy: Option<Busy>,
     pub(super) in_flight: Option<stats::InFlight<Shared>>,
     pub(super) link: Option<stats::InFlight<stats::Counters>>,
+    pub(super) trail: Option<Trail>,
 }
 
 /// An answer's body.
@@ -216,10 +219,10 @@ impl EdgeBody {
         self.held = held;
     }
 
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> Option<&Bytes> {
+    /// All of it, where it does not come in pieces.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Full(bytes) => bytes.as_ref(),
+            Kind::Full(bytes) => Some(bytes.as_deref().unwrap_or_default()),
             Kind::Stream(_) => None,
         }
     }
@@ -237,6 +240,20 @@ impl Body for EdgeBody {
         };
         if let (Some(Ok(piece)), Some(busy)) = (&next, &this.held.busy) {
             busy.piece(piece.len());
+        }
+        if let Some(trail) = &mut this.held.trail {
+            match &next {
+                Some(Ok(piece)) => {
+                    trail.piece(piece);
+                    // Of an answer of a known length nobody asks for what follows its last piece.
+                    if matches!(&this.kind, Kind::Stream(s) if s.reply.remaining() == Some(0)) {
+                        trail.ended(None);
+                    }
+                }
+                Some(Err(StreamError::Cut)) => trail.ended(Some(AuditOutcome::Cut)),
+                Some(Err(StreamError::Wire(_))) => trail.ended(Some(AuditOutcome::Broken)),
+                None => trail.ended(None),
+            }
         }
         if next.is_none() && matches!(this.kind, Kind::Stream(_)) {
             this.kind = Kind::Full(None);

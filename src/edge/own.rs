@@ -1,6 +1,6 @@
 //! The box's own doors, once a request may enter: its body as the door takes it, the [`BoxService`]'s answer, and when that ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version, header, request};
@@ -57,7 +57,7 @@ pub(super) async fn serve(
     let sent = ClientBody::new(client, &parts.headers, incoming);
     let answer = tokio::select! {
         biased;
-        answer = exchange(edge, entry, parts, sent) => answer?,
+        answer = exchange((edge, client.permit.address), entry, parts, sent) => answer?,
         () = &mut cut => return Err(over),
     };
     let (mut parts, body) = answer.into_parts();
@@ -87,7 +87,7 @@ pub(super) async fn serve(
 /// The request to whoever is behind the door, and the head of the answer. What the client sent decides, where that broke its
 /// bounds.
 async fn exchange(
-    edge: &Edge,
+    (edge, from): (&Edge, IpAddr),
     entry: Entry,
     parts: request::Parts,
     sent: ClientBody,
@@ -106,7 +106,7 @@ async fn exchange(
     let asked = OwnRequest {
         door: entry.door,
         authority: entry.authority,
-        by: entry.shown.principal(),
+        by: entry.shown.principal().seen_at(from),
         request: Request::from_parts(parts, body),
     };
     let until = match (bounds.answer, &streamed) {

@@ -20,6 +20,7 @@ use super::{
     respond::Refusal,
     sent::ClientBody,
     state::Edge,
+    trail::Trail,
     upgrade,
 };
 use crate::{
@@ -53,7 +54,7 @@ pub(super) async fn serve(
     (link, at): (&Arc<Link>, &str),
     (pass, place): (&Pass, CallPlace),
     mut request: Request<Incoming>,
-    sent: &mut Bytes,
+    (sent, trail): (&mut Bytes, &mut Option<Trail>),
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
     let token = pass.token();
@@ -82,11 +83,18 @@ pub(super) async fn serve(
     let limits = &edge.config.limits;
     let exchange = async {
         let sends = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-        let payload = incoming
+        let mut payload = incoming
             .payload(sends, limits.body_bytes as u64, limits.client_timeout)
             .await?;
         if let Payload::Whole(bytes) = &payload {
             *sent = bytes.clone();
+        }
+        if let Some(trail) = trail.as_mut() {
+            match &mut payload {
+                Payload::None => {}
+                Payload::Whole(bytes) => trail.sends(bytes),
+                Payload::Stream { source, length } => source.watched_by(trail.sends_on(*length)),
+            }
         }
         // Streams that clients listen on have no call's time.
         let first_byte = match parts.method {
@@ -107,7 +115,7 @@ pub(super) async fn serve(
     };
     let resumable = listens(&parts.method, &parts.headers);
     let expiry = token.expires_at().map(|at| Box::pin(tokio::time::sleep(until(at))));
-    let drain = (resumable || is_event_stream(&reply.headers)).then(|| Drain::new(&edge.drain, resumable));
+    let drain = (resumable || head::is_event_stream(&reply.headers)).then(|| Drain::new(&edge.drain, resumable));
     let place = Some(place);
     let ends = Ends {
         cut,
@@ -117,7 +125,11 @@ pub(super) async fn serve(
     };
     if let (Some(switched), Some(upgraded)) = (reply.switched, switching) {
         let response = switching_response(reply.status, reply.headers);
-        tokio::spawn(upgrade::relay(Arc::clone(client), upgraded, switched, ends));
+        let mut trail = trail.take();
+        if let Some(trail) = &mut trail {
+            trail.switches(response.status());
+        }
+        tokio::spawn(upgrade::relay(Arc::clone(client), upgraded, switched, (ends, trail)));
         return Ok(response);
     }
     let reply = Reply {
@@ -176,12 +188,4 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names
         .filter(|n| n.as_str() != "keep-alive" && *n != header::UPGRADE && *n != PRINCIPAL && *n != PATH)
         .collect()
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    kind.get(..17)
-        .is_some_and(|k| k.eq_ignore_ascii_case(b"text/event-stream"))
 }

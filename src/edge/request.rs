@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::{
-    authenticate::{Shown, authenticate, check_origin},
+    authenticate::{Denied, Shown, authenticate, check_origin},
     body::{EdgeBody, Held},
     calls,
     conn::Client,
@@ -22,8 +22,10 @@ use super::{
     screen,
     sent::ClientBody,
     state::Edge,
+    trail::{Trail, Turned},
 };
 use crate::{
+    audit::Audit,
     authz::{CallPlace, Pass},
     door::{self, Errors, Handler, Origins, Place},
     link::{Link, stats::InFlight},
@@ -38,6 +40,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         busy: Some(busy),
         in_flight: Some(InFlight::begin(Arc::clone(&edge.stats))),
         link: None,
+        trail: None,
     };
     let found = find(edge, &request);
     let errors = match &found {
@@ -50,13 +53,31 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         }
         _ => None,
     };
-    let admitted = admit(&client, &request, found);
+    let admitted = admit(&client, &request, &found);
+    let turned = match (&admitted, &found) {
+        (Err(_), Ok((_, place))) => Some(Turned::of(place, request.headers(), began)),
+        _ => None,
+    };
     // What the client sent, as far as an error needs it to name the call.
     let mut sent = Bytes::new();
     let answer = match admitted {
         Ok(Admitted::Instance(link, (pass, place), at)) => {
             held.link = Some(InFlight::begin(Arc::clone(link.counters())));
-            let answer = proxy::serve(&client, (&link, at), (&pass, place), request, &mut sent).await;
+            let mut trail = Trail::begin(
+                &client,
+                pass.token(),
+                link.id(),
+                (request.method(), request.headers()),
+                began,
+            );
+            let answer = proxy::serve(&client, (&link, at), (&pass, place), request, (&mut sent, &mut trail)).await;
+            if let Some(trail) = &mut trail {
+                match &answer {
+                    Ok(response) => trail.answers(response.status(), response.headers(), response.body().whole()),
+                    Err(refusal) => trail.refused(refusal.told(), *refusal == Refusal::RevokedToken),
+                }
+            }
+            held.trail = trail;
             let status = answer.as_ref().map_or_else(|r| r.status(), Response::status);
             link.counters().answered(status.as_u16(), began.elapsed());
             answer
@@ -67,12 +88,15 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
             discard(&client, request).await;
             Ok(cors::preflight())
         }
-        Err(refusal) => {
+        Err(Denied { refusal, by }) => {
             if refusal.is_failed_guess() {
                 client.permit.fall();
             }
             let (refusal, delay) = or_slowed(refusal, |ip| edge.failed(ip), client.permit.from);
             sent = discard(&client, request).await;
+            if let Some(turned) = turned {
+                turned.refused(&client, by.as_deref(), refusal.told(), &sent);
+            }
             edge.delay(delay).await;
             Err(refusal)
         }
@@ -142,56 +166,67 @@ enum Admitted {
 fn admit(
     client: &Client,
     request: &Request<Incoming>,
-    found: Result<(&str, Place), Refusal>,
-) -> Result<Admitted, Refusal> {
+    found: &Result<(&str, Place), Refusal>,
+) -> Result<Admitted, Denied> {
     let edge = &client.permit.edge;
     let (method, headers) = (request.method(), request.headers());
     if head_size(request) > edge.config.limits.header_bytes {
-        return Err(Refusal::HeadTooLarge);
+        return Err(Refusal::HeadTooLarge.into());
     }
-    let (authority, place) = found?;
+    let (authority, place) = found.as_ref().map_err(|refusal| *refusal)?;
     let row = place.door.row();
     let origin = check_origin(edge, row, headers, authority);
     if row.origins == Origins::Callers && origin.is_ok() && cors::is_preflight(method, headers) {
         return Ok(Admitted::Preflight);
     }
     if row.handler == Handler::Box && edge.service.is_none() {
-        return Err(Refusal::UnknownPath);
+        return Err(Refusal::UnknownPath.into());
     }
     if !row.unclaimed && edge.service.as_ref().is_some_and(|f| f.locked()) {
-        return Err(Refusal::Unclaimed);
+        return Err(Refusal::Unclaimed.into());
     }
     if !row.methods.hold(method.as_str()) {
-        return Err(Refusal::Method(place.door.methods(request.uri().path())));
+        let methods = place.door.methods(request.uri().path());
+        return Err(Refusal::Method(methods).into());
     }
     origin?;
-    let shown = authenticate(client, &place, authority, request)?;
+    let shown = authenticate(client, place, authority, request)?;
     match (row.handler, &place.instance, shown, &edge.service) {
         (Handler::Instance(at), Some(id), Shown::Token(pass), _) => {
-            let link = proxy::link(edge, id)?;
-            let place = calls::enter(edge, &pass, Some(id), request)?;
-            Ok(Admitted::Instance(link, (pass, place), at))
+            let full = edge.config.audit.as_ref().is_some_and(Audit::refuses);
+            // Whoever is refused for what the instance is has called all the same.
+            let entered = calls::enter(edge, &pass, Some(id), request).and_then(|place| match full {
+                true => Err(Refusal::NoAudit),
+                false => Ok((proxy::link(edge, id)?, place)),
+            });
+            match entered {
+                Ok((link, place)) => Ok(Admitted::Instance(link, (pass, place), at)),
+                Err(refusal) => Err(Denied::known(refusal, pass.token().principal())),
+            }
         }
         (Handler::Screen, Some(id), shown, _) => Ok(Admitted::Screen(screen::Entry {
             id: id.clone(),
-            place,
-            authority: authority.to_owned(),
+            place: place.clone(),
+            authority: (*authority).to_owned(),
             shown,
         })),
         (Handler::Box, None, shown, Some(service)) => {
             let counted = match &shown {
-                Shown::Token(pass) => Some(calls::enter(edge, pass, None, request)?),
+                Shown::Token(pass) => {
+                    let entered = calls::enter(edge, pass, None, request);
+                    Some(entered.map_err(|refusal| Denied::known(refusal, pass.token().principal()))?)
+                }
                 _ => None,
             };
             Ok(Admitted::Own(own::Entry {
                 service: Arc::clone(service),
                 door: place.door,
-                authority: authority.to_owned(),
+                authority: (*authority).to_owned(),
                 shown,
                 place: counted,
             }))
         }
-        _ => Err(Refusal::UnknownPath),
+        _ => Err(Refusal::UnknownPath.into()),
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) enum Refusal {
     BodyBroken,
     /// The instance is not serving; seconds until trying again makes sense, where it does.
     NotReady(State, Option<u32>),
+    /// What is called cannot be kept for the audit, and the configuration says that nothing is called then.
+    NoAudit,
     /// No connection to the agent was free in time.
     Busy,
     /// The agent went away before it answered.
@@ -130,7 +132,7 @@ impl Refusal {
             Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, codes::LIMIT),
             Refusal::NotReady(State::Removing, _) => (StatusCode::GONE, codes::NOT_FOUND),
             Refusal::NotReady(..) | Refusal::Unclaimed => (StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY),
-            Refusal::Busy | Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY),
+            Refusal::Busy | Refusal::Crowded | Refusal::NoAudit => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY),
             Refusal::Lost | Refusal::Garbled => (StatusCode::BAD_GATEWAY, codes::SERVER_GONE),
             Refusal::FirstByte => (StatusCode::GATEWAY_TIMEOUT, codes::CALL_TIMEOUT),
         }
@@ -192,11 +194,19 @@ impl Refusal {
             Refusal::NotReady(State::Stopped, _) => "The instance is stopped; `berth start` starts it.",
             Refusal::NotReady(State::Failed, _) => "The instance has failed; `berth show` says why.",
             Refusal::NotReady(State::Removing, _) => "The instance is being removed.",
+            Refusal::NoAudit => {
+                "This box's disk takes no rows of the audit, so that nothing can be called; tell its administrator."
+            }
             Refusal::Busy => "All connections to the instance are busy; try again.",
             Refusal::Lost => "The instance went away before it answered.",
             Refusal::Garbled => "The instance did not answer in valid HTTP.",
             Refusal::FirstByte => "The instance did not answer in time.",
         }
+    }
+
+    /// Its status and its code, as the audit has them.
+    pub(super) fn told(self) -> (StatusCode, &'static str) {
+        (self.status(), self.api_code())
     }
 
     /// Its code among those of the API's errors.
@@ -227,6 +237,7 @@ impl Refusal {
             Refusal::BodyBroken => "body-broken",
             Refusal::NotReady(State::Removing, _) => "gone",
             Refusal::NotReady(..) => "not-serving",
+            Refusal::NoAudit => "no-audit",
             Refusal::Busy => "busy",
             Refusal::Lost => "lost",
             Refusal::Garbled => "garbled",
@@ -256,6 +267,7 @@ impl Refusal {
             Refusal::NotReady(State::Stopped, _) => Some(STOPPED),
             Refusal::NotReady(_, after) => after.map(u64::from),
             Refusal::Busy | Refusal::Lost | Refusal::Crowded | Refusal::TooManyAtOnce(_) => Some(1),
+            Refusal::NoAudit => Some(STOPPED),
             _ => None,
         }
     }
@@ -294,6 +306,7 @@ impl Refusal {
             Refusal::NotReady(..)
                 | Refusal::RevokedToken
                 | Refusal::Crowded
+                | Refusal::NoAudit
                 | Refusal::TooFast(..)
                 | Refusal::TooManyAtOnce(_)
                 | Refusal::Busy
@@ -425,6 +438,7 @@ mod tests {
             NotReady(State::Starting, Some(2)),
             NotReady(State::Failed, None),
             NotReady(State::Removing, None),
+            NoAudit,
             Busy,
             Lost,
             Garbled,
@@ -432,11 +446,11 @@ mod tests {
         ];
         for refusal in all {
             let r = refusal.response(b"");
-            let v: serde_json::Value = serde_json::from_slice(r.body().bytes().unwrap()).unwrap();
+            let v: serde_json::Value = serde_json::from_slice(r.body().whole().unwrap()).unwrap();
             assert_eq!(v["jsonrpc"], "2.0");
             assert!(v["id"].is_null() && v["error"]["code"].is_i64() && v["error"]["message"].is_string());
             let plain = refusal.plain_response();
-            let v: serde_json::Value = serde_json::from_slice(plain.body().bytes().unwrap()).unwrap();
+            let v: serde_json::Value = serde_json::from_slice(plain.body().whole().unwrap()).unwrap();
             assert_eq!(
                 (plain.status(), &v["status"]),
                 (r.status(), &r.status().as_u16().into()),
@@ -459,7 +473,7 @@ mod tests {
             (soon.status().as_u16(), &soon.headers()["retry-after"]),
             (429, &"1".parse().unwrap())
         );
-        let said: serde_json::Value = serde_json::from_slice(soon.body().bytes().unwrap()).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(soon.body().whole().unwrap()).unwrap();
         assert_eq!(said["id"], 7, "who made the call is told which it was");
     }
 }

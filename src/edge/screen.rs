@@ -30,10 +30,11 @@ use super::{
     body::EdgeBody,
     conn::Client,
     respond::{Refusal, or_slowed},
+    trail,
 };
 use crate::{
     door::{Place, SCREEN_COOKIE},
-    model::{InstanceId, Principal},
+    model::{AuditKind, InstanceId, Principal},
 };
 
 /// A request for a screen, by its door.
@@ -107,6 +108,7 @@ impl Entry {
             instance = self.id.as_str(), by = session.by.name().as_str(), from:display = client.permit.from,
             session = session.number, control = may_control(&session, &self.id); "a screen's link was opened"
         );
+        trail::screen(client, &session.by, &self.id, (AuditKind::SignIn, "open-screen-link"));
         let cookie = self.place.cookie(SCREEN_COOKIE, path);
         Ok(page::opened(cookie.path(), &cookie.set(&secret)))
     }

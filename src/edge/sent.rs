@@ -2,7 +2,7 @@
 //! rest. Nothing here collects a body, but for small requests, which leave in one write and may be sent again.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +17,10 @@ use super::{
     conn::{Busy, Client},
     service::{BodyError, Sent},
 };
-use crate::link::{BodySource, Payload};
+use crate::{
+    link::{BodySource, Payload},
+    mcp::glance::Glance,
+};
 
 /// A body that comes slower than this on the whole, in bytes a second, is not waited for.
 const SLOWEST: u64 = 16 * 1024;
@@ -37,6 +40,8 @@ pub(super) struct ClientBody {
     expects: bool,
     /// Read before it was known to be long.
     first: Option<Bytes>,
+    /// Looks at what passes.
+    glance: Option<Arc<Mutex<Glance>>>,
     left: u64,
     pause: Duration,
     /// When it must have come whole.
@@ -99,6 +104,7 @@ impl BodySource for ClientBody {
 
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         if let Some(first) = self.first.take() {
+            self.passes(&first);
             return Some(Ok(first));
         }
         self.expects = false;
@@ -125,6 +131,7 @@ impl BodySource for ClientBody {
                     None => return Some(Err(BodyError::TooLarge)),
                     Some(left) => self.left = left,
                 }
+                self.passes(&data);
                 return Some(Ok(data));
             }
         }
@@ -139,9 +146,21 @@ impl ClientBody {
             client: Arc::clone(client),
             expects: headers.contains_key(header::EXPECT),
             first: None,
+            glance: None,
             left: 0,
             pause: DISCARD,
             deadline: Instant::now() + DISCARD,
+        }
+    }
+
+    /// Each piece is looked at as it passes.
+    pub(super) fn watched_by(&mut self, glance: Arc<Mutex<Glance>>) {
+        self.glance = Some(glance);
+    }
+
+    fn passes(&self, piece: &[u8]) {
+        if let Some(glance) = &self.glance {
+            glance.lock().unwrap_or_else(PoisonError::into_inner).read(piece);
         }
     }
 

@@ -12,11 +12,13 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
+    clients::Clients,
     screen::{looks::Screens, rooms::Rooms},
     service::BoxService,
     stats::Shared,
 };
 use crate::{
+    audit::Audit,
     authz::{Cut, FailureLimiter, Gates, Places, SessionTable, Slowed, TokenTable},
     config::Limits,
     door::Router,
@@ -43,7 +45,7 @@ pub enum Workers {
 }
 
 /// What the edge needs to know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EdgeConfig {
     pub router: Arc<Router>,
     pub limits: Limits,
@@ -55,6 +57,8 @@ pub struct EdgeConfig {
     pub sessions: SessionTable,
     /// What policy looks at.
     pub access: Arc<ArcSwap<Access>>,
+    /// Where requests leave their rows; none where none are wanted, as by a benchmark.
+    pub audit: Option<Audit>,
 }
 
 /// The state of an instance that has no link: stopped, failed, or not reached yet after a start.
@@ -74,6 +78,8 @@ pub struct Edge {
     /// Answers that go out late on purpose.
     pub(super) delayed: AtomicUsize,
     pub(super) rooms: Arc<Rooms>,
+    /// The clients of MCP sessions.
+    pub(super) clients: Clients,
     pub(super) places: Mutex<Places>,
     /// Numbers connections.
     pub(super) next: AtomicU64,

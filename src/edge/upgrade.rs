@@ -19,10 +19,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{body::Ends, conn::Client};
-use crate::link::{
-    Switched,
-    pace::{Pace, SMALL},
+use super::{body::Ends, conn::Client, trail::Trail};
+use crate::{
+    link::{
+        Switched,
+        pace::{Pace, SMALL},
+    },
+    model::AuditOutcome,
 };
 
 /// A side that takes nothing for this long ends it.
@@ -44,56 +47,78 @@ pub(super) fn asked(request: &Request<Incoming>) -> bool {
 }
 
 /// Carries bytes until something ends.
-pub(super) async fn relay(client: Arc<Client>, upgraded: OnUpgrade, switched: Switched, mut ends: Ends) {
+pub(super) async fn relay(client: Arc<Client>, upgraded: OnUpgrade, switched: Switched, with: (Ends, Option<Trail>)) {
+    let (mut ends, mut trail) = with;
     let _busy = client.begin();
     let edge = &client.permit.edge;
     let drain = edge.drain.fired();
     let evicted = client.permit.pulse.end();
     let gives_way = evicted.fired();
     if edge.drain.is_cut() || evicted.is_cut() {
+        if let Some(trail) = &mut trail {
+            trail.ended(Some(AuditOutcome::Cut));
+        }
         return;
     }
     let idle_limit = edge.config.limits.upgraded_idle_timeout;
-    let moved = AtomicU64::new(0);
+    let moved = Moved::default();
     let expiry = async {
         match ends.expiry.as_mut() {
             Some(sleep) => sleep.await,
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        () = carry(upgraded, switched, &moved) => {}
-        () = idle(&moved, idle_limit) => {}
-        () = gives_way => {}
-        () = &mut ends.cut => {}
-        () = expiry => {}
-        () = drain => {}
+    let over = tokio::select! {
+        () = carry(upgraded, switched, &moved) => AuditOutcome::Ok,
+        () = idle(&moved, idle_limit) => AuditOutcome::Ok,
+        () = gives_way => AuditOutcome::Cut,
+        () = &mut ends.cut => AuditOutcome::Cut,
+        () = expiry => AuditOutcome::Cut,
+        () = drain => AuditOutcome::Ok,
+    };
+    if let Some(trail) = &mut trail {
+        trail.carried((moved.up.load(Relaxed), moved.down.load(Relaxed)));
+        trail.ended(Some(over));
+    }
+}
+
+/// Bytes that were carried, from the client and to it.
+#[derive(Debug, Default)]
+struct Moved {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Moved {
+    fn all(&self) -> u64 {
+        self.up.load(Relaxed) + self.down.load(Relaxed)
     }
 }
 
 /// Ends when nothing has moved for this long, or a quarter more.
-async fn idle(moved: &AtomicU64, limit: Duration) {
+async fn idle(moved: &Moved, limit: Duration) {
     let (mut before, mut quiet) = (u64::MAX, 0);
     while quiet < IDLE_LOOKS {
         tokio::time::sleep(limit / IDLE_LOOKS).await;
-        let now = moved.load(Relaxed);
+        let now = moved.all();
         quiet = if now == before { quiet + 1 } else { 0 };
         before = now;
     }
 }
 
 /// `moved` goes up with every piece, either way.
-async fn carry(upgraded: OnUpgrade, switched: Switched, moved: &AtomicU64) {
+async fn carry(upgraded: OnUpgrade, switched: Switched, moved: &Moved) {
     let Ok(Ok(outside)) = timeout(STALL, upgraded).await else {
         return;
     };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(outside));
     let (mut from_agent, mut to_agent) = switched.stream.into_split();
+    moved.down.fetch_add(switched.early.len() as u64, Relaxed);
     if write(&mut to_client, &switched.early).await.is_err() {
         return;
     }
-    let up = copy(&mut from_client, &mut to_agent, moved, None);
-    let down = copy(&mut from_agent, &mut to_client, moved, Some(&switched.pace));
+    let up = copy(&mut from_client, &mut to_agent, &moved.up, None);
+    let down = copy(&mut from_agent, &mut to_client, &moved.down, Some(&switched.pace));
     // Half-closed is not closed: the other direction goes on until it ends by itself.
     let _ = tokio::try_join!(up, down);
 }
@@ -109,7 +134,7 @@ async fn copy(
         match from.read(&mut buf).await? {
             0 => return to.shutdown().await,
             n => {
-                moved.fetch_add(1, Relaxed);
+                moved.fetch_add(n as u64, Relaxed);
                 write(to, &buf[..n]).await?;
                 if n < SMALL
                     && let Some(time) = pace.and_then(Pace::count)

@@ -88,9 +88,9 @@ impl Books {
             members,
             teams,
             grants,
-            ..
+            workspaces,
         } = self;
-        Access::of(before, instances, tokens, members, teams, grants)
+        Access::of(before, instances, tokens, members, teams, grants, workspaces)
     }
 
     /// Whether policy would look at the same.
@@ -100,6 +100,7 @@ impl Books {
             && Arc::ptr_eq(&self.members, &other.members)
             && Arc::ptr_eq(&self.teams, &other.teams)
             && Arc::ptr_eq(&self.grants, &other.grants)
+            && Arc::ptr_eq(&self.workspaces, &other.workspaces)
     }
 
     /// Whoever shows a token; none where its member is not there, or is let in nowhere.

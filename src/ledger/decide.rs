@@ -65,55 +65,6 @@ impl Decided {
     }
 }
 
-/// An action, as the log names it once it is accepted: who, how, what, on what. Never a value.
-pub(super) struct Note {
-    by: Principal,
-    verb: Verb,
-    on: String,
-}
-
-impl Note {
-    pub(super) fn of(action: &Signed<Action>) -> Self {
-        let (verb, target) = policy::asked(action.what());
-        let on = match target {
-            Target::Box => "box".to_owned(),
-            Target::Instance(id) => id.to_string(),
-            Target::Member(name) => name.to_string(),
-            Target::Token(id) => id.to_string(),
-            Target::Workspace(name) => name.to_string(),
-            Target::Membership(name, workspace) => format!("{name} in {workspace}"),
-            Target::Team(workspace, name) => format!("{workspace}/{name}"),
-            Target::Grant(to, id) => format!("{id} to {to}"),
-        };
-        let by = action.by().clone();
-        Self { by, verb, on }
-    }
-
-    /// What is new by it is named as well: an instance, or a token by its public id.
-    pub(super) fn accepted(&self, came: &Came) {
-        let made = match came {
-            Came::Instance(id, Some(_)) => id.as_str(),
-            Came::Token(made) => made.view.id.as_str(),
-            Came::Workspace(name) if self.verb == Verb::AddWorkspace => name.as_str(),
-            Came::Member(name) => name.as_str(),
-            Came::Disabled(_)
-            | Came::Instance(_, None)
-            | Came::Workspace(_)
-            | Came::Team(_)
-            | Came::Grant(_)
-            | Came::Done => "",
-        };
-        let token = self.by.token().map_or("", TokenId::as_str);
-        let (by, via, verb, on) = (
-            self.by.name(),
-            self.by.via().as_str(),
-            self.verb.as_str(),
-            self.on.as_str(),
-        );
-        log::info!(by = by.as_str(), via, token, verb, on, made; "accepted: {verb} {on}");
-    }
-}
-
 impl Task {
     /// Admits an action by the books as they would be when everything before it is durable.
     pub(super) fn decide(&self, books: &Books, access: &Access, action: Signed<Action>) -> Result<Decided, Refusal> {

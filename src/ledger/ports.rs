@@ -4,11 +4,24 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    model::{EndedWay, InstanceId, MemberName, Principal, Secret, Subject, TokenId},
+    audit::Audit,
+    model::{AuditRow, EndedWay, InstanceId, MemberName, Principal, Secret, Subject, TokenId},
     policy::Access,
     record::TokenRecord,
     store::{Change, Store, StoreError},
 };
+
+/// Where acts are told before they are done.
+pub trait Journal: Send + Sync + 'static {
+    /// The row is with the kernel when this returns.
+    fn append(&self, row: &AuditRow<'_>);
+}
+
+impl Journal for Audit {
+    fn append(&self, row: &AuditRow<'_>) {
+        Audit::append(self, row);
+    }
+}
 
 /// Where changes are kept. It closes when it is dropped.
 pub trait Storage: Send + 'static {

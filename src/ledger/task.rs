@@ -19,8 +19,9 @@ use super::{
     Deps, Kept, Request,
     books::Books,
     committer::{Committer, NotKept},
-    decide::{Decided, Note, of_report},
-    ports::{Cut, Tokens},
+    decide::{Decided, of_report},
+    ports::{Cut, Journal, Tokens},
+    rows::Note,
     tokens::Expiries,
 };
 use crate::{
@@ -66,6 +67,7 @@ pub(super) struct Task {
     pub(super) box_id: BoxId,
     pub(super) key: Arc<BoxKey>,
     pub(super) table: Arc<dyn Tokens>,
+    journal: Arc<dyn Journal>,
     /// What policy looks at: of the same books as are durable.
     pub(super) access: Arc<ArcSwap<Access>>,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
@@ -109,6 +111,7 @@ impl Task {
             box_id: deps.box_id,
             key: deps.key,
             table: deps.tokens,
+            journal: deps.journal,
             access,
             catalog: deps.catalog,
             images: deps.images,
@@ -186,7 +189,8 @@ impl Task {
     }
 
     /// Admits entries, each by the books as those before it leave them, commits what they change in one transaction, and
-    /// answers. Where one of them is what the store refuses, each is kept by itself.
+    /// answers. Where one of them is what the store refuses, each is kept by itself. What they change is told before it is
+    /// done, each time that it is tried: nothing is ever done that was not told.
     async fn keep_entries(&mut self, entries: Vec<Entry>) {
         let mut books = self.books.clone();
         let mut access = (**self.access.load()).clone();
@@ -195,6 +199,10 @@ impl Task {
         for entry in &entries {
             access = books.access(&access);
             let one = self.admit(&books, &access, entry);
+            if let (Entry::Act(action, _), Ok(one)) = (entry, &one) {
+                self.journal
+                    .append(&Note::of(action, &access).begins(&books, &one.changes));
+            }
             for change in one.iter().flat_map(|d| &d.changes) {
                 books.make(change);
                 changes.push(change.clone());
@@ -293,8 +301,10 @@ impl Task {
     fn answer(&self, entry: Entry, answer: Result<Kept, Refusal>) {
         match entry {
             Entry::Act(action, reply) => {
-                if let Ok(kept) = &answer {
-                    Note::of(&action).accepted(&kept.what);
+                let note = Note::of(&action, &self.access.load());
+                match &answer {
+                    Ok(kept) => note.accepted(&kept.what),
+                    Err(why) => self.journal.append(&note.failed(why)),
                 }
                 match (reply, answer) {
                     (Some(reply), answer) => drop(reply.send(answer)),

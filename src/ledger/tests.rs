@@ -10,14 +10,25 @@ use super::*;
 use crate::{
     load,
     model::{
-        Desired, Endpoint, Endpoints, Health, InstanceView, MemberName, PackageSource, Principal, Resolved, RunRequest,
-        Source, State, Subject, TokenId, TokenScope, TypeName,
+        AuditKind, AuditOutcome, AuditRow, Desired, Endpoint, Endpoints, Health, InstanceView, MemberName,
+        PackageSource, Principal, Resolved, RunRequest, Source, State, Subject, TokenId, TokenScope, TypeName,
     },
     plan::exchange::Asked,
     policy,
     record::{InstanceRecord, TokenRecord},
     store::{Change, Store, StoreError},
 };
+
+/// What was told of acts, in their order: kind, action, on what, outcome.
+#[derive(Default)]
+struct Told(Mutex<Vec<AuditRow<'static>>>);
+
+impl Journal for Told {
+    fn append(&self, row: &AuditRow<'_>) {
+        let text = serde_json::to_string(row).unwrap();
+        self.0.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+    }
+}
 
 /// What the disk does, and did.
 #[derive(Default)]
@@ -151,6 +162,7 @@ struct Bench {
     ledger: Handle,
     disk: Arc<Disk>,
     table: Arc<Table>,
+    told: Arc<Told>,
     show: Arc<watch::Sender<Shown>>,
     task: JoinHandle<()>,
     dir: tempfile::TempDir,
@@ -164,7 +176,11 @@ fn open(dir: &tempfile::TempDir) -> Result<Store, StoreError> {
 fn start_alone() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(&dir).unwrap();
-    let (disk, table) = (Arc::new(Disk::default()), Arc::new(Table::default()));
+    let (disk, table, told) = (
+        Arc::new(Disk::default()),
+        Arc::new(Table::default()),
+        Arc::new(Told::default()),
+    );
     let (show, shown) = watch::channel(Shown::default());
     let mut types = load::types(&Path::new(env!("CARGO_MANIFEST_DIR")).join("instance-types")).unwrap();
     // Of use before a run only, and not kept with one.
@@ -177,6 +193,7 @@ fn start_alone() -> Bench {
         storage: Box::new(OnDisk(store, disk.clone())),
         key: Arc::new(BoxKey::load_or_create(&dir.path().join("keys")).unwrap()),
         tokens: table.clone(),
+        journal: told.clone(),
         catalog: Arc::new(ArcSwap::from_pointee(types)),
         images: vec!["berth/*".to_owned()],
         allow: Allow::default(),
@@ -192,6 +209,7 @@ fn start_alone() -> Bench {
         ledger,
         disk,
         table,
+        told,
         show: Arc::new(show),
         task,
         dir,
@@ -206,6 +224,77 @@ fn start() -> Bench {
 
 fn run(type_name: &str) -> RunRequest {
     RunRequest::of(TypeName::parse(type_name).unwrap())
+}
+
+/// Each act is told before it is durable, with what it changes and without what is secret; one that fails is told once more.
+#[tokio::test]
+async fn acts_are_told_before_they_are_done() {
+    let bench = start();
+    bench.disk.hold();
+    let mut request = run("github");
+    request.env = BTreeMap::from([(
+        "GITHUB_PERSONAL_ACCESS_TOKEN".to_owned(),
+        Secret::new(format!("ghp_{}", "s3cr3t".repeat(6))),
+    )]);
+    let acting = bench.act(Action::Run(Box::new(request)));
+    let waited = async {
+        while bench.disk.commits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let told = bench.told.0.lock().unwrap().clone();
+        bench.disk.release();
+        told
+    };
+    let (done, told) = tokio::join!(acting, waited);
+    let Outcome::Instance(made) = done.unwrap() else {
+        panic!("no instance")
+    };
+    let [row] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(
+        (row.kind, row.outcome, row.by.as_deref()),
+        (AuditKind::Act, AuditOutcome::Ok, Some("root"))
+    );
+    assert_eq!(
+        (row.action.as_deref(), row.on.as_deref()),
+        (Some("run"), Some("workspace default"))
+    );
+    let text = serde_json::to_string(row).unwrap();
+    assert!(
+        text.contains("credential GITHUB_PERSONAL_ACCESS_TOKEN: set") && !text.contains("s3cr3t"),
+        "{text}"
+    );
+    bench.act(Action::Stop { id: made.id.clone() }).await.unwrap();
+    let stopped = bench.told.0.lock().unwrap().pop().unwrap();
+    let [change] = &stopped.changes[..] else {
+        panic!("{stopped:?}")
+    };
+    assert_eq!(
+        (change.field.as_deref(), change.from.as_deref(), change.to.as_deref()),
+        (Some("desired"), Some("running"), Some("stopped"))
+    );
+    assert_eq!(stopped.instance.as_deref(), Some(made.id.as_str()));
+    let refused = bench
+        .act(Action::Stop {
+            id: InstanceId::from_random([9; 10]),
+        })
+        .await
+        .unwrap_err();
+    let row = bench.told.0.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (row.kind, row.outcome, row.code.as_deref()),
+        (AuditKind::Refusal, AuditOutcome::Refused, Some(refused.code()))
+    );
+    *bench.disk.full.lock().unwrap() = true;
+    bench.act(Action::Start { id: made.id.clone() }).await.unwrap_err();
+    let told = bench.told.0.lock().unwrap().clone();
+    let [.., before, after] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        (before.outcome, after.outcome),
+        (AuditOutcome::Ok, AuditOutcome::Failed)
+    );
+    assert_eq!((after.kind, after.code.as_deref()), (AuditKind::Act, Some("store")));
 }
 
 fn named(name: &str) -> Action {

@@ -73,6 +73,14 @@ pub fn is_json(headers: &HeaderMap) -> bool {
         .eq_ignore_ascii_case("application/json")
 }
 
+/// Whether the body is declared as a stream of events.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    let kind = kind.map_or(&b""[..], http::HeaderValue::as_bytes);
+    kind.get(..17)
+        .is_some_and(|k| k.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
 /// Whether the body is in some encoding: JSON cannot be read from it as it is.
 pub fn is_encoded(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(http::header::CONTENT_ENCODING).iter();

@@ -1,7 +1,7 @@
 //! Who asks. A principal is made once, at the door that somebody came in by, and goes with everything that they ask for:
 //! `policy` judges it, the log names it. Nothing in it is the client's own word.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{InstanceId, MemberName, TokenId, TokenScope};
 
@@ -12,6 +12,7 @@ pub struct Principal {
     via: Via,
     token: Option<TokenId>,
     scope: Scope,
+    address: Option<IpAddr>,
 }
 
 /// Who somebody is, as their door vouches for it.
@@ -87,6 +88,7 @@ impl Principal {
             via,
             token: None,
             scope,
+            address: None,
         }
     }
 
@@ -143,6 +145,20 @@ impl Principal {
             scope: Scope::Screen { instance, control },
             ..self
         }
+    }
+
+    /// The same, who asked from there.
+    #[must_use]
+    pub fn seen_at(self, address: IpAddr) -> Self {
+        Self {
+            address: Some(address),
+            ..self
+        }
+    }
+
+    /// Where they asked from, where it was over the network.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     pub fn who(&self) -> &Who {

@@ -108,6 +108,7 @@ impl World {
             &self.members,
             &self.teams,
             &self.grants,
+            &Default::default(),
         );
         let known = Known {
             access: &access,

@@ -4,9 +4,24 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    model::{Grantee, InstanceId, Level, MemberName, TeamId, TokenId, WorkspaceName},
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord},
+    model::{Grantee, InstanceId, Level, MemberName, Principal, TeamId, TokenId, Who, WorkspaceName},
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
 };
+
+/// What lets somebody in who may call an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis<'a> {
+    /// They own the box.
+    Owner,
+    /// They administer its workspace.
+    Admin,
+    /// A grant of their own.
+    Member,
+    /// One of a team's.
+    Team(&'a TeamId),
+    /// The token that they showed, by itself.
+    Token,
+}
 
 /// Records by their keys, which several share.
 type Shared<K, R> = Arc<BTreeMap<K, R>>;
@@ -19,6 +34,7 @@ pub struct Access {
     pub members: Shared<MemberName, MemberRecord>,
     pub teams: Shared<TeamId, TeamRecord>,
     pub grants: Shared<GrantKey, GrantRecord>,
+    pub workspaces: Shared<WorkspaceName, WorkspaceRecord>,
     index: Arc<Index>,
 }
 
@@ -56,6 +72,7 @@ impl Access {
         members: &Shared<MemberName, MemberRecord>,
         teams: &Shared<TeamId, TeamRecord>,
         grants: &Shared<GrantKey, GrantRecord>,
+        workspaces: &Shared<WorkspaceName, WorkspaceRecord>,
     ) -> Access {
         let same = Arc::ptr_eq(teams, &before.teams) && Arc::ptr_eq(grants, &before.grants);
         Access {
@@ -64,6 +81,7 @@ impl Access {
             members: Arc::clone(members),
             teams: Arc::clone(teams),
             grants: Arc::clone(grants),
+            workspaces: Arc::clone(workspaces),
             index: match same {
                 true => Arc::clone(&before.index),
                 false => Arc::new(Index::of(teams, grants)),
@@ -79,6 +97,11 @@ impl Access {
     /// The workspace of an instance.
     pub fn workspace_of(&self, id: &InstanceId) -> Option<&WorkspaceName> {
         self.instances.get(id).map(|r| &r.workspace)
+    }
+
+    /// Since when a workspace is there.
+    pub fn workspace_since(&self, name: &WorkspaceName) -> Option<jiff::Timestamp> {
+        self.workspaces.get(name).map(|w| w.created_at)
     }
 
     /// The teams of a member.
@@ -120,6 +143,34 @@ impl Access {
         let teams = self.teams_of(&member.name).iter();
         let by_teams = teams.filter_map(|team| granted.teams.get(team));
         own.into_iter().chain(by_teams).filter_map(|g| g.at(now)).max()
+    }
+
+    /// What lets a principal in who may call an instance: the first of these that there is.
+    pub fn basis(&self, by: &Principal, id: &InstanceId, now: jiff::Timestamp) -> Basis<'_> {
+        let Who::Member(name) = by.who() else {
+            return Basis::Token;
+        };
+        let Some(member) = self.members.get(name) else {
+            return Basis::Token;
+        };
+        if member.owner {
+            return Basis::Owner;
+        }
+        if self.workspace_of(id).is_some_and(|w| member.administers(w)) {
+            return Basis::Admin;
+        }
+        let granted = self.index.granted.get(id);
+        let own = granted.and_then(|g| g.members.get(name)?.at(now));
+        let team = || {
+            let teams = self.teams_of(name).iter();
+            let mut by_teams =
+                teams.filter(|t| granted.is_some_and(|g| g.teams.get(*t).is_some_and(|g| g.at(now).is_some())));
+            by_teams.next()
+        };
+        match own {
+            Some(_) => Basis::Member,
+            None => team().map_or(Basis::Member, Basis::Team),
+        }
     }
 
     /// The grants of an instance that a member has, as keys: their own and those of their teams, ended ones as well.

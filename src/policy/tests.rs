@@ -140,6 +140,7 @@ fn access() -> Access {
         &Arc::new(members),
         &Arc::new([(eng.id.clone(), eng)].into()),
         &Arc::new(grants.into()),
+        &Default::default(),
     )
 }
 
@@ -210,7 +211,15 @@ impl Things {
     fn targets(&self, verb: Verb) -> Vec<(&'static str, Target<'_>)> {
         let members = || ["user", "both", "an-owner", "nobody"].into_iter().zip(&self.members);
         match verb.about() {
-            About::Box => vec![("", Target::Box)],
+            About::Box => {
+                let mut all = vec![("", Target::Box)];
+                if verb == Verb::ReadAudit {
+                    let workspaces = ["here", "there"].into_iter().zip(&self.workspaces);
+                    all.extend(workspaces.map(|(word, w)| (word, Target::Workspace(w))));
+                    all.extend(members().map(|(word, m)| (word, Target::Member(m))));
+                }
+                all
+            }
             About::Instance => {
                 let mut all = vec![
                     ("", Target::Instance(&self.instances[0])),
@@ -382,6 +391,7 @@ fn a_grant_holds_to_its_second_and_the_widest_counts() {
         &access.members,
         &teams,
         &Arc::new(grants),
+        &Default::default(),
     );
     let known = Known {
         access: &access,

@@ -53,6 +53,8 @@ verbs! {
     ReadStatus = "read-status" Box,
     ReadClaimCode = "read-claim-code" Box,
     ReadMetrics = "read-metrics" Box,
+    /// Rows of the audit: all, those of a workspace, or one's own.
+    ReadAudit = "read-audit" Box,
     ReadCa = "read-ca" Box,
     RunDoctor = "run-doctor" Box,
     ResetAdmin = "reset-admin" Box,

@@ -404,6 +404,12 @@ impl Installer for FakeInstaller {
 
 struct FakeTokens(Arc<World>);
 
+struct Unheard;
+
+impl ledger::Journal for Unheard {
+    fn append(&self, _: &crate::model::AuditRow<'_>) {}
+}
+
 impl Tokens for FakeTokens {
     fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
         Ok((Secret::new("brt_i_x"), [7; 32]))
@@ -514,6 +520,7 @@ fn start_with(world: Arc<World>, dir: tempfile::TempDir, t: InstanceType) -> Ben
         box_id: box_id.clone(),
         key: key.clone(),
         tokens: Arc::new(FakeTokens(world.clone())),
+        journal: Arc::new(Unheard),
         catalog: catalog.clone(),
         images: images.clone(),
         allow: Allow::default(),

@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use jiff::civil::Date;
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -21,6 +22,7 @@ use crate::{
     api::{
         BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
     },
+    audit::{self, Audit},
     authz::{SessionTable, TokenTable},
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
@@ -33,16 +35,20 @@ use crate::{
     link::Registry,
     machine,
     model::{
-        Action, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
-        Refusal, State, TeamView, TokenView, TypeName, Who, WorkspaceView,
+        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView,
+        MemberView, Outcome, Principal, Refusal, State, TeamView, TokenView, TypeName, UsageBy, UsageRow, Who,
+        WorkspaceView,
     },
     plan::{image, sourced},
-    policy::{Access, Signed},
+    policy::{Access, Signed, Target, Verb},
     reconcile,
     secret::BoxKey,
     tls::{self, Certificates},
+    usage::{self, Usage},
 };
 
+/// A note in the audit has so many bytes at most.
+const NOTE: usize = 1024;
 /// Pieces of a log that wait for a slow reader.
 const LOG_QUEUE: usize = 32;
 
@@ -62,6 +68,8 @@ pub(super) struct Parts {
     pub(super) edge: EdgeHandle,
     pub(super) sessions: SessionTable,
     pub(super) tokens: TokenTable,
+    pub(super) audit: Audit,
+    pub(super) usage: Usage,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
     pub(super) claims: Arc<Claims>,
@@ -110,6 +118,14 @@ impl Parts {
         Err(Refusal::NoImage { type_name, images })
     }
 
+    /// Tells the audit of what was done that is no action of the ledger's.
+    pub(super) fn told(&self, kind: AuditKind, by: &Principal, what: (Verb, Target<'_>), note: String) {
+        let mut row = ledger::row((kind, AuditOutcome::Ok), by, what, &self.ledger.access());
+        let end = note.floor_char_boundary(NOTE);
+        row.note = (end > 0).then(|| note[..end].to_owned().into());
+        self.audit.append(&row);
+    }
+
     /// What does not hold on this box although it should, in words.
     fn notes(&self, disks: &[DiskView]) -> Vec<String> {
         let mut notes = self.reconcile.snapshot().notes.clone();
@@ -118,6 +134,14 @@ impl Parts {
         }
         notes.extend(self.firewall.standing().note());
         notes.extend(disks.iter().filter_map(super::space::note));
+        let audit = self.audit.status();
+        notes.extend(audit.trouble);
+        if audit.lost > 0 {
+            notes.push(format!(
+                "{} rows of the audit were lost while the disk took none",
+                audit.lost
+            ));
+        }
         notes.extend(machine::memory::note());
         notes
     }
@@ -314,6 +338,7 @@ impl Backend for Parts {
             return Err(Refusal::EmptyArchive);
         }
         log::info!(by:display = by; "images were loaded: {}", loaded.join(", "));
+        self.told(AuditKind::Act, by, (Verb::LoadImages, Target::Box), loaded.join(", "));
         Ok(loaded)
     }
 
@@ -323,7 +348,7 @@ impl Backend for Parts {
     }
 
     async fn status(&self, at: Option<&str>) -> Status {
-        let snapshot = self.reconcile.snapshot();
+        let (snapshot, audit) = (self.reconcile.snapshot(), self.audit.status());
         let mut instances: BTreeMap<String, usize> = BTreeMap::new();
         for view in snapshot.views.values() {
             *instances.entry(view.state.to_string()).or_default() += 1;
@@ -352,9 +377,46 @@ impl Backend for Parts {
                 addresses: addresses::of_this_box(),
                 sealed_by: self.key.kept().to_owned(),
                 signing_key: BASE64.encode(self.key.public_key()),
+                audit_head: Some(audit.head.clone()),
             },
+            audit: Some(audit),
             disk: self.doctor.disk().await,
         }
+    }
+
+    fn live_access(&self) -> Arc<ArcSwap<Access>> {
+        self.ledger.live_access()
+    }
+
+    fn audit(&self, query: audit::Query, sees: audit::Sees, by: &Principal) -> audit::Reading {
+        let named = query.columns.iter().map(|(name, value)| format!("{name}={value}"));
+        let named = named.collect::<Vec<_>>().join(" ");
+        self.told(AuditKind::Act, by, (Verb::ReadAudit, Target::Box), named);
+        self.audit.read(query, sees)
+    }
+
+    async fn usage(
+        &self,
+        days: (Option<Date>, Option<Date>),
+        by: UsageBy,
+        sees: usage::Sees<'_>,
+    ) -> Result<Vec<UsageRow>, Refusal> {
+        self.usage.rows(days, by, sees).await.map_err(Refusal::fault)
+    }
+
+    async fn verify_audit(&self) -> Result<AuditVerified, Refusal> {
+        let verified = self.audit.verify().await.map_err(Refusal::fault)?;
+        if let Some(fault) = &verified.fault {
+            log::error!("audit: {fault}");
+        }
+        Ok(verified)
+    }
+
+    fn denied(&self, by: &Principal, verb: Verb, target: Target<'_>) {
+        let refused = (AuditKind::Refusal, AuditOutcome::Refused);
+        let mut row = ledger::row(refused, by, (verb, target), &self.ledger.access());
+        row.code = Some(Refusal::NotPermitted.code().into());
+        self.audit.append(&row);
     }
 
     fn ca_pem(&self) -> Option<String> {
@@ -374,7 +436,19 @@ impl Backend for Parts {
     }
 
     async fn claim(&self, claiming: Claiming, by: Principal) -> Result<Outcome, Refusal> {
-        self.claims.claim(self, by, claiming).await
+        let mut row = ledger::row(
+            (AuditKind::Refusal, AuditOutcome::Refused),
+            &by,
+            (Verb::Claim, Target::Box),
+            &self.ledger.access(),
+        );
+        let claimed = self.claims.claim(self, by, claiming).await;
+        // What is refused later the ledger tells of.
+        if let Err(why @ (Refusal::WrongCode | Refusal::WrongKey | Refusal::NoKey | Refusal::Claimed)) = &claimed {
+            row.code = Some(why.code().into());
+            self.audit.append_refusal(row, false);
+        }
+        claimed
     }
 
     fn page(&self) -> PageFacts {

@@ -13,7 +13,8 @@ use crate::{
     edge::{Look, Screens},
     ledger,
     link::Link,
-    model::{Action, Endpoint, InstanceView, Principal, Refusal, Secret},
+    model::{Action, AuditKind, Endpoint, InstanceView, Principal, Refusal, Secret},
+    policy::{Target, Verb},
     reconcile,
     screen::shot::{Picture, Shot},
     session::TICKET_LIFE,
@@ -66,6 +67,16 @@ impl Parts {
         let ticket = ticket.map_err(Refusal::fault)?;
         let expires_at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(TICKET_LIFE.cast_signed());
         log::info!(instance = view.id.as_str(), by:display = by, view_only = request.view_only; "a link to a screen was made");
+        let what = match request.view_only {
+            true => Verb::ViewScreen,
+            false => Verb::ControlScreen,
+        };
+        self.told(
+            AuditKind::Act,
+            by,
+            (what, Target::Instance(&view.id)),
+            "a link was made".to_owned(),
+        );
         Ok(ScreenLink {
             url: Secret::new(format!("{}open?ticket={ticket}", screen.url)),
             path_url: Secret::new(format!("{}open?ticket={ticket}", screen.path_url)),
@@ -88,6 +99,8 @@ impl Parts {
             .unwrap_or_else(|_| Err("the display did not answer in time".to_owned()))
             .map_err(failed)?;
         log::info!(instance = view.id.as_str(), by:display = by; "a screenshot was taken");
+        let what = (Verb::ViewScreen, Target::Instance(&view.id));
+        self.told(AuditKind::Screen, by, what, "a picture was taken".to_owned());
         png(&picture).map_err(|e| Refusal::fault(format_args!("the screen of {} cannot be had: {e}", view.id)))
     }
 }

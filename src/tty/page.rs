@@ -95,6 +95,9 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
             format!("{} running, {} failed, {} other", f.running, f.failed, f.other),
         );
     }
+    if let Some((seq, hash)) = &f.audit {
+        row("audit", format!("{seq}:{hash}"));
+    }
     if let Some(disk) = &f.disk {
         row("data", disk.clone());
     }

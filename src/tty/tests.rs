@@ -10,6 +10,7 @@ fn facts() -> Facts {
         url: Some("https://192.0.2.7/".into()),
         fingerprint: Some(vec!["AB"; 32].join(":")),
         claim: Claim::Code("7KQ2-M4XT".into()),
+        audit: Some((1234567, "x".repeat(43))),
         running: 2,
         disk: Some("plain: this machine has no TPM 2.0".into()),
         space: Some(Space { size: 1000, free: 90 }),

@@ -20,6 +20,16 @@ use reader::Page;
 /// How a command begins that no test box can run (`$`: how it ends, too), why, and who runs it: a file, or a file and a test
 /// in it.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
+    (
+        "berth audit --follow",
+        "stays until it is ended",
+        "src/audit/tests.rs::what_comes_is_followed",
+    ),
+    (
+        "berth audit verify --head",
+        "needs a row that was noted down",
+        "tests/engine/audit.rs::what_is_called_is_told_with_who_and_how_it_went",
+    ),
     ("make run", "builds everything and stays", "systemd/run-local"),
     ("make test", "runs this test", "tests/run"),
     ("make lint", "has no engine", "tests/run"),
@@ -309,6 +319,11 @@ fn operations() {
 }
 
 #[test]
+fn audit() {
+    assert!(follow("docs/audit.md") > 10);
+}
+
+#[test]
 fn people() {
     assert!(follow("docs/people.md") > 14);
 }
@@ -325,6 +340,7 @@ fn no_command_is_forgotten() {
         "docs/import.md",
         "docs/operations.md",
         "docs/people.md",
+        "docs/audit.md",
     ];
     let mut used = BTreeSet::new();
     for page in reader::pages() {

@@ -251,7 +251,10 @@ fn a_paused_container_is_not_healthy_and_its_calls_do_not_hang() {
     let a = Appliance::start();
     let i = a.run("time", &[]);
     let container = a.container_of(&i.id);
-    assert!(a.docker(&["pause", &container]).status.success());
+    // An engine on a busy machine may be unable to freeze it at once.
+    wait_for("the container is paused", MINUTE, || {
+        a.docker(&["pause", &container]).status.success()
+    });
     wait_for("its pause to be noticed", MINUTE, || {
         a.show(&i.id)["health"] == "unhealthy"
     });

@@ -16,6 +16,7 @@ mod workbench;
 
 mod admin_requests;
 mod agent;
+mod audit;
 mod bridge;
 mod canary;
 mod catalog;

@@ -177,6 +177,12 @@ impl Ledger for ToLedger {
     }
 }
 
+struct Unheard;
+
+impl ledger::Journal for Unheard {
+    fn append(&self, _: &berth::model::AuditRow<'_>) {}
+}
+
 struct NoTokens;
 
 impl Tokens for NoTokens {
@@ -240,6 +246,7 @@ impl Bench {
             box_id: self.box_id.clone(),
             key: key.clone(),
             tokens: Arc::new(NoTokens),
+            journal: Arc::new(Unheard),
             catalog: catalog.clone(),
             images: vec!["berth/*".into()],
             allow: berth::config::Allow::default(),

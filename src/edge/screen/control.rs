@@ -14,12 +14,12 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    super::{conn::Client, respond::Refusal, state::Edge},
+    super::{conn::Client, respond::Refusal, state::Edge, trail},
     rooms::{Seat, may_control},
     sockets::{self, Socket},
 };
 use crate::{
-    model::{InstanceId, State},
+    model::{AuditKind, InstanceId, State},
     screen::room::Notice,
     session::Session,
 };
@@ -185,10 +185,24 @@ impl Page {
                 let before = self.seat.take().map_err(|e| e.to_string())?;
                 let from_whom = before.as_deref().unwrap_or("nobody");
                 log::info!(instance, by, from:display, viewer, from_whom; "a person took control of a screen");
+                let note = Some(format!("from {from_whom}"));
+                trail::screen_note(
+                    &self.client,
+                    &self.session.by,
+                    &self.id,
+                    (AuditKind::Screen, "take-control"),
+                    note,
+                );
             }
             What::Release => {
                 if self.seat.release() {
                     log::info!(instance, by, from:display, viewer; "a person gave back control of a screen");
+                    trail::screen(
+                        &self.client,
+                        &self.session.by,
+                        &self.id,
+                        (AuditKind::Screen, "give-back-control"),
+                    );
                 }
             }
             What::Recreate => {
@@ -196,7 +210,11 @@ impl Page {
                     return Err("this link is for looking only".to_owned());
                 }
                 log::info!(instance, by, from:display, viewer; "a person recreates an instance from its screen");
-                let done = (edge.config.screens.recreate)(self.id.clone(), self.session.by.clone()).await;
+                let done = (edge.config.screens.recreate)(
+                    self.id.clone(),
+                    self.session.by.clone().seen_at(self.client.permit.address),
+                )
+                .await;
                 done.map_err(|e| e.to_string())?;
             }
         }

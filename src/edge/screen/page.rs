@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn everything_that_the_page_names_is_there() {
         let page = page(&Router::new(Some("example.org"), 8443), "abcdefghij");
-        let text = String::from_utf8(page.body().bytes().unwrap().to_vec()).unwrap();
+        let text = String::from_utf8(page.body().whole().unwrap().to_vec()).unwrap();
         let mut seen = 0;
         for part in text.split("assets/").skip(1) {
             let name = part.split('"').next().unwrap();

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{
-    super::{conn::Client, respond::Refusal},
+    super::{conn::Client, respond::Refusal, trail},
     rooms::Shared,
     sockets::{self, Socket},
 };
@@ -27,7 +27,7 @@ use crate::{
         LinkError, Switched,
         pace::{Pace, SMALL},
     },
-    model::InstanceId,
+    model::{AuditKind, InstanceId},
     screen::rfb::Filter,
     session::Session,
 };
@@ -91,10 +91,19 @@ impl Viewing {
         let by = by.as_str();
         let (id, began) = (self.id.as_str(), Instant::now());
         log::info!(instance = id, by, from:display, viewer = self.number; "a person opened a screen");
+        trail::screen(&self.client, &self.session.by, &self.id, (AuditKind::Screen, "view"));
         let why = self.carry(socket, display).await;
         log::info!(
             instance = id, by, from:display, viewer = self.number, seconds = began.elapsed().as_secs(), why;
             "a person closed a screen"
+        );
+        let note = Some(format!("after {} s: {why}", began.elapsed().as_secs()));
+        trail::screen_note(
+            &self.client,
+            &self.session.by,
+            &self.id,
+            (AuditKind::Screen, "leave"),
+            note,
         );
     }
 

@@ -13,14 +13,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use berth::{
+    audit::{Audit, OnFull, Query, Settings},
     authz::{SessionTable, TokenEntry, TokenHash, TokenTable, new_instance_token},
     config::{Limits, Tls},
     door::Router,
     edge::{BoxService, Edge, EdgeConfig, EdgeHandle, Listeners, Workers},
     link::{Link, LinkEvent, LinkReport, Registry},
-    model::{CallLimit, InstanceId, MemberName, Principal, State, TokenId},
+    model::{AuditRow, BoxId, CallLimit, InstanceId, MemberName, Principal, State, TokenId},
     policy::Access,
     record::MemberRecord,
+    secret::BoxKey,
     tls::{Certificates, Names},
 };
 use bytes::Bytes;
@@ -254,13 +256,38 @@ pub struct Rig {
     pub certificates: Certificates,
     pub https: SocketAddr,
     pub http: SocketAddr,
+    pub audit: Audit,
     ca: Vec<CertificateDer<'static>>,
     files: Option<PathBuf>,
     events: mpsc::Receiver<LinkReport>,
     _dir: tempfile::TempDir,
 }
 
+fn audit(dir: &Path) -> Audit {
+    Audit::open(Settings {
+        dir: dir.join("audit"),
+        spool: dir.join("spool"),
+        box_id: BoxId::from_random([0; 8]),
+        key: Arc::new(BoxKey::load_or_create(&dir.join("keys")).unwrap()),
+        retain: jiff::SignedDuration::from_hours(24),
+        most: 1 << 30,
+        on_full: OnFull::GoOn,
+    })
+    .unwrap()
+}
+
 impl Rig {
+    /// All rows of the audit so far.
+    pub async fn rows(&self) -> Vec<AuditRow<'static>> {
+        let mut reading = self.audit.read(Query::default(), Arc::new(|_: &AuditRow<'_>| true));
+        let mut text = Vec::new();
+        while let Some(piece) = reading.recv().await {
+            text.extend_from_slice(&piece.unwrap());
+        }
+        let lines = text.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+        lines.map(|l| serde_json::from_slice(l).unwrap()).collect()
+    }
+
     pub async fn start() -> Rig {
         Rig::build(|_| {}, false, None).await
     }
@@ -327,6 +354,7 @@ impl Rig {
         };
         change(&mut limits);
         let sessions = SessionTable::default();
+        let audit = audit(dir.path());
         let config = EdgeConfig {
             router: Arc::new(Router::new(Some("localhost"), https_at.port())),
             limits,
@@ -335,6 +363,7 @@ impl Rig {
             screens: Arc::default(),
             sessions: sessions.clone(),
             access: Arc::new(ArcSwap::from_pointee(ada_owns())),
+            audit: Some(audit.clone()),
         };
         let tokens = TokenTable::new();
         let listeners = Listeners {
@@ -355,6 +384,7 @@ impl Rig {
         Rig {
             id,
             token,
+            audit,
             token_id,
             tokens,
             sessions,
@@ -560,5 +590,6 @@ fn ada_owns() -> Access {
         &members,
         &none.teams,
         &none.grants,
+        &Default::default(),
     )
 }
