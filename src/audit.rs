@@ -4,7 +4,7 @@
 //! ```text
 //! edge, ledger, admin ── append ──► spool (a tmpfs) ── 250 ms ──► thread `audit`: chain, write, fsync ──► segments
 //!                                   kill -9 loses none                                                     │
-//!                     berth audit, forwarding, metering ◄──────────────────────────────────────────────────┘
+//!                                 berth audit, metering ◄──────────────────────────────────────────────────┘
 //! ```
 //!
 //! A row that was appended is with the kernel when [`Audit::append`] returns, so that the supervisor can be killed, and on

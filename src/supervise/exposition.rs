@@ -3,11 +3,9 @@
 use super::backend::Parts;
 use crate::{
     api::DiskView,
-    cgroup::Cgroups,
     link::{LinkStats, stats::BUCKETS_US},
     metrics::{Kind, Text},
     model::{BoxId, Health, InstanceView, State},
-    plan::spec::cgroup_parent,
 };
 
 /// A number as a sample's value: exact up to 2^53.
@@ -158,15 +156,7 @@ async fn sessions(t: &mut Text, parts: &Parts, views: &[&InstanceView]) {
 const ASK: std::time::Duration = std::time::Duration::from_secs(1);
 
 fn usage(t: &mut Text, box_id: &BoxId, snapshot: &crate::reconcile::Snapshot) {
-    let cgroups = Cgroups::host(snapshot.systemd_cgroups);
-    let used: Vec<_> = snapshot
-        .views
-        .values()
-        .filter_map(|v| {
-            let parent = cgroup_parent(box_id, v.workspace.as_str(), snapshot.systemd_cgroups);
-            Some((v, cgroups.usage(&parent, snapshot.containers.get(&v.id)?)?))
-        })
-        .collect();
+    let used: Vec<_> = super::meter::used(box_id, snapshot).map(|(v, _, u)| (v, u)).collect();
     let family = (
         "berth_instance_cpu_seconds_total",
         Kind::Counter,

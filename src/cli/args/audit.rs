@@ -1,8 +1,9 @@
 //! The arguments of `berth audit`.
 
+use anyhow::bail;
 use clap::Subcommand;
 
-use crate::api::Value;
+use crate::api::{Route, Value, escaped};
 
 /// A column of the audit and the value that rows have in it.
 macro_rules! columns {
@@ -110,12 +111,13 @@ pub(in crate::cli) enum AuditVerb {
 
 /// Whether the API takes a value for a column.
 pub(in crate::cli) fn fits(name: &str, value: &str) -> anyhow::Result<()> {
-    let known = crate::api::Route::Audit.row().query;
-    match known.iter().find(|(n, _)| *n == name) {
-        Some((_, Value::OneOf(words))) if !words.contains(&value) => {
-            anyhow::bail!("{name} {value:?}: write one of {}", words.join(", "))
-        }
-        Some((_, Value::Number)) if value.parse::<u32>().is_err() => anyhow::bail!("{name} {value:?}: write a number"),
+    let known = Route::Audit.row().query.iter().find(|(n, _)| *n == name);
+    match known {
+        Some((_, form)) if !form.fits(&escaped(value)) => match form {
+            Value::OneOf(words) => bail!("{name} {value:?}: write one of {}", words.join(", ")),
+            Value::Text => bail!("{name} {value:?}: write 1 to 200 characters"),
+            _ => bail!("{name} {value:?}: write a number"),
+        },
         _ => Ok(()),
     }
 }
