@@ -115,7 +115,17 @@ impl Audit {
 
     /// Reads rows that a query names, of those that whoever asks `sees`.
     pub fn read(&self, query: Query, sees: Sees) -> Reading {
-        read::start(Arc::clone(&self.0), query, sees)
+        read::start(Arc::clone(&self.0), query, Some(sees))
+    }
+
+    /// Reads all rows after that one, and those that come.
+    pub fn follow(&self, after: u64) -> Reading {
+        let query = Query {
+            after: Some(after),
+            follow: true,
+            ..Query::default()
+        };
+        read::start(Arc::clone(&self.0), query, None)
     }
 
     /// Verifies every row that is kept. Takes about a second for a million rows.

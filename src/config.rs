@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-pub use audit::Audit;
+pub(crate) use audit::receiver;
+pub use audit::{Audit, Syslog};
 pub(crate) use check::domain;
 pub use check::{AmountError, Bytes, Cpus, parse};
 pub use sources::MOST_RANGE_BITS;

@@ -28,6 +28,7 @@ pub use action::{
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use audit::{
     AuditChange, AuditFault, AuditFaultKind, AuditHead, AuditKind, AuditOutcome, AuditRow, AuditStatus, AuditVerified,
+    ForwardStatus,
 };
 pub use call_limit::CallLimit;
 pub use credential::{Credential, CredentialKind, CredentialView};

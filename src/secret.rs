@@ -4,8 +4,7 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +17,7 @@ use ring::{
 use crate::{
     model::{InstanceId, Refusal, Secret},
     record::Sealed,
+    replace::{self, Durable},
 };
 
 const KEY_LEN: usize = 32;
@@ -135,21 +135,7 @@ impl BoxKey {
             .map_err(fail("make the folder of"))?;
         let mut bytes = vec![0; KEY_LEN];
         getrandom::fill(&mut bytes).map_err(|_| SecretError::Random)?;
-        let fresh = dir.join("box.key.new");
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
-            file.set_permissions(fs::Permissions::from_mode(0o600))?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            fs::File::open(dir)?.sync_all()
-        };
-        write().map_err(fail("write"))?;
+        replace::file(&path, &bytes, 0o600, Durable::Now).map_err(fail("write"))?;
         Self::from_bytes(bytes, &path, FILE)
     }
 
@@ -268,6 +254,7 @@ fn aad(id: &InstanceId, name: &str) -> Aad<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_box_signs_with_a_key_of_its_own_that_stays() {

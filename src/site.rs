@@ -29,6 +29,8 @@ pub struct Site {
     pub ca: Option<String>,
     /// The administrator's public key, as the supervisor's `[claim] public_key` takes it.
     pub claim_key: Option<String>,
+    /// Where the supervisor sends the rows of its audit, as its `[audit.syslog] address` takes it.
+    pub syslog: Option<String>,
     /// Ports that are not left to DHCP by default.
     pub ports: Vec<Port>,
 }

@@ -44,7 +44,7 @@ use crate::{
     authz::{SessionTable, TokenTable},
     catalog::Catalog,
     config::{Config, Limits},
-    deploy_log, docker, door, edge, firewall, ledger, link, load, machine,
+    deploy_log, docker, door, edge, firewall, forward, ledger, link, load, machine,
     model::{AuditOutcome, BoxId},
     output, packages,
     plan::exchange::Shown,
@@ -126,6 +126,7 @@ struct Built {
     store: store::Store,
     key: Arc<secret::BoxKey>,
     audit: audit::Audit,
+    forwards: forward::Forwards,
     usage: usage::Usage,
     router: Arc<door::Router>,
     certificates: tls::Certificates,
@@ -177,6 +178,7 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
     let key = secret::BoxKey::find(&config.state_dir.join("keys"), systemd::credentials().as_deref())?;
     let key = Arc::new(key);
     let audit = open_audit(&config, store.box_id(), &key)?;
+    let forwards = open_forwards(&config, store.box_id(), &audit)?;
     let usage = usage::Usage::open(config.state_dir.join("usage"), audit.clone())?;
     let passed = systemd::passed_sockets()?;
     let https = listener(passed.https, config.listen.https)?;
@@ -201,6 +203,7 @@ fn build(config: Config, file: Option<&Path>) -> Result<Built> {
         store,
         key,
         audit,
+        forwards,
         usage,
         router,
         certificates,
@@ -226,6 +229,19 @@ fn open_audit(config: &Config, box_id: &BoxId, key: &Arc<secret::BoxKey>) -> Res
             false => audit::OnFull::GoOn,
         },
     })?)
+}
+
+fn open_forwards(config: &Config, box_id: &BoxId, audit: &audit::Audit) -> Result<forward::Forwards> {
+    let settings = forward::Settings {
+        dir: config.state_dir.join("forward"),
+        host: match &config.domain {
+            Some(domain) => domain.clone(),
+            None => format!("berth-{box_id}"),
+        },
+        syslog: config.audit.syslog.clone(),
+        file: config.audit.file.clone(),
+    };
+    forward::Forwards::open(settings, audit).context("the audit cannot be forwarded")
 }
 
 fn listener(passed: Option<std::net::TcpListener>, address: std::net::SocketAddr) -> Result<std::net::TcpListener> {
@@ -356,6 +372,7 @@ impl Built {
             sessions,
             tokens,
             audit: audit.clone(),
+            forwards: self.forwards.clone(),
             usage: self.usage,
             router: self.router,
             certificates: self.certificates,
@@ -383,6 +400,11 @@ impl Built {
         tasks.spawn(async move {
             usage.run().await;
             "usage"
+        });
+        let forwards = self.forwards;
+        tasks.spawn(async move {
+            forwards.run().await;
+            "forwards"
         });
         let metered = Arc::clone(&parts);
         tasks.spawn(async move {
@@ -544,6 +566,8 @@ impl Running {
         if tokio::time::timeout(KEEP, self.parts.ledger.shutdown()).await.is_err() {
             log::error!("the disk does not take what is to be kept: what nobody was answered for yet may be lost");
         }
+        self.parts.audit.flush().await;
+        self.parts.forwards.drain().await;
         // The next supervisor may begin now, and waits for the audit. Rows that come from here on are in the spool.
         self.parts.usage.save().await;
         self.parts.audit.close().await;

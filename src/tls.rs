@@ -5,6 +5,7 @@
 
 mod files;
 mod local;
+mod trust;
 
 use std::{
     net::IpAddr,
@@ -22,6 +23,8 @@ use rustls::{
 };
 
 use crate::config;
+
+pub use trust::{add_bundle, machine_bundle};
 
 /// How often [`Certificates::keep`] looks at files and clock.
 const POLL: Duration = Duration::from_secs(2);

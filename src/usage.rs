@@ -7,9 +7,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    audit::{Audit, Query},
+    audit::Audit,
     model::{AuditKind, AuditOutcome, AuditRow, UsageBy, UsageRow},
+    replace::{self, Durable},
 };
 
 /// So many days are kept.
@@ -118,12 +118,8 @@ impl Usage {
     pub async fn run(self) {
         let mut save = tokio::time::interval(SAVE);
         loop {
-            let query = Query {
-                after: Some(self.days().upto),
-                follow: true,
-                ..Query::default()
-            };
-            let mut reading = self.0.audit.read(query, Arc::new(|_: &AuditRow<'_>| true));
+            let upto = self.days().upto;
+            let mut reading = self.0.audit.follow(upto);
             loop {
                 tokio::select! {
                     piece = reading.recv() => match piece {
@@ -272,7 +268,7 @@ impl Usage {
             if written.is_ok() {
                 written = serde_json::to_vec(kept)
                     .map_err(io::Error::other)
-                    .and_then(|bytes| replace(&path(&self.0.dir, *date), &bytes));
+                    .and_then(|bytes| replace::file(&path(&self.0.dir, *date), &bytes, 0o600, Durable::Now));
             }
             // The first that fails is not written, nor what comes after it: it is tried again.
             if let Some(day) = self.days().loaded.get_mut(date) {
@@ -284,7 +280,12 @@ impl Usage {
         }
         written?;
         if !changed.is_empty() {
-            replace(&self.0.dir.join("upto"), upto.to_string().as_bytes())?;
+            replace::file(
+                &self.0.dir.join("upto"),
+                upto.to_string().as_bytes(),
+                0o600,
+                Durable::Now,
+            )?;
         }
         let today = date(jiff::Timestamp::now());
         // Yesterday's last rows may still come.
@@ -413,21 +414,6 @@ fn read_number(path: &Path) -> io::Result<u64> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(e),
     }
-}
-
-/// Writes a file in place of the one there is; it is on the disk when this returns.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AuditHead, AuditStatus, Credential, ImportRules, MemberName, RoomView, Secret, TokenId};
+use crate::model::{
+    AuditHead, AuditStatus, Credential, ForwardStatus, ImportRules, MemberName, RoomView, Secret, TokenId,
+};
 
 /// What the supervisor says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +43,9 @@ pub struct Status {
     /// How the audit is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditStatus>,
+    /// How the forwarding of the audit is, for each receiver.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<ForwardStatus>,
     #[serde(rename = "box")]
     pub own: BoxStatus,
 }

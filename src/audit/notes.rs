@@ -1,19 +1,18 @@
 //! Notes beside the rows, signed with the box's key: where the kept rows begin once older ones were removed (`checkpoint`),
 //! and the newest row (`head`), so that rows removed at either end are missed.
 
-use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Hash, Head};
-use crate::{model::BoxId, secret::BoxKey};
+use crate::{
+    model::BoxId,
+    replace::{self, Durable},
+    secret::BoxKey,
+};
 
 /// Which note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,22 +59,11 @@ impl Note {
             hash: head.hash.to_string(),
             signature: BASE64.encode(key.sign(self.text(of, head).as_bytes())),
         };
-        let fresh = dir.join(format!("{}.new", self.name()));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(&serde_json::to_vec(&written)?)?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&fresh, dir.join(self.name()))?;
-        if durable {
-            fs::File::open(dir)?.sync_all()?;
-        }
-        Ok(())
+        let when = match durable {
+            true => Durable::Now,
+            false => Durable::Later,
+        };
+        replace::file(&dir.join(self.name()), &serde_json::to_vec(&written)?, 0o600, when)
     }
 
     /// Reads it.

@@ -56,6 +56,13 @@ pub(super) async fn run(supervisor: &Supervisor, as_json: bool) -> Result<()> {
         pairs.push(("audit", format!("{} rows in {} MiB", audit.head.seq, mib(audit.bytes))));
         pairs.push(("audit head", format!("{}:{}", audit.head.seq, audit.head.hash)));
     }
+    for f in &s.forwards {
+        let sent = match f.behind {
+            0 => format!("up to row {}", f.sent),
+            n => format!("up to row {}, {n} behind", f.sent),
+        };
+        pairs.push(("forwarded", format!("to {}, {sent}", f.to)));
+    }
     pairs.extend(s.notes.into_iter().map(|n| ("note", n)));
     print::fields(&pairs)
 }

@@ -1,16 +1,14 @@
 //! Writes what a site file says for those who read it, and a report of where it came from and what was wrong with it.
 
-use std::{
-    fs,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::{MachineError, OWN, failed, sources};
-use crate::site::{self, Output, Site};
+use crate::{
+    replace::{self, Durable},
+    site::{self, Output, Site},
+};
 
 /// The supervisor's configuration as the image ships it.
 const BASE: &str = "/usr/lib/berth/berth.toml";
@@ -115,18 +113,6 @@ pub(super) fn write(output: &Output) -> Result<(), MachineError> {
         // Programs with users of their own (networkd, timesyncd) read below it, whatever the mask.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(failed("open up", dir))?;
     }
-    let fresh = path.with_extension("new");
     let mode = if output.private { 0o600 } else { 0o644 };
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&fresh)
-        .map_err(failed("write", &fresh))?;
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(failed("write", &fresh))?;
-    file.write_all(output.text.as_bytes())
-        .map_err(failed("write", &fresh))?;
-    fs::rename(&fresh, path).map_err(failed("write", path))
+    replace::file(path, output.text.as_bytes(), mode, Durable::Later).map_err(failed("write", path))
 }

@@ -282,6 +282,22 @@ pub struct AuditStatus {
     pub trouble: Option<String>,
 }
 
+/// How the forwarding of rows to one receiver is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForwardStatus {
+    /// Which: `syslog HOST:PORT`, or `file PATH`.
+    pub to: String,
+    /// The number of the newest row that was sent.
+    pub sent: u64,
+    /// Rows that were not sent yet.
+    pub behind: u64,
+    /// Rows that were removed by age or size before they were sent, since the supervisor started.
+    pub lost: u64,
+    /// Why none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
 /// What verification came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditVerified {

@@ -20,7 +20,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,25 +29,18 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::address::{Verdict, judge};
-use crate::{config, resolve};
+use crate::{config, resolve, tls};
 
 /// One address gets so long to accept and shake hands.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An idle connection is kept so long.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PER_HOST: usize = 32;
-/// Bundles of certificate authorities, where distributions keep them.
-const BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
 /// Why a remote server is not reached. Never holds a secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RemoteError {
-    #[error("{path} cannot be used: {why}; set ca_file in [remote] of berth.toml to a PEM file")]
-    Bundle { path: String, why: String },
+    #[error("{0}; set ca_file in [remote] of berth.toml to a PEM file")]
+    Bundle(String),
     #[error("{0} is not the address of a server")]
     Address(String),
     #[error("cannot find {host}: {why}")]
@@ -85,28 +78,8 @@ pub(super) struct Client(legacy::Client<Dial, Body>);
 impl Client {
     pub(super) fn new(config: &config::Remote) -> Result<Client, RemoteError> {
         let mut roots = RootCertStore::empty();
-        let own = BUNDLES
-            .iter()
-            .find_map(|p| Some(((*p).to_owned(), std::fs::read(p).ok()?)));
-        let mut bundles: Vec<(String, Vec<u8>)> = own.into_iter().collect();
-        if let Some(path) = &config.ca_file {
-            let name = path.display().to_string();
-            let pem = std::fs::read(path).map_err(|e| RemoteError::Bundle {
-                path: name.clone(),
-                why: e.to_string(),
-            })?;
-            bundles.push((name, pem));
-        }
-        for (path, pem) in bundles {
-            let mut n = 0;
-            for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
-                // A bundle may hold some that no library takes.
-                n += usize::from(roots.add(certificate).is_ok());
-            }
-            if n == 0 {
-                let why = "it holds no certificate".to_owned();
-                return Err(RemoteError::Bundle { path, why });
-            }
+        for bundle in tls::machine_bundle().iter().chain(&config.ca_file) {
+            tls::add_bundle(&mut roots, bundle).map_err(|e| RemoteError::Bundle(e.to_string()))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)

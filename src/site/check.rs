@@ -54,6 +54,10 @@ pub fn parse(file: &str, text: &str) -> Result<Site, Problems> {
         claim(&mut s, &mut site);
         s.finish();
     }
+    if let Some(mut s) = root.section("audit") {
+        audit(&mut s, &mut site);
+        s.finish();
+    }
     site.ports = ports(root);
     doc.finish().map(|()| site).map_err(Problems)
 }
@@ -111,6 +115,21 @@ fn proxy(s: &mut Section<'_>, proxy: &mut Proxy) {
             );
         }
         proxy.exclude = found.value;
+    }
+}
+
+fn audit(s: &mut Section<'_>, site: &mut Site) {
+    let Some(to) = s.string("syslog") else { return };
+    if config::receiver(&to.value).is_some() {
+        site.syslog = Some(to.value);
+    } else {
+        s.wrong(
+            &to,
+            format!(
+                "audit.syslog: write a host and a port, such as \"logs.example.org:6514\"; {:?} is not one",
+                to.value
+            ),
+        );
     }
 }
 

@@ -74,6 +74,10 @@ fn supervisor(site: &Site, base: &str) -> String {
             None => text.push_str(&format!("[claim]\n{line}")),
         }
     }
+    if let Some(address) = &site.syslog {
+        // Checked: it holds no quotation mark.
+        text.push_str(&format!("[audit.syslog]\naddress = \"{address}\"\n"));
+    }
     text
 }
 

@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::replace::{self, Durable};
+
 /// The file has so many bytes at most; then its older half goes.
 const MAX: u64 = 4 << 20;
 
@@ -52,11 +54,8 @@ impl Revoked {
         let text = fs::read_to_string(&self.path)?;
         let middle = text.len() / 2;
         let from = text.as_bytes()[middle..].iter().position(|b| *b == b'\n');
-        let fresh = self.path.with_extension("new");
-        let mut file = fs::File::create(&fresh)?;
-        file.write_all(&text.as_bytes()[from.map_or(text.len(), |n| middle + n)..])?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)
+        let newer = &text.as_bytes()[from.map_or(text.len(), |n| middle + n)..];
+        replace::file(&self.path, newer, 0o600, Durable::Now)
     }
 }
 

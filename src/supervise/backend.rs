@@ -31,6 +31,7 @@ use crate::{
     door::Router,
     edge::EdgeHandle,
     firewall::Firewall,
+    forward::Forwards,
     ledger,
     link::Registry,
     machine,
@@ -69,6 +70,7 @@ pub(super) struct Parts {
     pub(super) sessions: SessionTable,
     pub(super) tokens: TokenTable,
     pub(super) audit: Audit,
+    pub(super) forwards: Forwards,
     pub(super) usage: Usage,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
@@ -141,6 +143,14 @@ impl Parts {
                 "{} rows of the audit were lost while the disk took none",
                 audit.lost
             ));
+        }
+        for f in self.forwards.status() {
+            if let Some(why) = f.trouble {
+                notes.push(format!("rows of the audit are not forwarded to {}: {why}", f.to));
+            }
+            if f.lost > 0 {
+                notes.push(format!("{} rows of the audit were never forwarded to {}", f.lost, f.to));
+            }
         }
         notes.extend(machine::memory::note());
         notes
@@ -380,6 +390,7 @@ impl Backend for Parts {
                 audit_head: Some(audit.head.clone()),
             },
             audit: Some(audit),
+            forwards: self.forwards.status(),
             disk: self.doctor.disk().await,
         }
     }

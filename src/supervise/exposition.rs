@@ -96,7 +96,72 @@ pub(super) async fn text(parts: &Parts) -> String {
     sessions(&mut t, parts, &views.values().collect::<Vec<_>>()).await;
     usage(&mut t, parts.reconcile.box_id(), &snapshot);
     edge(&mut t, parts);
+    audit(&mut t, parts);
     t.finish()
+}
+
+/// The record of what was asked, and how far it is known elsewhere.
+fn audit(t: &mut Text, parts: &Parts) {
+    let status = parts.audit.status();
+    for (name, kind, help, n) in [
+        (
+            "berth_audit_rows_total",
+            Kind::Counter,
+            "Rows of the audit that there ever were.",
+            status.head.seq,
+        ),
+        (
+            "berth_audit_bytes",
+            Kind::Gauge,
+            "Bytes of the audit on the disk.",
+            status.bytes,
+        ),
+        (
+            "berth_audit_waiting_rows",
+            Kind::Gauge,
+            "Rows of the audit that wait for the disk.",
+            status.waiting,
+        ),
+        (
+            "berth_audit_lost_total",
+            Kind::Counter,
+            "Rows of the audit that were lost because the disk took none.",
+            status.lost,
+        ),
+    ] {
+        t.family(name, kind, help).sample(name, &[], value(n));
+    }
+    let forwards = parts.forwards.status();
+    if forwards.is_empty() {
+        return;
+    }
+    let name = "berth_audit_forward_up";
+    t.family(
+        name,
+        Kind::Gauge,
+        "Whether rows of the audit can be forwarded to the receiver.",
+    );
+    for f in &forwards {
+        t.sample(name, &[("to", &f.to)], f64::from(u8::from(f.trouble.is_none())));
+    }
+    let name = "berth_audit_forward_behind_rows";
+    t.family(
+        name,
+        Kind::Gauge,
+        "Rows of the audit that were not sent to the receiver yet.",
+    );
+    for f in &forwards {
+        t.sample(name, &[("to", &f.to)], value(f.behind));
+    }
+    let name = "berth_audit_forward_lost_total";
+    t.family(
+        name,
+        Kind::Counter,
+        "Rows of the audit that were removed before they were sent to the receiver.",
+    );
+    for f in &forwards {
+        t.sample(name, &[("to", &f.to)], value(f.lost));
+    }
 }
 
 fn requests(t: &mut Text, parts: &Parts, views: &[&InstanceView]) {

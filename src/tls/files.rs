@@ -78,7 +78,7 @@ fn stamp(path: &Path) -> Result<Stamp, TlsError> {
     Ok((m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::File {
         what: "read",
         path: path.to_owned(),

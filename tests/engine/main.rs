@@ -30,6 +30,7 @@ mod documents;
 mod edge;
 mod eras;
 mod faults;
+mod forward;
 mod generic;
 mod hijack;
 mod http_services;
