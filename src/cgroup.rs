@@ -1,14 +1,17 @@
 //! F2: what a container uses, read from its cgroup's files: no call to the engine, a few small reads. Knows versions 1
 //! and 2 and both drivers' paths. Writes only in `slice`, which holds workspaces to their quotas.
 
+pub mod outside;
 mod slice;
+mod systemd;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-pub use slice::{SliceError, Slices};
+pub use slice::Slices;
+pub use systemd::SliceError;
 
 /// Use of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

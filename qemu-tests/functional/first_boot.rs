@@ -1,7 +1,7 @@
 //! From the image to a tool call: the box boots by UEFI, is claimed, runs an instance, and official clients call it
 //! over TLS with the box's CA.
 
-use crate::harness::claimed::claimed;
+use crate::harness::{claimed::claimed, patience};
 
 #[test]
 fn first_boot_to_a_tool_call() {
@@ -29,5 +29,13 @@ fn first_boot_to_a_tool_call() {
         let done = address.official_client(&c.facts.everything, client, "list-call");
         assert_eq!(done["ok"], true, "{client}: {done}");
     }
+    // A quota holds at once for what runs, although the supervisor's sandbox may not set it, and goes back.
+    let slice = "/sys/fs/cgroup/berth.slice/berth-*.slice/berth-*-default.slice";
+    m.sh("berth workspace set default --cpus 1 --memory 1GiB");
+    let held = format!("grep -qx 1073741824 {slice}/memory.max && grep -qx '100000 100000' {slice}/cpu.max");
+    m.until("the quota is held", &held, patience(30));
+    m.sh("berth workspace set default --cpus default --memory default");
+    let back = format!("! grep -qx 1073741824 {slice}/memory.max");
+    m.until("the quota is as before", &back, patience(30));
     m.check();
 }

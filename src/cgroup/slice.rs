@@ -3,12 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Mutex, PoisonError},
 };
 
+use super::{
+    outside,
+    systemd::{DROP_INS, SliceError, set_property},
+};
 use crate::plan::quota::WorkspaceQuota;
 
 /// The period of the CPU quota, in microseconds (the kernel's default).
@@ -16,29 +19,11 @@ const PERIOD: i64 = 100_000;
 /// The controllers that quotas need.
 const CONTROLLERS: &str = "+cpu +memory +pids";
 
-/// Limits of all slices whose name begins with `berth-` (systemd.unit(5)): the default quota, as it is installed.
-const DROP_INS: &str = "/etc/systemd/system/berth-.slice.d";
+/// Limits of all slices whose name begins with `berth-` (systemd.unit(5)), as they are installed.
 const INSTALLED: &str = "/usr/lib/systemd/system/berth-.slice.d";
 
 /// Where systemd keeps what it was told of a unit until the machine restarts.
 const TOLD: &str = "/run/systemd/system.control";
-
-/// Why a quota is not held.
-#[derive(Debug, thiserror::Error)]
-pub enum SliceError {
-    #[error("cannot {what} {path}: {source}")]
-    File {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("cannot run systemctl: {0}")]
-    Systemctl(io::Error),
-    #[error(
-        "systemctl set-property {slice} failed: {said}; a unit without CAP_SYS_ADMIN may not: leave [workspace] out and keep the limits in {DROP_INS}/*.conf"
-    )]
-    Refused { slice: String, said: String },
-}
 
 /// The slices of this box's workspaces.
 #[derive(Debug)]
@@ -149,31 +134,13 @@ impl Slices {
         if told.get(slice) == Some(quota) {
             return Ok(());
         }
-        let ran = Command::new("systemctl")
-            .args(["set-property", "--runtime", slice])
-            .args(properties(quota))
-            .output()
-            .map_err(SliceError::Systemctl)?;
-        if !ran.status.success() {
-            return Err(SliceError::Refused {
-                slice: slice.to_owned(),
-                said: String::from_utf8_lossy(&ran.stderr).trim().to_owned(),
-            });
+        match outside::there() {
+            true => outside::ask(slice, quota)?,
+            false => set_property(slice, quota)?,
         }
         told.insert(slice.to_owned(), *quota);
         Ok(())
     }
-}
-
-/// The quota as properties of a slice (systemd.resource-control(5)).
-fn properties(quota: &WorkspaceQuota) -> [String; 4] {
-    let hundredths = quota.nano_cpus / 100_000;
-    [
-        format!("CPUQuota={}.{:02}%", hundredths / 100, hundredths % 100),
-        format!("MemoryMax={}", quota.memory),
-        "MemorySwapMax=0".to_owned(),
-        format!("TasksMax={}", quota.pids),
-    ]
 }
 
 /// Microseconds of CPU in a period; the kernel takes no less than a thousand.
@@ -238,22 +205,6 @@ mod tests {
         assert_eq!(text(dir.path(), "berth/box/team/cpu.max"), "150000 100000");
         assert_eq!(text(dir.path(), "berth/box/team/memory.max"), "1073741824");
         assert_eq!(text(dir.path(), "berth/box/team/pids.max"), "300");
-    }
-
-    #[test]
-    fn systemd_is_told_in_its_own_words() {
-        let words = [
-            "CPUQuota=150.00%",
-            "MemoryMax=1073741824",
-            "MemorySwapMax=0",
-            "TasksMax=300",
-        ];
-        assert_eq!(properties(&QUOTA), words);
-        let small = WorkspaceQuota {
-            nano_cpus: 52_500_000,
-            ..QUOTA
-        };
-        assert_eq!(properties(&small)[0], "CPUQuota=5.25%");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use super::{args::BoxVerb, client::Supervisor, console, print};
 use crate::{
     api::{Route, Status},
+    cgroup::outside,
     config::Config,
     machine::{
         self,
@@ -57,6 +58,11 @@ pub(super) async fn run(verb: BoxVerb) -> Result<ExitCode> {
         BoxVerb::FactoryReset { done: true } => machine::factory_reset_is_done()?,
         BoxVerb::Healthy => healthy(supervisor).await?,
         BoxVerb::Look => look().await?,
+        BoxVerb::SetQuota => {
+            let mut line = String::new();
+            std::io::stdin().take(outside::MAX_LINE).read_to_string(&mut line)?;
+            print::out(&format!("{}\n", outside::answer(&line)))?;
+        }
         BoxVerb::KeepRoom => machine::room::keep()?,
         BoxVerb::MendEngine => {
             let data = Path::new(machine::engine::DATA);

@@ -266,6 +266,8 @@ pub(super) enum BoxVerb {
     Healthy,
     /// Answer the supervisor's question on standard input, from outside of its sandbox
     Look,
+    /// Set the limits of a workspace that the supervisor asks for on standard input, from outside of its sandbox
+    SetQuota,
     /// Keep room on the data partition for the box itself
     KeepRoom,
     /// Mend what a power cut left of Docker's files, before Docker starts
