@@ -3,7 +3,7 @@
 use crate::{remote::claimed, support};
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -35,32 +35,74 @@ impl Stream {
     }
 
     fn open(a: &Appliance, url: &str, token: &str, more: &[&str]) -> Self {
+        let bearer = format!("Authorization: Bearer {token}");
+        let mut stream = Self::ask(a, url, &[&["-H", &bearer], more].concat());
+        stream.answers(" 200");
+        stream
+    }
+
+    /// Asks, and waits for no answer.
+    fn ask(a: &Appliance, url: &str, more: &[&str]) -> Self {
         let mut command = Command::new("curl");
         command
-            .args(["--silent", "--no-buffer", "--include", "--max-time", "300", "--cacert"])
+            .args([
+                "--silent",
+                "--no-buffer",
+                "--dump-header",
+                "-",
+                "--max-time",
+                "300",
+                "--cacert",
+            ])
             .arg(a.ca())
-            .args(["-H", &format!("Authorization: Bearer {token}")])
             .args(more)
             .arg(url)
             .stdout(Stdio::piped());
         let mut child = Ends(command.spawn().unwrap());
-        let mut out = BufReader::new(child.0.stdout.take().unwrap());
-        let mut head = String::new();
-        out.read_line(&mut head).unwrap();
-        assert!(head.contains(" 200"), "{head}");
+        let out = BufReader::new(child.0.stdout.take().unwrap());
         Self { child, out }
+    }
+
+    /// A call whose body does not end.
+    fn sends(a: &Appliance, i: &Instance, token: &str) -> Self {
+        let (host, path) = i.url.strip_prefix("https://").unwrap().split_once('/').unwrap();
+        let name = host.split(':').next().unwrap();
+        let mut command = Command::new("openssl");
+        command.args([
+            "s_client",
+            "-quiet",
+            "-verify_quiet",
+            "-connect",
+            &format!("127.0.0.1:{}", a.https),
+        ]);
+        command.args(["-servername", name, "-CAfile"]).arg(a.ca());
+        let mut child = Ends(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let request = format!(
+            "POST /{path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+             Accept: application/json, text/event-stream\r\nContent-Length: 1000\r\n\r\n{{\"jsonrpc\":"
+        );
+        child.0.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
+        let out = BufReader::new(child.0.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    fn answers(&mut self, status: &str) {
+        let mut head = String::new();
+        self.out.read_line(&mut head).unwrap();
+        assert!(head.contains(status), "{head}");
     }
 
     pub fn is_open(&mut self) -> bool {
         self.child.0.try_wait().unwrap().is_none()
     }
 
-    /// Waits until it has ended.
-    fn ends(&mut self) {
+    /// Waits until it has ended; what it still brought.
+    fn ends(&mut self) -> String {
         let child: &mut Child = &mut self.child.0;
         wait_for("the stream is cut", MINUTE, || child.try_wait().unwrap().is_some());
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
+        let mut rest = Vec::new();
+        self.out.read_to_end(&mut rest).unwrap();
+        String::from_utf8_lossy(&rest).into_owned()
     }
 }
 
@@ -179,7 +221,9 @@ fn who_is_disabled_loses_everything_at_once_and_the_others_nothing() {
     assert_eq!(a.post(&actions, &ada, &made, &[]).status, 200);
     let disabled = a.json(&["member", "disable", "ada"]);
     assert!(disabled["disabled_at"].is_string(), "{disabled}");
-    of_ada.iter_mut().for_each(Stream::ends);
+    for stream in &mut of_ada {
+        stream.ends();
+    }
     // The report names it all, and is signed.
     let report = &disabled["report"];
     assert_eq!((&report["member"], &report["by"]), (&"ada".into(), &"root".into()));
@@ -241,6 +285,122 @@ fn who_is_disabled_loses_everything_at_once_and_the_others_nothing() {
     a.cli(&["member", "rm", "admin"]);
     assert_eq!(a.json(&["member", "list"]).as_array().unwrap().len(), 2);
     a.cli(&["rm", &i.id]);
+}
+
+const SENDING: &str = "a call that is being sent";
+
+/// One open thing of each kind that a member can have, by what it is called.
+fn one_of_each(a: &Appliance, i: &Instance, desk: &Instance, token: &str) -> Vec<(&'static str, Stream)> {
+    let bearer = format!("Authorization: Bearer {token}");
+    let api = |path: &str| format!("https://localhost:{}/api/v1/{path}", a.https);
+    let opened = a.post(&i.url, token, INITIALIZE, &[]);
+    let session = format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap());
+    let never = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"never","arguments":{}}}"#;
+    let json = "Content-Type: application/json";
+    let call = [
+        "-H",
+        &bearer,
+        "-H",
+        &session,
+        "-H",
+        json,
+        "-H",
+        "Accept: application/json, text/event-stream",
+        "-d",
+        never,
+    ];
+    let old = i.url.strip_suffix("/mcp").unwrap().to_owned() + "/sse";
+    let events = ["-H", "Accept: text/event-stream"];
+    let link: Value = a
+        .post(&api(&format!("instances/{}/screen", desk.id)), token, "{}", &[])
+        .json();
+    let url = link["url"].as_str().unwrap_or_else(|| panic!("{link}"));
+    let cookie = a
+        .curl(&[url])
+        .header("set-cookie")
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+    let host = format!("https://vnc-{}.localhost:{}", desk.id, a.https);
+    let (origin, cookie) = (format!("Origin: {host}"), format!("Cookie: {cookie}"));
+    let upgrade = [
+        "--http1.1",
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "-H",
+        &origin,
+        "-H",
+        &cookie,
+    ];
+    let mut control = Stream::ask(a, &format!("{host}/control"), &upgrade);
+    control.answers(" 101");
+    vec![
+        ("the stream of a session", Stream::of(a, i, token)),
+        ("a stream of the old transport", Stream::open(a, &old, token, &events)),
+        ("a call", Stream::ask(a, &i.url, &call)),
+        (SENDING, Stream::sends(a, i, token)),
+        ("a log", Stream::log(a, i, token)),
+        ("the audit", Stream::open(a, &api("audit?follow=1"), token, &[])),
+        ("a screen's socket", control),
+    ]
+}
+
+#[test]
+fn who_is_disabled_is_cut_off_from_everything_that_is_open() {
+    let a = Appliance::start();
+    claimed(&a);
+    let (i, desk) = (a.run("fixture-echo", &[]), a.run("linux-command-line", &[]));
+    for name in ["ada", "bob"] {
+        a.cli(&["member", "add", name]);
+        for i in [&i, &desk] {
+            a.cli(&["grant", "add", name, &i.id, "--manage"]);
+        }
+    }
+    let (ada, bob) = (token(&a, "ada").0, token(&a, "bob").0);
+    let (mut of_ada, mut of_bob) = (one_of_each(&a, &i, &desk, &ada), one_of_each(&a, &i, &desk, &bob));
+    let flying = format!("berth_requests_in_flight{{instance=\"{}\"", i.id);
+    wait_for("both calls are under way", MINUTE, || {
+        let metrics = a.metrics();
+        let line = metrics.lines().find(|l| l.starts_with(&flying)).unwrap_or_default();
+        line.rsplit(' ').next().and_then(|n| n.parse::<u32>().ok()) >= Some(2)
+    });
+    let report = a.json(&["member", "disable", "ada"])["report"].clone();
+    // From here on nothing reaches her: not the words of a server that dies.
+    let canary = "dying as asked";
+    let die = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"die","arguments":{}}}"#;
+    let opened = a.post(&i.url, &bob, INITIALIZE, &[]);
+    let session = format!("Mcp-Session-Id: {}", opened.header("mcp-session-id").unwrap());
+    let died = a.post(&i.url, &bob, die, &["-H", &session]);
+    assert!(died.body.contains("error"), "{} {}", died.status, died.body);
+    wait_for("it is in the log", MINUTE, || a.cli(&["logs", &i.id]).contains(canary));
+    for (what, stream) in &mut of_ada {
+        // What is being sent still is answered already; whoever sends it may go on.
+        if *what == SENDING {
+            stream.answers(" 401");
+            continue;
+        }
+        let rest = stream.ends();
+        assert!(!rest.contains(canary), "{what}: {rest}");
+    }
+    // The others go on.
+    for (what, stream) in &mut of_bob {
+        assert!(stream.is_open(), "{what} of bob's has ended");
+    }
+    let cut = report["cut"].as_array().unwrap().iter();
+    let cut: u64 = cut.filter_map(|c| c["open"].as_u64()).sum();
+    assert_eq!(
+        (cut, &report["screen_sessions"]),
+        (of_ada.len() as u64 - 1, &1.into()),
+        "{report}"
+    );
 }
 
 #[test]

@@ -33,7 +33,15 @@ fn socket(a: &Appliance, url: &str, origin: Option<&str>, cookie: Option<&str>) 
         args.extend(["-H", header]);
     }
     let mut child = Command::new("curl")
-        .args(["--silent", "--no-buffer", "--include", "--max-time", "20", "--cacert"])
+        .args([
+            "--silent",
+            "--no-buffer",
+            "--dump-header",
+            "-",
+            "--max-time",
+            "20",
+            "--cacert",
+        ])
         .arg(a.ca())
         .args(args)
         .arg(url)
