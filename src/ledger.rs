@@ -130,6 +130,8 @@ pub struct Handle {
     access: Arc<ArcSwap<Access>>,
     tokens: Arc<dyn Tokens>,
     workspace: WorkspaceLimits,
+    /// What an installation may write, in bytes.
+    install_bytes: u64,
     heartbeat: Arc<AtomicU64>,
 }
 
@@ -142,7 +144,7 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (requests, asked) = mpsc::channel(REQUESTS);
     let heartbeat = Arc::new(AtomicU64::new(0));
     let shown = deps.shown.clone();
-    let workspace = deps.workspace;
+    let (workspace, install_bytes) = (deps.workspace, deps.install_bytes);
     let (access, tokens) = (Arc::<ArcSwap<Access>>::default(), deps.tokens.clone());
     let (task, desired) = task::Task::build(deps, access.clone(), asked, heartbeat.clone())?;
     let handle = Handle {
@@ -152,6 +154,7 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
         access,
         tokens,
         workspace,
+        install_bytes,
         heartbeat,
     };
     Ok((handle, tokio::spawn(task.run())))

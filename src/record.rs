@@ -125,6 +125,7 @@ impl WorkspaceRecord {
             nano_cpus: own.nano_cpus.or(configured.nano_cpus),
             memory: own.memory.or(configured.memory),
             pids: own.pids.or(configured.pids),
+            disk: own.disk.or(configured.disk),
             instances: own.instances.or(configured.instances),
             calls_per_second: own.calls_per_second.or(configured.calls_per_second),
             calls_at_once: own.calls_at_once.or(configured.calls_at_once),

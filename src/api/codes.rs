@@ -111,6 +111,7 @@ codes! {
         "token-over" "The token has expired",
         "unclaimed" "The box has no administrator",
         "workspace-exists" "The name is taken by a workspace",
+        "workspace-disk" "The workspace's instances may write as much as its quota allows",
         "workspace-full" "The workspace runs as many instances as its quota allows",
         "workspace-in-use" "The workspace has instances",
         "workspace-stays" "The workspace cannot be removed",

@@ -89,6 +89,9 @@ pub(super) fn of_refusal(refusal: &Refusal) -> String {
         Refusal::WorkspaceFull { workspace, .. } => {
             format!("{refusal}: `berth stop` one of them, or `berth workspace set {workspace} --instances N`")
         }
+        Refusal::WorkspaceDisk { workspace, .. } => format!(
+            "{refusal}: `berth rm` one, give a smaller --size, or `berth workspace set {workspace} --disk SIZE`"
+        ),
         Refusal::NoFreeName => "give it a name with --name".to_owned(),
         Refusal::NoImage { type_name, images } => no_image(type_name, images),
         Refusal::Removing { .. } => format!("{refusal}; wait until `berth list` no longer shows it"),

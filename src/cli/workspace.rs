@@ -32,8 +32,8 @@ pub(super) async fn run(supervisor: &Supervisor, what: WorkspaceVerb, json: bool
             let before = one(supervisor, &name).await?;
             if quota.is_empty() && allow.is_empty() {
                 bail!(
-                    "say what to change: --instances, --cpus, --memory, --processes, --calls-per-second, --calls-at-once, or \
-                     an --allow- option"
+                    "say what to change: --instances, --cpus, --memory, --processes, --disk, --calls-per-second, --calls-at-once, \
+                     or an --allow- option"
                 );
             }
             let mut set = before.clone();
@@ -123,6 +123,10 @@ fn changed(mut quota: WorkspaceLimits, given: &QuotaArgs) -> Result<Option<Works
         let known = |t: &str| t.parse().ok().filter(|n| WorkspaceLimits::PIDS.contains(n));
         quota.pids = limit(text, known, what)?;
     }
+    if let Some(text) = &given.disk {
+        let what = "--disk takes a number with its unit such as 50GiB (MiB, GiB or TiB), from 64MiB to 64TiB";
+        quota.disk = limit(text, |t| t.parse().ok().map(|Bytes(n)| n), what)?;
+    }
     if let Some(text) = &given.instances {
         quota.instances = limit(text, |t| t.parse().ok(), "--instances takes a number, such as 3 or 20")?;
     }
@@ -191,6 +195,7 @@ fn shown(w: &WorkspaceView, json: bool) -> Result<()> {
         ("cpus", by_box(cpus(&w.limits), "all")),
         ("memory", by_box(memory(&w.limits), "nine tenths")),
         ("processes", by_box(processes(&w.limits), "8192")),
+        ("disk", disk(w)),
         (
             "calls a second",
             by_box(w.limits.calls_per_second.map(calls), &by_default.per_second.to_string()),
@@ -232,13 +237,25 @@ fn cpus(limits: &WorkspaceLimits) -> Option<String> {
 }
 
 fn memory(limits: &WorkspaceLimits) -> Option<String> {
-    let bytes = limits.memory?;
+    limits.memory.map(size)
+}
+
+/// What is promised, of what may be.
+fn disk(w: &WorkspaceView) -> String {
+    let promised = size(i64::try_from(w.promised_bytes).unwrap_or(i64::MAX));
+    match w.limits.disk {
+        Some(most) => format!("{promised} of {}", size(most)),
+        None => format!("{promised}   (no limit but the box's)"),
+    }
+}
+
+fn size(bytes: i64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20)];
     let even = units.iter().find(|(_, bits)| bytes % (1 << bits) == 0);
-    Some(even.map_or_else(
+    even.map_or_else(
         || format!("{bytes} bytes"),
         |(unit, bits)| format!("{}{unit}", bytes >> bits),
-    ))
+    )
 }
 
 fn calls(most: u32) -> String {
@@ -262,6 +279,7 @@ mod tests {
             cpus: some(cpus),
             memory: some(memory),
             processes: some(processes),
+            disk: some(memory),
             instances: some(instances),
             calls_per_second: None,
             calls_at_once: None,
@@ -295,6 +313,7 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!((quota.nano_cpus, quota.memory), (Some(1_500_000_000), Some(4 << 30)));
+        assert_eq!(quota.disk, Some(4 << 30));
         assert_eq!((quota.pids, quota.instances), (None, Some(3)));
         assert_eq!(
             (cpus(&quota).unwrap(), memory(&quota).unwrap()),

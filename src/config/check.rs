@@ -292,6 +292,12 @@ fn workspace(s: &mut Section<'_>, w: &mut WorkspaceLimits) {
     if let Some(n) = s.integer("pids", *pids.start(), *pids.end()) {
         w.pids = Some(n.value);
     }
+    if let Some(n) = s.parsed::<Bytes>(
+        "disk",
+        "an amount with its unit (MiB, GiB or TiB), such as \"50GiB\", from 64MiB",
+    ) {
+        w.disk = Some(n.value.0);
+    }
     if let Some(n) = s.integer("instances", 0, i64::from(u32::MAX)) {
         w.instances = u32::try_from(n.value).ok();
     }

@@ -9,7 +9,7 @@ use crate::{
         CredentialView, GrantView, InstanceId, MemberName, MemberView, Refusal, TeamId, TeamView, TokenView,
         WorkspaceView,
     },
-    plan::workspace::counts,
+    plan::{room::promised_to, workspace::counts},
     policy::Access,
     record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
 };
@@ -148,6 +148,7 @@ impl Handle {
                 limits: record.limits(&self.workspace),
                 instances: of().count(),
                 running: of().filter(|r| counts(r)).count(),
+                promised_bytes: promised_to(of().map(|r| &**r), self.install_bytes),
                 members: access.members.values().filter(in_it).count(),
                 allow: record.allow.clone(),
             }

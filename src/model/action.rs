@@ -274,6 +274,7 @@ const QUOTA_FIELDS: &[&str] = &[
     "cpus",
     "memory_bytes",
     "processes",
+    "disk_bytes",
     "instances",
     "calls_per_second",
     "calls_at_once",
@@ -483,6 +484,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_lists_have_every_field() {
+        for (schema, known) in [
+            (schemars::schema_for!(crate::model::WorkspaceLimits), QUOTA_FIELDS),
+            (schemars::schema_for!(crate::model::Allowlist), ALLOW_FIELDS),
+        ] {
+            let fields = schema.get("properties").and_then(|p| p.as_object()).unwrap();
+            let mut fields: Vec<&str> = fields.keys().map(String::as_str).collect();
+            let mut known = known.to_vec();
+            fields.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(fields, known);
+        }
+    }
+
+    #[test]
     fn a_field_that_an_action_has_not_is_named() {
         let check = |text: &str, of: &str, field: &str, known: usize| {
             let found = unknown_field(&serde_json::from_str(text).unwrap()).expect(text);
@@ -495,7 +511,7 @@ mod tests {
         let source = r#"{"action":"run","type":"npx","source":{"kind":"npx","package":"a","pin":true}}"#;
         check(source, "npx", "pin", 4);
         let quota = r#"{"action":"set_quota","workspace":"a","quota":{"cpu":1}}"#;
-        check(quota, "quota", "cpu", 6);
+        check(quota, "quota", "cpu", QUOTA_FIELDS.len());
         let without = serde_json::from_str::<Action>(r#"{"action":"set_quota","workspace":"a"}"#);
         assert!(without.is_err(), "nothing said is not everything taken away");
         let none = serde_json::from_str::<Action>(r#"{"action":"set_quota","workspace":"a","quota":null}"#);

@@ -133,6 +133,19 @@ coded! {
              the quota"
         )]
         "workspace-full" WorkspaceFull { workspace: WorkspaceName, running: usize, limit: u32 },
+        #[error(
+            "the workspace {workspace:?} may write {limit} MiB on the disk, {promised} MiB are promised to its other instances, \
+             and this one may write {wanted}: {} MiB would fit. Remove an instance, choose a smaller size, or raise the quota",
+            limit.saturating_sub(*promised)
+        )]
+        "workspace-disk" WorkspaceDisk {
+            workspace: WorkspaceName,
+            /// In MiB, as the others: what this instance may write.
+            wanted: u64,
+            /// What the others may.
+            promised: u64,
+            limit: u64,
+        },
         #[error("there is a member {member} already; choose another name")]
         "member-exists" MemberExists { member: MemberName },
         #[error("no member can be called {member}: the log names others so. Choose another name")]

@@ -24,6 +24,10 @@ pub struct WorkspaceLimits {
     /// Processes and threads.
     #[serde(rename = "processes", default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<i64>,
+    /// Bytes that its instances may write on the disk together: their volumes, and what is kept beside them. Berth holds it
+    /// when one is run or grows; each volume the file system holds, where it can (XFS with project quotas).
+    #[serde(rename = "disk_bytes", default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<i64>,
     /// Instances that run or shall run. Berth holds it when one is run or started; the others the kernel holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
@@ -121,6 +125,9 @@ pub struct WorkspaceView {
     pub instances: usize,
     /// Of these, those that run or shall run.
     pub running: usize,
+    /// Bytes that its instances may write on the disk together, as it was promised to each.
+    #[serde(default)]
+    pub promised_bytes: u64,
     /// Members who are in it; owners are in all.
     #[serde(default)]
     pub members: usize,
@@ -162,6 +169,7 @@ mod tests {
             nano_cpus: Some(1_500_000_000),
             memory: Some(1 << 30),
             pids: None,
+            disk: Some(5 << 30),
             instances: Some(3),
             calls_per_second: Some(0),
             calls_at_once: None,
@@ -169,7 +177,7 @@ mod tests {
         let text = serde_json::to_string(&quota).unwrap();
         assert_eq!(
             text,
-            r#"{"cpus":1.5,"memory_bytes":1073741824,"instances":3,"calls_per_second":0}"#
+            r#"{"cpus":1.5,"memory_bytes":1073741824,"disk_bytes":5368709120,"instances":3,"calls_per_second":0}"#
         );
         assert_eq!(serde_json::from_str::<WorkspaceLimits>(&text).unwrap(), quota);
         assert_eq!(

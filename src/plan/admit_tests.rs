@@ -16,7 +16,7 @@ use crate::{
         Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName,
     },
     plan::{
-        room::Disk,
+        room::{self, Disk},
         spec::{BoxFacts, container_spec},
     },
     policy::Signed,
@@ -56,6 +56,7 @@ const CONFIGURED: WorkspaceLimits = WorkspaceLimits {
     nano_cpus: None,
     memory: None,
     pids: None,
+    disk: None,
     instances: None,
     calls_per_second: None,
     calls_at_once: None,
@@ -564,6 +565,32 @@ fn a_workspace_runs_as_many_instances_as_its_quota_says() {
         limit: 1,
     };
     assert_eq!(judge(&instances, &workspaces, run(&w), 3), Err(full.clone()));
+    // What they may write is bounded as well; what is there goes on, whatever the quota is.
+    let written = room::promised(&instances[&id(0)], 0);
+    let disk = |bytes: u64| {
+        Some(WorkspaceLimits {
+            disk: i64::try_from(bytes).ok(),
+            ..CONFIGURED
+        })
+    };
+    workspaces.get_mut(&w).unwrap().quota = disk(2 * written - 1);
+    let mib = |bytes: u64| bytes >> 20;
+    let refused = judge(&instances, &workspaces, run(&w), 3).unwrap_err();
+    assert_eq!(
+        refused,
+        Refusal::WorkspaceDisk {
+            workspace: w.clone(),
+            wanted: mib(written),
+            promised: mib(written),
+            limit: mib(2 * written - 1),
+        }
+    );
+    let fits = format!("{} MiB would fit", mib(2 * written - 1) - mib(written));
+    assert!(refused.to_string().contains(&fits), "{refused}");
+    workspaces.get_mut(&w).unwrap().quota = disk(2 * written);
+    assert!(judge(&instances, &workspaces, run(&w), 3).is_ok());
+    workspaces.get_mut(&w).unwrap().quota = disk(64 << 20);
+    assert!(judge(&instances, &workspaces, Action::Recreate { id: id(0) }, 3).is_ok());
     // What runs is recreated also beyond the quota; stopped or failed, it makes room for another and finds none itself.
     workspaces.get_mut(&w).unwrap().quota = quota(0);
     assert!(judge(&instances, &workspaces, Action::Recreate { id: id(0) }, 3).is_ok());

@@ -65,19 +65,37 @@ pub fn promised_to<'a>(records: impl Iterator<Item = &'a InstanceRecord>, instal
     records.map(|r| promised(r, install)).sum()
 }
 
-/// Whether the disk has room for this record, in place of the one with its id. Less than before is always well.
+/// Whether the disk and the quota of its workspace have room for this record, in place of the one with its id. Less than before
+/// is always well.
 ///
 /// # Errors
-/// [`Refusal::NoRoom`], with the numbers.
+/// [`Refusal::NoRoom`] and [`Refusal::WorkspaceDisk`], with the numbers.
 pub(super) fn check(book: &Book<'_>, record: &InstanceRecord) -> Result<(), Refusal> {
-    let Some(disk) = &book.disk else { return Ok(()) };
     let wanted = promised(record, book.install_bytes);
     let before = book.instances.get(&record.id);
     let had = before.map_or(0, |r| promised(r, book.install_bytes));
-    let others = book.instances.values().map(|r| &**r).filter(|r| r.id != record.id);
-    let others = promised_to(others, book.install_bytes);
+    if wanted <= had {
+        return Ok(());
+    }
+    let others = || book.instances.values().map(|r| &**r).filter(|r| r.id != record.id);
+    let quota = book.workspaces.get(&record.workspace);
+    let quota = quota.and_then(|w| w.limits(book.configured).disk);
+    if let Some(limit) = quota.map(i64::unsigned_abs) {
+        let there = others().filter(|r| r.workspace == record.workspace);
+        let there = promised_to(there, book.install_bytes);
+        if there.saturating_add(wanted) > limit {
+            return Err(Refusal::WorkspaceDisk {
+                workspace: record.workspace.clone(),
+                wanted: wanted.div_ceil(MIB),
+                promised: there.div_ceil(MIB),
+                limit: limit / MIB,
+            });
+        }
+    }
+    let Some(disk) = &book.disk else { return Ok(()) };
+    let others = promised_to(others(), book.install_bytes);
     let room = disk.room();
-    if wanted <= had || others.saturating_add(wanted) <= room {
+    if others.saturating_add(wanted) <= room {
         return Ok(());
     }
     Err(Refusal::NoRoom {

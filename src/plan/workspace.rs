@@ -168,6 +168,7 @@ fn checked(book: &Book<'_>, quota: Option<WorkspaceLimits>) -> Result<(), Refusa
         ),
         ("memory_bytes", quota.memory, WorkspaceLimits::MEMORY, &plain),
         ("processes", quota.pids, WorkspaceLimits::PIDS, &plain),
+        ("disk_bytes", quota.disk, WorkspaceLimits::MEMORY, &plain),
         (
             "calls_per_second",
             quota.calls_per_second.map(i64::from),

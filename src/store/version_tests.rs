@@ -382,6 +382,7 @@ fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
             nano_cpus: Some(500_000_000),
             memory: Some(1 << 30),
             pids: None,
+            disk: Some(50 << 30),
             instances: Some(3),
             calls_per_second: Some(50),
             calls_at_once: Some(0),

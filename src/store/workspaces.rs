@@ -32,6 +32,8 @@ struct Quota {
     memory: Option<i64>,
     pids: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    disk: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     instances: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calls_per_second: Option<u32>,
@@ -63,6 +65,7 @@ impl Table for Workspaces {
                 nano_cpus: q.nano_cpus,
                 memory: q.memory,
                 pids: q.pids,
+                disk: q.disk,
                 instances: q.instances,
                 calls_per_second: q.calls_per_second,
                 calls_at_once: q.calls_at_once,
@@ -78,6 +81,7 @@ impl Table for Workspaces {
                 nano_cpus: q.nano_cpus,
                 memory: q.memory,
                 pids: q.pids,
+                disk: q.disk,
                 instances: q.instances,
                 calls_per_second: q.calls_per_second,
                 calls_at_once: q.calls_at_once,

@@ -488,7 +488,19 @@ fn a_workspace_runs_what_it_allows() {
     a.cli(&["recreate", id]);
     let refused = a.cli_fails(1, &["workspace", "set", "lab", "--allow-images", &"x".repeat(201)]);
     assert!(refused.contains("200 characters"), "{refused}");
-    a.cli(&["rm", id]);
+    // What it may write is bounded, and said.
+    a.cli(&["workspace", "set", "lab", "--allow-types", "any", "--disk", "64MiB"]);
+    let refused = a.cli_fails(1, &run(&["memory", "--name", "more"]));
+    assert!(
+        refused.contains("may write 64 MiB on the disk") && refused.contains("berth workspace set lab --disk SIZE"),
+        "{refused}"
+    );
+    let shown = a.json(&["workspace", "show", "lab"]);
+    assert!(shown["promised_bytes"].as_u64() > Some(64 << 20), "{shown}");
+    assert_eq!(shown["limits"]["disk_bytes"], 64 << 20, "{shown}");
+    a.cli(&["workspace", "set", "lab", "--disk", "default"]);
+    let more = a.json(&run(&["memory", "--name", "more"]));
+    a.cli(&["rm", id, more["id"].as_str().unwrap()]);
 }
 
 #[test]

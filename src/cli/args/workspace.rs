@@ -45,6 +45,9 @@ pub(in crate::cli) struct QuotaArgs {
     /// Processes and threads; or default
     #[arg(long, value_name = "N")]
     pub(in crate::cli) processes: Option<String>,
+    /// What its instances may write on the disk, such as 50GiB; or default
+    #[arg(long, value_name = "SIZE")]
+    pub(in crate::cli) disk: Option<String>,
     /// Calls a second to its instances, 0 for no limit; or default
     #[arg(long, value_name = "N")]
     pub(in crate::cli) calls_per_second: Option<String>,
@@ -90,6 +93,7 @@ impl QuotaArgs {
             &self.cpus,
             &self.memory,
             &self.processes,
+            &self.disk,
             &self.calls_per_second,
             &self.calls_at_once,
         ];
