@@ -3,6 +3,7 @@
 
 mod claim;
 mod codes;
+mod events;
 mod openapi;
 mod problem;
 mod query;
@@ -11,6 +12,7 @@ mod views;
 
 pub use claim::{Claiming, Hello};
 pub use codes::{CODES, Code};
+pub use events::{Event, EventChange, EventKind, EventRecord, Reset, ResetCause};
 pub use openapi::document;
 pub use problem::{Error, PROBLEM, Problem, RequestError};
 pub use query::{MAX_PAGE, Value, escaped, unescaped};

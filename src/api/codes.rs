@@ -191,6 +191,7 @@ codes! {
         "too-fast" "Calls come too fast",
         "too-many-at-once" "Too many calls are under way",
         "too-many-failures" "Too many failed attempts from this address",
+        "too-many-streams" "Too many streams of events are open",
     }
     431 {
         "head-too-large" "The header section is too large",

@@ -96,7 +96,7 @@ impl Forms {
         let mut told = settings().for_serialize().into_generator();
         let bodies = |body: fn(&Row) -> Body, generator: &mut SchemaGenerator| -> BTreeMap<&'static str, Json> {
             let form = |route: &Route| match body(&route.row()) {
-                Body::Json(form) => Some((route.name(), form(generator).to_value())),
+                Body::Json(form) | Body::Events(form) => Some((route.name(), form(generator).to_value())),
                 Body::Nothing | Body::Text(_) | Body::Bytes(_) => None,
             };
             Route::ALL.iter().filter_map(form).collect()
@@ -249,8 +249,13 @@ fn operation(route: Route, forms: &Forms) -> Json {
 
 /// A body by its media type; none where there is none.
 fn content(body: Body, form: Option<&Json>) -> Option<Json> {
+    if let Body::Events(_) = body {
+        // OpenAPI 3.1 has no word for the form of what a stream consists of.
+        let stream = json!({ "schema": { "type": "string" }, "x-item-schema": form });
+        return Some(json!({ "text/event-stream": stream }));
+    }
     let (kind, schema) = match body {
-        Body::Nothing => return None,
+        Body::Nothing | Body::Events(_) => return None,
         Body::Json(_) => ("application/json", form.cloned().unwrap_or_default()),
         Body::Text(kind) => (kind, json!({ "type": "string" })),
         // OpenAPI 3.1: bytes as they are have no schema.
@@ -345,8 +350,16 @@ fn parameter(name: &str, value: Value) -> Json {
         Value::Limit => json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE }),
         Value::Cursor => json!({ "type": "string", "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_CURSOR}}}$") }),
         Value::OneOf(words) => json!({ "type": "string", "enum": words }),
+        Value::Words(words) => {
+            json!({ "type": "array", "items": { "type": "string", "enum": words }, "minItems": 1 })
+        }
     };
-    json!({ "name": name, "in": "query", "required": false, "schema": schema })
+    let mut parameter = json!({ "name": name, "in": "query", "required": false, "schema": schema });
+    if let Value::Words(_) = value {
+        // With commas between.
+        parameter["explode"] = json!(false);
+    }
+    parameter
 }
 
 /// Goes through all descriptions and summaries.

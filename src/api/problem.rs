@@ -43,8 +43,21 @@ coded! {
         "no-ca" NoCa,
         #[error("{id} did not get there within {ms} ms")]
         "not-yet" NotYet { id: InstanceId, ms: u64 },
+        #[error("{}", streams(whose, *limit))]
+        "too-many-streams" TooManyStreams {
+            /// `you`: they are all of whoever asks; `all`: of everybody together.
+            whose: String,
+            limit: usize,
+        },
         #[error("the box is starting or stopping; try again")]
         "starting" Starting,
+    }
+}
+
+fn streams(whose: &str, limit: usize) -> String {
+    match whose {
+        "you" => format!("you follow on {limit} streams already, which is the most for one person: end one of them"),
+        _ => format!("the box has {limit} streams of events already, which is the most: try again later"),
     }
 }
 

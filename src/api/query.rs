@@ -1,5 +1,6 @@
 //! Parameters of queries: what one may be, and those of the routes that have many.
 
+use super::events::EventKind;
 use crate::model::{AuditKind, AuditOutcome};
 
 /// The items of a page, at most.
@@ -26,6 +27,8 @@ pub enum Value {
     Long,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// Some of these words, with commas between.
+    Words(&'static [&'static str]),
     /// A time, as RFC 3339 writes one.
     Time,
     /// A date: `2027-01-31`.
@@ -53,6 +56,7 @@ impl Value {
                 (1..=MAX_CURSOR).contains(&text.len()) && text.bytes().all(allowed)
             }
             Value::OneOf(words) => words.contains(&text),
+            Value::Words(words) => unescaped(text).is_some_and(|t| t.split(',').all(|word| words.contains(&word))),
             Value::Time => unescaped(text).is_some_and(|t| t.parse::<jiff::Timestamp>().is_ok()),
             Value::Date => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
             Value::Text => unescaped(text).is_some_and(|t| (1..=MAX_TEXT).contains(&t.chars().count())),
@@ -90,6 +94,14 @@ pub fn escaped(text: &str) -> String {
     }
     out
 }
+
+/// What is followed, and from where.
+pub(super) const EVENTS: &[(&str, Value)] = &[
+    ("kind", Value::Words(EventKind::WORDS)),
+    ("instance", Value::Text),
+    ("last_event_id", Value::Text),
+    ("follow", Value::Flag),
+];
 
 /// What names rows of the audit: which of them, and by each of their columns.
 pub(super) const AUDIT: &[(&str, Value)] = &[

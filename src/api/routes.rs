@@ -5,7 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
     Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
-    query::{AUDIT, Value},
+    events::{Event, Reset},
+    query::{AUDIT, EVENTS, Value},
 };
 use crate::model::{
     Action, AuditVerified, CredentialView, GrantView, InstanceView, MemberView, Outcome, Refusal, TeamView, TokenView,
@@ -21,6 +22,8 @@ pub enum Body {
     Nothing,
     /// JSON of this form.
     Json(Form),
+    /// Server-sent events with data of this form.
+    Events(Form),
     /// Text of this media type.
     Text(&'static str),
     /// Bytes of this media type.
@@ -94,6 +97,12 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 /// The form of what an instance's server lists as its tools.
 fn tools(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "description": "A tool as MCP has it." } })
+}
+
+/// The form of the data of events.
+fn events(generator: &mut SchemaGenerator) -> Schema {
+    let forms = [generator.subschema_for::<Event>(), generator.subschema_for::<Reset>()];
+    json_schema!({ "anyOf": forms })
 }
 
 /// The form of an OpenAPI document.
@@ -176,6 +185,15 @@ routes! {
     Audit: Row {
         query: AUDIT,
         ..get("/v1/audit", Body::Text("application/jsonl"))
+    },
+    /// What changes on the box, as server-sent events, of what the caller may know of: `instance-added`, `member-removed` and so
+    /// on, with an `Event` as data; and `reset`, with a `Reset`, which tells to read the lists again. After a break the header
+    /// `Last-Event-ID` or `last_event_id` says from where to go on. Only these kinds, or what is of this instance, where they are
+    /// named. With `follow` 0 what there is by now, and no more.
+    Events: Row {
+        query: EVENTS,
+        errors: &["name-elsewhere", "no-instance", "too-many-streams"],
+        ..get("/v1/events", Body::Events(events))
     },
     /// Looks whether every row of the audit is as it was written.
     AuditVerify: get("/v1/audit/verify", Body::Json(of::<AuditVerified>)),

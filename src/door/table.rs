@@ -355,7 +355,18 @@ const BOUNDS: &[(Route, Bounds)] = &[(
     },
 )];
 
+/// Routes of the API whose answers look themselves, as long as they last, at what their asker may.
+const WATCHING: &[Route] = &[Route::Events];
+
 impl Door {
+    /// Whether an answer there looks itself at what its asker may, as long as it lasts.
+    pub fn watches(self, method: &str, path: &str) -> bool {
+        let route = (self == Door::Api)
+            .then(|| Route::find(method, path.strip_prefix(API)?))
+            .flatten();
+        route.is_some_and(|(route, _)| WATCHING.contains(&route))
+    }
+
     /// The methods at a path of this door.
     pub fn methods(self, path: &str) -> Methods {
         let routes = (self == Door::Api)
@@ -467,6 +478,18 @@ mod tests {
         }
         assert_eq!(Most::Lower(1 << 20).bytes(4096), 4096);
         assert_eq!(Most::Fixed(4096).bytes(1024), 4096);
+    }
+
+    #[test]
+    fn events_alone_watch_what_their_asker_may() {
+        assert!(Door::Api.watches("GET", "/api/v1/events"));
+        for (door, path) in [
+            (Door::Api, "/api/v1/audit"),
+            (Door::Api, "/api/v1/events/x"),
+            (Door::Mcp, "/api/v1/events"),
+        ] {
+            assert!(!door.watches("GET", path), "{path}");
+        }
     }
 
     #[test]
