@@ -15,10 +15,10 @@ use super::{
     paging::page,
 };
 use crate::{
-    api::{self, Error, RequestError, Route, ScreenRequest, Value, unescaped},
+    api::{self, Error, RequestError, Route, ScreenRequest, unescaped, unescaped_path},
     model::{
         Action, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, UnknownField, WorkspaceName,
-        both_of, holds_fields_as_list, unknown_field,
+        both_of, holds_fields_as_list, other_time, unknown_field,
     },
     policy::{self, Known, Target, Verb},
 };
@@ -133,11 +133,17 @@ async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let view = match one {
+    // Its slash, too, may be percent-encoded: it is one part of the path.
+    let decoded = |one| {
+        let path = route.path().to_owned();
+        unescaped_path(one).ok_or(RequestError::BadPath { path })
+    };
+    let one = one.map(decoded).transpose()?;
+    let view = match &one {
         Some(one) => find(backend, asker, one),
         None => Err(Refusal::no_instance("")),
     };
-    let target = match (&view, one) {
+    let target = match (&view, &one) {
         (Ok(view), _) => Some(Target::Instance(&view.id)),
         (Err(_), None) => Some(Target::Box),
         // One that is waited for may be gone.
@@ -272,6 +278,10 @@ where
         let known = known.iter().map(|f| (*f).to_owned()).collect();
         return Err(RequestError::UnknownField { of, field, known }.into());
     }
+    if let Some(field) = value.as_ref().ok().and_then(other_time) {
+        let field = field.to_owned();
+        return Err(RequestError::BadTime { field }.into());
+    }
     if let Ok(value) = &value
         && let Some((first, second)) = both_of(value)
     {
@@ -326,7 +336,7 @@ where
     Ok(json(StatusCode::OK, &backend.screen_link(&view, asked, asker.by)?))
 }
 
-/// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name in the workspace `default`; of those alone that
+/// An instance by id, by `WORKSPACE/NAME`, or by its name in the workspace `default`; of those alone that
 /// the principal may see. A name never means an instance of another workspace: what removes one of `default` would remove the
 /// other when it is asked twice.
 fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<InstanceView, Refusal> {
@@ -336,9 +346,8 @@ fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<Instance
     if let Some(v) = by_id.filter(seen) {
         return Ok(v.clone());
     }
-    let one = one.replace("%2F", "/").replace("%2f", "/");
     let default = WorkspaceName::default();
-    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), &one));
+    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), one));
     let named = || views.values().filter(seen).filter(|v| v.name.as_str() == name);
     if let Some(view) = named().find(|v| v.workspace.as_str() == workspace) {
         return Ok(view.clone());
@@ -347,7 +356,10 @@ fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<Instance
     let instances: Vec<String> = elsewhere.filter(|_| !one.contains('/')).collect();
     Err(match instances.is_empty() {
         true => Refusal::no_instance(one),
-        false => Refusal::NameElsewhere { name: one, instances },
+        false => Refusal::NameElsewhere {
+            name: one.to_owned(),
+            instances,
+        },
     })
 }
 
@@ -363,11 +375,7 @@ async fn wait<B: Backend>(
         "gone" => Until::Gone,
         _ => Until::Settled,
     };
-    let ms = query
-        .get("ms")
-        .and_then(|m| m.parse().ok())
-        .unwrap_or(60_000u64)
-        .min(3_600_000);
+    let ms = query.get("ms").and_then(|m| m.parse().ok()).unwrap_or(60_000u64);
     let mut changed = backend.changed();
     let first = match found {
         Ok(found) => found,
@@ -448,22 +456,11 @@ fn check_query(route: Route, path: &str, query: &str) -> Result<(), RequestError
             return Err(RequestError::NoSuchParameter { path, parameter, known });
         };
         if !fits.fits(value) {
-            let known = match fits {
-                Value::OneOf(words) | Value::Words(words) => words.iter().map(|w| (*w).to_owned()).collect(),
-                Value::Flag
-                | Value::Number
-                | Value::Long
-                | Value::Limit
-                | Value::Cursor
-                | Value::Time
-                | Value::Date
-                | Value::Text => Vec::new(),
-            };
             return Err(RequestError::BadParameter {
                 path,
                 parameter,
                 value: value.to_owned(),
-                known,
+                known: fits.choices(),
             });
         }
     }
@@ -499,6 +496,9 @@ mod tests {
             said("for=ever"),
             "/p: the parameter for cannot be \"ever\": write one of settled, stopped, gone"
         );
-        assert_eq!(said("ms=x"), "/p: the parameter ms cannot be \"x\"");
+        assert_eq!(
+            said("ms=x"),
+            "/p: the parameter ms cannot be \"x\": write a number from 0 to 300000"
+        );
     }
 }

@@ -24,9 +24,13 @@ coded! {
             path: String,
             parameter: String,
             value: String,
-            /// What it may be, where that is one of some words.
+            /// What it may be: each of some words, or how it is written.
             known: Vec<String>,
         },
+        #[error("the part of the path that stands for an instance is malformed: percent-encode it as UTF-8 (in {path})")]
+        "bad-path" BadPath { path: String },
+        #[error("{field} is no time as RFC 3339 has it: write one such as 2027-01-31T10:00:00Z")]
+        "bad-time" BadTime { field: String },
         #[error("the body cannot be read ({limit} bytes at most): {reason}")]
         "body-unread" BodyUnread { limit: usize, reason: String },
         #[error("the request has both {first} and {second}: give the one that is meant")]
@@ -70,10 +74,10 @@ fn listed(all: &[String]) -> String {
 }
 
 fn choice(known: &[String]) -> String {
-    if known.is_empty() {
-        String::new()
-    } else {
-        format!(": write one of {}", known.join(", "))
+    match known {
+        [] => String::new(),
+        [one] => format!(": write {one}"),
+        several => format!(": write one of {}", several.join(", ")),
     }
 }
 

@@ -65,10 +65,16 @@ fn access() -> Arc<ArcSwap<Access>> {
     Arc::new(ArcSwap::from_pointee(access))
 }
 
+/// Of another one each time: how many streams one person has is none of what is looked at here.
+fn another_name() -> String {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    format!("m{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}
+
 fn follows(events: &Events, access: &Arc<ArcSwap<Access>>, who: &str) -> Stream {
     let name: MemberName = who.parse().unwrap();
     Stream {
-        following: events.follow(who, None).unwrap(),
+        following: events.follow(&another_name(), None).unwrap(),
         by: Principal::member(name, TokenId::from_random([1; 12]), &TokenScope::All),
         access: Arc::clone(access),
         addresses: None,
@@ -255,4 +261,41 @@ fn the_header_says_where_to_go_on() {
     assert_eq!(last_id(&HeaderMap::new()), None);
     assert_eq!((of(b" abc "), of(b"")), (Some("abc".to_owned()), None));
     assert_eq!(of(b"\xff"), Some("\u{fffd}".to_owned()), "one that is none");
+}
+
+/// Publishing wakes whoever follows, and does nothing for each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_follow_and_publishing_waits_for_none() {
+    const STREAMS: usize = 1000;
+    const CHANGES: usize = 20;
+    let (events, access) = (Events::new().unwrap(), access());
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..STREAMS {
+        let mut stream = follows(&events, &access, "owner");
+        if n % 2 == 0 {
+            stream.by = Principal::member("ada".parse().unwrap(), TokenId::from_random([1; 12]), &TokenScope::All);
+        }
+        stream.next().await;
+        all.spawn(async move {
+            let mut seen = 0;
+            while seen < CHANGES {
+                let piece = stream.next().await.expect("it goes on");
+                sse::Reader::default().feed(&piece, |e| seen += usize::from(e.kind == "member-changed"));
+            }
+            seen
+        });
+    }
+    let (mut longest, begun) = (Duration::ZERO, Instant::now());
+    for _ in 0..CHANGES {
+        let before = Instant::now();
+        events.publish(vec![instance("aaaaaaaaaa"), member("ada")], Concerned::default());
+        longest = longest.max(before.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while let Some(seen) = all.join_next().await {
+        assert_eq!(seen.unwrap(), CHANGES);
+    }
+    let took = begun.elapsed();
+    println!("{CHANGES} changes to {STREAMS} streams: {longest:?} to publish one at most, {took:?} until all had all");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
