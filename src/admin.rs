@@ -10,8 +10,10 @@
 //! nothing: a [`Backend`] does.
 
 mod answers;
+mod asker;
 mod audit;
 mod claim;
+mod events;
 mod listen;
 mod page;
 mod paging;
@@ -28,6 +30,7 @@ use jiff::civil::Date;
 use tokio::sync::{mpsc, watch};
 
 pub use answers::AdminResponse;
+pub use asker::Addresses;
 pub use listen::{AdminError, bind, serve};
 pub use page::PageFacts;
 pub use routes::verb;
@@ -36,9 +39,10 @@ use crate::{
     api::{Claiming, Doctored, Hello, ImageView, RequestError, ScreenLink, ScreenRequest, Status, TypeView, Whoami},
     audit::{Query, Reading, Sees},
     docker::EngineError,
+    events::Events,
     model::{
-        Action, AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome,
-        Principal, Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
+        Action, AuditVerified, CredentialView, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
+        Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
     },
     policy::{Access, Signed, Target, Verb},
     usage,
@@ -100,9 +104,11 @@ pub trait Backend: Send + Sync + 'static {
     fn tools(&self, id: InstanceId) -> impl Future<Output = Result<serde_json::Value, Refusal>> + Send;
     /// All types.
     fn types(&self) -> impl Future<Output = Vec<TypeView>> + Send;
-    /// The addresses of an instance for somebody who asked at this `host[:port]`; none where everybody has the same, which
-    /// its view has.
-    fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints>;
+    /// The addresses of instances for somebody who asked at this `host[:port]`; none where everybody has the same, which
+    /// views have.
+    fn addresses(&self, at: Option<&str>) -> Option<Addresses>;
+    /// What changes on the box.
+    fn events(&self) -> &Events;
     /// The images that are on the box.
     fn images(&self) -> impl Future<Output = Result<Vec<ImageView>, Refusal>> + Send;
     /// Loads an archive of images; the names of those in it. Who asked for it stands in the log.
@@ -158,6 +164,7 @@ where
         method: parts.method,
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
         by,
     };
     routes::answer(backend, asked, body).await

@@ -3,6 +3,7 @@
 
 mod claim;
 mod codes;
+mod events;
 mod openapi;
 mod problem;
 mod query;
@@ -11,8 +12,9 @@ mod views;
 
 pub use claim::{Claiming, Hello};
 pub use codes::{CODES, Code};
+pub use events::{Event, EventChange, EventKind, EventRecord, Reset, ResetCause};
 pub use openapi::document;
 pub use problem::{Error, PROBLEM, Problem, RequestError};
-pub use query::{MAX_PAGE, Value, escaped, unescaped};
+pub use query::{MAX_PAGE, MAX_WAIT, Value, escaped, unescaped, unescaped_path};
 pub use routes::{Body, Form, Route, Row};
 pub use views::{BoxStatus, DiskView, Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami};

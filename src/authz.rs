@@ -153,6 +153,15 @@ impl Token {
         }
     }
 
+    /// The same for what of the API looks itself, all the time, at what its asker may: what is taken from them does not cut it.
+    /// It ends with the token.
+    pub fn watch(self: &Arc<Self>) -> Pass {
+        Pass {
+            way: self.opened.watched(&self.cut),
+            token: Arc::clone(self),
+        }
+    }
+
     /// Notes that it was let through, at `now` (Unix seconds), from this address.
     fn used(&self, now: i64, from: IpAddr) {
         // Once a second is often enough to know from where.
@@ -164,7 +173,7 @@ impl Token {
     /// It is over: all that it has open ends.
     fn end(&self) -> Ended {
         self.cut.fire();
-        self.opened.end(|_| true)
+        self.opened.end_all()
     }
 
     fn is_of(&self, instance: &InstanceId) -> bool {
@@ -548,6 +557,21 @@ mod tests {
         assert!(there[1].cut().is_cut() && !again.cut().is_cut() && !api.cut().is_cut());
         table.narrow(|_, to| to.is_none());
         assert!(api.cut().is_cut());
+    }
+
+    #[test]
+    fn what_watches_ends_with_its_token_alone() {
+        let table = TokenTable::new();
+        let (secret, e) = entry(9, &InstanceId::from_random([1; 10]));
+        table.insert(e.clone());
+        let token = table.authenticate(secret.expose(), 1).unwrap();
+        let (api, watching) = (token.open(None), token.watch());
+        let streams = [watching.begin(), token.watch().begin()];
+        table.narrow(|_, to| to.is_none());
+        assert!(api.cut().is_cut() && !watching.cut().is_cut());
+        assert_eq!(table.remove(&e.id), Some(vec![(None, 2)]));
+        assert!(watching.cut().is_cut() && token.watch().cut().is_cut());
+        drop(streams);
     }
 
     #[test]

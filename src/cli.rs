@@ -13,6 +13,7 @@ mod doctor;
 #[cfg(test)]
 mod documents_tests;
 mod environment;
+mod events;
 mod hardening;
 mod image;
 mod import;

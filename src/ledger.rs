@@ -22,6 +22,7 @@ mod changes;
 mod committer;
 mod credentials;
 mod decide;
+mod news;
 mod ports;
 mod rows;
 mod task;
@@ -44,6 +45,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use news::{Step, ended};
 pub use ports::{Cut, InstanceUse, Journal, LastUse, NoRandom, Storage, Tokens};
 pub use rows::row;
 
@@ -128,6 +130,7 @@ pub struct Handle {
     desired: watch::Receiver<DesiredState>,
     shown: watch::Receiver<Shown>,
     access: Arc<ArcSwap<Access>>,
+    access_changed: watch::Receiver<u64>,
     tokens: Arc<dyn Tokens>,
     workspace: WorkspaceLimits,
     /// What an installation may write, in bytes.
@@ -146,12 +149,14 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let shown = deps.shown.clone();
     let (workspace, install_bytes) = (deps.workspace, deps.install_bytes);
     let (access, tokens) = (Arc::<ArcSwap<Access>>::default(), deps.tokens.clone());
-    let (task, desired) = task::Task::build(deps, access.clone(), asked, heartbeat.clone())?;
+    let (changes, access_changed) = watch::channel(0);
+    let (task, desired) = task::Task::build(deps, (access.clone(), changes), asked, heartbeat.clone())?;
     let handle = Handle {
         requests,
         desired,
         shown,
         access,
+        access_changed,
         tokens,
         workspace,
         install_bytes,
@@ -251,6 +256,11 @@ impl Handle {
     /// The same for whoever looks at every request.
     pub fn live_access(&self) -> Arc<ArcSwap<Access>> {
         self.access.clone()
+    }
+
+    /// A count that rises whenever [`Handle::access`] is another.
+    pub fn access_changed(&self) -> watch::Receiver<u64> {
+        self.access_changed.clone()
     }
 
     /// Rises at least once a second while the task makes progress, so not during a commit: the watchdog is fed by it.

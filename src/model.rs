@@ -17,13 +17,14 @@ mod principal;
 mod refusal;
 mod secret;
 mod source;
+mod time;
 mod usage;
 mod user;
 mod workspace;
 
 pub use action::{
     ACTION_FIELDS, Action, MAX_OVERLAP, MEMBER_TOKEN_DAYS, OVERLAP, Outcome, RunRequest, TokenCreated, TokenView,
-    UnknownField, both_of, holds_fields_as_list, unknown_field,
+    UnknownField, both_of, holds_fields_as_list, other_time, unknown_field,
 };
 pub use argument::{UnsetVariable, sealed_argument, sealed_keys, unsealed};
 pub use audit::{
@@ -59,6 +60,7 @@ pub use source::{
     HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, RemoteUrlError,
     Resolved, Source, check_remote_url, split_package,
 };
+pub use time::{date, date_time};
 pub use usage::{UsageBy, UsageRow};
 pub use user::{AGENT_CAPABILITIES, AGENT_USER, SERVER_USER, User};
 pub use workspace::{Allowlist, WorkspaceLimits, WorkspaceView};

@@ -10,9 +10,11 @@
 //! An action reaches the ledger as [`Signed`] only, and nothing but [`sign`] makes one.
 
 mod access;
+mod reading;
 mod verb;
 
 pub use access::{Access, Basis};
+pub use reading::Reading;
 pub use verb::{About, Verb, asked};
 
 use crate::{

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The tasks, all owned here: `ledger` (what shall be), `reconcile` (what is), `edge` (connections), `admin` (the Unix
-//! socket), `certificates` (reload, renewal) and `watchdog`. A task that ends by itself ends the process: systemd starts a new
+//! socket), `certificates` (reload, renewal), `events` (what changed) and `watchdog`. A task that ends by itself ends the process: systemd starts a new
 //! one, which adopts what runs.
 
 mod adapt;
@@ -16,6 +16,7 @@ mod descriptors;
 mod doctor;
 mod doors;
 mod engine;
+mod events;
 mod exposition;
 mod meter;
 mod offboard;
@@ -44,7 +45,9 @@ use crate::{
     authz::{SessionTable, TokenTable},
     catalog::Catalog,
     config::{Config, Limits},
-    deploy_log, docker, door, edge, firewall, forward, ledger, link, load, machine,
+    deploy_log, docker, door, edge,
+    events::Events,
+    firewall, forward, ledger, link, load, machine,
     model::{AuditOutcome, BoxId},
     output, packages,
     plan::exchange::Shown,
@@ -326,6 +329,9 @@ impl Built {
             workspace: self.config.workspace,
             endpoints: Box::new(move |id| routes.endpoints(id, &addresses::host(&routes))),
         });
+        let events = Events::new()?;
+        // Before anybody can ask: what changes from here on is told.
+        let watcher = events::Watcher::new(&ledger, &reconcile, &events);
         let known = reconcile.clone();
         let doors = doors::Doors::new(self.config.claim.required, reconcile.clone());
         let claims = Arc::new(doors::Claims::new(
@@ -374,6 +380,7 @@ impl Built {
             audit: audit.clone(),
             forwards: self.forwards.clone(),
             usage: self.usage,
+            events,
             router: self.router,
             certificates: self.certificates,
             claims,
@@ -405,6 +412,10 @@ impl Built {
         tasks.spawn(async move {
             forwards.run().await;
             "forwards"
+        });
+        tasks.spawn(async move {
+            watcher.run().await;
+            "events"
         });
         let metered = Arc::clone(&parts);
         tasks.spawn(async move {
@@ -544,6 +555,8 @@ impl Running {
         systemd::stopping();
         log::info!("draining");
         let parts = Arc::clone(&self.parts);
+        // Whoever follows goes on at the next supervisor: nothing waits for them.
+        parts.events.close();
         let mut draining = std::pin::pin!(parts.edge.drain(self.drain_timeout));
         let soon = tokio::time::timeout(RELEASE_AFTER, draining.as_mut()).await;
         self.release().await;

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::unescaped,
     audit::{Query, Sees},
-    model::{AuditRow, Principal, Refusal, UsageBy, UsageRow, Who},
+    model::{AuditRow, Principal, Refusal, UsageBy, UsageRow, Who, date, date_time},
     policy::{self, Access, Known, Target, Verb},
 };
 
@@ -46,7 +46,7 @@ fn asked(query: &str) -> Query {
     let pairs = pairs(query);
     let number = |name: &str| pairs.get(name).and_then(|n| n.parse::<u64>().ok());
     let size = |name: &str| number(name).and_then(|n| usize::try_from(n).ok());
-    let time = |name: &str| pairs.get(name).and_then(|t| unescaped(t)?.parse().ok());
+    let time = |name: &str| pairs.get(name).and_then(|t| date_time(&unescaped(t)?));
     let mut asked = Query {
         since: time("since"),
         until: time("until"),
@@ -75,7 +75,7 @@ pub(super) async fn usage<B: Backend>(
     query: &str,
 ) -> Result<Vec<UsageRow>, Refusal> {
     let pairs = pairs(query);
-    let day = |name: &str| pairs.get(name).and_then(|d| d.parse().ok());
+    let day = |name: &str| pairs.get(name).and_then(|d| date(d));
     let sum = pairs.get("by").and_then(|w| UsageBy::parse(w)).unwrap_or(UsageBy::All);
     let seen = Seen::of(by, known);
     let sees = |row: &UsageRow| {

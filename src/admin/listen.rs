@@ -125,6 +125,7 @@ async fn one<B: Backend>(stream: UnixStream, by: Principal, backend: Arc<B>, mut
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
                 query: request.uri().query().unwrap_or_default().to_owned(),
+                headers: request.headers().clone(),
                 by,
             };
             let path = format!("{API}{}", asked.path);

@@ -4,22 +4,23 @@ use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyDataStream, BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
 
 use super::{
     Archive, Backend, LogQuery, MAX_BODY,
     answers::{AdminResponse, empty, failed, json, pairs, plain, text},
+    asker::{Asker, addressed},
     paging::page,
 };
 use crate::{
-    api::{self, Error, RequestError, Route, ScreenRequest, Value},
+    api::{self, Error, RequestError, Route, ScreenRequest, unescaped, unescaped_path},
     model::{
-        Action, Endpoints, Health, InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Role, State,
-        Subject, UnknownField, Who, WorkspaceName, both_of, holds_fields_as_list, unknown_field,
+        Action, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, UnknownField, WorkspaceName,
+        both_of, holds_fields_as_list, other_time, unknown_field,
     },
-    policy::{self, Decision, Known, Target, Verb},
+    policy::{self, Known, Target, Verb},
 };
 
 /// A request without its body.
@@ -28,58 +29,10 @@ pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: String,
+    pub(super) headers: HeaderMap,
     /// The `host[:port]` that was asked, where it was over the network.
     pub(super) at: Option<String>,
     pub(super) by: Principal,
-}
-
-/// Who asks, and at which `host[:port]`; by what they are judged.
-#[derive(Clone, Copy)]
-struct Asker<'a> {
-    by: &'a Principal,
-    at: Option<&'a str>,
-    known: Known<'a>,
-    /// Hears what was denied.
-    denials: &'a (dyn Fn(&Principal, Verb, Target<'_>) + Send + Sync),
-}
-
-impl Asker<'_> {
-    fn may(&self, verb: Verb, target: Target<'_>) -> Result<(), Refusal> {
-        match policy::may(self.known, self.by, verb, target) {
-            Decision::Allow => Ok(()),
-            Decision::Deny(why) => Err(self.denied(verb, target, why)),
-        }
-    }
-
-    /// What a denial is to whoever asked. Log and audit name them.
-    fn denied(&self, verb: Verb, target: Target<'_>, why: policy::Denial) -> Refusal {
-        log::warn!(by = self.by.name().as_str(), via = self.by.via().as_str(), verb = verb.as_str(); "denied: {why}");
-        (self.denials)(self.by, verb, target);
-        why.into()
-    }
-
-    /// Whether they may, where it is no offence to ask.
-    fn sees(&self, verb: Verb, target: Target<'_>) -> bool {
-        policy::may(self.known, self.by, verb, target).is_allowed()
-    }
-
-    /// A member without the workspaces and teams that the asker may not know of.
-    fn shown(&self, mut member: MemberView) -> MemberView {
-        if *self.by.who() == Who::Member(member.name.clone()) {
-            return member;
-        }
-        member
-            .workspaces
-            .retain(|name, _| self.sees(Verb::ReadWorkspace, Target::Workspace(name)));
-        member
-            .teams
-            .retain(|t| self.sees(Verb::ReadTeam, Target::Team(&t.workspace, &t.name)));
-        if member.role != Role::Owner {
-            let highest = member.workspaces.values().max().copied();
-            member.role = highest.map_or(Role::Member, Role::from);
-        }
-        member
-    }
 }
 
 /// What `wait` waits for.
@@ -112,7 +65,7 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
         // Whoever may not see all of it sees the rows that are theirs.
-        Route::Audit | Route::Usage => Verb::UseApi,
+        Route::Audit | Route::Usage | Route::Events => Verb::UseApi,
         Route::AuditVerify => Verb::ReadAudit,
         Route::Instance | Route::Wait => Verb::ReadInstance,
         Route::Credentials => Verb::ReadCredentials,
@@ -150,6 +103,7 @@ where
     let asker = Asker {
         by: &asked.by,
         at: asked.at.as_deref(),
+        headers: &asked.headers,
         known: Known {
             access: &backend.access(),
             now: jiff::Timestamp::now(),
@@ -179,11 +133,17 @@ async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let view = match one {
+    // Its slash, too, may be percent-encoded: it is one part of the path.
+    let decoded = |one| {
+        let path = route.path().to_owned();
+        unescaped_path(one).ok_or(RequestError::BadPath { path })
+    };
+    let one = one.map(decoded).transpose()?;
+    let view = match &one {
         Some(one) => find(backend, asker, one),
         None => Err(Refusal::no_instance("")),
     };
-    let target = match (&view, one) {
+    let target = match (&view, &one) {
         (Ok(view), _) => Some(Target::Instance(&view.id)),
         (Err(_), None) => Some(Target::Box),
         // One that is waited for may be gone.
@@ -201,7 +161,7 @@ where
         Route::Act => act(backend, asker, body).await?,
         Route::Status => {
             let mut status = backend.status(asker.at).await;
-            if !asker.sees(Verb::ReadClaimCode, Target::Box) {
+            if !policy::may(asker.known, asker.by, Verb::ReadClaimCode, Target::Box).is_allowed() {
                 status.own.claim_code = None;
             }
             json(StatusCode::OK, &status)
@@ -219,30 +179,27 @@ where
         }
         Route::Tokens => {
             let mut tokens = backend.tokens();
-            tokens.retain(|t| match &t.subject {
-                Subject::Instance(id) => asker.sees(Verb::ReadToken, Target::Instance(id)),
-                Subject::Member(name) => asker.sees(Verb::ReadToken, Target::Member(name)),
-            });
+            tokens.retain(|t| asker.sees(t));
             page(tokens, list, query, |t| t)?
         }
         Route::Workspaces => {
             let mut workspaces = backend.workspaces();
-            workspaces.retain(|w| asker.sees(Verb::ReadWorkspace, Target::Workspace(&w.name)));
+            workspaces.retain(|w| asker.sees(w));
             page(workspaces, list, query, |w| w)?
         }
         Route::Members => {
             let mut members = backend.members();
-            members.retain(|m| asker.sees(Verb::ReadMember, Target::Member(&m.name)));
+            members.retain(|m| asker.sees(m));
             page(members, list, query, |m| asker.shown(m))?
         }
         Route::Teams => {
             let mut teams = backend.teams();
-            teams.retain(|t| asker.sees(Verb::ReadTeam, Target::Team(&t.workspace, &t.name)));
+            teams.retain(|t| asker.sees(t));
             page(teams, list, query, |t| t)?
         }
         Route::Grants => {
             let mut grants = backend.grants();
-            grants.retain(|g| asker.sees(Verb::ReadGrant, Target::Grant(&g.to, &g.instance)));
+            grants.retain(|g| asker.sees(g));
             page(grants, list, query, |g| g)?
         }
         Route::Ca => match backend.ca_pem() {
@@ -260,15 +217,19 @@ where
             &super::audit::usage(backend, asker.by, asker.known, query).await?,
         ),
         Route::AuditVerify => json(StatusCode::OK, &backend.verify_audit().await?),
+        Route::Events => {
+            let named = pairs(query).get("instance").and_then(|one| unescaped(one));
+            let instance = named.map(|one| find(backend, asker, &one)).transpose()?;
+            super::events::stream(backend, asker, instance.map(|v| v.id), query)?
+        }
         Route::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4", backend.metrics().await),
         Route::Instances => {
             let views = backend.views();
-            let seen = views
-                .values()
-                .filter(|v| asker.sees(Verb::ReadInstance, Target::Instance(&v.id)));
-            page(seen, list, query, |v| addressed(backend, asker.at, listed(v)))?
+            let addresses = backend.addresses(asker.at);
+            let seen = views.values().filter(|v| asker.sees(*v));
+            page(seen, list, query, |v| addressed(addresses.as_ref(), v.listed()))?
         }
-        Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view?)),
+        Route::Instance => json(StatusCode::OK, &addressed(backend.addresses(asker.at).as_ref(), view?)),
         Route::Wait => wait(backend, asker.at, view, query).await?,
         Route::Credentials => json(StatusCode::OK, &backend.credentials(&view?.id)?),
         Route::Logs => logs(backend, view?.id, query).await?,
@@ -317,6 +278,10 @@ where
         let known = known.iter().map(|f| (*f).to_owned()).collect();
         return Err(RequestError::UnknownField { of, field, known }.into());
     }
+    if let Some(field) = value.as_ref().ok().and_then(other_time) {
+        let field = field.to_owned();
+        return Err(RequestError::BadTime { field }.into());
+    }
     if let Ok(value) = &value
         && let Some((first, second)) = both_of(value)
     {
@@ -341,7 +306,7 @@ where
     }
     Ok(match backend.submit(signed).await? {
         Outcome::Instance(view) => {
-            let view = addressed(backend, asker.at, *view);
+            let view = addressed(backend.addresses(asker.at).as_ref(), *view);
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
         }
         Outcome::Member(member) => json(StatusCode::OK, &Outcome::Member(asker.shown(member))),
@@ -367,32 +332,22 @@ where
     if !asked.view_only {
         asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
-    let view = addressed(backend, asker.at, view);
+    let view = addressed(backend.addresses(asker.at).as_ref(), view);
     Ok(json(StatusCode::OK, &backend.screen_link(&view, asked, asker.by)?))
 }
 
-/// As a list shows it: without all that a package brought along.
-fn listed(view: &InstanceView) -> InstanceView {
-    let mut view = view.clone();
-    if let Some(package) = &mut view.package {
-        package.tree = std::sync::Arc::default();
-    }
-    view
-}
-
-/// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name in the workspace `default`; of those alone that
+/// An instance by id, by `WORKSPACE/NAME`, or by its name in the workspace `default`; of those alone that
 /// the principal may see. A name never means an instance of another workspace: what removes one of `default` would remove the
 /// other when it is asked twice.
 fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<InstanceView, Refusal> {
     let views = backend.views();
-    let seen = |v: &&InstanceView| asker.sees(Verb::ReadInstance, Target::Instance(&v.id));
+    let seen = |v: &&InstanceView| asker.sees(*v);
     let by_id = InstanceId::parse(one).ok().and_then(|id| views.get(&id));
     if let Some(v) = by_id.filter(seen) {
         return Ok(v.clone());
     }
-    let one = one.replace("%2F", "/").replace("%2f", "/");
     let default = WorkspaceName::default();
-    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), &one));
+    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), one));
     let named = || views.values().filter(seen).filter(|v| v.name.as_str() == name);
     if let Some(view) = named().find(|v| v.workspace.as_str() == workspace) {
         return Ok(view.clone());
@@ -401,17 +356,11 @@ fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<Instance
     let instances: Vec<String> = elsewhere.filter(|_| !one.contains('/')).collect();
     Err(match instances.is_empty() {
         true => Refusal::no_instance(one),
-        false => Refusal::NameElsewhere { name: one, instances },
+        false => Refusal::NameElsewhere {
+            name: one.to_owned(),
+            instances,
+        },
     })
-}
-
-/// As it is for somebody who asked at this `host[:port]`.
-fn addressed<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) -> InstanceView {
-    if let Some(endpoints) = backend.endpoints(&view.id, at) {
-        let screen = endpoints.screen.filter(|_| view.endpoints.screen.is_some());
-        view.endpoints = Endpoints { screen, ..endpoints };
-    }
-    view
 }
 
 async fn wait<B: Backend>(
@@ -426,11 +375,7 @@ async fn wait<B: Backend>(
         "gone" => Until::Gone,
         _ => Until::Settled,
     };
-    let ms = query
-        .get("ms")
-        .and_then(|m| m.parse().ok())
-        .unwrap_or(60_000u64)
-        .min(3_600_000);
+    let ms = query.get("ms").and_then(|m| m.parse().ok()).unwrap_or(60_000u64);
     let mut changed = backend.changed();
     let first = match found {
         Ok(found) => found,
@@ -452,7 +397,7 @@ async fn wait<B: Backend>(
         }
     };
     Ok(match tokio::time::timeout(Duration::from_millis(ms), reached).await {
-        Ok(Some(view)) => json(StatusCode::OK, &addressed(backend, at, view)),
+        Ok(Some(view)) => json(StatusCode::OK, &addressed(backend.addresses(at).as_ref(), view)),
         Ok(None) => empty(),
         Err(_) => return Err(RequestError::NotYet { id: first.id, ms }.into()),
     })
@@ -511,22 +456,11 @@ fn check_query(route: Route, path: &str, query: &str) -> Result<(), RequestError
             return Err(RequestError::NoSuchParameter { path, parameter, known });
         };
         if !fits.fits(value) {
-            let known = match fits {
-                Value::OneOf(words) => words.iter().map(|w| (*w).to_owned()).collect(),
-                Value::Flag
-                | Value::Number
-                | Value::Long
-                | Value::Limit
-                | Value::Cursor
-                | Value::Time
-                | Value::Date
-                | Value::Text => Vec::new(),
-            };
             return Err(RequestError::BadParameter {
                 path,
                 parameter,
                 value: value.to_owned(),
-                known,
+                known: fits.choices(),
             });
         }
     }
@@ -562,6 +496,9 @@ mod tests {
             said("for=ever"),
             "/p: the parameter for cannot be \"ever\": write one of settled, stopped, gone"
         );
-        assert_eq!(said("ms=x"), "/p: the parameter ms cannot be \"x\"");
+        assert_eq!(
+            said("ms=x"),
+            "/p: the parameter ms cannot be \"x\": write a number from 0 to 300000"
+        );
     }
 }

@@ -40,6 +40,8 @@ codes! {
     400 {
         "bad-host" "The host of the request is not valid",
         "bad-parameter" "A parameter of the query has a wrong value",
+        "bad-path" "The path is malformed",
+        "bad-time" "Not a time as RFC 3339 has it",
         "body-broken" "The body ended early or is malformed",
         "body-unread" "The body cannot be read",
         "both-of" "Two fields of which there may be one",
@@ -192,6 +194,7 @@ codes! {
         "too-fast" "Calls come too fast",
         "too-many-at-once" "Too many calls are under way",
         "too-many-failures" "Too many failed attempts from this address",
+        "too-many-streams" "Too many streams of events are open",
     }
     431 {
         "head-too-large" "The header section is too large",

@@ -11,9 +11,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     codes::{CODES, Code},
+    events::EventKind,
     problem::{PROBLEM, RequestError},
     query::{MAX_CURSOR, MAX_PAGE, MAX_TEXT, Value},
-    routes::{Body, COMMON, INSTANCE, PAGE, Route, Row},
+    routes::{Body, CLAIM, COMMON, INSTANCE, PAGE, Route, Row},
 };
 use crate::model::Refusal;
 
@@ -45,6 +46,10 @@ fn whole() -> Json {
         let row = route.row();
         let methods = paths.entry(row.path).or_default();
         methods.insert(row.method.to_lowercase(), operation(*route, &forms));
+    }
+    for (name, row) in CLAIM {
+        let methods = paths.entry(row.path).or_default();
+        methods.insert(row.method.to_lowercase(), claim(name, row, &forms));
     }
     for (path, methods) in &mut paths {
         if path.contains(INSTANCE) {
@@ -96,13 +101,21 @@ impl Forms {
         let mut told = settings().for_serialize().into_generator();
         let bodies = |body: fn(&Row) -> Body, generator: &mut SchemaGenerator| -> BTreeMap<&'static str, Json> {
             let form = |route: &Route| match body(&route.row()) {
-                Body::Json(form) => Some((route.name(), form(generator).to_value())),
+                Body::Json(form) | Body::Events(form) => Some((route.name(), form(generator).to_value())),
                 Body::Nothing | Body::Text(_) | Body::Bytes(_) => None,
             };
             Route::ALL.iter().filter_map(form).collect()
         };
         let mut sent = bodies(|row| row.sends, &mut given);
         let mut answered = bodies(|row| row.answers, &mut told);
+        for (name, row) in CLAIM {
+            if let Body::Json(form) = row.sends {
+                sent.insert(name, form(&mut given).to_value());
+            }
+            if let Body::Json(form) = row.answers {
+                answered.insert(name, form(&mut told).to_value());
+            }
+        }
         let problems = problem_forms(&mut told);
         let mut given = given.take_definitions(true);
         let mut all = told.take_definitions(true);
@@ -247,16 +260,59 @@ fn operation(route: Route, forms: &Forms) -> Json {
     operation
 }
 
+/// What a box that nobody has claimed is asked over the network, by whoever has no token yet.
+fn claim(name: &str, row: &Row, forms: &Forms) -> Json {
+    let about = match row.sends {
+        Body::Nothing => "What a stranger is told: enough to check the certificate of the box, and to claim it.",
+        _ => {
+            "Claims a box that has no administrator, with the code that its screen shows or with the key that its configuration \
+             names. Answers the token of the administrator `admin`. Only over the network."
+        }
+    };
+    let mut responses = json!({
+        "200": { "description": "Done.", "content": content(row.answers, forms.answered.get(name)) },
+    });
+    for (status, codes) in by_status(row.errors.iter().copied()) {
+        responses[status.to_string()] = problems(&codes);
+    }
+    let mut operation = json!({ "operationId": name, "summary": about, "security": [], "responses": responses });
+    if let Some(content) = content(row.sends, forms.sent.get(name)) {
+        operation["requestBody"] = json!({ "required": true, "content": content });
+    }
+    operation
+}
+
 /// A body by its media type; none where there is none.
 fn content(body: Body, form: Option<&Json>) -> Option<Json> {
+    if let Body::Events(_) = body {
+        // That of each event of the stream.
+        let text = |about: &str| json!({ "type": "string", "description": about });
+        let data = json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": form });
+        let fields = json!({
+            "id": text("Where to go on from, as `Last-Event-ID`."),
+            "event": { "type": "string", "enum": event_names() },
+            "data": data,
+        });
+        let event = json!({ "type": "object", "required": ["id", "event", "data"], "properties": fields });
+        return Some(json!({ "text/event-stream": { "schema": event } }));
+    }
     let (kind, schema) = match body {
-        Body::Nothing => return None,
+        Body::Nothing | Body::Events(_) => return None,
         Body::Json(_) => ("application/json", form.cloned().unwrap_or_default()),
         Body::Text(kind) => (kind, json!({ "type": "string" })),
         // OpenAPI 3.1: bytes as they are have no schema.
         Body::Bytes(kind) => (kind, json!({})),
     };
     Some(json!({ kind: { "schema": schema } }))
+}
+
+/// The names of events.
+fn event_names() -> Vec<String> {
+    let changes = ["added", "changed", "removed"];
+    let names = EventKind::WORDS
+        .iter()
+        .flat_map(|kind| changes.map(|change| format!("{kind}-{change}")));
+    names.chain(["reset".to_owned()]).collect()
 }
 
 fn responses(route: Route, forms: &Forms) -> Json {
@@ -342,11 +398,20 @@ fn parameter(name: &str, value: Value) -> Json {
         Value::Time => json!({ "type": "string", "format": "date-time" }),
         Value::Date => json!({ "type": "string", "format": "date" }),
         Value::Text => json!({ "type": "string", "minLength": 1, "maxLength": MAX_TEXT }),
+        Value::UpTo(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
         Value::Limit => json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE }),
         Value::Cursor => json!({ "type": "string", "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_CURSOR}}}$") }),
         Value::OneOf(words) => json!({ "type": "string", "enum": words }),
+        Value::Words(words) => {
+            json!({ "type": "array", "items": { "type": "string", "enum": words }, "minItems": 1 })
+        }
     };
-    json!({ "name": name, "in": "query", "required": false, "schema": schema })
+    let mut parameter = json!({ "name": name, "in": "query", "required": false, "schema": schema });
+    if let Value::Words(_) = value {
+        // With commas between.
+        parameter["explode"] = json!(false);
+    }
+    parameter
 }
 
 /// Goes through all descriptions and summaries.
@@ -414,6 +479,11 @@ mod tests {
             assert_eq!(of_path.is_array(), row.path.contains(INSTANCE), "{key:?}");
             assert_eq!(operation.get("requestBody").is_some(), row.method == "POST", "{key:?}");
             assert!(operation["responses"]["401"].is_object() && operation["responses"]["200"].is_object());
+        }
+        for method in ["GET", "POST"] {
+            let claim = all.remove(&("/claim".to_owned(), method.to_owned())).unwrap();
+            assert_eq!(claim["security"], json!([]), "whoever claims has no token");
+            assert_eq!(claim.get("requestBody").is_some(), method == "POST");
         }
         assert!(all.is_empty(), "no route is {:?}", all.keys());
     }

@@ -24,9 +24,13 @@ coded! {
             path: String,
             parameter: String,
             value: String,
-            /// What it may be, where that is one of some words.
+            /// What it may be: each of some words, or how it is written.
             known: Vec<String>,
         },
+        #[error("the part of the path that stands for an instance is malformed: percent-encode it as UTF-8 (in {path})")]
+        "bad-path" BadPath { path: String },
+        #[error("{field} is no time as RFC 3339 has it: write one such as 2027-01-31T10:00:00Z")]
+        "bad-time" BadTime { field: String },
         #[error("the body cannot be read ({limit} bytes at most): {reason}")]
         "body-unread" BodyUnread { limit: usize, reason: String },
         #[error("the request has both {first} and {second}: give the one that is meant")]
@@ -43,8 +47,21 @@ coded! {
         "no-ca" NoCa,
         #[error("{id} did not get there within {ms} ms")]
         "not-yet" NotYet { id: InstanceId, ms: u64 },
+        #[error("{}", streams(whose, *limit))]
+        "too-many-streams" TooManyStreams {
+            /// `you`: they are all of whoever asks; `all`: of everybody together.
+            whose: String,
+            limit: usize,
+        },
         #[error("the box is starting or stopping; try again")]
         "starting" Starting,
+    }
+}
+
+fn streams(whose: &str, limit: usize) -> String {
+    match whose {
+        "you" => format!("you follow on {limit} streams already, which is the most for one person: end one of them"),
+        _ => format!("the box has {limit} streams of events already, which is the most: try again later"),
     }
 }
 
@@ -57,10 +74,10 @@ fn listed(all: &[String]) -> String {
 }
 
 fn choice(known: &[String]) -> String {
-    if known.is_empty() {
-        String::new()
-    } else {
-        format!(": write one of {}", known.join(", "))
+    match known {
+        [] => String::new(),
+        [one] => format!(": write {one}"),
+        several => format!(": write one of {}", several.join(", ")),
     }
 }
 

@@ -1,9 +1,13 @@
 //! Parameters of queries: what one may be, and those of the routes that have many.
 
-use crate::model::{AuditKind, AuditOutcome};
+use super::events::EventKind;
+use crate::model::{AuditKind, AuditOutcome, date, date_time};
 
 /// The items of a page, at most.
 pub const MAX_PAGE: u32 = 1000;
+
+/// A wait lasts so many milliseconds at most.
+pub const MAX_WAIT: u32 = 300_000;
 
 /// The characters of a cursor, at most.
 pub(super) const MAX_CURSOR: usize = 1024;
@@ -18,6 +22,8 @@ pub enum Value {
     Flag,
     /// An unsigned number below 2^32.
     Number,
+    /// An unsigned number up to that one.
+    UpTo(u32),
     /// How many items a page has at most: 1 to [`MAX_PAGE`].
     Limit,
     /// Where a page begins, as the page before told it: a text in the alphabet of base64url.
@@ -26,6 +32,8 @@ pub enum Value {
     Long,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// Some of these words, with commas between.
+    Words(&'static [&'static str]),
     /// A time, as RFC 3339 writes one.
     Time,
     /// A date: `2027-01-31`.
@@ -35,6 +43,18 @@ pub enum Value {
 }
 
 impl Value {
+    /// What is to be written, in words; none where that needs none.
+    pub fn choices(self) -> Vec<String> {
+        match self {
+            Value::OneOf(words) | Value::Words(words) => words.iter().map(|w| (*w).to_owned()).collect(),
+            Value::UpTo(most) => vec![format!("a number from 0 to {most}")],
+            Value::Limit => vec![format!("a number from 1 to {MAX_PAGE}")],
+            Value::Time => vec!["a time as RFC 3339 has it, such as 2027-01-31T10:00:00Z".to_owned()],
+            Value::Date => vec!["a date such as 2027-01-31".to_owned()],
+            Value::Flag | Value::Number | Value::Cursor | Value::Long | Value::Text => Vec::new(),
+        }
+    }
+
     /// Whether a text is one.
     pub fn fits(self, text: &str) -> bool {
         let number = || {
@@ -46,6 +66,7 @@ impl Value {
         match self {
             Value::Flag => matches!(text, "0" | "1"),
             Value::Number => number().is_some(),
+            Value::UpTo(most) => number().is_some_and(|n| n <= most),
             Value::Long => text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i64>().is_ok(),
             Value::Limit => number().is_some_and(|n| (1..=MAX_PAGE).contains(&n)),
             Value::Cursor => {
@@ -53,8 +74,9 @@ impl Value {
                 (1..=MAX_CURSOR).contains(&text.len()) && text.bytes().all(allowed)
             }
             Value::OneOf(words) => words.contains(&text),
-            Value::Time => unescaped(text).is_some_and(|t| t.parse::<jiff::Timestamp>().is_ok()),
-            Value::Date => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
+            Value::Words(words) => unescaped(text).is_some_and(|t| t.split(',').all(|word| words.contains(&word))),
+            Value::Time => unescaped(text).is_some_and(|t| date_time(&t).is_some()),
+            Value::Date => date(text).is_some(),
             Value::Text => unescaped(text).is_some_and(|t| (1..=MAX_TEXT).contains(&t.chars().count())),
         }
     }
@@ -62,6 +84,15 @@ impl Value {
 
 /// A part of a query without its percent-encoding; none where that is malformed, or is no text.
 pub fn unescaped(text: &str) -> Option<String> {
+    decoded(text, b' ')
+}
+
+/// The same of a part of a path (RFC 3986 section 2.1), in which a plus is a plus.
+pub fn unescaped_path(text: &str) -> Option<String> {
+    decoded(text, b'+')
+}
+
+fn decoded(text: &str, plus: u8) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -71,7 +102,7 @@ pub fn unescaped(text: &str) -> Option<String> {
                 let digits = std::str::from_utf8(&digits).ok().filter(|d| !d.starts_with('+'))?;
                 u8::from_str_radix(digits, 16).ok()?
             }
-            b'+' => b' ',
+            b'+' => plus,
             byte => byte,
         });
     }
@@ -90,6 +121,14 @@ pub fn escaped(text: &str) -> String {
     }
     out
 }
+
+/// What is followed, and from where.
+pub(super) const EVENTS: &[(&str, Value)] = &[
+    ("kind", Value::Words(EventKind::WORDS)),
+    ("instance", Value::Text),
+    ("last_event_id", Value::Text),
+    ("follow", Value::Flag),
+];
 
 /// What names rows of the audit: which of them, and by each of their columns.
 pub(super) const AUDIT: &[(&str, Value)] = &[
@@ -139,8 +178,9 @@ mod tests {
             assert_eq!(unescaped(&escaped(text)).as_deref(), Some(text));
         }
         assert_eq!(unescaped("a+b%20c").as_deref(), Some("a b c"));
-        for bad in ["%", "%2", "%zz", "%ff", "%+1"] {
-            assert_eq!(unescaped(bad), None, "{bad}");
+        assert_eq!(unescaped_path("a+b%2Fc%20%c3%a9").as_deref(), Some("a+b/c é"));
+        for bad in ["%", "%2", "%zz", "%ff", "%+1", "%C3", "a%c3%28"] {
+            assert_eq!((unescaped(bad), unescaped_path(bad)), (None, None), "{bad}");
         }
     }
 }

@@ -4,8 +4,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    Doctored, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
-    query::{AUDIT, Value},
+    Claiming, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
+    events::{Event, Reset},
+    query::{AUDIT, EVENTS, MAX_WAIT, Value},
 };
 use crate::model::{
     Action, AuditVerified, CredentialView, GrantView, InstanceView, MemberView, Outcome, Refusal, TeamView, TokenView,
@@ -21,6 +22,8 @@ pub enum Body {
     Nothing,
     /// JSON of this form.
     Json(Form),
+    /// Server-sent events with data of this form.
+    Events(Form),
     /// Text of this media type.
     Text(&'static str),
     /// Bytes of this media type.
@@ -96,6 +99,12 @@ fn tools(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "description": "A tool as MCP has it." } })
 }
 
+/// The form of the data of events.
+fn events(generator: &mut SchemaGenerator) -> Schema {
+    let forms = [generator.subschema_for::<Event>(), generator.subschema_for::<Reset>()];
+    json_schema!({ "anyOf": forms })
+}
+
 /// The form of an OpenAPI document.
 fn openapi(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
@@ -140,7 +149,7 @@ const TEXT: Body = Body::Text("text/plain; charset=utf-8");
 routes! {
     /// Does what an action says. What comes back is durable.
     Act: Row {
-        errors: &["body-unread", "both-of", "no-action", "unknown-field"],
+        errors: &["bad-time", "body-unread", "both-of", "no-action", "unknown-field"],
         ..post("/v1/actions", Body::Json(of::<Action>), Body::Json(of::<Outcome>))
     },
     /// What the supervisor says of itself.
@@ -177,6 +186,15 @@ routes! {
         query: AUDIT,
         ..get("/v1/audit", Body::Text("application/jsonl"))
     },
+    /// What changes on the box, as server-sent events, of what the caller may know of: `instance-added`, `member-removed` and so
+    /// on, with an `Event` as data; and `reset`, with a `Reset`, which tells to read the lists again. After a break the header
+    /// `Last-Event-ID` or `last_event_id` says from where to go on. Only these kinds, or what is of this instance, where they are
+    /// named. With `follow` 0 what there is by now, and no more.
+    Events: Row {
+        query: EVENTS,
+        errors: &["name-elsewhere", "no-instance", "too-many-streams"],
+        ..get("/v1/events", Body::Events(events))
+    },
     /// Looks whether every row of the audit is as it was written.
     AuditVerify: get("/v1/audit/verify", Body::Json(of::<AuditVerified>)),
     /// What was used on days from `since` to `until` (UTC, both included), of what the caller may know of.
@@ -205,9 +223,10 @@ routes! {
     Instances: list("/v1/instances", Body::Json(of::<Vec<InstanceView>>)),
     /// One instance.
     Instance: get("/v1/instances/{instance}", Body::Json(of::<InstanceView>)),
-    /// Waits until an instance is settled, stopped or gone, for `ms` milliseconds at most. 204: it is gone.
+    /// Waits until an instance is settled, stopped or gone, for `ms` milliseconds at most (60000 where nothing is said). To wait
+    /// longer, ask again. 204: it is gone.
     Wait: Row {
-        query: &[("for", Value::OneOf(&["settled", "stopped", "gone"])), ("ms", Value::Number)],
+        query: &[("for", Value::OneOf(&["settled", "stopped", "gone"])), ("ms", Value::UpTo(MAX_WAIT))],
         may_be_empty: true,
         errors: &["not-yet"],
         ..get("/v1/instances/{instance}/wait", Body::Json(of::<InstanceView>))
@@ -241,6 +260,52 @@ routes! {
     },
 }
 
+/// Claiming, at a door of its own: for whoever has no token yet, and only over the network.
+pub(super) const CLAIM: &[(&str, Row)] = &[
+    (
+        "Hello",
+        Row {
+            errors: &[
+                "bad-host",
+                "bad-origin",
+                "fault",
+                "head-too-large",
+                "starting",
+                "too-late",
+            ],
+            ..get("/claim", Body::Json(of::<Hello>))
+        },
+    ),
+    (
+        "Claim",
+        Row {
+            errors: &[
+                "bad-host",
+                "bad-origin",
+                "bad-token-name",
+                "body-broken",
+                "body-too-large",
+                "body-too-slow",
+                "claimed",
+                "fault",
+                "head-too-large",
+                "no-claim",
+                "no-key",
+                "not-permitted",
+                "starting",
+                "stopping",
+                "store",
+                "too-late",
+                "too-many-failures",
+                "unavailable",
+                "wrong-code",
+                "wrong-key",
+            ],
+            ..post("/claim", Body::Json(of::<Claiming>), Body::Json(of::<Outcome>))
+        },
+    ),
+];
+
 /// Errors that every route may answer with: of the edge, before it is asked; and of its own.
 pub(super) const COMMON: &[&str] = &[
     "bad-host",
@@ -268,7 +333,7 @@ pub(super) const COMMON: &[&str] = &[
 ];
 
 /// Errors of every route of an instance.
-const OF_INSTANCES: &[&str] = &["name-elsewhere", "no-instance"];
+const OF_INSTANCES: &[&str] = &["bad-path", "name-elsewhere", "no-instance"];
 
 /// Refusals that no action comes to.
 const NOT_OF_ACTIONS: &[&str] = &[
@@ -396,6 +461,22 @@ mod tests {
                 Value::Number,
                 &["0", "7", "4294967295"],
                 &["", "+7", "-1", "7.0", "4294967296", "x", " 7"],
+            ),
+            (Value::UpTo(50), &["0", "50"], &["", "51", "-1", "x"]),
+            (
+                Value::Words(&["a", "b"]),
+                &["a", "a,b", "b%2Ca"],
+                &["", "c", "a,", "a b", "a,c"],
+            ),
+            (
+                Value::Time,
+                &["2027-01-31T10:00:00Z", "2027-01-31T10:00:00%2B02:00"],
+                &["2027-01-31", "2027-01-31T10:00:00+02:00", "2027-01-31 10:00:00Z"],
+            ),
+            (
+                Value::Date,
+                &["2027-01-31"],
+                &["2027-1-31", "20270131", "2027-01-31T00:00:00Z"],
             ),
             (Value::Limit, &["1", "1000"], &["", "0", "1001", "+1"]),
             (Value::Cursor, &["YQ", "a-_9"], &["", "a=", "a+", "a/", "ä"]),

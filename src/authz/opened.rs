@@ -57,6 +57,8 @@ pub(super) struct Opened(Mutex<Ways>);
 #[derive(Debug, Default)]
 struct Ways {
     api: Option<Arc<Way>>,
+    /// To what of the API looks itself at what its asker may: it ends with the token alone.
+    watched: Option<Arc<Way>>,
     instances: BTreeMap<InstanceId, Arc<Way>>,
 }
 
@@ -86,6 +88,26 @@ impl Opened {
             way.cut.fire();
         }
         way
+    }
+
+    /// The way to what of the API looks itself at what its asker may.
+    pub(super) fn watched(&self, over: &Cut) -> Arc<Way> {
+        let mut ways = self.ways();
+        Arc::clone(ways.watched.get_or_insert_with(|| Arc::new(Way::of(over.clone()))))
+    }
+
+    /// Ends all: where to, and how many requests and streams were on each.
+    pub(super) fn end_all(&self) -> Ended {
+        let watched = self.ways().watched.take();
+        let watching = watched.map_or(0, |way| way.open.load(Ordering::Relaxed));
+        let mut ended = self.end(|_| true);
+        if watching > 0 {
+            match ended.iter_mut().find(|(to, _)| to.is_none()) {
+                Some((_, open)) => *open += watching,
+                None => ended.push((None, watching)),
+            }
+        }
+        ended
     }
 
     /// It was used to go there, by somebody who showed it elsewhere.

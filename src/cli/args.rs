@@ -1,6 +1,7 @@
 //! The command line as types. Only what works is listed.
 
 pub(super) mod audit;
+pub(super) mod events;
 pub(super) mod people;
 pub(super) mod workspace;
 
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use self::{
     audit::AuditArgs,
+    events::EventsArgs,
     people::{GrantVerb, MemberVerb, TeamVerb},
     workspace::WorkspaceVerb,
 };
@@ -193,6 +195,8 @@ pub(super) enum Verb {
     },
     /// Print who asked for what and what came of it, or check that this record is unchanged
     Audit(Box<AuditArgs>),
+    /// Print what changes on the box, as it changes: instances, members, grants, tokens and so on
+    Events(EventsArgs),
     /// Print what was used: calls, bytes, CPU time and memory
     Usage(super::usage::UsageArgs),
     /// Make, list and remove workspaces, and say what each may use

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, anyhow};
 
+use crate::model::{date, date_time};
+
 /// So many seconds, as `30d`, `12h` or `45m`; ten years at most.
 pub(super) fn seconds(text: &str) -> Option<i64> {
     let (n, seconds) = [("m", 60), ("h", 3600), ("d", 86_400)]
@@ -16,10 +18,9 @@ pub(super) fn moment(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp
     if let Some(seconds) = seconds(text) {
         return now.checked_add(jiff::SignedDuration::from_secs(seconds)).ok();
     }
-    let date = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10);
-    match date {
+    match date(text) {
         Some(date) => Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp()),
-        None => text.parse().ok(),
+        None => date_time(text),
     }
 }
 
@@ -27,7 +28,8 @@ pub(super) fn moment(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp
 pub(super) fn moment_of(option: &str, text: &str) -> Result<jiff::Timestamp> {
     moment(text, jiff::Timestamp::now()).ok_or_else(|| {
         anyhow!(
-            "{option} {text:?}: write a number with its unit, such as 30d, 12h or 45m, or a date such as 2027-01-31"
+            "{option} {text:?}: write a number with its unit, such as 30d, 12h or 45m, a date such as 2027-01-31, or a time \
+             such as 2027-01-31T10:00:00Z"
         )
     })
 }
@@ -59,6 +61,10 @@ mod tests {
             "2027-13-01",
             "2027-1-1",
             "never",
+            "2027-01-31T10:00:00",
+            "2027-01-31 10:00:00Z",
+            "20270131T100000Z",
+            "2027-01-31T10:00:00+01:00[Europe/Berlin]",
         ] {
             assert_eq!(moment(bad, now), None, "{bad}");
         }

@@ -1,12 +1,12 @@
 //! `berth usage`: what was used, for people, as JSON and as CSV.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use jiff::civil::Date;
 
 use super::{audit::cell, print, verbs::Verbs};
 use crate::{
     api::Route,
-    model::{UsageBy, UsageRow},
+    model::{UsageBy, UsageRow, date},
     output,
 };
 
@@ -14,10 +14,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct UsageArgs {
     /// From this day on (UTC) [default: all that is kept, 400 days]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = day)]
     since: Option<Date>,
     /// Up to this day
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = day)]
     until: Option<Date>,
     /// Sum up by this
     #[arg(long, value_name = "WHAT", default_value = "instance", value_parser = clap::builder::PossibleValuesParser::new(UsageBy::WORDS))]
@@ -25,6 +25,10 @@ pub(in crate::cli) struct UsageArgs {
     /// Print CSV (RFC 4180)
     #[arg(long)]
     csv: bool,
+}
+
+fn day(text: &str) -> Result<Date> {
+    date(text).ok_or_else(|| anyhow!("write a date such as 2027-01-31"))
 }
 
 const COLUMNS: [&str; 10] = [

@@ -130,6 +130,7 @@ impl Verbs {
             Verb::Import(what) => return self.import(*what).await,
             Verb::Image { what } => super::image::run(&self.supervisor, what, self.json).await?,
             Verb::Audit(args) => return self.audit(*args).await,
+            Verb::Events(args) => return self.events(args).await,
             Verb::Usage(args) => self.usage(args).await?,
             Verb::Token { what } => self.token(what).await?,
             Verb::Member { what } => self.member(what).await?,

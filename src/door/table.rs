@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    api::Route,
+    api::{MAX_WAIT, Route},
     model::{InstanceId, Via},
     policy::{self, Verb},
     session::Cookie,
@@ -346,16 +346,39 @@ doors! {
 /// Where the API is; its routes are those of [`Route`] below it.
 pub const API: &str = "/api";
 
+/// A wait that ends without what was waited for is answered before this is over.
+const WAIT: Duration = Duration::from_millis(MAX_WAIT as u64 + 30_000);
+
 /// Routes of the API that have bounds of their own.
-const BOUNDS: &[(Route, Bounds)] = &[(
-    Route::LoadImages,
-    Bounds {
-        body: Most::Fixed(32 << 30),
-        answer: Some(Duration::from_secs(3600)),
-    },
-)];
+const BOUNDS: &[(Route, Bounds)] = &[
+    (
+        Route::LoadImages,
+        Bounds {
+            body: Most::Fixed(32 << 30),
+            answer: Some(Duration::from_secs(3600)),
+        },
+    ),
+    (
+        Route::Wait,
+        Bounds {
+            body: Most::Lower(1024 * 1024),
+            answer: Some(WAIT),
+        },
+    ),
+];
+
+/// Routes of the API whose answers look themselves, as long as they last, at what their asker may.
+const WATCHING: &[Route] = &[Route::Events];
 
 impl Door {
+    /// Whether an answer there looks itself at what its asker may, as long as it lasts.
+    pub fn watches(self, method: &str, path: &str) -> bool {
+        let route = (self == Door::Api)
+            .then(|| Route::find(method, path.strip_prefix(API)?))
+            .flatten();
+        route.is_some_and(|(route, _)| WATCHING.contains(&route))
+    }
+
     /// The methods at a path of this door.
     pub fn methods(self, path: &str) -> Methods {
         let routes = (self == Door::Api)
@@ -465,8 +488,25 @@ mod tests {
         ] {
             assert_eq!(bytes(door, method, path), most, "{method} {path}");
         }
+        let wait = Door::Api.bounds("GET", "/api/v1/instances/x/wait");
+        assert_eq!(
+            (wait.answer, wait.body),
+            (Some(Duration::from_secs(330)), Most::Lower(1 << 20))
+        );
         assert_eq!(Most::Lower(1 << 20).bytes(4096), 4096);
         assert_eq!(Most::Fixed(4096).bytes(1024), 4096);
+    }
+
+    #[test]
+    fn events_alone_watch_what_their_asker_may() {
+        assert!(Door::Api.watches("GET", "/api/v1/events"));
+        for (door, path) in [
+            (Door::Api, "/api/v1/audit"),
+            (Door::Api, "/api/v1/events/x"),
+            (Door::Mcp, "/api/v1/events"),
+        ] {
+            assert!(!door.watches("GET", path), "{path}");
+        }
     }
 
     #[test]

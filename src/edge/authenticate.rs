@@ -158,6 +158,7 @@ fn token(client: &Client, place: &Place, request: &Request<Incoming>) -> Result<
     let there = |id: &InstanceId| edge.config.access.load().instances.contains_key(id);
     let pass = match place.instance.as_ref() {
         None if request.method() == Method::POST => token.act(),
+        None if place.door.watches(request.method().as_str(), request.uri().path()) => token.watch(),
         to => token.open(to.filter(|id| there(id))),
     };
     if !may(edge, token.principal(), place) {

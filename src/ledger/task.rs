@@ -70,6 +70,8 @@ pub(super) struct Task {
     journal: Arc<dyn Journal>,
     /// What policy looks at: of the same books as are durable.
     pub(super) access: Arc<ArcSwap<Access>>,
+    /// Rises with each of them.
+    access_changed: watch::Sender<u64>,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) images: Vec<String>,
     pub(super) allow: Allow,
@@ -93,7 +95,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn build(
         deps: Deps,
-        access: Arc<ArcSwap<Access>>,
+        (access, access_changed): (Arc<ArcSwap<Access>>, watch::Sender<u64>),
         requests: mpsc::Receiver<Request>,
         heartbeat: Arc<AtomicU64>,
     ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
@@ -113,6 +115,7 @@ impl Task {
             table: deps.tokens,
             journal: deps.journal,
             access,
+            access_changed,
             catalog: deps.catalog,
             images: deps.images,
             allow: deps.allow,
@@ -255,6 +258,7 @@ impl Task {
         // Before anything is opened or cut by it.
         if !self.books.same_access(&books) {
             self.access.store(Arc::new(books.access(&self.access.load())));
+            self.access_changed.send_modify(|n| *n += 1);
         }
         self.books = books;
         Ok(())

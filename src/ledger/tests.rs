@@ -741,3 +741,182 @@ async fn a_grant_ends_by_itself_and_what_waits_is_judged_when_its_turn_comes() {
         assert_eq!(answer.await.unwrap().map(drop), Err(Refusal::NotPermitted));
     }
 }
+
+/// What a step comes to, in short: `token-added ID`, and `!` with whom it concerns.
+fn told(step: &Step) -> Vec<String> {
+    let one = |n: &crate::events::News| {
+        let id = n.event.id.replace(|c: char| c.is_ascii_digit(), "0");
+        format!("{}-{} {id}", n.event.kind.as_str(), n.event.change.as_str())
+    };
+    step.news.iter().map(one).collect()
+}
+
+#[tokio::test]
+async fn a_step_has_what_the_lists_show_otherwise_and_whom_it_concerns() {
+    let bench = start();
+    let mut before = bench.ledger.access();
+    let mut step = async |action: serde_json::Value| {
+        let action: Action = serde_json::from_value(action).unwrap();
+        let outcome = bench.ledger.submit(policy::signed_by_root(action)).await.unwrap();
+        let after = bench.ledger.access();
+        let step = bench.ledger.step(&before, &after, jiff::Timestamp::now());
+        before = after;
+        (step, outcome)
+    };
+    let json = |action: &str, more: serde_json::Value| {
+        let mut all = serde_json::json!({ "action": action });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let concerns = |step: &Step, name: &str| {
+        let by = Principal::member(name.parse().unwrap(), TokenId::from_random([1; 12]), &TokenScope::All);
+        step.concerned.holds(&by)
+    };
+    use serde_json::json as j;
+    let (s, _) = step(json("add_workspace", j!({ "name": "here" }))).await;
+    assert_eq!(
+        (told(&s), s.concerned.is_nobody()),
+        (vec!["workspace-added here".to_owned()], true)
+    );
+    let (s, _) = step(json(
+        "add_member",
+        j!({ "name": "boss", "role": "admin", "workspace": "here" }),
+    ))
+    .await;
+    assert_eq!(told(&s), ["workspace-changed here", "member-added boss"]);
+    let (s, _) = step(json("add_member", j!({ "name": "ada", "workspace": "here" }))).await;
+    assert_eq!(told(&s), ["workspace-changed here", "member-added ada"]);
+    assert!(
+        concerns(&s, "ada") && !concerns(&s, "boss"),
+        "a new member is an event, and no more"
+    );
+    let (s, _) = step(json("add_team", j!({ "workspace": "here", "name": "eng" }))).await;
+    assert_eq!(
+        (told(&s), s.concerned.is_nobody()),
+        (vec!["team-added here/eng".to_owned()], true)
+    );
+    let (s, _) = step(json(
+        "join_team",
+        j!({ "workspace": "here", "name": "eng", "member": "ada" }),
+    ))
+    .await;
+    assert_eq!(told(&s), ["member-changed ada", "team-changed here/eng"]);
+    assert!(concerns(&s, "ada") && !concerns(&s, "boss"));
+    let (s, made) = step(json("run", j!({ "type": "memory", "workspace": "here" }))).await;
+    let Outcome::Instance(made) = made else { panic!() };
+    let id = made.id.as_str();
+    assert_eq!(
+        told(&s).iter().filter(|t| !t.starts_with("credential-added")).count(),
+        2,
+        "{:?}",
+        told(&s)
+    );
+    assert!(told(&s)[0] == "workspace-changed here" && s.news[1].event.kind.as_str() == "token");
+    assert_eq!(s.news[1].event.instance.as_ref(), Some(&made.id));
+    let text = serde_json::to_string(&s.news[1].event).unwrap();
+    assert!(!text.contains("brt_"), "{text}");
+    let (s, _) = step(json(
+        "set_credential",
+        j!({ "id": id, "key": "KEY", "value": "s3cret" }),
+    ))
+    .await;
+    assert_eq!(s.news[0].event.id, format!("{id} KEY"));
+    assert!(!serde_json::to_string(&s.news[0].event).unwrap().contains("s3cret"));
+    let (s, _) = step(json("add_grant", j!({ "team": "here/eng", "instance": id }))).await;
+    assert_eq!(
+        (s.news.len(), s.news[0].event.id.clone()),
+        (1, format!("team:here/eng {id}"))
+    );
+    assert!(concerns(&s, "ada") && !concerns(&s, "boss"));
+    let (s, _) = step(json("stop", j!({ "id": id }))).await;
+    assert_eq!(
+        told(&s),
+        ["workspace-changed here"],
+        "what it is itself the reconciler shows"
+    );
+    let (s, _) = step(json("create_token", j!({ "member": "ada" }))).await;
+    assert_eq!(
+        s.news.iter().map(|n| n.event.kind.as_str()).collect::<Vec<_>>(),
+        ["member", "token"]
+    );
+    let (s, _) = step(json("remove_grant", j!({ "team": "here/eng", "instance": id }))).await;
+    let gone = &s.news[0];
+    assert_eq!(
+        (gone.event.change.as_str(), gone.event.record.is_none()),
+        ("removed", true)
+    );
+    assert_eq!(
+        gone.gone_for.iter().map(MemberName::as_str).collect::<Vec<_>>(),
+        ["ada", "boss"]
+    );
+    assert!(concerns(&s, "ada") && !concerns(&s, "boss"));
+    let (s, _) = step(json("add_grant", j!({ "member": "ada", "instance": id }))).await;
+    assert!(concerns(&s, "ada"));
+    // Who comes to another workspace keeps their tokens from the admin of the first; one more changes nothing of that.
+    let joins = |workspace: &str| {
+        let more = j!({ "member": "ada", "role": "member", "workspace": workspace });
+        json("set_role", more)
+    };
+    let (s, _) = step(joins("default")).await;
+    assert_eq!(told(&s), ["workspace-changed default", "member-changed ada"]);
+    assert!(concerns(&s, "boss") && concerns(&s, "ada"));
+    assert!(s.news[1].was.as_ref().is_some_and(|was| was.workspaces.len() == 1));
+    step(json("add_workspace", j!({ "name": "third" }))).await;
+    let (s, _) = step(joins("third")).await;
+    assert!(!concerns(&s, "boss") && concerns(&s, "ada"));
+    let (s, _) = step(json("create_token", j!({ "member": "ada" }))).await;
+    assert!(s.news[0].event.kind.as_str() == "member" && s.news[0].was.is_none());
+    // An instance goes with all that it has; who could see it is known by then alone.
+    step(json("remove", j!({ "id": id }))).await;
+    let earlier = bench.ledger.access();
+    bench.ledger.report(Report::Gone { id: made.id.clone() }).await.unwrap();
+    let s = bench
+        .ledger
+        .step(&earlier, &bench.ledger.access(), jiff::Timestamp::now());
+    let kinds: Vec<&str> = s.news.iter().map(|n| n.event.kind.as_str()).collect();
+    let changes: BTreeSet<&str> = s.news[1..].iter().map(|n| n.event.change.as_str()).collect();
+    assert_eq!((kinds[0], changes), ("workspace", BTreeSet::from(["removed"])));
+    assert!(
+        kinds.len() == 3 && kinds[kinds.len() - 2..] == ["token", "grant"],
+        "{kinds:?}"
+    );
+    assert_eq!(s.gone.len(), 1);
+    assert_eq!(
+        s.gone[0].1.iter().map(MemberName::as_str).collect::<Vec<_>>(),
+        ["ada", "boss"]
+    );
+    assert!(s.concerned.is_nobody(), "nothing else is lost");
+}
+
+#[test]
+fn grants_that_end_concern_whose_they_are() {
+    let at = |s: i64| jiff::Timestamp::from_second(s).unwrap();
+    let grant = |name: &str, until: i64| {
+        let key = (
+            crate::model::Grantee::Member(name.parse().unwrap()),
+            InstanceId::from_random([1; 10]),
+        );
+        let record = crate::record::GrantRecord {
+            key: key.clone(),
+            level: crate::model::Level::Use,
+            until: Some(at(until)),
+            created_at: at(0),
+            by: "root".to_owned(),
+            last_used_at: None,
+        };
+        (key, record)
+    };
+    let mut access = Access::default();
+    access.grants = Arc::new([grant("ada", 10), grant("ben", 20), grant("cy", 30)].into());
+    let concerns = |concerned: &crate::events::Concerned, name: &str| {
+        let by = Principal::member(name.parse().unwrap(), TokenId::from_random([1; 12]), &TokenScope::All);
+        concerned.holds(&by)
+    };
+    let (concerned, next) = ended(&access, at(10), at(20));
+    assert_eq!(
+        ["ada", "ben", "cy"].map(|n| concerns(&concerned, n)),
+        [false, true, false]
+    );
+    assert_eq!(next, Some(at(30)));
+    assert_eq!(ended(&access, at(20), at(30)).1, None);
+}

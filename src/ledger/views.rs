@@ -32,7 +32,7 @@ pub(super) fn token(t: &TokenRecord, table: &dyn Tokens) -> TokenView {
     }
 }
 
-fn team(t: &TeamRecord) -> TeamView {
+pub(super) fn team(t: &TeamRecord) -> TeamView {
     TeamView {
         workspace: t.id.workspace.clone(),
         name: t.id.name.clone(),
@@ -72,7 +72,7 @@ impl Handle {
         self.members_where(|_| true)
     }
 
-    fn members_where(&self, wanted: impl Fn(&MemberName) -> bool) -> Vec<MemberView> {
+    pub(super) fn members_where(&self, wanted: impl Fn(&MemberName) -> bool) -> Vec<MemberView> {
         let access = self.access.load();
         let now = jiff::Timestamp::now();
         let mut tokens: BTreeMap<&MemberName, (usize, Option<jiff::Timestamp>)> = BTreeMap::new();
@@ -111,7 +111,7 @@ impl Handle {
         self.grants_where(|_| true)
     }
 
-    fn grants_where(&self, wanted: impl Fn(&GrantKey) -> bool) -> Vec<GrantView> {
+    pub(super) fn grants_where(&self, wanted: impl Fn(&GrantKey) -> bool) -> Vec<GrantView> {
         let access = self.access.load();
         let uses = uses(&access, &*self.tokens);
         let view = |g: &GrantRecord| {
@@ -136,10 +136,9 @@ impl Handle {
 
     /// All workspaces.
     pub fn workspaces(&self) -> Vec<WorkspaceView> {
-        let desired = self.desired.borrow().clone();
         let access = self.access.load();
         let view = |record: &WorkspaceRecord| {
-            let of = || desired.instances.values().filter(|r| r.workspace == record.name);
+            let of = || access.instances.values().filter(|r| r.workspace == record.name);
             let in_it = |m: &&MemberRecord| m.workspaces.contains_key(&record.name);
             WorkspaceView {
                 name: record.name.clone(),
@@ -153,7 +152,7 @@ impl Handle {
                 allow: record.allow.clone(),
             }
         };
-        desired.workspaces.values().map(view).collect()
+        access.workspaces.values().map(view).collect()
     }
 
     /// The variables of an instance, without their values.

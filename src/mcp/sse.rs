@@ -35,13 +35,24 @@ pub fn event(id: Option<EventId>, json: &[u8]) -> Vec<u8> {
     out.extend_from_slice(b"event: message\n");
     put_id(&mut out, id);
     out.extend_from_slice(b"data: ");
+    put_line(&mut out, json);
+    out.extend_from_slice(b"\n\n");
+    out
+}
+
+/// A JSON text as one line of data, which no client takes for several.
+pub fn line(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    put_line(&mut out, json);
+    out
+}
+
+fn put_line(out: &mut Vec<u8>, json: &[u8]) {
     let from = out.len();
     out.extend(json.iter().map(|b| if *b == b'\n' || *b == b'\r' { b' ' } else { *b }));
     if memchr::memchr2(0xc2, 0xe2, json).is_some() {
-        escape_separators(&mut out, from);
+        escape_separators(out, from);
     }
-    out.extend_from_slice(b"\n\n");
-    out
 }
 
 /// Line separators of Unicode, which JSON has in strings alone: some clients take them for line ends, and lose the event.

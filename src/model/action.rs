@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Allowlist, GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network, Offboarded,
     Processes, Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName, WorkspaceLimits,
-    WorkspaceName, WorkspaceView,
+    WorkspaceName, WorkspaceView, date_time,
 };
 
 /// A member's token ends so many days after it was made, where nothing else is said.
@@ -300,6 +300,17 @@ pub fn both_of(request: &serde_json::Value) -> Option<(&'static str, &'static st
     (request.get(first).is_some() && request.get(second).is_some()).then_some((first, second))
 }
 
+/// A field of a request that is to be a time and is another text: readers of times take more forms than RFC 3339 has.
+pub fn other_time(request: &serde_json::Value) -> Option<&'static str> {
+    let other = |field: &&str| {
+        request
+            .get(field)
+            .and_then(|v| v.as_str())
+            .is_some_and(|t| date_time(t).is_none())
+    };
+    ["expires_at", "until"].into_iter().find(other)
+}
+
 /// Fields of requests that are lists.
 const LISTS: [&str; 9] = [
     "args",
@@ -496,6 +507,21 @@ mod tests {
             known.sort_unstable();
             assert_eq!(fields, known);
         }
+    }
+
+    #[test]
+    fn times_are_written_in_one_form() {
+        for (field, text, other) in [
+            ("until", "2027-01-31T10:00:00+01:00", false),
+            ("until", "2027-01-31", true),
+            ("expires_at", "2027-01-31 10:00:00Z", true),
+            ("expires_at", "", true),
+            ("name", "now", false),
+        ] {
+            let request = serde_json::json!({ "action": "x", field: text });
+            assert_eq!(other_time(&request), other.then_some(field), "{request}");
+        }
+        assert_eq!(other_time(&serde_json::json!({ "until": null, "expires_at": 5 })), None);
     }
 
     #[test]

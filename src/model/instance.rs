@@ -257,6 +257,18 @@ pub struct InstanceView {
     pub token: Option<Secret>,
 }
 
+impl InstanceView {
+    /// As a list shows it: without all that a package brought along.
+    #[must_use]
+    pub fn listed(&self) -> InstanceView {
+        let mut view = self.clone();
+        if let Some(package) = &mut view.package {
+            package.tree = Arc::default();
+        }
+        view
+    }
+}
+
 /// What an instance of a generic type runs, as verbs print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PackageView {

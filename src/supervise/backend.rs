@@ -18,7 +18,7 @@ use super::{
     tools,
 };
 use crate::{
-    admin::{Archive, Backend, LogQuery, PageFacts},
+    admin::{Addresses, Archive, Backend, LogQuery, PageFacts},
     api::{
         BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
     },
@@ -30,13 +30,14 @@ use crate::{
     docker::{Docker, EngineError},
     door::Router,
     edge::EdgeHandle,
+    events::Events,
     firewall::Firewall,
     forward::Forwards,
     ledger,
     link::Registry,
     machine,
     model::{
-        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView,
+        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, GrantView, InstanceId, InstanceView,
         MemberView, Outcome, Principal, Refusal, State, TeamView, TokenView, TypeName, UsageBy, UsageRow, Who,
         WorkspaceView,
     },
@@ -72,6 +73,7 @@ pub(super) struct Parts {
     pub(super) audit: Audit,
     pub(super) forwards: Forwards,
     pub(super) usage: Usage,
+    pub(super) events: Events,
     pub(super) router: Arc<Router>,
     pub(super) certificates: Certificates,
     pub(super) claims: Arc<Claims>,
@@ -352,9 +354,14 @@ impl Backend for Parts {
         Ok(loaded)
     }
 
-    fn endpoints(&self, id: &InstanceId, at: Option<&str>) -> Option<Endpoints> {
-        let none = self.router.domain().is_none();
-        none.then(|| self.router.endpoints(id, &self.host(at)))
+    fn addresses(&self, at: Option<&str>) -> Option<Addresses> {
+        let (router, host) = (Arc::clone(&self.router), self.host(at));
+        let none = router.domain().is_none();
+        none.then(|| Box::new(move |id: &InstanceId| router.endpoints(id, &host)) as Addresses)
+    }
+
+    fn events(&self) -> &Events {
+        &self.events
     }
 
     async fn status(&self, at: Option<&str>) -> Status {

@@ -68,6 +68,8 @@ pub(super) async fn text(parts: &Parts) -> String {
             value(room.promised_bytes),
         );
     }
+    t.family("berth_event_streams", Kind::Gauge, "Streams of events that are open.")
+        .sample("berth_event_streams", &[], value(parts.events.open() as u64));
     t.family("berth_instances", Kind::Gauge, "Instances by state.");
     for state in State::ALL {
         let n = views.values().filter(|v| v.state == state).count();

@@ -29,6 +29,7 @@ mod docker;
 mod documents;
 mod edge;
 mod eras;
+mod events;
 mod faults;
 mod forward;
 mod generic;

@@ -202,3 +202,83 @@ fn what_can_be_read_has_a_head_and_another_method_is_told_which_there_are() {
     }
     assert_eq!(ask(&a, token, "/api/v1/nothing", &["-X", "DELETE"]).status, 404);
 }
+
+#[test]
+fn what_is_written_otherwise_than_the_document_says_is_refused() {
+    let a = Appliance::start();
+    claimed(&a);
+    let made = owner(&a, "second");
+    let token = made["token"].as_str().unwrap();
+    a.cli(&["workspace", "add", "here"]);
+    let i = a.run("memory", &["--workspace", "here", "--name", "notes", "--no-wait"]);
+    let waits = |ms: &str| format!("/api/v1/instances/{}/wait?ms={ms}", i.id);
+    let (most, more) = (waits("300000"), waits("300001"));
+    assert_eq!(ask(&a, token, &most, &["--max-time", "120"]).status, 200, "it settles");
+    // Percent-encoding is that of RFC 3986, in UTF-8.
+    for one in ["here%2Fnotes", "here%2fnotes", "%68ere%2F%6eotes"] {
+        let answer = ask(&a, token, &format!("/api/v1/instances/{one}"), &[]);
+        assert_eq!(
+            (answer.status, answer.json()["id"].as_str()),
+            (200, Some(i.id.as_str())),
+            "{one}"
+        );
+    }
+    let unknown = ask(&a, token, "/api/v1/instances/caf%C3%A9+1", &[]);
+    assert_eq!((unknown.status, &unknown.json()["name"]), (404, &json!("caf\u{e9}+1")));
+    for (path, code) in [
+        (more.as_str(), "bad-parameter"),
+        ("/api/v1/instances/%zz", "bad-path"),
+        ("/api/v1/instances/%", "bad-path"),
+        ("/api/v1/instances/caf%E9/logs", "bad-path"),
+        ("/api/v1/instances/%/wait", "bad-path"),
+        ("/api/v1/audit?since=2027-01-31", "bad-parameter"),
+        ("/api/v1/audit?since=2027-01-31T10:00:00Z[UTC]", "bad-parameter"),
+        ("/api/v1/audit?until=20270131T100000Z", "bad-parameter"),
+        ("/api/v1/usage?since=20270131", "bad-parameter"),
+    ] {
+        let answer = ask(&a, token, path, &["--globoff"]);
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (400, &json!(code)),
+            "{path}: {}",
+            answer.body
+        );
+    }
+    let bad = ask(&a, token, "/api/v1/usage?since=20270131", &[]);
+    assert!(bad.body.contains("write a date such as 2027-01-31"), "{}", bad.body);
+    let act = |body: Value| {
+        let more = ["-H", "Content-Type: application/json", "-d", &body.to_string()];
+        ask(&a, token, "/api/v1/actions", &more)
+    };
+    for end in ["2040-01-01", "2040-01-01 10:00:00Z", "2040-01-01T10:00Z", "tomorrow"] {
+        let grant = json!({ "action": "add_grant", "member": "second", "instance": i.id, "until": end });
+        let made = json!({ "action": "create_token", "instance": i.id, "expires_at": end });
+        for (body, field) in [(grant, "until"), (made, "expires_at")] {
+            let answer = act(body);
+            let problem = answer.json();
+            assert_eq!(
+                (answer.status, &problem["code"], &problem["field"]),
+                (400, &json!("bad-time"), &json!(field))
+            );
+        }
+    }
+    let made = act(json!({ "action": "create_token", "instance": i.id, "expires_at": "2040-01-01t10:00:00.5+02:00" }));
+    assert_eq!(made.json()["expires_at"], "2040-01-01T08:00:00.5Z", "{}", made.body);
+    for forms in [["--expires", "2040-01-01T10:00"], ["--expires", "20400101"]] {
+        let said = a.cli_fails(1, &[&["token", "create", "--instance", &i.id], &forms[..]].concat());
+        assert!(said.contains("2027-01-31T10:00:00Z"), "{said}");
+    }
+    // What claims a box is in the document as well.
+    let document = ask(&a, token, "/api/openapi.json", &[]).json();
+    let hello = a.curl(&[&format!("https://localhost:{}/api/claim", a.https)]).json();
+    let known = &document["components"]["schemas"]["Hello"]["properties"];
+    assert!(
+        hello
+            .as_object()
+            .unwrap()
+            .keys()
+            .all(|field| known.get(field).is_some()),
+        "{hello}"
+    );
+    a.cli(&["rm", &i.id]);
+}

@@ -348,6 +348,7 @@ fn one_of_each(a: &Appliance, i: &Instance, desk: &Instance, token: &str) -> Vec
         ("a call", Stream::ask(a, &i.url, &call)),
         (SENDING, Stream::sends(a, i, token)),
         ("a log", Stream::log(a, i, token)),
+        ("events", Stream::open(a, &api("events"), token, &events)),
         ("the audit", Stream::open(a, &api("audit?follow=1"), token, &[])),
         ("a screen's socket", control),
     ]

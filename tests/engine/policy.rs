@@ -80,7 +80,11 @@ fn requests(about: &About) -> Vec<((Verb, &'static str), Request)> {
         ((Verb::Call, ""), ("POST", format!("/mcp/{id}"), Some(initialize))),
     ];
     for route in Route::ALL {
-        let (method, path) = (route.row().method, format!("/api{}", route.of(id)));
+        let (method, mut path) = (route.row().method, format!("/api{}", route.of(id)));
+        if *route == Route::Events {
+            // It would have no end.
+            path += "?follow=0";
+        }
         let mut ask = |verb, body| all.push(((verb, ""), (method, path.clone(), body)));
         match (route, admin::verb(*route)) {
             (Route::ScreenLink, _) => {
