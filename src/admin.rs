@@ -4,17 +4,20 @@
 //! The routes are a table, [`crate::api::Route`].
 //!
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
-//! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
+//! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`crate::model::Action::ResetAdmin`].
 //!
 //! Errors are problems of RFC 9457 ([`crate::api::Problem`]), with a row in [`crate::api::CODES`] each. This module decides
 //! nothing: a [`Backend`] does.
 
 mod answers;
+mod asker;
 mod audit;
 mod claim;
+mod conditions;
 mod listen;
 mod page;
 mod paging;
+mod records;
 mod routes;
 
 use std::{collections::BTreeMap, error::Error, future::Future, sync::Arc};
@@ -37,11 +40,12 @@ use crate::{
     audit::{Query, Reading, Sees},
     docker::EngineError,
     model::{
-        Action, AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome,
-        Principal, Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
+        AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
+        Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
     },
-    policy::{Access, Signed, Target, Verb},
+    policy::{Access, Target, Verb},
     usage,
+    writes::Write,
 };
 
 /// A request's body may be this long, in bytes.
@@ -61,7 +65,7 @@ pub struct LogQuery {
 /// What stands behind the API; the assembly implements it.
 pub trait Backend: Send + Sync + 'static {
     /// Admits an action; durable when it answers.
-    fn submit(&self, action: Signed<Action>) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    fn submit(&self, write: Write) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// All instances, as of now.
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>>;
     /// Ticks whenever [`Backend::views`] changed.
@@ -159,6 +163,7 @@ where
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         by,
+        headers: parts.headers,
     };
     routes::answer(backend, asked, body).await
 }

@@ -23,6 +23,7 @@ mod committer;
 mod credentials;
 mod decide;
 mod ports;
+mod revisions;
 mod rows;
 mod task;
 mod tokens;
@@ -59,12 +60,15 @@ use crate::{
     record::GrantKey,
     secret::BoxKey,
     store::Loaded,
+    writes::Write,
 };
 
 /// Requests that wait; past it callers wait.
 const REQUESTS: usize = 64;
 /// The reconciler takes a commit up within milliseconds. One that has not after this long is told of.
 const SHOWN: Duration = Duration::from_secs(30);
+/// Whoever is told of another's change waits so long at most until the reconciler shows it.
+const CAUGHT_UP: Duration = Duration::from_secs(2);
 
 /// What the ledger is built from.
 pub struct Deps {
@@ -93,7 +97,7 @@ pub struct Deps {
 }
 
 enum Request {
-    Act(Box<Signed<Action>>, oneshot::Sender<Result<Kept, Refusal>>),
+    Act(Box<Write>, oneshot::Sender<Result<Kept, Refusal>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -166,15 +170,22 @@ impl Handle {
     /// # Errors
     /// A typed [`Refusal`]; nothing has changed then, but where it says so.
     pub async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
-        Ok(self.submit_and_tell(action).await?.0)
+        Ok(self.submit_and_tell(action.into()).await?.0)
     }
 
     /// The same; with what was cut.
     ///
     /// # Errors
-    /// As [`Handle::submit`].
-    pub async fn submit_and_tell(&self, action: Signed<Action>) -> Result<(Outcome, Cut), Refusal> {
-        let kept = self.ask(|reply| Request::Act(Box::new(action), reply)).await??;
+    /// As [`Handle::submit`]; [`Refusal::Changed`] once the other change is shown.
+    pub async fn submit_and_tell(&self, write: Write) -> Result<(Outcome, Cut), Refusal> {
+        let done = self.ask(|reply| Request::Act(Box::new(write), reply)).await?;
+        if let Err(Refusal::Changed { .. }) = done {
+            let version = self.desired.borrow().version;
+            let mut shown = self.shown.clone();
+            // What is shown by then is what is told.
+            let _ = timeout(CAUGHT_UP, shown.wait_for(|s| s.version >= version)).await;
+        }
+        let kept = done?;
         let mut shown = self.shown.clone();
         let seen = timeout(SHOWN, shown.wait_for(|s| s.version >= kept.version)).await;
         let seen = seen.map_err(|_| {

@@ -5,6 +5,7 @@ mod argument;
 mod audit;
 mod call_limit;
 mod credential;
+mod etag;
 mod excerpt;
 mod hex;
 mod id;
@@ -14,6 +15,7 @@ mod member;
 mod offboarding;
 mod order;
 mod principal;
+mod record;
 mod refusal;
 mod secret;
 mod source;
@@ -32,6 +34,7 @@ pub use audit::{
 };
 pub use call_limit::CallLimit;
 pub use credential::{Credential, CredentialKind, CredentialView};
+pub use etag::{EntityTag, EntityTags, Etag};
 pub use excerpt::{Bounds, Excerpt};
 pub use hex::hex;
 pub use id::{
@@ -52,6 +55,7 @@ pub use order::{
     McpTransport, Processes, Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
 };
 pub use principal::{Principal, Scope, Via, Who};
+pub use record::{Record, RecordId};
 pub(crate) use refusal::coded;
 pub use refusal::{Allowed, Counted, Refusal, Runs};
 pub use secret::Secret;

@@ -2,6 +2,8 @@
 //! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
 //! tokens are hashes.
 
+mod etag;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -16,6 +18,18 @@ use crate::{
         Size, Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceRole,
     },
 };
+
+pub use etag::Versioned;
+
+/// The last change of a record's settings that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Counts the changes; its making is the first.
+    pub revision: u64,
+    pub at: jiff::Timestamp,
+    /// Who asked for it, as the log names them.
+    pub by: String,
+}
 
 /// An environment value as it rests on disk: nonce, ciphertext and tag. Only `secret.rs` can open it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +72,8 @@ pub struct InstanceRecord {
     pub failure: Option<String>,
     /// For instances of generic types: what they run.
     pub sourced: Option<Box<Sourced>>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 /// What an instance of a generic type was asked to run, and what that came to.
@@ -115,6 +131,8 @@ pub struct WorkspaceRecord {
     pub quota: Option<WorkspaceLimits>,
     /// What may be run in it, of what the configuration allows.
     pub allow: Allowlist,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 impl WorkspaceRecord {
@@ -144,6 +162,8 @@ pub struct MemberRecord {
     pub created_at: jiff::Timestamp,
     /// Since when they are let in nowhere.
     pub disabled_at: Option<jiff::Timestamp>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 impl MemberRecord {
@@ -155,6 +175,7 @@ impl MemberRecord {
             workspaces: BTreeMap::new(),
             created_at,
             disabled_at: None,
+            edited: None,
         }
     }
 
@@ -184,6 +205,8 @@ pub struct TeamRecord {
     pub id: TeamId,
     pub members: BTreeSet<MemberName>,
     pub created_at: jiff::Timestamp,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 /// Who is granted which instance: there is one grant of each such pair.
@@ -201,6 +224,8 @@ pub struct GrantRecord {
     pub by: String,
     /// As last flushed.
     pub last_used_at: Option<jiff::Timestamp>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 /// A token, of an instance or of a member. The secret is not here, only its SHA-256.
@@ -220,4 +245,6 @@ pub struct TokenRecord {
     pub scope: TokenScope,
     /// Who made it, and so has seen it; none where an older berth did not note it.
     pub by: Option<String>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }

@@ -126,6 +126,7 @@ async fn one<B: Backend>(stream: UnixStream, by: Principal, backend: Arc<B>, mut
                 path: request.uri().path().to_owned(),
                 query: request.uri().query().unwrap_or_default().to_owned(),
                 by,
+                headers: request.headers().clone(),
             };
             let path = format!("{API}{}", asked.path);
             let most = Door::Api.bounds(asked.method.as_str(), &path).body.bytes(usize::MAX);

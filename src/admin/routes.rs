@@ -4,22 +4,26 @@ use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyDataStream, BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Body, Frame};
 
 use super::{
     Archive, Backend, LogQuery, MAX_BODY,
     answers::{AdminResponse, empty, failed, json, pairs, plain, text},
+    asker::Asker,
+    conditions::{self, tagged},
     paging::page,
+    records::{self, addressed, find, listed},
 };
 use crate::{
     api::{self, Error, RequestError, Route, ScreenRequest, Value},
     model::{
-        Action, Endpoints, Health, InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Role, State,
-        Subject, UnknownField, Who, WorkspaceName, both_of, holds_fields_as_list, unknown_field,
+        Action, EntityTags, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, UnknownField,
+        both_of, holds_fields_as_list, unknown_field,
     },
-    policy::{self, Decision, Known, Target, Verb},
+    policy::{self, Known, Target, Verb},
+    writes::Write,
 };
 
 /// A request without its body.
@@ -31,55 +35,7 @@ pub(super) struct Asked {
     /// The `host[:port]` that was asked, where it was over the network.
     pub(super) at: Option<String>,
     pub(super) by: Principal,
-}
-
-/// Who asks, and at which `host[:port]`; by what they are judged.
-#[derive(Clone, Copy)]
-struct Asker<'a> {
-    by: &'a Principal,
-    at: Option<&'a str>,
-    known: Known<'a>,
-    /// Hears what was denied.
-    denials: &'a (dyn Fn(&Principal, Verb, Target<'_>) + Send + Sync),
-}
-
-impl Asker<'_> {
-    fn may(&self, verb: Verb, target: Target<'_>) -> Result<(), Refusal> {
-        match policy::may(self.known, self.by, verb, target) {
-            Decision::Allow => Ok(()),
-            Decision::Deny(why) => Err(self.denied(verb, target, why)),
-        }
-    }
-
-    /// What a denial is to whoever asked. Log and audit name them.
-    fn denied(&self, verb: Verb, target: Target<'_>, why: policy::Denial) -> Refusal {
-        log::warn!(by = self.by.name().as_str(), via = self.by.via().as_str(), verb = verb.as_str(); "denied: {why}");
-        (self.denials)(self.by, verb, target);
-        why.into()
-    }
-
-    /// Whether they may, where it is no offence to ask.
-    fn sees(&self, verb: Verb, target: Target<'_>) -> bool {
-        policy::may(self.known, self.by, verb, target).is_allowed()
-    }
-
-    /// A member without the workspaces and teams that the asker may not know of.
-    fn shown(&self, mut member: MemberView) -> MemberView {
-        if *self.by.who() == Who::Member(member.name.clone()) {
-            return member;
-        }
-        member
-            .workspaces
-            .retain(|name, _| self.sees(Verb::ReadWorkspace, Target::Workspace(name)));
-        member
-            .teams
-            .retain(|t| self.sees(Verb::ReadTeam, Target::Team(&t.workspace, &t.name)));
-        if member.role != Role::Owner {
-            let highest = member.workspaces.values().max().copied();
-            member.role = highest.map_or(Role::Member, Role::from);
-        }
-        member
-    }
+    pub(super) headers: HeaderMap,
 }
 
 /// What `wait` waits for.
@@ -103,11 +59,16 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Whoami
         | Route::OpenApi
         | Route::Tokens
+        | Route::Token
         | Route::Instances
         | Route::Workspaces
+        | Route::Workspace
         | Route::Members
+        | Route::Member
         | Route::Teams
-        | Route::Grants => Verb::UseApi,
+        | Route::Team
+        | Route::Grants
+        | Route::Grant => Verb::UseApi,
         Route::Ca => Verb::ReadCa,
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
@@ -132,7 +93,7 @@ where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (path, query) = (asked.path.as_str(), asked.query.as_str());
-    let Some((route, one)) = Route::find(asked.method.as_str(), path) else {
+    let Some((route, named)) = Route::find(asked.method.as_str(), path) else {
         let known = Route::methods(path);
         if let (false, Ok(known)) = (known.is_empty(), HeaderValue::from_str(&known.join(", "))) {
             let mut answer = failed(RequestError::BadMethod);
@@ -156,7 +117,7 @@ where
         },
         denials: &|by, verb, target| backend.denied(by, verb, target),
     };
-    taken(backend, asker, (route, one), query, body)
+    taken(backend, asker, (route, &named), &asked, body)
         .await
         .unwrap_or_else(|e| {
             debug_assert!(
@@ -172,13 +133,15 @@ where
 async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     backend: &B,
     asker: Asker<'_>,
-    (route, one): (Route, Option<&str>),
-    query: &str,
+    (route, named): (Route, &[&str]),
+    asked: &Asked,
     body: R,
 ) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let query = asked.query.as_str();
+    let one = named.first().copied().filter(|_| route.is_of_instance());
     let view = match one {
         Some(one) => find(backend, asker, one),
         None => Err(Refusal::no_instance("")),
@@ -197,8 +160,19 @@ where
         }
     }
     let list = (route, asker.at);
+    let if_match = match route.row().method {
+        "POST" => conditions::of_write(&asked.headers)?,
+        _ => None,
+    };
+    if if_match.is_some() && route != Route::Act {
+        return Err(Refusal::NoSingleRecord.into());
+    }
+    let had = match route.row().tagged {
+        true => conditions::of_read(&asked.headers)?,
+        false => None,
+    };
     Ok(match route {
-        Route::Act => act(backend, asker, body).await?,
+        Route::Act => act(backend, asker, if_match, body).await?,
         Route::Status => {
             let mut status = backend.status(asker.at).await;
             if !asker.sees(Verb::ReadClaimCode, Target::Box) {
@@ -219,10 +193,7 @@ where
         }
         Route::Tokens => {
             let mut tokens = backend.tokens();
-            tokens.retain(|t| match &t.subject {
-                Subject::Instance(id) => asker.sees(Verb::ReadToken, Target::Instance(id)),
-                Subject::Member(name) => asker.sees(Verb::ReadToken, Target::Member(name)),
-            });
+            tokens.retain(|t| asker.sees_token(t));
             page(tokens, list, query, |t| t)?
         }
         Route::Workspaces => {
@@ -244,6 +215,11 @@ where
             let mut grants = backend.grants();
             grants.retain(|g| asker.sees(Verb::ReadGrant, Target::Grant(&g.to, &g.instance)));
             page(grants, list, query, |g| g)?
+        }
+        Route::Token | Route::Workspace | Route::Member | Route::Team | Route::Grant => {
+            let id = records::named(route, named, &asked.path)?;
+            let record = records::record(backend, asker, &id);
+            conditions::record(&record.ok_or_else(|| records::none(backend, asker, &id))?, had.as_ref())
         }
         Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
@@ -268,7 +244,10 @@ where
                 .filter(|v| asker.sees(Verb::ReadInstance, Target::Instance(&v.id)));
             page(seen, list, query, |v| addressed(backend, asker.at, listed(v)))?
         }
-        Route::Instance => json(StatusCode::OK, &addressed(backend, asker.at, view?)),
+        Route::Instance => {
+            let view = addressed(backend, asker.at, view?);
+            tagged(&view, &view.etag, had.as_ref())
+        }
         Route::Wait => wait(backend, asker.at, view, query).await?,
         Route::Credentials => json(StatusCode::OK, &backend.credentials(&view?.id)?),
         Route::Logs => logs(backend, view?.id, query).await?,
@@ -286,7 +265,12 @@ async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) 
     Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
 }
 
-async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<AdminResponse, Error>
+async fn act<B: Backend, R: Body<Data = Bytes>>(
+    backend: &B,
+    asker: Asker<'_>,
+    if_match: Option<EntityTags>,
+    body: R,
+) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -339,7 +323,14 @@ where
     if let (_, Target::Instance(id)) = policy::asked(signed.what()) {
         backend.uses(asker.by, id);
     }
-    Ok(match backend.submit(signed).await? {
+    let record = action.record();
+    let write = Write {
+        action: signed,
+        if_match,
+    };
+    let outcome = backend.submit(write).await;
+    let outcome = outcome.map_err(|refusal| records::told(backend, asker, record.as_ref(), refusal))?;
+    Ok(match outcome {
         Outcome::Instance(view) => {
             let view = addressed(backend, asker.at, *view);
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
@@ -369,49 +360,6 @@ where
     }
     let view = addressed(backend, asker.at, view);
     Ok(json(StatusCode::OK, &backend.screen_link(&view, asked, asker.by)?))
-}
-
-/// As a list shows it: without all that a package brought along.
-fn listed(view: &InstanceView) -> InstanceView {
-    let mut view = view.clone();
-    if let Some(package) = &mut view.package {
-        package.tree = std::sync::Arc::default();
-    }
-    view
-}
-
-/// An instance by id, by `WORKSPACE/NAME` (its slash as `%2F`), or by its name in the workspace `default`; of those alone that
-/// the principal may see. A name never means an instance of another workspace: what removes one of `default` would remove the
-/// other when it is asked twice.
-fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<InstanceView, Refusal> {
-    let views = backend.views();
-    let seen = |v: &&InstanceView| asker.sees(Verb::ReadInstance, Target::Instance(&v.id));
-    let by_id = InstanceId::parse(one).ok().and_then(|id| views.get(&id));
-    if let Some(v) = by_id.filter(seen) {
-        return Ok(v.clone());
-    }
-    let one = one.replace("%2F", "/").replace("%2f", "/");
-    let default = WorkspaceName::default();
-    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), &one));
-    let named = || views.values().filter(seen).filter(|v| v.name.as_str() == name);
-    if let Some(view) = named().find(|v| v.workspace.as_str() == workspace) {
-        return Ok(view.clone());
-    }
-    let elsewhere = named().map(|v| format!("{}/{}", v.workspace, v.name));
-    let instances: Vec<String> = elsewhere.filter(|_| !one.contains('/')).collect();
-    Err(match instances.is_empty() {
-        true => Refusal::no_instance(one),
-        false => Refusal::NameElsewhere { name: one, instances },
-    })
-}
-
-/// As it is for somebody who asked at this `host[:port]`.
-fn addressed<B: Backend>(backend: &B, at: Option<&str>, mut view: InstanceView) -> InstanceView {
-    if let Some(endpoints) = backend.endpoints(&view.id, at) {
-        let screen = endpoints.screen.filter(|_| view.endpoints.screen.is_some());
-        view.endpoints = Endpoints { screen, ..endpoints };
-    }
-    view
 }
 
 async fn wait<B: Backend>(

@@ -39,13 +39,15 @@ macro_rules! codes {
 codes! {
     400 {
         "bad-host" "The host of the request is not valid",
-        "bad-parameter" "A parameter of the query has a wrong value",
+        "bad-parameter" "A parameter of the path or the query has a wrong value",
+        "bad-precondition" "A header field with entity tags is malformed",
         "body-broken" "The body ended early or is malformed",
         "body-unread" "The body cannot be read",
         "both-of" "Two fields of which there may be one",
         "no-action" "The body is not an action",
         "no-claim" "The body is not a claim",
         "no-screen-request" "The body does not ask for a screen",
+        "no-single-record" "The request changes no single record",
         "no-such-parameter" "The route has no such parameter",
         "unknown-field" "The action has no such field",
     }
@@ -93,6 +95,7 @@ codes! {
         "not-yet" "What was waited for has not come",
     }
     409 {
+        "changed" "The record was changed meanwhile",
         "claimed" "The box is claimed already",
         "last-owner" "The box keeps an owner who is let in",
         "member-disabled" "The member is disabled",

@@ -27,6 +27,8 @@ coded! {
             /// What it may be, where that is one of some words.
             known: Vec<String>,
         },
+        #[error("the header field {field} cannot be read: {reason}")]
+        "bad-precondition" BadPrecondition { field: String, reason: String },
         #[error("the body cannot be read ({limit} bytes at most): {reason}")]
         "body-unread" BodyUnread { limit: usize, reason: String },
         #[error("the request has both {first} and {second}: give the one that is meant")]

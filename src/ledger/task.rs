@@ -34,10 +34,11 @@ use crate::{
         spec::resource_name,
         trial::TRIAL_SECONDS,
     },
-    policy::{self, Access, Known, Signed},
+    policy::{self, Access, Known},
     record::InstanceRecord,
     secret::BoxKey,
     store::Change,
+    writes::Write,
 };
 
 /// The loop turns at least this often, for the watchdog.
@@ -58,7 +59,7 @@ pub(super) struct Limits {
 /// A request that may change something, and who waits for it.
 enum Entry {
     /// Nobody waits for what the ledger itself asks for.
-    Act(Box<Signed<Action>>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
+    Act(Box<Write>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
 }
 
@@ -199,9 +200,9 @@ impl Task {
         for entry in &entries {
             access = books.access(&access);
             let one = self.admit(&books, &access, entry);
-            if let (Entry::Act(action, _), Ok(one)) = (entry, &one) {
+            if let (Entry::Act(write, _), Ok(one)) = (entry, &one) {
                 self.journal
-                    .append(&Note::of(action, &access).begins(&books, &one.changes));
+                    .append(&Note::of(&write.action, &access).begins(&books, &one.changes));
             }
             for change in one.iter().flat_map(|d| &d.changes) {
                 books.make(change);
@@ -239,7 +240,7 @@ impl Task {
 
     fn admit(&self, books: &Books, access: &Access, entry: &Entry) -> Result<Decided, Refusal> {
         match entry {
-            Entry::Act(action, _) => self.decide(books, access, (**action).clone()),
+            Entry::Act(write, _) => self.decide(books, access, write),
             Entry::Report(report, _) => Ok(of_report(books, report.clone())),
         }
     }
@@ -300,8 +301,8 @@ impl Task {
 
     fn answer(&self, entry: Entry, answer: Result<Kept, Refusal>) {
         match entry {
-            Entry::Act(action, reply) => {
-                let note = Note::of(&action, &self.access.load());
+            Entry::Act(write, reply) => {
+                let note = Note::of(&write.action, &self.access.load());
                 match &answer {
                     Ok(kept) => note.accepted(&kept.what),
                     Err(why) => self.journal.append(&note.failed(why)),
@@ -339,7 +340,7 @@ impl Task {
                 Principal::berth(),
                 Action::Remove { id },
             ) {
-                Ok(signed) => entries.push(Entry::Act(Box::new(signed), None)),
+                Ok(signed) => entries.push(Entry::Act(Box::new(signed.into()), None)),
                 Err(denial) => log::warn!("a trial is not removed yet: {denial}"),
             }
         }

@@ -15,7 +15,7 @@ use crate::{
     },
     plan::exchange::Asked,
     policy,
-    record::{InstanceRecord, TokenRecord},
+    record::{InstanceRecord, TokenRecord, Versioned},
     store::{Change, Store, StoreError},
 };
 
@@ -129,6 +129,7 @@ fn view(r: &InstanceRecord) -> InstanceView {
         health: Health::Unknown,
         image: String::new(),
         created_at: r.created_at,
+        etag: r.etag(),
         endpoints: Endpoints {
             mcp: none(),
             screen: None,
@@ -326,7 +327,7 @@ impl Bench {
         for action in actions {
             let (reply, answer) = oneshot::channel();
             let signed = self.ledger.sign(by.clone(), action).unwrap();
-            let request = Request::Act(Box::new(signed), reply);
+            let request = Request::Act(Box::new(signed.into()), reply);
             self.ledger.requests.send(request).await.expect("it runs");
             answers.push(answer);
         }
@@ -741,3 +742,5 @@ async fn a_grant_ends_by_itself_and_what_waits_is_judged_when_its_turn_comes() {
         assert_eq!(answer.await.unwrap().map(drop), Err(Refusal::NotPermitted));
     }
 }
+
+mod write_tests;

@@ -41,11 +41,12 @@ use crate::{
         WorkspaceView,
     },
     plan::{image, sourced},
-    policy::{Access, Signed, Target, Verb},
+    policy::{Access, Target, Verb},
     reconcile,
     secret::BoxKey,
     tls::{self, Certificates},
     usage::{self, Usage},
+    writes::Write,
 };
 
 /// A note in the audit has so many bytes at most.
@@ -158,16 +159,16 @@ impl Parts {
 }
 
 impl Backend for Parts {
-    async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
-        let kind = Kind::of(action.what());
-        if let Action::Run(request) = action.what() {
+    async fn submit(&self, write: Write) -> Result<Outcome, Refusal> {
+        let kind = Kind::of(write.action.what());
+        if let Action::Run(request) = write.action.what() {
             self.check_images(&request.type_name).await?;
         }
         // What follows from it follows whether somebody waits for the answer or not.
         let (ledger, claims) = (self.ledger.clone(), Arc::clone(&self.claims));
         let (reconcile, leavers) = (self.reconcile.clone(), self.leavers());
         let done = tokio::spawn(async move {
-            let (outcome, cut) = ledger.submit_and_tell(action).await?;
+            let (outcome, cut) = ledger.submit_and_tell(write).await?;
             if let Outcome::Offboarded(done) = outcome {
                 return Ok(Outcome::Offboarded(Box::new(leavers.report(*done).await?)));
             }

@@ -56,3 +56,4 @@ mod screen;
 mod service;
 mod terminal;
 mod terminal_output;
+mod writes;

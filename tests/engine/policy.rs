@@ -80,7 +80,16 @@ fn requests(about: &About) -> Vec<((Verb, &'static str), Request)> {
         ((Verb::Call, ""), ("POST", format!("/mcp/{id}"), Some(initialize))),
     ];
     for route in Route::ALL {
-        let (method, path) = (route.row().method, format!("/api{}", route.of(id)));
+        let team = format!("here%2F{}", about.team);
+        let named: &[&str] = match route {
+            Route::Token => &about.tokens[1..],
+            Route::Workspace => &["here"],
+            Route::Member => &[about.member],
+            Route::Team => &[&team],
+            Route::Grant => &[about.member, id],
+            _ => &[id],
+        };
+        let (method, path) = (route.row().method, format!("/api{}", route.with(named)));
         let mut ask = |verb, body| all.push(((verb, ""), (method, path.clone(), body)));
         match (route, admin::verb(*route)) {
             (Route::ScreenLink, _) => {
