@@ -14,6 +14,7 @@ mod asker;
 mod audit;
 mod claim;
 mod conditions;
+mod idempotent;
 mod listen;
 mod page;
 mod paging;
@@ -40,12 +41,12 @@ use crate::{
     audit::{Query, Reading, Sees},
     docker::EngineError,
     model::{
-        AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
-        Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
+        AuditVerified, CredentialView, Endpoints, GrantView, IdempotencyKey, InstanceId, InstanceView, MemberView,
+        Outcome, Principal, Refusal, Secret, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
     },
     policy::{Access, Target, Verb},
     usage,
-    writes::Write,
+    writes::{Begun, Kept, Keyed, Write},
 };
 
 /// A request's body may be this long, in bytes.
@@ -66,6 +67,14 @@ pub struct LogQuery {
 pub trait Backend: Send + Sync + 'static {
     /// Admits an action; durable when it answers.
     fn submit(&self, write: Write) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// Begins a request with an idempotency key of whoever asks.
+    fn begin(&self, by: &Principal, key: &IdempotencyKey) -> Result<Begun, Refusal>;
+    /// What a write came to that had a key, and was never answered.
+    fn outcome(&self, kept: &Kept) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// Keeps the answer to a request with a key; durable when it returns, where the disk takes it.
+    fn keep(&self, keyed: Keyed, answer: Secret) -> impl Future<Output = ()> + Send;
+    /// Hears that somebody asked again with the same key.
+    fn answered_again(&self, by: &Principal, verb: Verb, target: Target<'_>);
     /// All instances, as of now.
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>>;
     /// Ticks whenever [`Backend::views`] changed.

@@ -17,6 +17,7 @@
 //! Tasks: `ledger` (this), thread `store`. Channels: requests (64), commits (1), desired state and what is shown (the
 //! newest value each).
 
+mod answers;
 mod books;
 mod changes;
 mod committer;
@@ -39,6 +40,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -60,7 +62,7 @@ use crate::{
     record::GrantKey,
     secret::BoxKey,
     store::Loaded,
-    writes::Write,
+    writes::{Answers, Keyed, Keys, Write},
 };
 
 /// Requests that wait; past it callers wait.
@@ -99,6 +101,8 @@ pub struct Deps {
 enum Request {
     Act(Box<Write>, oneshot::Sender<Result<Kept, Refusal>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    /// What was answered to a request with an idempotency key.
+    Keep(Box<(Keyed, Secret)>, oneshot::Sender<Result<(), Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -111,7 +115,7 @@ struct Kept {
     cut: Cut,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Came {
     /// With its first token, where it is new.
     Instance(InstanceId, Option<Secret>),
@@ -137,6 +141,7 @@ pub struct Handle {
     /// What an installation may write, in bytes.
     install_bytes: u64,
     heartbeat: Arc<AtomicU64>,
+    keys: Arc<Keys>,
 }
 
 /// Fills the token table and starts the task. The task ends only after [`Handle::shutdown`]; that it ends otherwise is for
@@ -150,7 +155,9 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let shown = deps.shown.clone();
     let (workspace, install_bytes) = (deps.workspace, deps.install_bytes);
     let (access, tokens) = (Arc::<ArcSwap<Access>>::default(), deps.tokens.clone());
-    let (task, desired) = task::Task::build(deps, access.clone(), asked, heartbeat.clone())?;
+    let keys = Arc::new(Keys::new(Answers::default(), deps.key.clone()));
+    let shared = (access.clone(), keys.clone());
+    let (task, desired) = task::Task::build(deps, shared, asked, heartbeat.clone())?;
     let handle = Handle {
         requests,
         desired,
@@ -160,6 +167,7 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
         workspace,
         install_bytes,
         heartbeat,
+        keys,
     };
     Ok((handle, tokio::spawn(task.run())))
 }
@@ -185,7 +193,11 @@ impl Handle {
             // What is shown by then is what is told.
             let _ = timeout(CAUGHT_UP, shown.wait_for(|s| s.version >= version)).await;
         }
-        let kept = done?;
+        self.shown_as(done?).await
+    }
+
+    /// What something came to, once the reconciler shows it.
+    async fn shown_as(&self, kept: Kept) -> Result<(Outcome, Cut), Refusal> {
         let mut shown = self.shown.clone();
         let seen = timeout(SHOWN, shown.wait_for(|s| s.version >= kept.version)).await;
         let seen = seen.map_err(|_| {

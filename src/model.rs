@@ -9,6 +9,7 @@ mod etag;
 mod excerpt;
 mod hex;
 mod id;
+mod idempotency_key;
 mod import;
 mod instance;
 mod member;
@@ -41,6 +42,7 @@ pub use id::{
     BASE32, BoxId, INSTANCE_TOKEN_PREFIX, InstanceId, InstanceName, MEMBER_TOKEN_PREFIX, MemberName, ParseError,
     TeamName, TokenId, TypeName, WorkspaceName,
 };
+pub use idempotency_key::IdempotencyKey;
 pub use import::ImportRules;
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,

@@ -2,8 +2,6 @@
 //! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
 //! tokens are hashes.
 
-mod etag;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -18,8 +16,6 @@ use crate::{
         Size, Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceRole,
     },
 };
-
-pub use etag::Versioned;
 
 /// The last change of a record's settings that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +222,20 @@ pub struct GrantRecord {
     pub last_used_at: Option<jiff::Timestamp>,
     /// The last change of its settings; none where nobody has changed them since that is noted.
     pub edited: Option<Edit>,
+}
+
+/// The hash of an idempotency key and of whose it is.
+pub type AnswerId = [u8; 32];
+
+/// What a write with an idempotency key came to and was answered, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerRecord {
+    pub id: AnswerId,
+    /// Whose key it is.
+    pub who: String,
+    /// When the write was done.
+    pub at: jiff::Timestamp,
+    pub sealed: Sealed,
 }
 
 /// A token, of an instance or of a member. The secret is not here, only its SHA-256.

@@ -13,6 +13,7 @@ use super::{
     answers::{AdminResponse, empty, failed, json, pairs, plain, text},
     asker::Asker,
     conditions::{self, tagged},
+    idempotent::{self, Counted, Once},
     paging::page,
     records::{self, addressed, find, listed},
 };
@@ -23,7 +24,7 @@ use crate::{
         both_of, holds_fields_as_list, unknown_field,
     },
     policy::{self, Known, Target, Verb},
-    writes::Write,
+    writes::{Keyed, Write},
 };
 
 /// A request without its body.
@@ -36,6 +37,13 @@ pub(super) struct Asked {
     pub(super) at: Option<String>,
     pub(super) by: Principal,
     pub(super) headers: HeaderMap,
+}
+
+impl Asked {
+    /// What a key is kept of: the path is the same on the socket and over the network.
+    fn hash(&self) -> idempotent::Asked {
+        idempotent::Asked::new(self.method.as_str(), &self.path, &self.query)
+    }
 }
 
 /// What `wait` waits for.
@@ -172,7 +180,7 @@ where
         false => None,
     };
     Ok(match route {
-        Route::Act => act(backend, asker, if_match, body).await?,
+        Route::Act => act(backend, asker, asked, if_match, body).await?,
         Route::Status => {
             let mut status = backend.status(asker.at).await;
             if !asker.sees(Verb::ReadClaimCode, Target::Box) {
@@ -189,7 +197,7 @@ where
         Route::Images => page(backend.images().await?, list, query, |i| i)?,
         Route::LoadImages => {
             let archive = BodyDataStream::new(body).map_err(std::io::Error::other);
-            load_images(backend, asker.by, Box::pin(archive)).await?
+            load_images(backend, asker, asked, Box::pin(archive)).await?
         }
         Route::Tokens => {
             let mut tokens = backend.tokens();
@@ -253,7 +261,7 @@ where
         Route::Logs => logs(backend, view?.id, query).await?,
         Route::DeployLog => deploy(backend, &view?.id, query),
         Route::Tools => json(StatusCode::OK, &backend.tools(view?.id).await?),
-        Route::ScreenLink => screen_link(backend, asker, view?, body).await?,
+        Route::ScreenLink => screen_link(backend, asker, asked, view?, body).await?,
         Route::Screenshot => {
             let png = backend.screenshot(&view?, asker.by).await?;
             plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed())
@@ -261,13 +269,33 @@ where
     })
 }
 
-async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<AdminResponse, Error> {
-    Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
+async fn load_images<B: Backend>(
+    backend: &B,
+    asker: Asker<'_>,
+    asked: &Asked,
+    archive: Archive,
+) -> Result<AdminResponse, Error> {
+    let hash = asked.hash();
+    let Some(mut once) = idempotent::begin(backend, asker, &asked.headers, &hash)? else {
+        return Ok(json(StatusCode::OK, &backend.load_images(archive, asker.by).await?));
+    };
+    let archive = Counted::new(archive, &hash);
+    if once.was_before() {
+        // What was loaded before has to be read to be known again.
+        archive.drain().await?;
+        if let Some(answer) = once.answered(backend, asker, (Verb::LoadImages, Target::Box))? {
+            return Ok(answer);
+        }
+    }
+    let loaded = backend.load_images(archive.body(), asker.by).await?;
+    archive.drain().await?;
+    Ok(once.end(backend, json(StatusCode::OK, &loaded)).await)
 }
 
 async fn act<B: Backend, R: Body<Data = Bytes>>(
     backend: &B,
     asker: Asker<'_>,
+    asked: &Asked,
     if_match: Option<EntityTags>,
     body: R,
 ) -> Result<AdminResponse, Error>
@@ -313,6 +341,33 @@ where
         line: e.line(),
         column: e.column(),
     })?;
+    let hash = asked.hash();
+    hash.add(&body);
+    let mut once = idempotent::begin(backend, asker, &asked.headers, &hash)?;
+    if let Some(once) = &mut once
+        && let Some(answer) = once.answered(backend, asker, policy::asked(&action))?
+    {
+        return Ok(answer);
+    }
+    let outcome = match once.as_ref().and_then(Once::unanswered) {
+        Some(kept) => backend.outcome(kept).await?,
+        None => submit(backend, asker, action, (if_match, once.as_ref().map(Once::key))).await?,
+    };
+    let answer = outcome_shown(backend, asker, outcome);
+    Ok(match once {
+        Some(once) => once.end(backend, answer).await,
+        None => answer,
+    })
+}
+
+/// Has an action done, for whoever may ask for it.
+async fn submit<B: Backend>(
+    backend: &B,
+    asker: Asker<'_>,
+    action: Action,
+    (if_match, key): (Option<EntityTags>, Option<Keyed>),
+) -> Result<Outcome, Error> {
+    let record = action.record();
     let signed = match policy::sign(asker.known, asker.by.clone(), action.clone()) {
         Ok(signed) => signed,
         Err(why) => {
@@ -323,26 +378,30 @@ where
     if let (_, Target::Instance(id)) = policy::asked(signed.what()) {
         backend.uses(asker.by, id);
     }
-    let record = action.record();
     let write = Write {
         action: signed,
         if_match,
+        key,
     };
     let outcome = backend.submit(write).await;
-    let outcome = outcome.map_err(|refusal| records::told(backend, asker, record.as_ref(), refusal))?;
-    Ok(match outcome {
+    Ok(outcome.map_err(|refusal| records::told(backend, asker, record.as_ref(), refusal))?)
+}
+
+fn outcome_shown<B: Backend>(backend: &B, asker: Asker<'_>, outcome: Outcome) -> AdminResponse {
+    match outcome {
         Outcome::Instance(view) => {
             let view = addressed(backend, asker.at, *view);
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
         }
         Outcome::Member(member) => json(StatusCode::OK, &Outcome::Member(asker.shown(member))),
         outcome => json(StatusCode::OK, &outcome),
-    })
+    }
 }
 
 async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
     backend: &B,
     asker: Asker<'_>,
+    asked: &Asked,
     view: InstanceView,
     body: R,
 ) -> Result<AdminResponse, Error>
@@ -354,12 +413,24 @@ where
     let body = body.map_err(|e| wrong(e.to_string()))?.to_bytes();
     // A list of its values would be taken as well.
     let object = serde_json::from_slice::<serde_json::Map<_, _>>(&body).map_err(|e| wrong(e.to_string()))?;
-    let asked = serde_json::from_value::<ScreenRequest>(object.into()).map_err(|e| wrong(e.to_string()))?;
-    if !asked.view_only {
+    let wanted = serde_json::from_value::<ScreenRequest>(object.into()).map_err(|e| wrong(e.to_string()))?;
+    if !wanted.view_only {
         asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
     let view = addressed(backend, asker.at, view);
-    Ok(json(StatusCode::OK, &backend.screen_link(&view, asked, asker.by)?))
+    let hash = asked.hash();
+    hash.add(&body);
+    let mut once = idempotent::begin(backend, asker, &asked.headers, &hash)?;
+    if let Some(once) = &mut once
+        && let Some(answer) = once.answered(backend, asker, (Verb::ViewScreen, Target::Instance(&view.id)))?
+    {
+        return Ok(answer);
+    }
+    let answer = json(StatusCode::OK, &backend.screen_link(&view, wanted, asker.by)?);
+    Ok(match once {
+        Some(once) => once.end(backend, answer).await,
+        None => answer,
+    })
 }
 
 async fn wait<B: Backend>(

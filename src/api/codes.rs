@@ -39,6 +39,7 @@ macro_rules! codes {
 codes! {
     400 {
         "bad-host" "The host of the request is not valid",
+        "bad-idempotency-key" "Not an idempotency key",
         "bad-parameter" "A parameter of the path or the query has a wrong value",
         "bad-precondition" "A header field with entity tags is malformed",
         "body-broken" "The body ended early or is malformed",
@@ -97,6 +98,7 @@ codes! {
     409 {
         "changed" "The record was changed meanwhile",
         "claimed" "The box is claimed already",
+        "key-in-use" "The first request with the key is under way",
         "last-owner" "The box keeps an owner who is let in",
         "member-disabled" "The member is disabled",
         "member-exists" "The name is taken by a member",
@@ -156,6 +158,7 @@ codes! {
         "header-of-the-protocol" "The protocol sets this header field",
         "header-twice" "A header field is given twice",
         "inexact-version" "Not an exact version",
+        "key-reused" "The key was used with another request",
         "kind-changed" "The type is of another kind now",
         "no-content" "A file has no content",
         "no-free-name" "No name is free",

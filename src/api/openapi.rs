@@ -15,7 +15,7 @@ use super::{
     query::{MAX_CURSOR, MAX_PAGE, MAX_TEXT, Value},
     routes::{Body, COMMON, PAGE, Route, Row},
 };
-use crate::model::{Grantee, InstanceId, MemberName, Refusal, TeamId, TokenId, WorkspaceName};
+use crate::model::{Grantee, IdempotencyKey, InstanceId, MemberName, Refusal, TeamId, TokenId, WorkspaceName};
 
 /// `*`, or a list of entity tags, as a regular expression (ECMA-262).
 const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#;
@@ -32,6 +32,9 @@ An error is a problem of RFC 9457. Programs look at its `code`, which does not c
 with the fields that it has. New fields may come with any version, in answers and in errors.
 
 A list is answered whole, or with `limit` in pages: `Link` tells the next one.
+
+A record has an `ETag`, which changes with its settings and not with its state; `If-Match` lets an action be done only while its \
+record is of that version. `Idempotency-Key` lets what is sent be done once, however often it is sent.
 
 An id of an instance, a token or a member is a text that programs take as it is. Times are RFC 3339, in UTC.";
 
@@ -250,6 +253,11 @@ fn operation(route: Route, forms: &Forms) -> Json {
                      nothing is done. Not with an action that makes a record.";
         parameters.push(header("If-Match", about, TAGS));
     }
+    if row.method == "POST" {
+        let about =
+            "Done once, however often it is asked for with the same key within 24 hours: the first answer comes again.";
+        parameters.push(header("Idempotency-Key", about, IdempotencyKey::PATTERN));
+    }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
@@ -279,6 +287,10 @@ fn responses(route: Route, forms: &Forms) -> Json {
     if row.query == PAGE {
         let about = "Where there is a next page, its address, with `rel=\"next\"` (RFC 8288).";
         done["headers"] = json!({ "Link": { "description": about, "schema": { "type": "string" } } });
+    }
+    if row.method == "POST" {
+        let about = "`true` where this is the answer to an earlier request with the same key.";
+        done["headers"] = json!({ "Idempotency-Replayed": { "description": about, "schema": { "type": "string" } } });
     }
     if row.tagged {
         done["headers"] = etag();
@@ -331,6 +343,11 @@ fn problems(codes: &[&str]) -> Json {
     let status = codes.first().and_then(|code| Code::find(code)).map(|row| row.status);
     let header = match status {
         Some(401) => Some(("WWW-Authenticate", "How to show a token (RFC 6750).", "string")),
+        Some(409) if codes.contains(&"key-in-use") => Some((
+            "Retry-After",
+            "Seconds, where the first request with the key is under way.",
+            "integer",
+        )),
         Some(429 | 503) => Some(("Retry-After", "Seconds, where waiting helps.", "integer")),
         _ => None,
     };
@@ -471,6 +488,8 @@ mod tests {
                 (read, operation["responses"]["304"].is_object()),
                 (row.tagged, row.tagged)
             );
+            let keyed = named(given, "header").contains(&"Idempotency-Key".to_owned());
+            assert_eq!(keyed, row.method == "POST", "{key:?}");
             let of_path = named(&document["paths"][row.path]["parameters"], "path");
             assert_eq!(of_path, route.parameters().collect::<Vec<_>>(), "{key:?}");
             assert_eq!(operation.get("requestBody").is_some(), row.method == "POST", "{key:?}");

@@ -27,6 +27,8 @@ coded! {
             /// What it may be, where that is one of some words.
             known: Vec<String>,
         },
+        #[error("a request has one Idempotency-Key at most, of 1 to {longest} visible ASCII characters")]
+        "bad-idempotency-key" BadIdempotencyKey { longest: usize },
         #[error("the header field {field} cannot be read: {reason}")]
         "bad-precondition" BadPrecondition { field: String, reason: String },
         #[error("the body cannot be read ({limit} bytes at most): {reason}")]

@@ -293,7 +293,13 @@ pub(super) const COMMON: &[&str] = &[
 const OF_INSTANCES: &[&str] = &["name-elsewhere", "no-instance"];
 
 /// Errors of every route that something is sent to: of what a write may say beside what it asks for.
-const OF_WRITES: &[&str] = &["bad-precondition", "no-single-record"];
+const OF_WRITES: &[&str] = &[
+    "bad-idempotency-key",
+    "bad-precondition",
+    "key-in-use",
+    "key-reused",
+    "no-single-record",
+];
 
 /// Errors of every route that answers one record with its tag.
 const OF_TAGGED: &[&str] = &["bad-precondition"];

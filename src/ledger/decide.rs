@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Came, books::Books, ports::Cut, revisions, task::Task, views};
+use super::{Came, answers, books::Books, ports::Cut, revisions, task::Task, views};
 use crate::{
     model::{
         Action, Desired, EndedToken, InstanceId, KnownCredential, KnownToken, MemberName, OffboardingReport, Principal,
@@ -57,7 +57,7 @@ pub(super) enum Then {
 }
 
 impl Decided {
-    fn nothing(came: Came) -> Self {
+    pub(super) fn nothing(came: Came) -> Self {
         Self {
             changes: Vec::new(),
             then: Vec::new(),
@@ -81,9 +81,11 @@ impl Task {
         if let policy::Decision::Deny(why) = policy::may(known, action.by(), verb, target) {
             return Err(why.into());
         }
+        answers::check(books, write.key.as_ref(), now)?;
         revisions::check(books, action.what(), write.if_match.as_ref())?;
         let mut decided = self.admitted(books, action.clone(), known)?;
         revisions::count(books, &mut decided, &by, now);
+        answers::add(books, &mut decided, write.key.as_ref(), (&self.keys, now))?;
         Ok(decided)
     }
 

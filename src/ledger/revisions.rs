@@ -4,8 +4,9 @@
 use super::{Came, books::Books, decide::Decided};
 use crate::{
     model::{Action, EntityTags, Etag, Principal, RecordId, Refusal},
-    record::{Edit, Versioned},
+    record::Edit,
     store::Change,
+    versions::Versioned,
 };
 
 /// Counts what an action changes.
@@ -35,7 +36,9 @@ pub(super) fn count(books: &Books, decided: &mut Decided, by: &Principal, now: j
             | Change::RemoveMember(_)
             | Change::RemoveWorkspace(_)
             | Change::RemoveTeam(_)
-            | Change::RemoveGrant(_) => {}
+            | Change::RemoveGrant(_)
+            | Change::PutAnswer(_)
+            | Change::RemoveAnswer(_) => {}
         }
     }
 }

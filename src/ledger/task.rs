@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Deps, Kept, Request,
+    Deps, Kept, Request, answers,
     books::Books,
     committer::{Committer, NotKept},
     decide::{Decided, of_report},
@@ -28,7 +28,7 @@ use crate::{
     catalog::Catalog,
     config::Allow,
     machine,
-    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal, WorkspaceLimits},
+    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal, Secret, WorkspaceLimits},
     plan::{
         exchange::{DesiredState, Report, Shown},
         spec::resource_name,
@@ -38,7 +38,7 @@ use crate::{
     record::InstanceRecord,
     secret::BoxKey,
     store::Change,
-    writes::Write,
+    writes::{Keyed, Keys, Write},
 };
 
 /// The loop turns at least this often, for the watchdog.
@@ -61,6 +61,7 @@ enum Entry {
     /// Nobody waits for what the ledger itself asks for.
     Act(Box<Write>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    Keep(Box<(Keyed, Secret)>, oneshot::Sender<Result<(), Refusal>>),
 }
 
 pub(super) struct Task {
@@ -89,17 +90,19 @@ pub(super) struct Task {
     pub(super) flush_at: Instant,
     trials_at: Instant,
     pub(super) expiries: Expiries,
+    pub(super) keys: Arc<Keys>,
 }
 
 impl Task {
     pub(super) fn build(
         deps: Deps,
-        access: Arc<ArcSwap<Access>>,
+        (access, keys): (Arc<ArcSwap<Access>>, Arc<Keys>),
         requests: mpsc::Receiver<Request>,
         heartbeat: Arc<AtomicU64>,
     ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
         let books = Books::from(deps.loaded);
         access.store(Arc::new(books.access(&Access::default())));
+        keys.publish(&books.answers);
         for token in books.tokens.values().filter(|t| books.owner_stays(t)) {
             if let Some(principal) = books.principal_of(token) {
                 deps.tokens.insert(token, principal);
@@ -133,6 +136,7 @@ impl Task {
             flush_at: Instant::now(),
             trials_at: Instant::now(),
             expiries: Expiries::default(),
+            keys,
         };
         for record in task.books.instances.values().filter(|r| r.desired == Desired::Removed) {
             task.note_removed(record, true);
@@ -175,6 +179,7 @@ impl Task {
             match request {
                 Request::Act(action, reply) => entries.push(Entry::Act(action, Some(reply))),
                 Request::Report(report, reply) => entries.push(Entry::Report(report, reply)),
+                Request::Keep(answer, reply) => entries.push(Entry::Keep(answer, reply)),
                 Request::Shutdown(reply) => {
                     end = Some(reply);
                     break;
@@ -242,6 +247,10 @@ impl Task {
         match entry {
             Entry::Act(write, _) => self.decide(books, access, write),
             Entry::Report(report, _) => Ok(of_report(books, report.clone())),
+            Entry::Keep(kept, _) => {
+                let ((keyed, answer), now) = (&**kept, jiff::Timestamp::now());
+                answers::answered(books, keyed, answer, (&self.keys, now))
+            }
         }
     }
 
@@ -256,6 +265,9 @@ impl Task {
         // Before anything is opened or cut by it.
         if !self.books.same_access(&books) {
             self.access.store(Arc::new(books.access(&self.access.load())));
+        }
+        if !Arc::ptr_eq(&self.books.answers, &books.answers) {
+            self.keys.publish(&books.answers);
         }
         self.books = books;
         Ok(())
@@ -307,14 +319,18 @@ impl Task {
                     Ok(kept) => note.accepted(&kept.what),
                     Err(why) => self.journal.append(&note.failed(why)),
                 }
+                // Whoever has the answer may use its key again.
+                drop(write);
                 match (reply, answer) {
                     (Some(reply), answer) => drop(reply.send(answer)),
                     (None, Err(e)) => log::warn!("a trial is not removed yet: {e}"),
                     (None, Ok(_)) => {}
                 }
             }
-            Entry::Report(_, reply) => {
-                let _ = reply.send(answer.map(drop));
+            Entry::Report(_, reply) => drop(reply.send(answer.map(drop))),
+            Entry::Keep(kept, reply) => {
+                drop(kept);
+                drop(reply.send(answer.map(drop)));
             }
         }
     }

@@ -15,8 +15,9 @@ use crate::{
     },
     plan::exchange::Asked,
     policy,
-    record::{InstanceRecord, TokenRecord, Versioned},
+    record::{InstanceRecord, TokenRecord},
     store::{Change, Store, StoreError},
+    versions::Versioned,
 };
 
 /// What was told of acts, in their order: kind, action, on what, outcome.
@@ -175,7 +176,11 @@ fn open(dir: &tempfile::TempDir) -> Result<Store, StoreError> {
 
 /// A ledger whose changes nobody takes up.
 fn start_alone() -> Bench {
-    let dir = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap())
+}
+
+/// The same on what is in a folder.
+fn start_in(dir: tempfile::TempDir) -> Bench {
     let mut store = open(&dir).unwrap();
     let (disk, table, told) = (
         Arc::new(Disk::default()),

@@ -11,7 +11,8 @@ use crate::{
     },
     plan::{room::promised_to, workspace::counts},
     policy::Access,
-    record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, Versioned, WorkspaceRecord},
+    record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    versions::Versioned,
 };
 
 /// A token, with its last use as the table has it.

@@ -182,6 +182,10 @@ coded! {
             /// The record as whoever asks may see it.
             current: Option<Box<Record>>,
         },
+        #[error("the first request with this idempotency key is still under way: ask again in a second")]
+        "key-in-use" KeyInUse,
+        #[error("the idempotency key was used with another request: give each request a key of its own")]
+        "key-reused" KeyReused,
         #[error("an If-Match says which version of a record is meant, and this changes no single record that is there: leave it out")]
         "no-single-record" NoSingleRecord,
         #[error("instance {id} is being removed")]

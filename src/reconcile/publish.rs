@@ -9,7 +9,8 @@ use crate::{
     mcp::bridge::LONGEST,
     model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
     plan::{Run, exchange::Shown, room::promised_to},
-    record::{InstanceRecord, Sourced, Versioned},
+    record::{InstanceRecord, Sourced},
+    versions::Versioned,
 };
 
 /// Said where the engine's data is not on XFS with project quotas.

@@ -36,9 +36,9 @@ use crate::{
     link::Registry,
     machine,
     model::{
-        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, Endpoints, GrantView, InstanceId, InstanceView,
-        MemberView, Outcome, Principal, Refusal, State, TeamView, TokenView, TypeName, UsageBy, UsageRow, Who,
-        WorkspaceView,
+        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, Endpoints, GrantView, IdempotencyKey,
+        InstanceId, InstanceView, MemberView, Outcome, Principal, Refusal, Secret, State, TeamView, TokenView,
+        TypeName, UsageBy, UsageRow, Who, WorkspaceView,
     },
     plan::{image, sourced},
     policy::{Access, Target, Verb},
@@ -46,7 +46,7 @@ use crate::{
     secret::BoxKey,
     tls::{self, Certificates},
     usage::{self, Usage},
-    writes::Write,
+    writes::{Begun, Kept, Keyed, Write},
 };
 
 /// A note in the audit has so many bytes at most.
@@ -180,6 +180,29 @@ impl Backend for Parts {
             Ok(outcome)
         });
         done.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    fn begin(&self, by: &Principal, key: &IdempotencyKey) -> Result<Begun, Refusal> {
+        self.ledger.begin(by, key)
+    }
+
+    async fn outcome(&self, kept: &Kept) -> Result<Outcome, Refusal> {
+        match self.ledger.outcome(kept).await? {
+            Outcome::Offboarded(done) => Ok(Outcome::Offboarded(Box::new(self.leavers().report(*done).await?))),
+            other => Ok(other),
+        }
+    }
+
+    async fn keep(&self, keyed: Keyed, answer: Secret) {
+        if let Err(e) = self.ledger.keep(keyed, answer).await {
+            log::warn!("an answer was not kept; it is made anew if it is asked for again: {e}");
+        }
+    }
+
+    fn answered_again(&self, by: &Principal, verb: Verb, target: Target<'_>) {
+        log::info!(by:display = by; "answered again, for an idempotency key: {}", verb.as_str());
+        let note = "answered again: the request has the idempotency key of an earlier one".to_owned();
+        self.told(AuditKind::Act, by, (verb, target), note);
     }
 
     fn workspaces(&self) -> Vec<WorkspaceView> {

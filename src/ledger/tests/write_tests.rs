@@ -1,7 +1,11 @@
-//! Writes that say which version they are for: of two that race one is done, and the version is what people asked for.
+//! Writes that say which version they are for: of two that race one is done, and the version is what people asked for. Writes
+//! that have an idempotency key: what they came to is on the disk with their effect, and is forgotten in time.
 
 use super::*;
-use crate::model::{EntityTags, Etag, Grantee, Role, TeamName};
+use crate::{
+    model::{EntityTags, Etag, Grantee, IdempotencyKey, Role, TeamName},
+    writes::Keyed,
+};
 
 fn member(name: &str) -> MemberName {
     MemberName::parse(name).unwrap()
@@ -247,4 +251,160 @@ async fn a_version_changes_with_settings_and_not_with_what_the_box_finds_out() {
     );
     assert_eq!(on_disk.teams.values().next().unwrap().etag(), joined.etag);
     assert_eq!(on_disk.workspaces[&workspace].etag(), four.etag);
+}
+
+/// An answer with a secret.
+const ANSWER: &str = r#"{"token":"brt_i_x"}"#;
+
+fn key(text: &str) -> IdempotencyKey {
+    IdempotencyKey::parse(text).unwrap()
+}
+
+fn token_of_ada() -> Action {
+    Action::CreateToken {
+        subject: Subject::Member(member("ada")),
+        name: None,
+        expires_at: None,
+        never: false,
+        scope: TokenScope::All,
+    }
+}
+
+impl Bench {
+    /// A write of root's with a key, which nobody else has used.
+    fn keyed(&self, text: &str, action: Action) -> (Write, Keyed) {
+        let begun = self.ledger.begin(&Principal::root(), &key(text)).unwrap();
+        assert!(begun.before.is_none());
+        let mut keyed = begun.keyed;
+        keyed.asked = [5; 32];
+        let write = Write {
+            key: Some(keyed.clone()),
+            ..policy::signed_by_root(action).into()
+        };
+        (write, keyed)
+    }
+
+    fn before(&self, text: &str) -> Option<crate::writes::Kept> {
+        self.ledger.begin(&Principal::root(), &key(text)).unwrap().before
+    }
+
+    /// A ledger on what this one leaves when it is killed now.
+    async fn started_again(self) -> Bench {
+        let dir = self.dir;
+        self.task.abort();
+        let _ = self.task.await;
+        drop(self.ledger);
+        drop(open_again(&dir).await);
+        let bench = start_in(dir);
+        tokio::spawn(show_all(bench.ledger.desired(), bench.show.clone()));
+        bench
+    }
+}
+
+/// It is killed after the commit, with nothing answered: asked again, it is not done again, and the token is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_write_came_to_is_kept_with_its_effect() {
+    let bench = start();
+    bench.act(add_ada()).await.unwrap();
+    bench.disk.hold();
+    let before = bench.disk.commits();
+    let (write, keyed) = bench.keyed("k", token_of_ada());
+    let answer = bench.writes(write).await;
+    until(|| bench.disk.commits() > before).await;
+    let in_use = bench.ledger.begin(&Principal::root(), &key("k"));
+    assert_eq!(in_use.unwrap_err(), Refusal::KeyInUse);
+    bench.disk.release();
+    answer.await.unwrap().unwrap();
+    // Whoever asked past the table would hear it from the ledger.
+    let again = Write {
+        key: Some(keyed.clone()),
+        ..policy::signed_by_root(token_of_ada()).into()
+    };
+    let refused = bench.ledger.submit_and_tell(again).await;
+    assert_eq!(refused.unwrap_err(), Refusal::KeyInUse);
+    drop(keyed);
+    let tokens = bench.ledger.tokens();
+    assert_eq!(tokens.len(), 1);
+    let bench = bench.started_again().await;
+    let kept = bench.before("k").expect("it is kept");
+    kept.check(&[5; 32]).unwrap();
+    assert_eq!(kept.check(&[6; 32]), Err(Refusal::KeyReused));
+    assert!(kept.answer.is_none());
+    let Ok(Outcome::Token(made)) = bench.ledger.outcome(&kept).await else {
+        panic!("no token")
+    };
+    assert_eq!((&made.view.id, made.token.expose()), (&tokens[0].id, "brt_i_x"));
+    assert_eq!(made.view.etag, tokens[0].etag);
+    assert_eq!(bench.ledger.tokens().len(), 1, "one effect");
+    // Nothing of it can be read on the disk.
+    let on_disk = std::fs::read(bench.dir.path().join("berth.redb")).unwrap();
+    assert!(!on_disk.windows(7).any(|w| w == b"brt_i_x"));
+    // Once answered, that is what is kept.
+    let begun = bench.ledger.begin(&Principal::root(), &key("k")).unwrap();
+    let mut keyed = begun.keyed;
+    keyed.asked = [5; 32];
+    bench.ledger.keep(keyed, Secret::new(ANSWER)).await.unwrap();
+    let bench = bench.started_again().await;
+    let kept = bench.before("k").expect("it is kept");
+    assert_eq!(kept.answer, Some(Secret::new(ANSWER)));
+    let on_disk = std::fs::read(bench.dir.path().join("berth.redb")).unwrap();
+    assert!(!on_disk.windows(7).any(|w| w == b"brt_i_x"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_to_nothing_keeps_nothing() {
+    let bench = start();
+    let (write, _) = bench.keyed("k", token_of_ada());
+    let refused = bench.ledger.submit_and_tell(write).await;
+    assert!(refused.is_err(), "{refused:?}");
+    bench.act(add_ada()).await.unwrap();
+    *bench.disk.full.lock().unwrap() = true;
+    let (write, _) = bench.keyed("k", token_of_ada());
+    let refused = bench.ledger.submit_and_tell(write).await;
+    assert!(matches!(refused, Err(Refusal::Store { .. })), "{refused:?}");
+    *bench.disk.full.lock().unwrap() = false;
+    let (write, _) = bench.keyed("k", token_of_ada());
+    bench.ledger.submit_and_tell(write).await.unwrap();
+    assert_eq!(bench.ledger.tokens().len(), 1);
+}
+
+/// Whoever has that name next is somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_was_answered_goes_with_them() {
+    let bench = start();
+    let add = Action::AddMember {
+        name: member("ada"),
+        role: Role::Owner,
+        workspace: None,
+    };
+    bench.act(add.clone()).await.unwrap();
+    let other = Action::AddMember {
+        name: member("bob"),
+        role: Role::Owner,
+        workspace: None,
+    };
+    bench.act(other).await.unwrap();
+    let Ok(Outcome::Token(made)) = bench.act(token_of_ada()).await else {
+        panic!("no token")
+    };
+    let ada = Principal::member(member("ada"), made.view.id.clone(), &TokenScope::All);
+    let write = |text: &str, action: Action| {
+        let keyed = bench.ledger.begin(&ada, &key(text)).unwrap().keyed;
+        let write = Write {
+            key: Some(keyed.clone()),
+            ..bench.ledger.sign(ada.clone(), action).unwrap().into()
+        };
+        (write, keyed)
+    };
+    let before = |text: &str| bench.ledger.begin(&ada, &key(text)).unwrap().before;
+    let (first, keyed) = write("first", token_of_ada());
+    bench.ledger.submit_and_tell(first).await.unwrap();
+    drop(keyed);
+    assert!(before("first").is_some());
+    let (last, keyed) = write("last", Action::RemoveMember { name: member("ada") });
+    bench.ledger.submit_and_tell(last).await.unwrap();
+    bench.ledger.keep(keyed, Secret::new("{}")).await.unwrap();
+    bench.act(add).await.unwrap();
+    assert!(before("first").is_none() && before("last").is_none());
+    assert!(bench.killed().await.answers.is_empty());
 }

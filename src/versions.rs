@@ -1,12 +1,14 @@
-//! Versions of records: what of one is its settings, and the tag that changes with them. What the box finds out by itself is
+//! F1: versions of records: what of one is its settings, and the tag that changes with them. What the box finds out by itself is
 //! none: state, failures, when something was last used, which version a package came to.
 
 use std::fmt::Debug;
 
 use sha2::{Digest, Sha256};
 
-use super::{Edit, GrantRecord, InstanceRecord, MemberRecord, Sourced, TeamRecord, TokenRecord, WorkspaceRecord};
-use crate::model::Etag;
+use crate::{
+    model::Etag,
+    record::{Edit, GrantRecord, InstanceRecord, MemberRecord, Sourced, TeamRecord, TokenRecord, WorkspaceRecord},
+};
 
 /// A record that people change.
 pub trait Versioned {
