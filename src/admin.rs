@@ -4,7 +4,7 @@
 //! The routes are a table, [`crate::api::Route`].
 //!
 //! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
-//! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`Action::ResetAdmin`].
+//! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`crate::model::Action::ResetAdmin`].
 //!
 //! Errors are problems of RFC 9457 ([`crate::api::Problem`]), with a row in [`crate::api::CODES`] each. This module decides
 //! nothing: a [`Backend`] does.
@@ -13,10 +13,13 @@ mod answers;
 mod asker;
 mod audit;
 mod claim;
+mod conditions;
 mod events;
+mod idempotent;
 mod listen;
 mod page;
 mod paging;
+mod records;
 mod routes;
 
 use std::{collections::BTreeMap, error::Error, future::Future, sync::Arc};
@@ -41,11 +44,12 @@ use crate::{
     docker::EngineError,
     events::Events,
     model::{
-        Action, AuditVerified, CredentialView, GrantView, InstanceId, InstanceView, MemberView, Outcome, Principal,
-        Refusal, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
+        AuditVerified, CredentialView, GrantView, IdempotencyKey, InstanceId, InstanceView, MemberView, Outcome,
+        Principal, Refusal, Secret, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
     },
-    policy::{Access, Signed, Target, Verb},
+    policy::{Access, Target, Verb},
     usage,
+    writes::{Begun, Kept, Keyed, Write},
 };
 
 /// A request's body may be this long, in bytes.
@@ -65,7 +69,15 @@ pub struct LogQuery {
 /// What stands behind the API; the assembly implements it.
 pub trait Backend: Send + Sync + 'static {
     /// Admits an action; durable when it answers.
-    fn submit(&self, action: Signed<Action>) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    fn submit(&self, write: Write) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// Begins a request with an idempotency key of whoever asks.
+    fn begin(&self, by: &Principal, key: &IdempotencyKey) -> Result<Begun, Refusal>;
+    /// What a write came to that had a key, and was never answered.
+    fn outcome(&self, kept: &Kept) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// Keeps the answer to a request with a key; durable when it returns, where the disk takes it.
+    fn keep(&self, keyed: Keyed, answer: Secret) -> impl Future<Output = ()> + Send;
+    /// Hears that somebody asked again with the same key.
+    fn answered_again(&self, by: &Principal, verb: Verb, target: Target<'_>);
     /// All instances, as of now.
     fn views(&self) -> Arc<BTreeMap<InstanceId, InstanceView>>;
     /// Ticks whenever [`Backend::views`] changed.

@@ -17,6 +17,7 @@
 //! Tasks: `ledger` (this), thread `store`. Channels: requests (64), commits (1), desired state and what is shown (the
 //! newest value each).
 
+mod answers;
 mod books;
 mod changes;
 mod committer;
@@ -24,6 +25,7 @@ mod credentials;
 mod decide;
 mod news;
 mod ports;
+mod revisions;
 mod rows;
 mod task;
 mod tokens;
@@ -39,6 +41,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -61,12 +64,15 @@ use crate::{
     record::GrantKey,
     secret::BoxKey,
     store::Loaded,
+    writes::{Answers, Keyed, Keys, Write},
 };
 
 /// Requests that wait; past it callers wait.
 const REQUESTS: usize = 64;
 /// The reconciler takes a commit up within milliseconds. One that has not after this long is told of.
 const SHOWN: Duration = Duration::from_secs(30);
+/// Whoever is told of another's change waits so long at most until the reconciler shows it.
+const CAUGHT_UP: Duration = Duration::from_secs(2);
 
 /// What the ledger is built from.
 pub struct Deps {
@@ -95,8 +101,10 @@ pub struct Deps {
 }
 
 enum Request {
-    Act(Box<Signed<Action>>, oneshot::Sender<Result<Kept, Refusal>>),
+    Act(Box<Write>, oneshot::Sender<Result<Kept, Refusal>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    /// What was answered to a request with an idempotency key.
+    Keep(Box<(Keyed, Secret)>, oneshot::Sender<Result<(), Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -109,7 +117,7 @@ struct Kept {
     cut: Cut,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Came {
     /// With its first token, where it is new.
     Instance(InstanceId, Option<Secret>),
@@ -136,6 +144,7 @@ pub struct Handle {
     /// What an installation may write, in bytes.
     install_bytes: u64,
     heartbeat: Arc<AtomicU64>,
+    keys: Arc<Keys>,
 }
 
 /// Fills the token table and starts the task. The task ends only after [`Handle::shutdown`]; that it ends otherwise is for
@@ -150,7 +159,9 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (workspace, install_bytes) = (deps.workspace, deps.install_bytes);
     let (access, tokens) = (Arc::<ArcSwap<Access>>::default(), deps.tokens.clone());
     let (changes, access_changed) = watch::channel(0);
-    let (task, desired) = task::Task::build(deps, (access.clone(), changes), asked, heartbeat.clone())?;
+    let keys = Arc::new(Keys::new(Answers::default(), deps.key.clone()));
+    let shared = (access.clone(), changes, keys.clone());
+    let (task, desired) = task::Task::build(deps, shared, asked, heartbeat.clone())?;
     let handle = Handle {
         requests,
         desired,
@@ -161,6 +172,7 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
         workspace,
         install_bytes,
         heartbeat,
+        keys,
     };
     Ok((handle, tokio::spawn(task.run())))
 }
@@ -171,15 +183,26 @@ impl Handle {
     /// # Errors
     /// A typed [`Refusal`]; nothing has changed then, but where it says so.
     pub async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
-        Ok(self.submit_and_tell(action).await?.0)
+        Ok(self.submit_and_tell(action.into()).await?.0)
     }
 
     /// The same; with what was cut.
     ///
     /// # Errors
-    /// As [`Handle::submit`].
-    pub async fn submit_and_tell(&self, action: Signed<Action>) -> Result<(Outcome, Cut), Refusal> {
-        let kept = self.ask(|reply| Request::Act(Box::new(action), reply)).await??;
+    /// As [`Handle::submit`]; [`Refusal::Changed`] once the other change is shown.
+    pub async fn submit_and_tell(&self, write: Write) -> Result<(Outcome, Cut), Refusal> {
+        let done = self.ask(|reply| Request::Act(Box::new(write), reply)).await?;
+        if let Err(Refusal::Changed { .. }) = done {
+            let version = self.desired.borrow().version;
+            let mut shown = self.shown.clone();
+            // What is shown by then is what is told.
+            let _ = timeout(CAUGHT_UP, shown.wait_for(|s| s.version >= version)).await;
+        }
+        self.shown_as(done?).await
+    }
+
+    /// What something came to, once the reconciler shows it.
+    async fn shown_as(&self, kept: Kept) -> Result<(Outcome, Cut), Refusal> {
         let mut shown = self.shown.clone();
         let seen = timeout(SHOWN, shown.wait_for(|s| s.version >= kept.version)).await;
         let seen = seen.map_err(|_| {

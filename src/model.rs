@@ -5,15 +5,18 @@ mod argument;
 mod audit;
 mod call_limit;
 mod credential;
+mod etag;
 mod excerpt;
 mod hex;
 mod id;
+mod idempotency_key;
 mod import;
 mod instance;
 mod member;
 mod offboarding;
 mod order;
 mod principal;
+mod record;
 mod refusal;
 mod secret;
 mod source;
@@ -33,12 +36,14 @@ pub use audit::{
 };
 pub use call_limit::CallLimit;
 pub use credential::{Credential, CredentialKind, CredentialView};
+pub use etag::{EntityTag, EntityTags, Etag};
 pub use excerpt::{Bounds, Excerpt};
 pub use hex::hex;
 pub use id::{
     BASE32, BoxId, INSTANCE_TOKEN_PREFIX, InstanceId, InstanceName, MEMBER_TOKEN_PREFIX, MemberName, ParseError,
     TeamName, TokenId, TypeName, WorkspaceName,
 };
+pub use idempotency_key::IdempotencyKey;
 pub use import::ImportRules;
 pub use instance::{
     Desired, Endpoint, Endpoints, Health, InstanceView, Network, PackageView, RoomView, Size, SizeLimits, State,
@@ -53,6 +58,7 @@ pub use order::{
     McpTransport, Processes, Ready, RestartPolicy, ServiceOrder, ServiceStatus, StartOrder,
 };
 pub use principal::{Principal, Scope, Via, Who};
+pub use record::{Record, RecordId};
 pub(crate) use refusal::coded;
 pub use refusal::{Allowed, Counted, Refusal, Runs};
 pub use secret::Secret;

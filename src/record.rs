@@ -17,6 +17,16 @@ use crate::{
     },
 };
 
+/// The last change of a record's settings that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Counts the changes; its making is the first.
+    pub revision: u64,
+    pub at: jiff::Timestamp,
+    /// Who asked for it, as the log names them.
+    pub by: String,
+}
+
 /// An environment value as it rests on disk: nonce, ciphertext and tag. Only `secret.rs` can open it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed(pub Vec<u8>);
@@ -58,6 +68,8 @@ pub struct InstanceRecord {
     pub failure: Option<String>,
     /// For instances of generic types: what they run.
     pub sourced: Option<Box<Sourced>>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 /// What an instance of a generic type was asked to run, and what that came to.
@@ -115,6 +127,8 @@ pub struct WorkspaceRecord {
     pub quota: Option<WorkspaceLimits>,
     /// What may be run in it, of what the configuration allows.
     pub allow: Allowlist,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 impl WorkspaceRecord {
@@ -144,6 +158,8 @@ pub struct MemberRecord {
     pub created_at: jiff::Timestamp,
     /// Since when they are let in nowhere.
     pub disabled_at: Option<jiff::Timestamp>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 impl MemberRecord {
@@ -155,6 +171,7 @@ impl MemberRecord {
             workspaces: BTreeMap::new(),
             created_at,
             disabled_at: None,
+            edited: None,
         }
     }
 
@@ -184,6 +201,8 @@ pub struct TeamRecord {
     pub id: TeamId,
     pub members: BTreeSet<MemberName>,
     pub created_at: jiff::Timestamp,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }
 
 /// Who is granted which instance: there is one grant of each such pair.
@@ -201,6 +220,22 @@ pub struct GrantRecord {
     pub by: String,
     /// As last flushed.
     pub last_used_at: Option<jiff::Timestamp>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
+}
+
+/// The hash of an idempotency key and of whose it is.
+pub type AnswerId = [u8; 32];
+
+/// What a write with an idempotency key came to and was answered, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerRecord {
+    pub id: AnswerId,
+    /// Whose key it is.
+    pub who: String,
+    /// When the write was done.
+    pub at: jiff::Timestamp,
+    pub sealed: Sealed,
 }
 
 /// A token, of an instance or of a member. The secret is not here, only its SHA-256.
@@ -220,4 +255,6 @@ pub struct TokenRecord {
     pub scope: TokenScope,
     /// Who made it, and so has seen it; none where an older berth did not note it.
     pub by: Option<String>,
+    /// The last change of its settings; none where nobody has changed them since that is noted.
+    pub edited: Option<Edit>,
 }

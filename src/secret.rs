@@ -1,4 +1,4 @@
-//! F2: seals environment values at rest with the box's own key (AES-256-GCM, `ring`). A sealed value opens only for
+//! F2: seals environment values, and answers that are kept, at rest with the box's own key (AES-256-GCM, `ring`). A sealed value opens only for
 //! the instance and the variable it was sealed for: both are authenticated with it. Never logs a value, never
 //! writes one down in the clear, never replaces a key that is there.
 
@@ -16,7 +16,7 @@ use ring::{
 
 use crate::{
     model::{InstanceId, Refusal, Secret},
-    record::Sealed,
+    record::{AnswerId, Sealed},
     replace::{self, Durable},
 };
 
@@ -168,11 +168,31 @@ impl BoxKey {
     /// # Errors
     /// [`SecretError::Random`] or [`SecretError::Seal`].
     pub fn seal(&self, id: &InstanceId, name: &str, value: &Secret) -> Result<Sealed, SecretError> {
+        self.seal_with(aad(id, name), name, value)
+    }
+
+    /// Seals what is kept of a write with an idempotency key.
+    ///
+    /// # Errors
+    /// As [`BoxKey::seal`].
+    pub fn seal_answer(&self, id: &AnswerId, value: &Secret) -> Result<Sealed, SecretError> {
+        self.seal_with(answer_aad(id), ANSWER, value)
+    }
+
+    /// Opens what [`BoxKey::seal_answer`] sealed for the same key.
+    ///
+    /// # Errors
+    /// [`SecretError::Open`] for anything else.
+    pub fn open_answer(&self, id: &AnswerId, sealed: &Sealed) -> Result<Secret, SecretError> {
+        self.open_with(answer_aad(id), ANSWER, sealed)
+    }
+
+    fn seal_with(&self, aad: Aad<Vec<u8>>, name: &str, value: &Secret) -> Result<Sealed, SecretError> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| SecretError::Random)?;
         let mut buffer = value.expose().as_bytes().to_vec();
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(id, name), &mut buffer)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut buffer)
             .map_err(|_| SecretError::Seal(name.to_owned()))?;
         let mut out = nonce.to_vec();
         out.append(&mut buffer);
@@ -184,12 +204,16 @@ impl BoxKey {
     /// # Errors
     /// [`SecretError::Open`] for anything else.
     pub fn open(&self, id: &InstanceId, name: &str, sealed: &Sealed) -> Result<Secret, SecretError> {
+        self.open_with(aad(id, name), name, sealed)
+    }
+
+    fn open_with(&self, aad: Aad<Vec<u8>>, name: &str, sealed: &Sealed) -> Result<Secret, SecretError> {
         let refused = || SecretError::Open(name.to_owned());
         let (nonce, rest) = sealed.0.split_first_chunk::<NONCE_LEN>().ok_or_else(refused)?;
         let mut buffer = rest.to_vec();
         let plain = self
             .key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), aad(id, name), &mut buffer)
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut buffer)
             .map_err(|_| refused())?;
         let value = String::from_utf8(plain.to_vec())
             .map(Secret::new)
@@ -249,6 +273,13 @@ fn wipe(bytes: &mut [u8]) {
 fn aad(id: &InstanceId, name: &str) -> Aad<Vec<u8>> {
     // An id has a fixed length, so that the pair is unambiguous.
     Aad::from([b"berth env 1\0", id.as_str().as_bytes(), b"\0", name.as_bytes()].concat())
+}
+
+/// What errors call it.
+const ANSWER: &str = "an answer";
+
+fn answer_aad(id: &AnswerId) -> Aad<Vec<u8>> {
+    Aad::from([b"berth answer 1\0".as_slice(), id].concat())
 }
 
 #[cfg(test)]

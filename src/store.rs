@@ -3,10 +3,11 @@
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
 //!
-//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `allowlists`, `teams`, `grants`), which says how its rows lie on disk; `table` has what all of
+//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `allowlists`, `teams`, `grants`, `answers`), which says how its rows lie on disk; `table` has what all of
 //! them do alike, `migrate` the rule by which older and newer berths share a file.
 
 mod allowlists;
+mod answers;
 mod copies;
 mod grants;
 mod instances;
@@ -27,6 +28,7 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,9 +36,13 @@ use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend
 
 use crate::{
     model::{BoxId, InstanceId, MemberName, Subject, TeamId, TokenId, WorkspaceName},
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{
+        AnswerId, AnswerRecord, GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord,
+        WorkspaceRecord,
+    },
 };
 use allowlists::Allowlists;
+use answers::Answers;
 use grants::Grants;
 use instances::Instances;
 use meta::Version;
@@ -121,6 +127,8 @@ pub enum Change {
     RemoveTeam(TeamId),
     PutGrant(GrantRecord),
     RemoveGrant(GrantKey),
+    PutAnswer(Arc<AnswerRecord>),
+    RemoveAnswer(AnswerId),
 }
 
 /// Everything that the store holds.
@@ -133,6 +141,7 @@ pub struct Loaded {
     pub workspaces: BTreeMap<WorkspaceName, WorkspaceRecord>,
     pub teams: BTreeMap<TeamId, TeamRecord>,
     pub grants: BTreeMap<GrantKey, GrantRecord>,
+    pub answers: BTreeMap<AnswerId, AnswerRecord>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -235,6 +244,7 @@ impl Store {
             workspaces: table::load::<Workspaces>(&txn)?,
             teams: table::load::<Teams>(&txn)?,
             grants: table::load::<Grants>(&txn)?,
+            answers: table::load::<Answers>(&txn)?,
         };
         loaded.tokens.extend(table::load::<ScopedTokens>(&txn)?);
         for (name, (_, allow)) in table::load::<Allowlists>(&txn)? {
@@ -296,6 +306,7 @@ fn complete(db: &Database, fresh_box: &BoxId) -> Result<(), StoreError> {
     txn.set_durability(Durability::Immediate)
         .map_err(failed("begin the migration"))?;
     let migrated = migrate::run(&txn, from, fresh_box)?;
+    Rows::<Answers>::open(&txn)?;
     let tokens = TokenRows::open(&txn)?.complete()?;
     let workspaces = workspaces::complete(&txn)?;
     let completed = people::complete(&txn)? | tokens | workspaces;
@@ -336,6 +347,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
     let mut workspaces = WorkspaceRows::open(txn)?;
     let mut teams = Rows::<Teams>::open(txn)?;
     let mut grants = Rows::<Grants>::open(txn)?;
+    let mut answers = Rows::<Answers>::open(txn)?;
     for change in changes {
         match change {
             Change::PutInstance(r) => instances.put(r)?,
@@ -360,6 +372,8 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
             Change::RemoveTeam(id) => drop(teams.delete(id)?),
             Change::PutGrant(r) => grants.put(r)?,
             Change::RemoveGrant(key) => drop(grants.delete(key)?),
+            Change::PutAnswer(r) => answers.put(r)?,
+            Change::RemoveAnswer(id) => drop(answers.delete(id)?),
         }
     }
     Ok(gone)

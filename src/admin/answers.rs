@@ -27,6 +27,10 @@ pub(super) fn failed(e: impl Into<Error>) -> AdminResponse {
     answer
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+    if problem.code == Refusal::KeyInUse.code() {
+        let soon = HeaderValue::from_static("1");
+        answer.headers_mut().insert(header::RETRY_AFTER, soon);
+    }
     answer
 }
 

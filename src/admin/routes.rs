@@ -12,15 +12,19 @@ use super::{
     Archive, Backend, LogQuery, MAX_BODY,
     answers::{AdminResponse, empty, failed, json, pairs, plain, text},
     asker::{Asker, addressed},
+    conditions::{self, tagged},
+    idempotent::{self, Counted, Once},
     paging::page,
+    records::{self, find},
 };
 use crate::{
     api::{self, Error, RequestError, Route, ScreenRequest, unescaped, unescaped_path},
     model::{
-        Action, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, UnknownField, WorkspaceName,
+        Action, EntityTags, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, UnknownField,
         both_of, holds_fields_as_list, other_time, unknown_field,
     },
     policy::{self, Known, Target, Verb},
+    writes::{Keyed, Write},
 };
 
 /// A request without its body.
@@ -33,6 +37,13 @@ pub(super) struct Asked {
     /// The `host[:port]` that was asked, where it was over the network.
     pub(super) at: Option<String>,
     pub(super) by: Principal,
+}
+
+impl Asked {
+    /// What a key is kept of: the path is the same on the socket and over the network.
+    fn hash(&self) -> idempotent::Asked {
+        idempotent::Asked::new(self.method.as_str(), &self.path, &self.query)
+    }
 }
 
 /// What `wait` waits for.
@@ -56,11 +67,16 @@ pub fn verb(route: Route) -> Option<Verb> {
         Route::Whoami
         | Route::OpenApi
         | Route::Tokens
+        | Route::Token
         | Route::Instances
         | Route::Workspaces
+        | Route::Workspace
         | Route::Members
+        | Route::Member
         | Route::Teams
-        | Route::Grants => Verb::UseApi,
+        | Route::Team
+        | Route::Grants
+        | Route::Grant => Verb::UseApi,
         Route::Ca => Verb::ReadCa,
         Route::Doctor => Verb::RunDoctor,
         Route::Metrics => Verb::ReadMetrics,
@@ -85,7 +101,7 @@ where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (path, query) = (asked.path.as_str(), asked.query.as_str());
-    let Some((route, one)) = Route::find(asked.method.as_str(), path) else {
+    let Some((route, named)) = Route::find(asked.method.as_str(), path) else {
         let known = Route::methods(path);
         if let (false, Ok(known)) = (known.is_empty(), HeaderValue::from_str(&known.join(", "))) {
             let mut answer = failed(RequestError::BadMethod);
@@ -110,7 +126,7 @@ where
         },
         denials: &|by, verb, target| backend.denied(by, verb, target),
     };
-    taken(backend, asker, (route, one), query, body)
+    taken(backend, asker, (route, &named), &asked, body)
         .await
         .unwrap_or_else(|e| {
             debug_assert!(
@@ -126,19 +142,21 @@ where
 async fn taken<B: Backend, R: Body<Data = Bytes> + Send + 'static>(
     backend: &B,
     asker: Asker<'_>,
-    (route, one): (Route, Option<&str>),
-    query: &str,
+    (route, named): (Route, &[&str]),
+    asked: &Asked,
     body: R,
 ) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let query = asked.query.as_str();
     // Its slash, too, may be percent-encoded: it is one part of the path.
-    let decoded = |one| {
+    let decoded = |one: &str| {
         let path = route.path().to_owned();
         unescaped_path(one).ok_or(RequestError::BadPath { path })
     };
-    let one = one.map(decoded).transpose()?;
+    let one = named.first().filter(|_| route.is_of_instance());
+    let one = one.map(|one| decoded(one)).transpose()?;
     let view = match &one {
         Some(one) => find(backend, asker, one),
         None => Err(Refusal::no_instance("")),
@@ -157,8 +175,19 @@ where
         }
     }
     let list = (route, asker.at);
+    let if_match = match route.row().method {
+        "POST" => conditions::of_write(&asked.headers)?,
+        _ => None,
+    };
+    if if_match.is_some() && route != Route::Act {
+        return Err(Refusal::NoSingleRecord.into());
+    }
+    let had = match route.row().tagged {
+        true => conditions::of_read(&asked.headers)?,
+        false => None,
+    };
     Ok(match route {
-        Route::Act => act(backend, asker, body).await?,
+        Route::Act => act(backend, asker, asked, if_match, body).await?,
         Route::Status => {
             let mut status = backend.status(asker.at).await;
             if !policy::may(asker.known, asker.by, Verb::ReadClaimCode, Target::Box).is_allowed() {
@@ -175,7 +204,7 @@ where
         Route::Images => page(backend.images().await?, list, query, |i| i)?,
         Route::LoadImages => {
             let archive = BodyDataStream::new(body).map_err(std::io::Error::other);
-            load_images(backend, asker.by, Box::pin(archive)).await?
+            load_images(backend, asker, asked, Box::pin(archive)).await?
         }
         Route::Tokens => {
             let mut tokens = backend.tokens();
@@ -201,6 +230,11 @@ where
             let mut grants = backend.grants();
             grants.retain(|g| asker.sees(g));
             page(grants, list, query, |g| g)?
+        }
+        Route::Token | Route::Workspace | Route::Member | Route::Team | Route::Grant => {
+            let id = records::named(route, named, &asked.path)?;
+            let record = records::record(backend, asker, &id);
+            conditions::record(&record.ok_or_else(|| records::none(backend, asker, &id))?, had.as_ref())
         }
         Route::Ca => match backend.ca_pem() {
             Some(pem) => text(StatusCode::OK, "application/x-pem-file", pem),
@@ -229,13 +263,16 @@ where
             let seen = views.values().filter(|v| asker.sees(*v));
             page(seen, list, query, |v| addressed(addresses.as_ref(), v.listed()))?
         }
-        Route::Instance => json(StatusCode::OK, &addressed(backend.addresses(asker.at).as_ref(), view?)),
+        Route::Instance => {
+            let view = addressed(backend.addresses(asker.at).as_ref(), view?);
+            tagged(&view, &view.etag, had.as_ref())
+        }
         Route::Wait => wait(backend, asker.at, view, query).await?,
         Route::Credentials => json(StatusCode::OK, &backend.credentials(&view?.id)?),
         Route::Logs => logs(backend, view?.id, query).await?,
         Route::DeployLog => deploy(backend, &view?.id, query),
         Route::Tools => json(StatusCode::OK, &backend.tools(view?.id).await?),
-        Route::ScreenLink => screen_link(backend, asker, view?, body).await?,
+        Route::ScreenLink => screen_link(backend, asker, asked, view?, body).await?,
         Route::Screenshot => {
             let png = backend.screenshot(&view?, asker.by).await?;
             plain(StatusCode::OK, "image/png", Full::new(Bytes::from(png)).boxed())
@@ -243,11 +280,36 @@ where
     })
 }
 
-async fn load_images<B: Backend>(backend: &B, by: &Principal, archive: Archive) -> Result<AdminResponse, Error> {
-    Ok(json(StatusCode::OK, &backend.load_images(archive, by).await?))
+async fn load_images<B: Backend>(
+    backend: &B,
+    asker: Asker<'_>,
+    asked: &Asked,
+    archive: Archive,
+) -> Result<AdminResponse, Error> {
+    let hash = asked.hash();
+    let Some(mut once) = idempotent::begin(backend, asker, &asked.headers, &hash)? else {
+        return Ok(json(StatusCode::OK, &backend.load_images(archive, asker.by).await?));
+    };
+    let archive = Counted::new(archive, &hash);
+    if once.was_before() {
+        // What was loaded before has to be read to be known again.
+        archive.drain().await?;
+        if let Some(answer) = once.answered(backend, asker, (Verb::LoadImages, Target::Box))? {
+            return Ok(answer);
+        }
+    }
+    let loaded = backend.load_images(archive.body(), asker.by).await?;
+    archive.drain().await?;
+    Ok(once.end(backend, json(StatusCode::OK, &loaded)).await)
 }
 
-async fn act<B: Backend, R: Body<Data = Bytes>>(backend: &B, asker: Asker<'_>, body: R) -> Result<AdminResponse, Error>
+async fn act<B: Backend, R: Body<Data = Bytes>>(
+    backend: &B,
+    asker: Asker<'_>,
+    asked: &Asked,
+    if_match: Option<EntityTags>,
+    body: R,
+) -> Result<AdminResponse, Error>
 where
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -294,6 +356,33 @@ where
         line: e.line(),
         column: e.column(),
     })?;
+    let hash = asked.hash();
+    hash.add(&body);
+    let mut once = idempotent::begin(backend, asker, &asked.headers, &hash)?;
+    if let Some(once) = &mut once
+        && let Some(answer) = once.answered(backend, asker, policy::asked(&action))?
+    {
+        return Ok(answer);
+    }
+    let outcome = match once.as_ref().and_then(Once::unanswered) {
+        Some(kept) => backend.outcome(kept).await?,
+        None => submit(backend, asker, action, (if_match, once.as_ref().map(Once::key))).await?,
+    };
+    let answer = outcome_shown(backend, asker, outcome);
+    Ok(match once {
+        Some(once) => once.end(backend, answer).await,
+        None => answer,
+    })
+}
+
+/// Has an action done, for whoever may ask for it.
+async fn submit<B: Backend>(
+    backend: &B,
+    asker: Asker<'_>,
+    action: Action,
+    (if_match, key): (Option<EntityTags>, Option<Keyed>),
+) -> Result<Outcome, Error> {
+    let record = action.record();
     let signed = match policy::sign(asker.known, asker.by.clone(), action.clone()) {
         Ok(signed) => signed,
         Err(why) => {
@@ -304,19 +393,30 @@ where
     if let (_, Target::Instance(id)) = policy::asked(signed.what()) {
         backend.uses(asker.by, id);
     }
-    Ok(match backend.submit(signed).await? {
+    let write = Write {
+        action: signed,
+        if_match,
+        key,
+    };
+    let outcome = backend.submit(write).await;
+    Ok(outcome.map_err(|refusal| records::told(backend, asker, record.as_ref(), refusal))?)
+}
+
+fn outcome_shown<B: Backend>(backend: &B, asker: Asker<'_>, outcome: Outcome) -> AdminResponse {
+    match outcome {
         Outcome::Instance(view) => {
             let view = addressed(backend.addresses(asker.at).as_ref(), *view);
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
         }
         Outcome::Member(member) => json(StatusCode::OK, &Outcome::Member(asker.shown(member))),
         outcome => json(StatusCode::OK, &outcome),
-    })
+    }
 }
 
 async fn screen_link<B: Backend, R: Body<Data = Bytes>>(
     backend: &B,
     asker: Asker<'_>,
+    asked: &Asked,
     view: InstanceView,
     body: R,
 ) -> Result<AdminResponse, Error>
@@ -328,38 +428,23 @@ where
     let body = body.map_err(|e| wrong(e.to_string()))?.to_bytes();
     // A list of its values would be taken as well.
     let object = serde_json::from_slice::<serde_json::Map<_, _>>(&body).map_err(|e| wrong(e.to_string()))?;
-    let asked = serde_json::from_value::<ScreenRequest>(object.into()).map_err(|e| wrong(e.to_string()))?;
-    if !asked.view_only {
+    let wanted = serde_json::from_value::<ScreenRequest>(object.into()).map_err(|e| wrong(e.to_string()))?;
+    if !wanted.view_only {
         asker.may(Verb::ControlScreen, Target::Instance(&view.id))?;
     }
     let view = addressed(backend.addresses(asker.at).as_ref(), view);
-    Ok(json(StatusCode::OK, &backend.screen_link(&view, asked, asker.by)?))
-}
-
-/// An instance by id, by `WORKSPACE/NAME`, or by its name in the workspace `default`; of those alone that
-/// the principal may see. A name never means an instance of another workspace: what removes one of `default` would remove the
-/// other when it is asked twice.
-fn find<B: Backend>(backend: &B, asker: Asker<'_>, one: &str) -> Result<InstanceView, Refusal> {
-    let views = backend.views();
-    let seen = |v: &&InstanceView| asker.sees(*v);
-    let by_id = InstanceId::parse(one).ok().and_then(|id| views.get(&id));
-    if let Some(v) = by_id.filter(seen) {
-        return Ok(v.clone());
+    let hash = asked.hash();
+    hash.add(&body);
+    let mut once = idempotent::begin(backend, asker, &asked.headers, &hash)?;
+    if let Some(once) = &mut once
+        && let Some(answer) = once.answered(backend, asker, (Verb::ViewScreen, Target::Instance(&view.id)))?
+    {
+        return Ok(answer);
     }
-    let default = WorkspaceName::default();
-    let (workspace, name) = one.split_once('/').unwrap_or((default.as_str(), one));
-    let named = || views.values().filter(seen).filter(|v| v.name.as_str() == name);
-    if let Some(view) = named().find(|v| v.workspace.as_str() == workspace) {
-        return Ok(view.clone());
-    }
-    let elsewhere = named().map(|v| format!("{}/{}", v.workspace, v.name));
-    let instances: Vec<String> = elsewhere.filter(|_| !one.contains('/')).collect();
-    Err(match instances.is_empty() {
-        true => Refusal::no_instance(one),
-        false => Refusal::NameElsewhere {
-            name: one.to_owned(),
-            instances,
-        },
+    let answer = json(StatusCode::OK, &backend.screen_link(&view, wanted, asker.by)?);
+    Ok(match once {
+        Some(once) => once.end(backend, answer).await,
+        None => answer,
     })
 }
 

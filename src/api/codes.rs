@@ -39,8 +39,10 @@ macro_rules! codes {
 codes! {
     400 {
         "bad-host" "The host of the request is not valid",
-        "bad-parameter" "A parameter of the query has a wrong value",
+        "bad-idempotency-key" "Not an idempotency key",
+        "bad-parameter" "A parameter of the path or the query has a wrong value",
         "bad-path" "The path is malformed",
+        "bad-precondition" "A header field with entity tags is malformed",
         "bad-time" "Not a time as RFC 3339 has it",
         "body-broken" "The body ended early or is malformed",
         "body-unread" "The body cannot be read",
@@ -48,6 +50,7 @@ codes! {
         "no-action" "The body is not an action",
         "no-claim" "The body is not a claim",
         "no-screen-request" "The body does not ask for a screen",
+        "no-single-record" "The request changes no single record",
         "no-such-parameter" "The route has no such parameter",
         "unknown-field" "The action has no such field",
     }
@@ -95,7 +98,9 @@ codes! {
         "not-yet" "What was waited for has not come",
     }
     409 {
+        "changed" "The record was changed meanwhile",
         "claimed" "The box is claimed already",
+        "key-in-use" "The first request with the key is under way",
         "last-owner" "The box keeps an owner who is let in",
         "member-disabled" "The member is disabled",
         "member-exists" "The name is taken by a member",
@@ -155,6 +160,7 @@ codes! {
         "header-of-the-protocol" "The protocol sets this header field",
         "header-twice" "A header field is given twice",
         "inexact-version" "Not an exact version",
+        "key-reused" "The key was used with another request",
         "kind-changed" "The type is of another kind now",
         "no-content" "A file has no content",
         "no-free-name" "No name is free",

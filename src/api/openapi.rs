@@ -14,9 +14,12 @@ use super::{
     events::EventKind,
     problem::{PROBLEM, RequestError},
     query::{MAX_CURSOR, MAX_PAGE, MAX_TEXT, Value},
-    routes::{Body, CLAIM, COMMON, INSTANCE, PAGE, Route, Row},
+    routes::{Body, CLAIM, COMMON, PAGE, Route, Row},
 };
-use crate::model::Refusal;
+use crate::model::{Grantee, IdempotencyKey, InstanceId, MemberName, Refusal, TeamId, TokenId, WorkspaceName};
+
+/// `*`, or a list of entity tags, as a regular expression (ECMA-262).
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#;
 
 /// Where the forms are.
 const SCHEMAS: &str = "#/components/schemas/";
@@ -30,6 +33,9 @@ An error is a problem of RFC 9457. Programs look at its `code`, which does not c
 with the fields that it has. New fields may come with any version, in answers and in errors.
 
 A list is answered whole, or with `limit` in pages: `Link` tells the next one.
+
+A record has an `ETag`, which changes with its settings and not with its state; `If-Match` lets an action be done only while its \
+record is of that version. `Idempotency-Key` lets what is sent be done once, however often it is sent.
 
 An id of an instance, a token or a member is a text that programs take as it is. Times are RFC 3339, in UTC.";
 
@@ -46,15 +52,14 @@ fn whole() -> Json {
         let row = route.row();
         let methods = paths.entry(row.path).or_default();
         methods.insert(row.method.to_lowercase(), operation(*route, &forms));
+        let named: Vec<Json> = route.parameters().map(of_path).collect();
+        if !named.is_empty() {
+            methods.insert("parameters".into(), named.into());
+        }
     }
     for (name, row) in CLAIM {
         let methods = paths.entry(row.path).or_default();
         methods.insert(row.method.to_lowercase(), claim(name, row, &forms));
-    }
-    for (path, methods) in &mut paths {
-        if path.contains(INSTANCE) {
-            methods.insert("parameters".into(), json!([instance()]));
-        }
     }
     let common: Map<String, Json> = by_status(COMMON.iter().copied())
         .into_iter()
@@ -251,8 +256,23 @@ fn operation(route: Route, forms: &Forms) -> Json {
         "summary": route.about().trim(),
         "responses": responses(route, forms),
     });
-    if !row.query.is_empty() {
-        operation["parameters"] = row.query.iter().map(|(name, value)| parameter(name, *value)).collect();
+    let mut parameters: Vec<Json> = row.query.iter().map(|(name, value)| parameter(name, *value)).collect();
+    if row.tagged {
+        let about = "Versions of the record that you have. Where it is one of them, the answer is 304.";
+        parameters.push(header("If-None-Match", about, TAGS));
+    }
+    if route == Route::Act {
+        let about = "Versions of the record that the action is for: its `etag` as you know it. Where it is none of them, \
+                     nothing is done. Not with an action that makes a record.";
+        parameters.push(header("If-Match", about, TAGS));
+    }
+    if row.method == "POST" {
+        let about =
+            "Done once, however often it is asked for with the same key within 24 hours: the first answer comes again.";
+        parameters.push(header("Idempotency-Key", about, IdempotencyKey::PATTERN));
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
     }
     if let Some(content) = content(row.sends, forms.sent.get(route.name())) {
         operation["requestBody"] = json!({ "required": true, "content": content });
@@ -324,6 +344,15 @@ fn responses(route: Route, forms: &Forms) -> Json {
         let about = "Where there is a next page, its address, with `rel=\"next\"` (RFC 8288).";
         done["headers"] = json!({ "Link": { "description": about, "schema": { "type": "string" } } });
     }
+    if row.method == "POST" {
+        let about = "`true` where this is the answer to an earlier request with the same key.";
+        done["headers"] = json!({ "Idempotency-Replayed": { "description": about, "schema": { "type": "string" } } });
+    }
+    if row.tagged {
+        done["headers"] = etag();
+        let same = json!({ "description": "It is the version that you have.", "headers": etag() });
+        all.insert("304".into(), same);
+    }
     all.insert("200".into(), done);
     if row.may_be_empty {
         all.insert("204".into(), json!({ "description": "It is gone." }));
@@ -370,6 +399,11 @@ fn problems(codes: &[&str]) -> Json {
     let status = codes.first().and_then(|code| Code::find(code)).map(|row| row.status);
     let header = match status {
         Some(401) => Some(("WWW-Authenticate", "How to show a token (RFC 6750).", "string")),
+        Some(409) if codes.contains(&"key-in-use") => Some((
+            "Retry-After",
+            "Seconds, where the first request with the key is under way.",
+            "integer",
+        )),
         Some(429 | 503) => Some(("Retry-After", "Seconds, where waiting helps.", "integer")),
         _ => None,
     };
@@ -379,15 +413,48 @@ fn problems(codes: &[&str]) -> Json {
     answer
 }
 
-/// The instance that a path names.
-fn instance() -> Json {
+/// The header that says which version of a record is answered.
+fn etag() -> Json {
+    let about = "The version of the record (RFC 9110, section 8.8.3): its `etag`.";
+    json!({ "ETag": { "description": about, "schema": { "type": "string" } } })
+}
+
+/// A header that a request may have.
+fn header(name: &str, about: &str, pattern: &str) -> Json {
     json!({
-        "name": INSTANCE.trim_matches(['{', '}']),
-        "in": "path",
-        "required": true,
-        "description": "An id; a name in the workspace `default`; or `WORKSPACE/NAME`, its slash as `%2F`.",
-        "schema": { "type": "string", "minLength": 1 },
+        "name": name,
+        "in": "header",
+        "required": false,
+        "description": about,
+        "schema": { "type": "string", "pattern": pattern },
     })
+}
+
+/// What a path names.
+fn of_path(name: &str) -> Json {
+    let (about, pattern) = match name {
+        "instance" => (
+            "An id; a name in the workspace `default`; or `WORKSPACE/NAME`, its slash as `%2F`.",
+            None,
+        ),
+        "token" => ("Its public id.", Some(TokenId::PATTERN)),
+        "workspace" => ("Its name.", Some(WorkspaceName::PATTERN)),
+        "member" => ("Their name.", Some(MemberName::PATTERN)),
+        "team" => (
+            "A name in the workspace `default`, or `WORKSPACE/NAME`, its slash as `%2F`.",
+            Some(TeamId::PATTERN),
+        ),
+        "grantee" => (
+            "The name of a member, or `team:` and a team: `team:WORKSPACE/NAME`, its slash as `%2F`.",
+            Some(Grantee::PATTERN),
+        ),
+        _ => ("The id of an instance.", Some(InstanceId::PATTERN)),
+    };
+    let mut schema = json!({ "type": "string", "minLength": 1 });
+    if let Some(pattern) = pattern {
+        schema = json!({ "type": "string", "pattern": pattern });
+    }
+    json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema })
 }
 
 fn parameter(name: &str, value: Value) -> Json {
@@ -472,11 +539,24 @@ mod tests {
             let row = route.row();
             let key = (row.path.to_owned(), row.method.to_owned());
             let operation = all.remove(&key).unwrap_or_else(|| panic!("{key:?} is not in it"));
-            let named = operation["parameters"].as_array().cloned().unwrap_or_default();
-            let named: Vec<&str> = named.iter().map(|p| p["name"].as_str().unwrap()).collect();
-            assert_eq!(named, row.query.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-            let of_path = &document["paths"][row.path]["parameters"];
-            assert_eq!(of_path.is_array(), row.path.contains(INSTANCE), "{key:?}");
+            let named = |of: &Json, place: &str| -> Vec<String> {
+                let all = of.as_array().into_iter().flatten().filter(|p| p["in"] == place);
+                all.map(|p| p["name"].as_str().unwrap().to_owned()).collect()
+            };
+            let given = &operation["parameters"];
+            assert_eq!(
+                named(given, "query"),
+                row.query.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+            );
+            let read = named(given, "header").contains(&"If-None-Match".to_owned());
+            assert_eq!(
+                (read, operation["responses"]["304"].is_object()),
+                (row.tagged, row.tagged)
+            );
+            let keyed = named(given, "header").contains(&"Idempotency-Key".to_owned());
+            assert_eq!(keyed, row.method == "POST", "{key:?}");
+            let of_path = named(&document["paths"][row.path]["parameters"], "path");
+            assert_eq!(of_path, route.parameters().collect::<Vec<_>>(), "{key:?}");
             assert_eq!(operation.get("requestBody").is_some(), row.method == "POST", "{key:?}");
             assert!(operation["responses"]["401"].is_object() && operation["responses"]["200"].is_object());
         }

@@ -31,6 +31,10 @@ coded! {
         "bad-path" BadPath { path: String },
         #[error("{field} is no time as RFC 3339 has it: write one such as 2027-01-31T10:00:00Z")]
         "bad-time" BadTime { field: String },
+        #[error("a request has one Idempotency-Key at most, of 1 to {longest} visible ASCII characters")]
+        "bad-idempotency-key" BadIdempotencyKey { longest: usize },
+        #[error("the header field {field} cannot be read: {reason}")]
+        "bad-precondition" BadPrecondition { field: String, reason: String },
         #[error("the body cannot be read ({limit} bytes at most): {reason}")]
         "body-unread" BodyUnread { limit: usize, reason: String },
         #[error("the request has both {first} and {second}: give the one that is meant")]

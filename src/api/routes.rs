@@ -1,5 +1,5 @@
-//! The table of routes: method, path, parameters, what is sent and answered, and which errors there may be. `{instance}`
-//! stands for an id or a name.
+//! The table of routes: method, path, parameters, what is sent and answered, and which errors there may be. What stands in
+//! braces in a path is a parameter: `{instance}` stands for an id or a name.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -37,7 +37,7 @@ pub type Form = fn(&mut SchemaGenerator) -> Schema;
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub method: &'static str,
-    /// Below the root of the API; `{instance}` stands for an id or a name.
+    /// Below the root of the API, with its parameters in braces.
     pub path: &'static str,
     pub query: &'static [(&'static str, Value)],
     pub sends: Body,
@@ -45,6 +45,8 @@ pub struct Row {
     pub answers: Body,
     /// Whether the answer may be 204 instead, without a body.
     pub may_be_empty: bool,
+    /// Whether it answers one record, with its tag: whoever has it asks whether there is another.
+    pub tagged: bool,
     /// The codes of errors that it has beside those of all routes and of all routes of an instance.
     pub errors: &'static [&'static str],
 }
@@ -65,6 +67,7 @@ const fn get(path: &'static str, answers: Body) -> Row {
         sends: Body::Nothing,
         answers,
         may_be_empty: false,
+        tagged: false,
         errors: &[],
     }
 }
@@ -73,6 +76,15 @@ const fn get(path: &'static str, answers: Body) -> Row {
 const fn list(path: &'static str, answers: Body) -> Row {
     Row {
         query: PAGE,
+        ..get(path, answers)
+    }
+}
+
+/// One record of a list.
+const fn one(path: &'static str, answers: Body, errors: &'static [&'static str]) -> Row {
+    Row {
+        tagged: true,
+        errors,
         ..get(path, answers)
     }
 }
@@ -172,14 +184,24 @@ routes! {
     },
     /// The tokens that the caller may know of, without their secrets.
     Tokens: list("/v1/tokens", Body::Json(of::<Vec<TokenView>>)),
+    /// One token, by its id.
+    Token: one("/v1/tokens/{token}", Body::Json(of::<TokenView>), &["no-token"]),
     /// The workspaces that the caller may know of.
     Workspaces: list("/v1/workspaces", Body::Json(of::<Vec<WorkspaceView>>)),
+    /// One workspace.
+    Workspace: one("/v1/workspaces/{workspace}", Body::Json(of::<WorkspaceView>), &["no-workspace"]),
     /// The members that the caller may know of.
     Members: list("/v1/members", Body::Json(of::<Vec<MemberView>>)),
+    /// One member.
+    Member: one("/v1/members/{member}", Body::Json(of::<MemberView>), &["no-member"]),
     /// The teams that the caller may know of.
     Teams: list("/v1/teams", Body::Json(of::<Vec<TeamView>>)),
+    /// One team.
+    Team: one("/v1/teams/{team}", Body::Json(of::<TeamView>), &["no-team"]),
     /// The grants that the caller may know of.
     Grants: list("/v1/grants", Body::Json(of::<Vec<GrantView>>)),
+    /// What one member or team was granted of one instance.
+    Grant: one("/v1/grants/{grantee}/{id}", Body::Json(of::<GrantView>), &["no-grant"]),
     /// Rows of the audit, as JSON Lines in the order in which they were written: of those that the caller may know of, those that
     /// the parameters name, and the last 100 where they name none. With `follow` those that come as well.
     Audit: Row {
@@ -222,7 +244,7 @@ routes! {
     /// The instances that the caller may know of.
     Instances: list("/v1/instances", Body::Json(of::<Vec<InstanceView>>)),
     /// One instance.
-    Instance: get("/v1/instances/{instance}", Body::Json(of::<InstanceView>)),
+    Instance: one("/v1/instances/{instance}", Body::Json(of::<InstanceView>), &[]),
     /// Waits until an instance is settled, stopped or gone, for `ms` milliseconds at most (60000 where nothing is said). To wait
     /// longer, ask again. 204: it is gone.
     Wait: Row {
@@ -335,6 +357,18 @@ pub(super) const COMMON: &[&str] = &[
 /// Errors of every route of an instance.
 const OF_INSTANCES: &[&str] = &["bad-path", "name-elsewhere", "no-instance"];
 
+/// Errors of every route that something is sent to: of what a write may say beside what it asks for.
+const OF_WRITES: &[&str] = &[
+    "bad-idempotency-key",
+    "bad-precondition",
+    "key-in-use",
+    "key-reused",
+    "no-single-record",
+];
+
+/// Errors of every route that answers one record with its tag.
+const OF_TAGGED: &[&str] = &["bad-precondition"];
+
 /// Refusals that no action comes to.
 const NOT_OF_ACTIONS: &[&str] = &[
     "bad-archive",
@@ -359,7 +393,27 @@ impl Route {
 
     /// Its path for one instance, by id or name.
     pub fn of(self, instance: &str) -> String {
-        self.path().replace(INSTANCE, instance)
+        self.with(&[instance])
+    }
+
+    /// Its path with these parameters, in their order.
+    pub fn with(self, parameters: &[&str]) -> String {
+        let mut left = parameters.iter();
+        let parts = self.path().split('/').map(|part| match parameter(part) {
+            Some(_) => left.next().copied().unwrap_or(part),
+            None => part,
+        });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    /// Whether it is of one instance, which its path names first.
+    pub fn is_of_instance(self) -> bool {
+        self.path().contains(INSTANCE)
+    }
+
+    /// The names of the parameters in its path.
+    pub(super) fn parameters(self) -> impl Iterator<Item = &'static str> {
+        self.path().split('/').filter_map(parameter)
     }
 
     /// Whether an error of this code may be its answer.
@@ -369,15 +423,17 @@ impl Route {
         COMMON.contains(&code)
             || row.errors.contains(&code)
             || row.path.contains(INSTANCE) && OF_INSTANCES.contains(&code)
+            || row.method == "POST" && OF_WRITES.contains(&code)
+            || row.tagged && OF_TAGGED.contains(&code)
             || self == Route::Act && refused()
     }
 
-    /// The route of a request, and the instance that its path names.
-    pub fn find<'p>(method: &str, path: &'p str) -> Option<(Route, Option<&'p str>)> {
+    /// The route of a request, and the parameters in its path, in their order.
+    pub fn find<'p>(method: &str, path: &'p str) -> Option<(Route, Vec<&'p str>)> {
         let matching = |route: &Route| {
             let row = route.row();
-            let one = row.takes(method).then(|| matched(row.path, path)).flatten()?;
-            Some((*route, one))
+            let named = row.takes(method).then(|| matched(row.path, path)).flatten()?;
+            Some((*route, named))
         };
         Route::ALL.iter().find_map(matching)
     }
@@ -396,18 +452,23 @@ impl Route {
     }
 }
 
-/// What stands for `{instance}` in a path of this form; `None` where it is of another.
-fn matched<'p>(form: &str, path: &'p str) -> Option<Option<&'p str>> {
-    let mut one = None;
+/// The name of a parameter, where a part of a path's form is one.
+fn parameter(part: &'static str) -> Option<&'static str> {
+    part.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// What stands for the parameters in a path of this form; `None` where it is of another.
+fn matched<'p>(form: &'static str, path: &'p str) -> Option<Vec<&'p str>> {
+    let mut named = Vec::new();
     let mut parts = path.split('/');
     for wanted in form.split('/') {
-        match (wanted, parts.next()?) {
-            (INSTANCE, part) if !part.is_empty() => one = Some(part),
-            (wanted, part) if wanted == part => {}
+        match (parameter(wanted), parts.next()?) {
+            (Some(_), part) if !part.is_empty() => named.push(part),
+            (None, part) if wanted == part => {}
             _ => return None,
         }
     }
-    parts.next().is_none().then_some(one)
+    parts.next().is_none().then_some(named)
 }
 
 #[cfg(test)]
@@ -426,12 +487,12 @@ mod tests {
     fn every_route_is_found_by_its_row_and_no_other() {
         for route in Route::ALL {
             let row = route.row();
-            let path = route.of("abc");
-            let one = row.path.contains("{instance}").then_some("abc");
-            assert_eq!(Route::find(row.method, &path), Some((*route, one)));
+            let path = route.with(&["abc", "def"]);
+            let named = || ["abc", "def"][..route.parameters().count()].to_vec();
+            assert_eq!(Route::find(row.method, &path), Some((*route, named())));
             assert_eq!(Route::find("PATCH", &path), None);
             if row.method == "GET" {
-                assert_eq!(Route::find("HEAD", &path), Some((*route, one)));
+                assert_eq!(Route::find("HEAD", &path), Some((*route, named())));
             }
             assert!(Route::methods(&path).contains(&row.method), "{path}");
             for other in [

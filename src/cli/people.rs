@@ -469,6 +469,7 @@ mod tests {
                 workspaces: [].into(),
                 teams: [].into(),
                 created_at: report.at,
+                etag: crate::model::Etag::default(),
                 disabled_at: Some(report.at),
                 tokens: 0,
                 last_used_at: None,

@@ -9,6 +9,7 @@ use crate::{
     policy::Access,
     record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
     store::{Change, Loaded},
+    writes::Answers,
 };
 
 /// Cheap to clone; a table is copied only when a change is made to it.
@@ -20,11 +21,13 @@ pub(super) struct Books {
     pub(super) workspaces: Arc<BTreeMap<WorkspaceName, WorkspaceRecord>>,
     pub(super) teams: Arc<BTreeMap<TeamId, TeamRecord>>,
     pub(super) grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
+    pub(super) answers: Answers,
 }
 
 impl From<Loaded> for Books {
     fn from(loaded: Loaded) -> Self {
         let instances = loaded.instances.into_iter().map(|(id, r)| (id, Arc::new(r)));
+        let answers = loaded.answers.into_iter().map(|(id, r)| (id, Arc::new(r)));
         Self {
             instances: Arc::new(instances.collect()),
             tokens: Arc::new(loaded.tokens),
@@ -32,6 +35,7 @@ impl From<Loaded> for Books {
             workspaces: Arc::new(loaded.workspaces),
             teams: Arc::new(loaded.teams),
             grants: Arc::new(loaded.grants),
+            answers: Arc::new(answers.collect()),
         }
     }
 }
@@ -60,6 +64,8 @@ impl Books {
             Change::RemoveTeam(id) => drop(Arc::make_mut(&mut self.teams).remove(id)),
             Change::PutGrant(g) => drop(Arc::make_mut(&mut self.grants).insert(g.key.clone(), g.clone())),
             Change::RemoveGrant(key) => drop(Arc::make_mut(&mut self.grants).remove(key)),
+            Change::PutAnswer(r) => drop(Arc::make_mut(&mut self.answers).insert(r.id, Arc::clone(r))),
+            Change::RemoveAnswer(id) => drop(Arc::make_mut(&mut self.answers).remove(id)),
         }
     }
 
@@ -89,6 +95,7 @@ impl Books {
             teams,
             grants,
             workspaces,
+            answers: _,
         } = self;
         Access::of(before, instances, tokens, members, teams, grants, workspaces)
     }

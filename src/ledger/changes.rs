@@ -95,6 +95,7 @@ fn one(books: &Books, change: &Change) -> Vec<AuditChange> {
             let of = format!("grant of {} to {}", g.key.1, g.key.0);
             differ(of, books.grants.get(&g.key).map(grant), Some(grant(g)))
         }
+        Change::PutAnswer(_) | Change::RemoveAnswer(_) => Vec::new(),
         Change::RemoveGrant(key) => {
             let of = format!("grant of {} to {}", key.1, key.0);
             differ(of, books.grants.get(key).map(grant), None)

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Came, books::Books, ports::Cut, task::Task, views};
+use super::{Came, answers, books::Books, ports::Cut, revisions, task::Task, views};
 use crate::{
     model::{
         Action, Desired, EndedToken, InstanceId, KnownCredential, KnownToken, MemberName, OffboardingReport, Principal,
@@ -23,6 +23,7 @@ use crate::{
     record::{InstanceRecord, Mark, Sourced, TokenRecord},
     secret::random,
     store::Change,
+    writes::Write,
 };
 
 /// What a request comes to, once its changes are durable.
@@ -56,7 +57,7 @@ pub(super) enum Then {
 }
 
 impl Decided {
-    fn nothing(came: Came) -> Self {
+    pub(super) fn nothing(came: Came) -> Self {
         Self {
             changes: Vec::new(),
             then: Vec::new(),
@@ -67,7 +68,8 @@ impl Decided {
 
 impl Task {
     /// Admits an action by the books as they would be when everything before it is durable.
-    pub(super) fn decide(&self, books: &Books, access: &Access, action: Signed<Action>) -> Result<Decided, Refusal> {
+    pub(super) fn decide(&self, books: &Books, access: &Access, write: &Write) -> Result<Decided, Refusal> {
+        let action = &write.action;
         // It was valid at the door, and may have been revoked while the action waited for a commit.
         if action.by().token().is_some_and(|t| !books.tokens.contains_key(t)) {
             return Err(Refusal::NotPermitted);
@@ -79,6 +81,16 @@ impl Task {
         if let policy::Decision::Deny(why) = policy::may(known, action.by(), verb, target) {
             return Err(why.into());
         }
+        answers::check(books, write.key.as_ref(), now)?;
+        revisions::check(books, action.what(), write.if_match.as_ref())?;
+        let mut decided = self.admitted(books, action.clone(), known)?;
+        revisions::count(books, &mut decided, &by, now);
+        answers::add(books, &mut decided, write.key.as_ref(), (&self.keys, now))?;
+        Ok(decided)
+    }
+
+    fn admitted(&self, books: &Books, action: Signed<Action>, known: Known<'_>) -> Result<Decided, Refusal> {
+        let (by, now) = (action.by().clone(), known.now);
         let catalog = self.catalog.load();
         let book = Book {
             instances: &books.instances,
@@ -229,6 +241,7 @@ impl Task {
             last_used_from: None,
             by: Some(by.name()),
             scope: new.scope,
+            edited: None,
         };
         Ok((token, secret))
     }

@@ -80,8 +80,9 @@ fn same_token(one: &TokenRecord, other: &TokenRecord) -> bool {
         last_used_from: _,
         scope,
         by,
+        edited,
     } = one;
-    (subject, name, created_at) == (&other.subject, &other.name, &other.created_at)
+    (subject, name, created_at, edited) == (&other.subject, &other.name, &other.created_at, &other.edited)
         && (expires_at, scope, by) == (&other.expires_at, &other.scope, &other.by)
 }
 
@@ -94,8 +95,10 @@ fn same_grant(one: &GrantRecord, other: &GrantRecord) -> bool {
         created_at,
         by,
         last_used_at: _,
+        edited,
     } = one;
-    (level, until, created_at, by) == (&other.level, &other.until, &other.created_at, &other.by)
+    (level, until, created_at) == (&other.level, &other.until, &other.created_at)
+        && (by, edited) == (&other.by, &other.edited)
 }
 
 fn change<R>(was: Option<R>, is: bool) -> EventChange {

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Deps, Kept, Request,
+    Deps, Kept, Request, answers,
     books::Books,
     committer::{Committer, NotKept},
     decide::{Decided, of_report},
@@ -28,16 +28,17 @@ use crate::{
     catalog::Catalog,
     config::Allow,
     machine,
-    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal, WorkspaceLimits},
+    model::{Action, BoxId, Desired, InstanceId, Principal, Refusal, Secret, WorkspaceLimits},
     plan::{
         exchange::{DesiredState, Report, Shown},
         spec::resource_name,
         trial::TRIAL_SECONDS,
     },
-    policy::{self, Access, Known, Signed},
+    policy::{self, Access, Known},
     record::InstanceRecord,
     secret::BoxKey,
     store::Change,
+    writes::{Keyed, Keys, Write},
 };
 
 /// The loop turns at least this often, for the watchdog.
@@ -58,8 +59,9 @@ pub(super) struct Limits {
 /// A request that may change something, and who waits for it.
 enum Entry {
     /// Nobody waits for what the ledger itself asks for.
-    Act(Box<Signed<Action>>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
+    Act(Box<Write>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    Keep(Box<(Keyed, Secret)>, oneshot::Sender<Result<(), Refusal>>),
 }
 
 pub(super) struct Task {
@@ -90,17 +92,19 @@ pub(super) struct Task {
     pub(super) flush_at: Instant,
     trials_at: Instant,
     pub(super) expiries: Expiries,
+    pub(super) keys: Arc<Keys>,
 }
 
 impl Task {
     pub(super) fn build(
         deps: Deps,
-        (access, access_changed): (Arc<ArcSwap<Access>>, watch::Sender<u64>),
+        (access, access_changed, keys): (Arc<ArcSwap<Access>>, watch::Sender<u64>, Arc<Keys>),
         requests: mpsc::Receiver<Request>,
         heartbeat: Arc<AtomicU64>,
     ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
         let books = Books::from(deps.loaded);
         access.store(Arc::new(books.access(&Access::default())));
+        keys.publish(&books.answers);
         for token in books.tokens.values().filter(|t| books.owner_stays(t)) {
             if let Some(principal) = books.principal_of(token) {
                 deps.tokens.insert(token, principal);
@@ -135,6 +139,7 @@ impl Task {
             flush_at: Instant::now(),
             trials_at: Instant::now(),
             expiries: Expiries::default(),
+            keys,
         };
         for record in task.books.instances.values().filter(|r| r.desired == Desired::Removed) {
             task.note_removed(record, true);
@@ -177,6 +182,7 @@ impl Task {
             match request {
                 Request::Act(action, reply) => entries.push(Entry::Act(action, Some(reply))),
                 Request::Report(report, reply) => entries.push(Entry::Report(report, reply)),
+                Request::Keep(answer, reply) => entries.push(Entry::Keep(answer, reply)),
                 Request::Shutdown(reply) => {
                     end = Some(reply);
                     break;
@@ -202,9 +208,9 @@ impl Task {
         for entry in &entries {
             access = books.access(&access);
             let one = self.admit(&books, &access, entry);
-            if let (Entry::Act(action, _), Ok(one)) = (entry, &one) {
+            if let (Entry::Act(write, _), Ok(one)) = (entry, &one) {
                 self.journal
-                    .append(&Note::of(action, &access).begins(&books, &one.changes));
+                    .append(&Note::of(&write.action, &access).begins(&books, &one.changes));
             }
             for change in one.iter().flat_map(|d| &d.changes) {
                 books.make(change);
@@ -242,8 +248,12 @@ impl Task {
 
     fn admit(&self, books: &Books, access: &Access, entry: &Entry) -> Result<Decided, Refusal> {
         match entry {
-            Entry::Act(action, _) => self.decide(books, access, (**action).clone()),
+            Entry::Act(write, _) => self.decide(books, access, write),
             Entry::Report(report, _) => Ok(of_report(books, report.clone())),
+            Entry::Keep(kept, _) => {
+                let ((keyed, answer), now) = (&**kept, jiff::Timestamp::now());
+                answers::answered(books, keyed, answer, (&self.keys, now))
+            }
         }
     }
 
@@ -259,6 +269,9 @@ impl Task {
         if !self.books.same_access(&books) {
             self.access.store(Arc::new(books.access(&self.access.load())));
             self.access_changed.send_modify(|n| *n += 1);
+        }
+        if !Arc::ptr_eq(&self.books.answers, &books.answers) {
+            self.keys.publish(&books.answers);
         }
         self.books = books;
         Ok(())
@@ -304,20 +317,24 @@ impl Task {
 
     fn answer(&self, entry: Entry, answer: Result<Kept, Refusal>) {
         match entry {
-            Entry::Act(action, reply) => {
-                let note = Note::of(&action, &self.access.load());
+            Entry::Act(write, reply) => {
+                let note = Note::of(&write.action, &self.access.load());
                 match &answer {
                     Ok(kept) => note.accepted(&kept.what),
                     Err(why) => self.journal.append(&note.failed(why)),
                 }
+                // Whoever has the answer may use its key again.
+                drop(write);
                 match (reply, answer) {
                     (Some(reply), answer) => drop(reply.send(answer)),
                     (None, Err(e)) => log::warn!("a trial is not removed yet: {e}"),
                     (None, Ok(_)) => {}
                 }
             }
-            Entry::Report(_, reply) => {
-                let _ = reply.send(answer.map(drop));
+            Entry::Report(_, reply) => drop(reply.send(answer.map(drop))),
+            Entry::Keep(kept, reply) => {
+                drop(kept);
+                drop(reply.send(answer.map(drop)));
             }
         }
     }
@@ -343,7 +360,7 @@ impl Task {
                 Principal::berth(),
                 Action::Remove { id },
             ) {
-                Ok(signed) => entries.push(Entry::Act(Box::new(signed), None)),
+                Ok(signed) => entries.push(Entry::Act(Box::new(signed.into()), None)),
                 Err(denial) => log::warn!("a trial is not removed yet: {denial}"),
             }
         }

@@ -17,6 +17,7 @@ use crate::{
     policy,
     record::{InstanceRecord, TokenRecord},
     store::{Change, Store, StoreError},
+    versions::Versioned,
 };
 
 /// What was told of acts, in their order: kind, action, on what, outcome.
@@ -129,6 +130,7 @@ fn view(r: &InstanceRecord) -> InstanceView {
         health: Health::Unknown,
         image: String::new(),
         created_at: r.created_at,
+        etag: r.etag(),
         endpoints: Endpoints {
             mcp: none(),
             screen: None,
@@ -174,7 +176,11 @@ fn open(dir: &tempfile::TempDir) -> Result<Store, StoreError> {
 
 /// A ledger whose changes nobody takes up.
 fn start_alone() -> Bench {
-    let dir = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap())
+}
+
+/// The same on what is in a folder.
+fn start_in(dir: tempfile::TempDir) -> Bench {
     let mut store = open(&dir).unwrap();
     let (disk, table, told) = (
         Arc::new(Disk::default()),
@@ -326,7 +332,7 @@ impl Bench {
         for action in actions {
             let (reply, answer) = oneshot::channel();
             let signed = self.ledger.sign(by.clone(), action).unwrap();
-            let request = Request::Act(Box::new(signed), reply);
+            let request = Request::Act(Box::new(signed.into()), reply);
             self.ledger.requests.send(request).await.expect("it runs");
             answers.push(answer);
         }
@@ -903,6 +909,7 @@ fn grants_that_end_concern_whose_they_are() {
             created_at: at(0),
             by: "root".to_owned(),
             last_used_at: None,
+            edited: None,
         };
         (key, record)
     };
@@ -920,3 +927,5 @@ fn grants_that_end_concern_whose_they_are() {
     assert_eq!(next, Some(at(30)));
     assert_eq!(ended(&access, at(20), at(30)).1, None);
 }
+
+mod write_tests;

@@ -57,6 +57,7 @@ impl Task {
             log::warn!("when tokens were last used was not kept: {e}");
         }
         self.purge(jiff::Timestamp::now().as_second()).await;
+        self.forget_answers().await;
     }
 
     /// Ends what tokens and grants have opened that have expired by now; how long until the next one does.
@@ -114,7 +115,7 @@ impl Task {
         uses.into_iter().filter_map(used).collect()
     }
 
-    async fn make(&mut self, changes: Vec<Change>) -> Result<(), NotKept> {
+    pub(super) async fn make(&mut self, changes: Vec<Change>) -> Result<(), NotKept> {
         let mut books = self.books.clone();
         changes.iter().for_each(|change| books.make(change));
         self.commit(books, changes).await

@@ -12,6 +12,7 @@ use crate::{
     plan::{room::promised_to, workspace::counts},
     policy::Access,
     record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    versions::Versioned,
 };
 
 /// A token, with its last use as the table has it.
@@ -29,6 +30,7 @@ pub(super) fn token(t: &TokenRecord, table: &dyn Tokens) -> TokenView {
         expires_at: t.expires_at,
         scope: t.scope.clone(),
         by: t.by.clone(),
+        etag: t.etag(),
     }
 }
 
@@ -38,6 +40,7 @@ pub(super) fn team(t: &TeamRecord) -> TeamView {
         name: t.id.name.clone(),
         members: t.members.clone(),
         created_at: t.created_at,
+        etag: t.etag(),
     }
 }
 
@@ -92,6 +95,7 @@ impl Handle {
                 workspaces: m.workspaces.clone(),
                 teams: access.teams_of(&m.name).iter().cloned().collect(),
                 created_at: m.created_at,
+                etag: m.etag(),
                 disabled_at: m.disabled_at,
                 tokens,
                 last_used_at,
@@ -127,6 +131,7 @@ impl Handle {
                 until: g.until,
                 created_at: g.created_at,
                 by: g.by.clone(),
+                etag: g.etag(),
                 last_used_at: uses.get(&g.key).copied().max(g.last_used_at),
             })
         };
@@ -143,6 +148,7 @@ impl Handle {
             WorkspaceView {
                 name: record.name.clone(),
                 created_at: record.created_at,
+                etag: record.etag(),
                 quota: record.quota,
                 limits: record.limits(&self.workspace),
                 instances: of().count(),

@@ -7,9 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allowlist, GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network, Offboarded,
-    Processes, Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName, WorkspaceLimits,
-    WorkspaceName, WorkspaceView, date_time,
+    Allowlist, Etag, GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network,
+    Offboarded, Processes, Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName,
+    WorkspaceLimits, WorkspaceName, WorkspaceView, date_time,
 };
 
 /// A member's token ends so many days after it was made, where nothing else is said.
@@ -488,6 +488,9 @@ pub struct TokenView {
     /// Who made it; none where an older berth did not note it.
     #[serde(default)]
     pub by: Option<String>,
+    /// Which version of the record this is.
+    #[serde(default)]
+    pub etag: Etag,
 }
 
 #[cfg(test)]

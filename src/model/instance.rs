@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceId, InstanceName, Secret, TypeName, WorkspaceName};
+use super::{Etag, InstanceId, InstanceName, Secret, TypeName, WorkspaceName};
 
 /// What was asked for, as the store keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +239,9 @@ pub struct InstanceView {
     pub image: String,
     /// RFC 3339, UTC.
     pub created_at: jiff::Timestamp,
+    /// Which version of the record this is.
+    #[serde(default)]
+    pub etag: Etag,
     pub endpoints: Endpoints,
     /// Why the instance is in its state, where that needs saying; a server's own last words included.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceId, InstanceName, MemberName, ParseError, TeamName, WorkspaceName};
+use super::{Etag, InstanceId, InstanceName, MemberName, ParseError, TeamName, WorkspaceName};
 
 /// What a member is: of the box, or of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -128,6 +128,11 @@ pub enum Grantee {
     Team(TeamId),
 }
 
+impl Grantee {
+    /// The texts that are one, as a regular expression (ECMA-262).
+    pub const PATTERN: &str = "^(team:([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?/)?)?[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$";
+}
+
 /// As the command line writes it: `NAME`, `team:NAME` or `team:WORKSPACE/NAME`.
 impl std::fmt::Display for Grantee {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -168,6 +173,9 @@ pub struct MemberView {
     pub workspaces: BTreeMap<WorkspaceName, WorkspaceRole>,
     pub teams: BTreeSet<TeamId>,
     pub created_at: jiff::Timestamp,
+    /// Which version of the record this is.
+    #[serde(default)]
+    pub etag: Etag,
     /// Since when they are let in nowhere.
     pub disabled_at: Option<jiff::Timestamp>,
     /// Their tokens that are valid.
@@ -182,6 +190,9 @@ pub struct TeamView {
     pub name: TeamName,
     pub members: BTreeSet<MemberName>,
     pub created_at: jiff::Timestamp,
+    /// Which version of the record this is.
+    #[serde(default)]
+    pub etag: Etag,
 }
 
 /// A grant as it is listed.
@@ -199,6 +210,9 @@ pub struct GrantView {
     pub created_at: jiff::Timestamp,
     /// Who made it.
     pub by: String,
+    /// Which version of the record this is.
+    #[serde(default)]
+    pub etag: Etag,
     /// When a call was let through by it.
     pub last_used_at: Option<jiff::Timestamp>,
 }

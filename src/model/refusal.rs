@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Credential, InstanceId, MemberName, State, TeamId, TokenId, WorkspaceName};
+use super::{Credential, Etag, InstanceId, MemberName, Record, State, TeamId, TokenId, WorkspaceName};
 
 /// Declares errors that travel as JSON objects: `code` and the fields beside it. For each: its attributes, its code, its
 /// name, its fields.
@@ -172,6 +172,22 @@ coded! {
             /// What it needs and the box has not.
             images: Vec<String>,
         },
+        #[error("{}", changed(etag.is_some(), by.as_deref(), *at))]
+        "changed" Changed {
+            /// The tag of the record as it stands; none where it is not there.
+            etag: Option<Etag>,
+            /// Who changed it last, and when, where that is noted.
+            by: Option<String>,
+            at: Option<jiff::Timestamp>,
+            /// The record as whoever asks may see it.
+            current: Option<Box<Record>>,
+        },
+        #[error("the first request with this idempotency key is still under way: ask again in a second")]
+        "key-in-use" KeyInUse,
+        #[error("the idempotency key was used with another request: give each request a key of its own")]
+        "key-reused" KeyReused,
+        #[error("an If-Match says which version of a record is meant, and this changes no single record that is there: leave it out")]
+        "no-single-record" NoSingleRecord,
         #[error("instance {id} is being removed")]
         "removing" Removing { id: InstanceId },
         #[error("the screen of {id} cannot be had: the instance is {state}")]
@@ -477,6 +493,15 @@ pub enum Runs {
 
 fn ids(all: &[InstanceId]) -> String {
     listed(&all.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn changed(there: bool, by: Option<&str>, at: Option<jiff::Timestamp>) -> String {
+    if !there {
+        return "the record is not there any more".to_owned();
+    }
+    let whom = by.map(|by| format!(" by {by}")).unwrap_or_default();
+    let when = at.map(|at| format!(" at {at:.0}")).unwrap_or_default();
+    format!("the record was changed{whom}{when}: look at it as it is now, and ask again with its ETag")
 }
 
 fn listed(all: &[String]) -> String {

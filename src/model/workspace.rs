@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowed, CallLimit, WorkspaceName};
+use super::{Allowed, CallLimit, Etag, WorkspaceName};
 
 /// What all containers of one workspace may use together, as it was asked for; None: as the box allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +116,9 @@ impl Allowlist {
 pub struct WorkspaceView {
     pub name: WorkspaceName,
     pub created_at: jiff::Timestamp,
+    /// Which version of the record this is.
+    #[serde(default)]
+    pub etag: Etag,
     /// Its own quota, which may have some of the limits.
     pub quota: Option<WorkspaceLimits>,
     /// What holds: each limit its own, or the configuration's, whatever that is today. What is not in it is as the box

@@ -363,6 +363,7 @@ fn run(book: &Book<'_>, request: RunRequest, by: &Principal, id: InstanceId) -> 
         spec,
         failure: None,
         sourced: sourced.map(Box::new),
+        edited: None,
     };
     record.spec_hash = order::spec_hash_of(&record);
     Ok(Decision::Run {

@@ -110,6 +110,7 @@ fn workspaces() -> BTreeMap<WorkspaceName, WorkspaceRecord> {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         quota: None,
         allow: crate::model::Allowlist::default(),
+        edited: None,
     };
     names.iter().map(|n| (n.clone(), record(n))).collect()
 }
@@ -323,6 +324,7 @@ proptest! {
                     let t = TokenRecord {
                         id: token_id(model.tokens_made), hash: [0; 32], subject, name, created_at: now, expires_at,
                         last_used_at: None, last_used_from: None, by: None, scope,
+                        edited: None,
                     };
                     // Ids come around after 32; the model does not care for more.
                     prop_assume!(model.tokens_made < 32);
@@ -387,6 +389,7 @@ fn a_container_as_text() {
         spec: Arc::new(t),
         failure: None,
         sourced: None,
+        edited: None,
     };
     let facts = BoxFacts {
         box_id: BoxId::from_random([0xab; 8]),

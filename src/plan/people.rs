@@ -226,6 +226,7 @@ pub(super) fn add_team(book: &Book<'_>, workspace: WorkspaceName, name: TeamName
         id: id.clone(),
         members: BTreeSet::new(),
         created_at: book.now,
+        edited: None,
     };
     Ok(People {
         teams: vec![record],
@@ -347,6 +348,7 @@ pub(super) fn grant(
         created_at: before.map_or(book.now, |g| g.created_at),
         by: by.name(),
         last_used_at: before.and_then(|g| g.last_used_at),
+        edited: None,
     };
     Ok(People {
         grants: vec![record],

@@ -62,6 +62,7 @@ impl World {
                 created_at: now(),
                 quota: None,
                 allow: crate::model::Allowlist::default(),
+                edited: None,
             };
             world.workspaces.insert(record.name.clone(), record);
             let record = InstanceRecord {
@@ -78,6 +79,7 @@ impl World {
                 spec: spec.clone(),
                 failure: None,
                 sourced: None,
+                edited: None,
             };
             Arc::make_mut(&mut world.instances).insert(record.id.clone(), Arc::new(record));
         }
@@ -166,6 +168,7 @@ impl World {
             last_used_from: None,
             by: None,
             scope: TokenScope::All,
+            edited: None,
         };
         let id = record.id.clone();
         Arc::make_mut(&mut self.tokens).insert(id.clone(), record);

@@ -116,6 +116,7 @@ mod tests {
                 created_at: jiff::Timestamp::UNIX_EPOCH,
                 quota,
                 allow: crate::model::Allowlist::default(),
+                edited: None,
             };
             (record.name.clone(), record)
         };

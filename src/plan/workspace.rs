@@ -36,6 +36,7 @@ pub(super) fn add(
         created_at: book.now,
         quota,
         allow,
+        edited: None,
     }))
 }
 

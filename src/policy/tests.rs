@@ -59,6 +59,7 @@ fn instance_in(id: InstanceId, workspace: &WorkspaceName) -> InstanceRecord {
         spec: Arc::new(InstanceType::of(TypeName::parse("x").unwrap(), image, mcp)),
         failure: None,
         sourced: None,
+        edited: None,
     }
 }
 
@@ -105,6 +106,7 @@ fn access() -> Access {
             created_at: now(),
             by: "owner".to_owned(),
             last_used_at: None,
+            edited: None,
         };
         (key, grant)
     });
@@ -112,6 +114,7 @@ fn access() -> Access {
         id: team("here/eng"),
         members: [name("of-team")].into(),
         created_at: now(),
+        edited: None,
     };
     let of = |n, subject: Subject| {
         let record = TokenRecord {
@@ -125,6 +128,7 @@ fn access() -> Access {
             last_used_from: None,
             by: None,
             scope: TokenScope::All,
+            edited: None,
         };
         (record.id.clone(), record)
     };

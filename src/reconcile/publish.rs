@@ -10,6 +10,7 @@ use crate::{
     model::{Health, InstanceId, InstanceView, PackageView, RoomView, State},
     plan::{Run, exchange::Shown, room::promised_to},
     record::{InstanceRecord, Sourced},
+    versions::Versioned,
 };
 
 /// Said where the engine's data is not on XFS with project quotas.
@@ -89,6 +90,7 @@ impl Task {
             health,
             image: record.spec.image.reference.clone(),
             created_at: record.created_at,
+            etag: record.etag(),
             endpoints,
             reason,
             restarts: live.map_or(0, |l| l.restarts.total),

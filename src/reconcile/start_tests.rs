@@ -176,6 +176,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
                 last_used_from: None,
                 by: None,
                 scope: crate::model::TokenScope::All,
+                edited: None,
             })
         };
         // More than are forgotten at once; one that just expired, and one that has not.
@@ -262,6 +263,7 @@ async fn each_workspace_is_held_to_the_quota_of_its_record() {
             ..WorkspaceLimits::default()
         }),
         allow: crate::model::Allowlist::default(),
+        edited: None,
     };
     let mut store = Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
     store.commit(&[crate::store::Change::PutWorkspace(record)]).unwrap();

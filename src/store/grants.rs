@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     table::{Broken, Table},
-    words::{level, level_word, text},
+    words::{Edit, edit, edit_row, level, level_word, text},
 };
 use crate::{
     model::InstanceId,
@@ -21,6 +21,8 @@ pub(super) struct Grant {
     by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_used_at: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited: Option<Edit>,
 }
 
 pub(super) struct Grants;
@@ -47,6 +49,7 @@ impl Table for Grants {
             created_at: r.created_at,
             by: r.by.clone(),
             last_used_at: r.last_used_at,
+            edited: edit_row(r.edited.as_ref()),
         }
     }
 
@@ -59,6 +62,7 @@ impl Table for Grants {
             created_at: row.created_at,
             by: row.by,
             last_used_at: row.last_used_at,
+            edited: edit(row.edited),
         })
     }
 }

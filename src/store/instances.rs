@@ -9,8 +9,9 @@ use super::{
     sourced::{Auth, Sourced},
     table::{Broken, Table},
     words::{
-        credential_kind, credential_word, desired, desired_word, egress, egress_word, kind, kind_word, ms, processes,
-        processes_word, restart, restart_word, seccomp, seccomp_word, size, size_word, text, unhex,
+        Edit, credential_kind, credential_word, desired, desired_word, edit, edit_row, egress, egress_word, kind,
+        kind_word, ms, processes, processes_word, restart, restart_word, seccomp, seccomp_word, size, size_word, text,
+        unhex,
     },
 };
 use crate::{catalog, model, record};
@@ -37,6 +38,8 @@ pub(super) struct Instance {
     failure: Option<String>,
     #[serde(rename = "generic", default, skip_serializing_if = "Option::is_none")]
     sourced: Option<Sourced>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited: Option<Edit>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -197,6 +200,7 @@ impl Table for Instances {
             spec: Type::from_domain(&r.spec),
             failure: r.failure.clone(),
             sourced: r.sourced.as_deref().map(Sourced::from_domain),
+            edited: edit_row(r.edited.as_ref()),
         }
     }
 
@@ -226,6 +230,7 @@ impl Table for Instances {
             spec: Arc::new(row.spec.into_domain()?),
             failure: row.failure,
             sourced: row.sourced.map(Sourced::into_domain).transpose()?.map(Box::new),
+            edited: edit(row.edited),
         })
     }
 }

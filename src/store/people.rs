@@ -14,7 +14,7 @@ use super::{
     table::{Broken, Rows, Table},
     teams::Teams,
     tokens::TokenRows,
-    words::{text, workspace_role, workspace_role_word},
+    words::{Edit, edit, edit_row, text, workspace_role, workspace_role_word},
     workspaces::Workspaces,
 };
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Person {
     created_at: jiff::Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disabled_at: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited: Option<Edit>,
 }
 
 pub(super) struct People;
@@ -61,6 +63,7 @@ impl Table for People {
                 .collect(),
             created_at: r.created_at,
             disabled_at: r.disabled_at,
+            edited: edit_row(r.edited.as_ref()),
         }
     }
 
@@ -74,6 +77,7 @@ impl Table for People {
             workspaces: row.workspaces.into_iter().map(one).collect::<Result<_, _>>()?,
             created_at: row.created_at,
             disabled_at: row.disabled_at,
+            edited: edit(row.edited),
         })
     }
 }

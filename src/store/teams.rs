@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     table::{Broken, Table},
-    words::text,
+    words::{Edit, edit, edit_row, text},
 };
 use crate::{
     model::{MemberName, TeamId},
@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct Team {
     members: BTreeSet<String>,
     created_at: jiff::Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited: Option<Edit>,
 }
 
 pub(super) struct Teams;
@@ -40,6 +42,7 @@ impl Table for Teams {
         Team {
             members: r.members.iter().map(ToString::to_string).collect(),
             created_at: r.created_at,
+            edited: edit_row(r.edited.as_ref()),
         }
     }
 
@@ -49,6 +52,7 @@ impl Table for Teams {
             id: id.parse().map_err(text)?,
             members: members.collect::<Result<_, _>>()?,
             created_at: row.created_at,
+            edited: edit(row.edited),
         })
     }
 }

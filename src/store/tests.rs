@@ -69,6 +69,7 @@ pub(super) fn instance(c: char) -> InstanceRecord {
         spec: Arc::new(spec),
         failure: Some("exited with status 1".into()),
         sourced: None,
+        edited: None,
     }
 }
 
@@ -84,6 +85,7 @@ pub(super) fn token(c: char, of: &InstanceRecord) -> TokenRecord {
         last_used_from: None,
         by: None,
         scope: model::TokenScope::All,
+        edited: None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     table::{Broken, Rows, Table, failed_in},
-    words::{text, unhex},
+    words::{Edit, edit, edit_row, text, unhex},
 };
 use crate::{
     model::{self, TokenId, TokenScope},
@@ -36,6 +36,8 @@ pub(super) struct Token {
     /// Absent: as far as whoever it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Scope>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited: Option<Edit>,
 }
 
 /// `"api"` or `{"instances": [ID, …]}`.
@@ -94,6 +96,7 @@ impl<const SCOPED: bool> Table for TokenTable<SCOPED> {
                 TokenScope::Api => Some(Scope::Api),
                 TokenScope::Instances(ids) => Some(Scope::Instances(ids.iter().map(ToString::to_string).collect())),
             },
+            edited: edit_row(r.edited.as_ref()),
         }
     }
 
@@ -121,6 +124,7 @@ impl<const SCOPED: bool> Table for TokenTable<SCOPED> {
                     TokenScope::Instances(ids.collect::<Result<_, _>>()?)
                 }
             },
+            edited: edit(row.edited),
         })
     }
 }

@@ -210,6 +210,7 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
         id: "default/eng".parse().unwrap(),
         members: [name("gone"), name("plain")].into(),
         created_at: at(0),
+        edited: None,
     };
     let grant = |to: Grantee| GrantRecord {
         key: (to, a.id.clone()),
@@ -218,6 +219,7 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
         created_at: at(0),
         by: "root".to_owned(),
         last_used_at: None,
+        edited: None,
     };
     let grants = [
         grant(Grantee::Member(name("gone"))),
@@ -391,6 +393,7 @@ fn a_workspace_keeps_its_own_quota_and_default_is_made_once() {
             packages: Some(vec!["@acme/*".to_owned()]),
             ..Allowlist::default()
         },
+        edited: None,
     };
     store.commit(&[Change::PutWorkspace(own.clone())]).unwrap();
     drop(store);

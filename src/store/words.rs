@@ -1,10 +1,36 @@
-//! Values on disk: words for what the domain has as enumerations, bytes as hexadecimal, durations as milliseconds. A word
-//! that was written once is read for ever.
+//! Values on disk: words for what the domain has as enumerations, bytes as hexadecimal, durations as milliseconds, the last
+//! change of a record. A word that was written once is read for ever.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::table::Broken;
-use crate::{catalog, model};
+use crate::{catalog, model, record};
+
+/// The last change of a record's settings. An older berth drops it from the rows that it writes.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Edit {
+    revision: u64,
+    at: jiff::Timestamp,
+    by: String,
+}
+
+pub(super) fn edit_row(edit: Option<&record::Edit>) -> Option<Edit> {
+    edit.map(|e| Edit {
+        revision: e.revision,
+        at: e.at,
+        by: e.by.clone(),
+    })
+}
+
+pub(super) fn edit(row: Option<Edit>) -> Option<record::Edit> {
+    row.map(|e| record::Edit {
+        revision: e.revision,
+        at: e.at,
+        by: e.by,
+    })
+}
 
 /// Pairs of a domain value and its word on disk, read in both directions.
 macro_rules! words {

@@ -11,7 +11,7 @@ use super::{
     allowlists::Allowlists,
     instances::Instances,
     table::{Broken, Rows, Table},
-    words::text,
+    words::{Edit, edit, edit_row, text},
 };
 use crate::{
     model::{Allowlist, WorkspaceLimits, WorkspaceName},
@@ -24,6 +24,8 @@ pub(super) struct Workspace {
     /// Absent: the configuration's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quota: Option<Quota>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited: Option<Edit>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,6 +72,7 @@ impl Table for Workspaces {
                 calls_per_second: q.calls_per_second,
                 calls_at_once: q.calls_at_once,
             }),
+            edited: edit_row(r.edited.as_ref()),
         }
     }
 
@@ -88,6 +91,7 @@ impl Table for Workspaces {
             }),
             // In a table of its own.
             allow: Allowlist::default(),
+            edited: edit(row.edited),
         })
     }
 }
@@ -135,6 +139,7 @@ pub(super) fn complete(txn: &WriteTransaction) -> Result<bool, StoreError> {
                 created_at: jiff::Timestamp::now(),
                 quota: None,
                 allow: Allowlist::default(),
+                edited: None,
             })?;
         }
     }

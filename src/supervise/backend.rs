@@ -37,16 +37,17 @@ use crate::{
     link::Registry,
     machine,
     model::{
-        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, GrantView, InstanceId, InstanceView,
-        MemberView, Outcome, Principal, Refusal, State, TeamView, TokenView, TypeName, UsageBy, UsageRow, Who,
-        WorkspaceView,
+        Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, GrantView, IdempotencyKey, InstanceId,
+        InstanceView, MemberView, Outcome, Principal, Refusal, Secret, State, TeamView, TokenView, TypeName, UsageBy,
+        UsageRow, Who, WorkspaceView,
     },
     plan::{image, sourced},
-    policy::{Access, Signed, Target, Verb},
+    policy::{Access, Target, Verb},
     reconcile,
     secret::BoxKey,
     tls::{self, Certificates},
     usage::{self, Usage},
+    writes::{Begun, Kept, Keyed, Write},
 };
 
 /// A note in the audit has so many bytes at most.
@@ -160,16 +161,16 @@ impl Parts {
 }
 
 impl Backend for Parts {
-    async fn submit(&self, action: Signed<Action>) -> Result<Outcome, Refusal> {
-        let kind = Kind::of(action.what());
-        if let Action::Run(request) = action.what() {
+    async fn submit(&self, write: Write) -> Result<Outcome, Refusal> {
+        let kind = Kind::of(write.action.what());
+        if let Action::Run(request) = write.action.what() {
             self.check_images(&request.type_name).await?;
         }
         // What follows from it follows whether somebody waits for the answer or not.
         let (ledger, claims) = (self.ledger.clone(), Arc::clone(&self.claims));
         let (reconcile, leavers) = (self.reconcile.clone(), self.leavers());
         let done = tokio::spawn(async move {
-            let (outcome, cut) = ledger.submit_and_tell(action).await?;
+            let (outcome, cut) = ledger.submit_and_tell(write).await?;
             if let Outcome::Offboarded(done) = outcome {
                 return Ok(Outcome::Offboarded(Box::new(leavers.report(*done).await?)));
             }
@@ -181,6 +182,29 @@ impl Backend for Parts {
             Ok(outcome)
         });
         done.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    fn begin(&self, by: &Principal, key: &IdempotencyKey) -> Result<Begun, Refusal> {
+        self.ledger.begin(by, key)
+    }
+
+    async fn outcome(&self, kept: &Kept) -> Result<Outcome, Refusal> {
+        match self.ledger.outcome(kept).await? {
+            Outcome::Offboarded(done) => Ok(Outcome::Offboarded(Box::new(self.leavers().report(*done).await?))),
+            other => Ok(other),
+        }
+    }
+
+    async fn keep(&self, keyed: Keyed, answer: Secret) {
+        if let Err(e) = self.ledger.keep(keyed, answer).await {
+            log::warn!("an answer was not kept; it is made anew if it is asked for again: {e}");
+        }
+    }
+
+    fn answered_again(&self, by: &Principal, verb: Verb, target: Target<'_>) {
+        log::info!(by:display = by; "answered again, for an idempotency key: {}", verb.as_str());
+        let note = "answered again: the request has the idempotency key of an earlier one".to_owned();
+        self.told(AuditKind::Act, by, (verb, target), note);
     }
 
     fn workspaces(&self) -> Vec<WorkspaceView> {

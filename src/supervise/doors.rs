@@ -155,7 +155,7 @@ impl Claims {
             Tried::Wrong => return Err(Refusal::WrongCode),
         }
         let signed = parts.ledger.sign(by, Action::Claim { name })?;
-        parts.submit(signed).await
+        parts.submit(signed.into()).await
     }
 }
 

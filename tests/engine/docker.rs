@@ -65,6 +65,7 @@ impl Bench {
             spec: std::sync::Arc::new(self.a_type("test", Size::Small, egress, volume)),
             failure: None,
             sourced: None,
+            edited: None,
         };
         let quota = WorkspaceLimits::default().on(self.facts.cpus, self.facts.memory);
         let sockets = self.dir.path().join("run");

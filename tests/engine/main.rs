@@ -57,3 +57,4 @@ mod screen;
 mod service;
 mod terminal;
 mod terminal_output;
+mod writes;

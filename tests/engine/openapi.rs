@@ -39,6 +39,7 @@ fn the_api_does_what_its_document_says() {
     a.cli(&["member", "add", "spare"]);
     a.cli(&["team", "add", "spare"]);
     let spared = a.json(&["token", "create", "--member", "spare"]);
+    a.cli(&["grant", "add", "spare", &i.id]);
     let served = ask(&a, token, "/api/openapi.json", &[]);
     let kept = std::fs::read_to_string(root().join("docs/openapi.json")).unwrap();
     assert_eq!(
@@ -56,6 +57,7 @@ fn the_api_does_what_its_document_says() {
         .current_dir(&folder)
         .env("BERTH_TOKEN", token)
         .env("BERTH_INSTANCE", &i.id)
+        .env("BERTH_TOKEN_ID", id)
         .env("BERTH_KEPT", format!("{id},schemathesis-owner,{}", i.id))
         .env(
             "BERTH_SPARE",

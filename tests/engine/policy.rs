@@ -80,7 +80,16 @@ fn requests(about: &About) -> Vec<((Verb, &'static str), Request)> {
         ((Verb::Call, ""), ("POST", format!("/mcp/{id}"), Some(initialize))),
     ];
     for route in Route::ALL {
-        let (method, mut path) = (route.row().method, format!("/api{}", route.of(id)));
+        let team = format!("here%2F{}", about.team);
+        let named: &[&str] = match route {
+            Route::Token => &about.tokens[1..],
+            Route::Workspace => &["here"],
+            Route::Member => &[about.member],
+            Route::Team => &[&team],
+            Route::Grant => &[about.member, id],
+            _ => &[id],
+        };
+        let (method, mut path) = (route.row().method, format!("/api{}", route.with(named)));
         if *route == Route::Events {
             // It would have no end.
             path += "?follow=0";

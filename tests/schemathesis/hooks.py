@@ -58,6 +58,9 @@ def before_call(ctx, case, **kwargs):
         body = body | {field: value for field, value in there(action).items() if field in body}
         case.body = body
         text = json.dumps(body, default=str)
+        # Nobody guesses a version: with one, none of these would ever be done.
+        if case.headers:
+            case.headers.pop("If-Match", None)
     if action in ENDING and any(kept in text for kept in KEPT):
         case.body = {"action": action}
 
