@@ -14,7 +14,7 @@ use std::{
 use berth::mcp::sse;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Answer, Appliance, signal, wait_for};
+use support::{Answer, Appliance, Options, signal, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -367,7 +367,11 @@ fn who_does_not_read_costs_little_and_holds_up_nobody() {
     const STREAMS: usize = 8;
     // More than the kernel holds for a connection.
     const CHANGES: usize = 500;
-    let a = Appliance::start();
+    let a = Appliance::with(Options {
+        // Nobody is given up for taking nothing, however slow this machine is.
+        extra: "[limits]\nclient_timeout = \"600s\"\n".into(),
+        ..Options::default()
+    });
     claimed(&a);
     let owner = owner(&a);
     a.cli(&["workspace", "add", "large"]);
@@ -399,7 +403,7 @@ fn who_does_not_read_costs_little_and_holds_up_nobody() {
             .is_some_and(|t| t.starts_with(&last))
     };
     fast.until(newest);
-    // Once they read again they are told what they missed, or that they did; the edge may have given them up.
+    // Once they read again they are told that they missed some.
     let mut told = 0;
     for stream in &slow {
         signal(stream.curl.id(), Signal::SIGCONT);
@@ -417,7 +421,7 @@ fn who_does_not_read_costs_little_and_holds_up_nobody() {
             }
         }
     }
-    assert!(told > 0, "nobody was told that they were too slow");
+    assert_eq!(told, STREAMS, "each is told that they were too slow");
     let metrics = a.metrics();
     assert!(metrics.contains("berth_event_streams "), "{metrics}");
 }
