@@ -17,6 +17,10 @@ use crate::{
     },
 };
 
+/// Records by their keys, in their order. A copy shares what is the same in both, so that one costs nothing and a change to it
+/// little, whatever the size: each commit has a copy of its own, and who reads keeps theirs.
+pub type Table<K, R> = rpds::RedBlackTreeMapSync<K, R>;
+
 /// The last change of a record's settings that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {

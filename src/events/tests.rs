@@ -160,7 +160,7 @@ fn of_what_is_gone_hear_those_who_could_see_it_and_owners() {
         members.insert(owner.name.clone(), owner.clone());
     }
     let mut access = Access::default();
-    access.members = Arc::new(members);
+    access.members = Arc::new(members.into_iter().collect());
     let could = ["could", "disabled", "gone"].map(name).into();
     let news = News::of_gone_instance(&view("aaaaaaaaaa"), could, now());
     let known = Known {

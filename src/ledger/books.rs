@@ -7,20 +7,20 @@ use crate::{
     model::{Desired, InstanceId, MemberName, Principal, Subject, TeamId, TokenId, WorkspaceName},
     plan::exchange::DesiredState,
     policy::Access,
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord},
     store::{Change, Loaded},
     writes::Answers,
 };
 
-/// Cheap to clone; a table is copied only when a change is made to it.
+/// Cheap to clone, and cheap to change beside its copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Books {
     pub(super) instances: Arc<BTreeMap<InstanceId, Arc<InstanceRecord>>>,
-    pub(super) tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
-    pub(super) members: Arc<BTreeMap<MemberName, MemberRecord>>,
+    pub(super) tokens: Arc<Table<TokenId, TokenRecord>>,
+    pub(super) members: Arc<Table<MemberName, MemberRecord>>,
     pub(super) workspaces: Arc<BTreeMap<WorkspaceName, WorkspaceRecord>>,
-    pub(super) teams: Arc<BTreeMap<TeamId, TeamRecord>>,
-    pub(super) grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
+    pub(super) teams: Arc<Table<TeamId, TeamRecord>>,
+    pub(super) grants: Arc<Table<GrantKey, GrantRecord>>,
     pub(super) answers: Answers,
 }
 
@@ -30,11 +30,11 @@ impl From<Loaded> for Books {
         let answers = loaded.answers.into_iter().map(|(id, r)| (id, Arc::new(r)));
         Self {
             instances: Arc::new(instances.collect()),
-            tokens: Arc::new(loaded.tokens),
-            members: Arc::new(loaded.members),
+            tokens: Arc::new(loaded.tokens.into_iter().collect()),
+            members: Arc::new(loaded.members.into_iter().collect()),
             workspaces: Arc::new(loaded.workspaces),
-            teams: Arc::new(loaded.teams),
-            grants: Arc::new(loaded.grants),
+            teams: Arc::new(loaded.teams.into_iter().collect()),
+            grants: Arc::new(loaded.grants.into_iter().collect()),
             answers: Arc::new(answers.collect()),
         }
     }
@@ -49,21 +49,34 @@ impl Books {
             }
             Change::RemoveInstance(id) => {
                 Arc::make_mut(&mut self.instances).remove(id);
-                Arc::make_mut(&mut self.tokens).retain(|_, t| !t.subject.is_instance(id));
-                if self.grants.keys().any(|(_, of)| of == id) {
-                    Arc::make_mut(&mut self.grants).retain(|(_, of), _| of != id);
+                let of = |t: &&TokenRecord| t.subject.is_instance(id);
+                let gone: Vec<TokenId> = self.tokens.values().filter(of).map(|t| t.id.clone()).collect();
+                for token in gone {
+                    Arc::make_mut(&mut self.tokens).remove_mut(&token);
+                }
+                let gone: Vec<GrantKey> = self.grants.keys().filter(|(_, of)| of == id).cloned().collect();
+                for grant in gone {
+                    Arc::make_mut(&mut self.grants).remove_mut(&grant);
                 }
             }
-            Change::PutToken(t) => drop(Arc::make_mut(&mut self.tokens).insert(t.id.clone(), t.clone())),
-            Change::RemoveToken(id) => drop(Arc::make_mut(&mut self.tokens).remove(id)),
-            Change::PutMember(m) => drop(Arc::make_mut(&mut self.members).insert(m.name.clone(), m.clone())),
-            Change::RemoveMember(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
+            Change::PutToken(t) => Arc::make_mut(&mut self.tokens).insert_mut(t.id.clone(), t.clone()),
+            Change::RemoveToken(id) => {
+                Arc::make_mut(&mut self.tokens).remove_mut(id);
+            }
+            Change::PutMember(m) => Arc::make_mut(&mut self.members).insert_mut(m.name.clone(), m.clone()),
+            Change::RemoveMember(name) => {
+                Arc::make_mut(&mut self.members).remove_mut(name);
+            }
             Change::PutWorkspace(w) => drop(Arc::make_mut(&mut self.workspaces).insert(w.name.clone(), w.clone())),
             Change::RemoveWorkspace(name) => drop(Arc::make_mut(&mut self.workspaces).remove(name)),
-            Change::PutTeam(t) => drop(Arc::make_mut(&mut self.teams).insert(t.id.clone(), t.clone())),
-            Change::RemoveTeam(id) => drop(Arc::make_mut(&mut self.teams).remove(id)),
-            Change::PutGrant(g) => drop(Arc::make_mut(&mut self.grants).insert(g.key.clone(), g.clone())),
-            Change::RemoveGrant(key) => drop(Arc::make_mut(&mut self.grants).remove(key)),
+            Change::PutTeam(t) => Arc::make_mut(&mut self.teams).insert_mut(t.id.clone(), t.clone()),
+            Change::RemoveTeam(id) => {
+                Arc::make_mut(&mut self.teams).remove_mut(id);
+            }
+            Change::PutGrant(g) => Arc::make_mut(&mut self.grants).insert_mut(g.key.clone(), g.clone()),
+            Change::RemoveGrant(key) => {
+                Arc::make_mut(&mut self.grants).remove_mut(key);
+            }
             Change::PutAnswer(r) => drop(Arc::make_mut(&mut self.answers).insert(r.id, Arc::clone(r))),
             Change::RemoveAnswer(id) => drop(Arc::make_mut(&mut self.answers).remove(id)),
         }

@@ -37,15 +37,18 @@ pub struct Step {
 type Differing<'a, K, R> = (&'a K, Option<&'a R>, Option<&'a R>);
 
 /// Where two tables differ, in the order of their keys.
-fn differing<'a, K: Ord, R>(
-    before: &'a Arc<BTreeMap<K, R>>,
-    after: &'a Arc<BTreeMap<K, R>>,
+fn differing<'a, K: Ord + 'a, R: 'a, T>(
+    before: &'a Arc<T>,
+    after: &'a Arc<T>,
     same: impl Fn(&R, &R) -> bool,
-) -> Vec<Differing<'a, K, R>> {
+) -> Vec<Differing<'a, K, R>>
+where
+    &'a T: IntoIterator<Item = (&'a K, &'a R)>,
+{
     if Arc::ptr_eq(before, after) {
         return Vec::new();
     }
-    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    let (mut old, mut new) = ((&**before).into_iter().peekable(), (&**after).into_iter().peekable());
     let mut all = Vec::new();
     loop {
         let order = match (old.peek(), new.peek()) {

@@ -914,7 +914,11 @@ fn grants_that_end_concern_whose_they_are() {
         (key, record)
     };
     let mut access = Access::default();
-    access.grants = Arc::new([grant("ada", 10), grant("ben", 20), grant("cy", 30)].into());
+    access.grants = Arc::new(
+        [grant("ada", 10), grant("ben", 20), grant("cy", 30)]
+            .into_iter()
+            .collect(),
+    );
     let concerns = |concerned: &crate::events::Concerned, name: &str| {
         let by = Principal::member(name.parse().unwrap(), TokenId::from_random([1; 12]), &TokenScope::All);
         concerned.holds(&by)

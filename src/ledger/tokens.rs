@@ -1,11 +1,7 @@
 //! Tokens and grants beside the actions on them: when they were last used, kept from time to time; those that expired, cut at
 //! once and forgotten after a while.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -13,7 +9,7 @@ use super::{committer::NotKept, task::Task, views};
 use crate::{
     model::TokenId,
     plan::people::holders,
-    record::{GrantKey, GrantRecord, TokenRecord},
+    record::{GrantKey, GrantRecord, Table, TokenRecord},
     store::Change,
 };
 
@@ -28,8 +24,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Which tokens and grants were looked at for those that have expired.
 #[derive(Default)]
 pub(super) struct Expiries {
-    tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
-    grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
+    tokens: Arc<Table<TokenId, TokenRecord>>,
+    grants: Arc<Table<GrantKey, GrantRecord>>,
     /// What had expired by then was ended.
     since: Option<jiff::Timestamp>,
     /// When the next of them expires.

@@ -19,7 +19,8 @@ use crate::{
     },
     policy::Signed,
     record::{
-        GrantKey, GrantRecord, InstanceRecord, Mark, Marks, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord,
+        GrantKey, GrantRecord, InstanceRecord, Mark, Marks, MemberRecord, Table, TeamRecord, TokenRecord,
+        WorkspaceRecord,
     },
 };
 
@@ -31,11 +32,11 @@ const ENV_TOTAL: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Book<'a> {
     pub instances: &'a BTreeMap<InstanceId, Arc<InstanceRecord>>,
-    pub tokens: &'a BTreeMap<TokenId, TokenRecord>,
-    pub members: &'a BTreeMap<MemberName, MemberRecord>,
+    pub tokens: &'a Table<TokenId, TokenRecord>,
+    pub members: &'a Table<MemberName, MemberRecord>,
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
-    pub teams: &'a BTreeMap<TeamId, TeamRecord>,
-    pub grants: &'a BTreeMap<GrantKey, GrantRecord>,
+    pub teams: &'a Table<TeamId, TeamRecord>,
+    pub grants: &'a Table<GrantKey, GrantRecord>,
     /// The box cannot set what the kernel holds a workspace to.
     pub fixed_quotas: bool,
     /// What a workspace may use whose record says nothing else.

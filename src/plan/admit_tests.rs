@@ -20,7 +20,7 @@ use crate::{
         spec::{BoxFacts, container_spec},
     },
     policy::Signed,
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord},
 };
 
 pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
@@ -62,10 +62,10 @@ const CONFIGURED: WorkspaceLimits = WorkspaceLimits {
     calls_at_once: None,
 };
 
-static NO_TOKENS: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
-static NO_MEMBERS: BTreeMap<MemberName, MemberRecord> = BTreeMap::new();
-static NO_TEAMS: BTreeMap<TeamId, TeamRecord> = BTreeMap::new();
-static NO_GRANTS: BTreeMap<GrantKey, GrantRecord> = BTreeMap::new();
+static NO_TOKENS: LazyLock<Table<TokenId, TokenRecord>> = LazyLock::new(Table::default);
+static NO_MEMBERS: LazyLock<Table<MemberName, MemberRecord>> = LazyLock::new(Table::default);
+static NO_TEAMS: LazyLock<Table<TeamId, TeamRecord>> = LazyLock::new(Table::default);
+static NO_GRANTS: LazyLock<Table<GrantKey, GrantRecord>> = LazyLock::new(Table::default);
 static IMAGES: LazyLock<[String; 1]> = LazyLock::new(|| ["berth/*".to_owned()]);
 static ALLOW: LazyLock<crate::config::Allow> = LazyLock::new(Default::default);
 
@@ -278,7 +278,7 @@ proptest! {
     fn admission_agrees_with_the_model(tries in proptest::collection::vec(any_try(), 1..40)) {
         let catalog = catalog();
         let mut instances: BTreeMap<InstanceId, Arc<InstanceRecord>> = BTreeMap::new();
-        let mut tokens: BTreeMap<TokenId, TokenRecord> = BTreeMap::new();
+        let mut tokens = Table::<TokenId, TokenRecord>::default();
         let workspaces = workspaces();
         let mut model = Model::default();
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
@@ -287,7 +287,7 @@ proptest! {
                 let Try::Forget(n) = what else { unreachable!() };
                 if model.removing.remove(&n) {
                     instances.remove(&id(n));
-                    tokens.retain(|_, t| !t.subject.is_instance(&id(n)));
+                    tokens = tokens.iter().filter(|(_, t)| !t.subject.is_instance(&id(n))).map(|(k, t)| (k.clone(), t.clone())).collect();
                     model.names.remove(&n);
                     model.tokens.retain(|_, i| *i != n);
                 }
@@ -330,10 +330,10 @@ proptest! {
                     prop_assume!(model.tokens_made < 32);
                     model.tokens.insert(model.tokens_made, n);
                     model.tokens_made += 1;
-                    tokens.insert(t.id.clone(), t);
+                    tokens.insert_mut(t.id.clone(), t);
                 }
                 Ok(Decision::RevokeToken(t)) => {
-                    tokens.remove(&t);
+                    tokens.remove_mut(&t);
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
                 Ok(Decision::Claim { .. } | Decision::People(_) | Decision::Workspace(_) | Decision::RemoveWorkspace(..) | Decision::RotateToken { .. }) => {
@@ -425,7 +425,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let claim = || Action::Claim {
         name: Some("laptop".into()),
     };
-    let nobody = BTreeMap::new();
+    let nobody = Table::default();
     assert_eq!(
         admit(&book(&nobody), signed(create("admin")), id(0)),
         Err(Refusal::Unclaimed)
@@ -436,7 +436,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let in_90_days = jiff::Timestamp::from_second(90 * 86_400).ok();
     assert_eq!(token.expires_at, in_90_days, "nobody said when it ends");
     assert_eq!((member.name.as_str(), token.name.as_str()), ("admin", "laptop"));
-    let members = BTreeMap::from([(member.name.clone(), member)]);
+    let members: Table<_, _> = [(member.name.clone(), member)].into_iter().collect();
     assert_eq!(admit(&book(&members), signed(claim()), id(0)), Err(Refusal::Claimed));
     let end = |action| match admit(&book(&members), signed(action), id(0)) {
         Ok(Decision::CreateToken(new)) => Ok(new.expires_at),

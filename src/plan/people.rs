@@ -1,6 +1,6 @@
 //! Members, teams and grants: what is made, changed and removed, with all that goes with it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::admit::{Book, live};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         Counted, Grantee, InstanceId, Level, MemberName, Principal, Refusal, Role, TeamId, TeamName, TokenId, Who,
         WorkspaceName, WorkspaceRole,
     },
-    record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord},
+    record::{GrantKey, GrantRecord, MemberRecord, Table, TeamRecord, TokenRecord},
 };
 
 /// Members of one box.
@@ -83,7 +83,7 @@ pub(super) fn add(
     if book.members.contains_key(&name) {
         return Err(Refusal::MemberExists { member: name });
     }
-    room(book.members.len(), Counted::Members, MAX_MEMBERS)?;
+    room(book.members.size(), Counted::Members, MAX_MEMBERS)?;
     let mut record = MemberRecord {
         owner: false,
         ..MemberRecord::owner(name, book.now)
@@ -221,7 +221,7 @@ pub(super) fn add_team(book: &Book<'_>, workspace: WorkspaceName, name: TeamName
     if book.teams.contains_key(&id) {
         return Err(Refusal::TeamExists { team: id });
     }
-    room(book.teams.len(), Counted::Teams, MAX_TEAMS)?;
+    room(book.teams.size(), Counted::Teams, MAX_TEAMS)?;
     let record = TeamRecord {
         id: id.clone(),
         members: BTreeSet::new(),
@@ -339,7 +339,7 @@ pub(super) fn grant(
     let key = (to, instance);
     let before = book.grants.get(&key);
     if before.is_none() {
-        room(book.grants.len(), Counted::Grants, MAX_GRANTS)?;
+        room(book.grants.size(), Counted::Grants, MAX_GRANTS)?;
     }
     let record = GrantRecord {
         key: key.clone(),
@@ -375,7 +375,7 @@ pub(super) fn ungrant(book: &Book<'_>, to: Grantee, instance: InstanceId) -> Res
 }
 
 /// Whom a grant to somebody opens something to.
-pub fn holders(teams: &BTreeMap<TeamId, TeamRecord>, to: &Grantee) -> BTreeSet<MemberName> {
+pub fn holders(teams: &Table<TeamId, TeamRecord>, to: &Grantee) -> BTreeSet<MemberName> {
     match to {
         Grantee::Member(name) => BTreeSet::from([name.clone()]),
         Grantee::Team(id) => teams.get(id).map(|t| t.members.clone()).unwrap_or_default(),

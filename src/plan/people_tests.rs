@@ -17,18 +17,20 @@ use crate::{
         TokenId, TokenScope, WorkspaceName, WorkspaceRole,
     },
     policy::{Access, Known, Signed, sign},
-    record::{GrantKey, GrantRecord, InstanceRecord, Marks, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{
+        GrantKey, GrantRecord, InstanceRecord, Marks, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord,
+    },
 };
 
 /// Two workspaces, an instance in each, and who is there; changes are made to it as the ledger makes them.
 #[derive(Default)]
 struct World {
     instances: Arc<BTreeMap<InstanceId, Arc<InstanceRecord>>>,
-    tokens: Arc<BTreeMap<TokenId, TokenRecord>>,
-    members: Arc<BTreeMap<MemberName, MemberRecord>>,
+    tokens: Arc<Table<TokenId, TokenRecord>>,
+    members: Arc<Table<MemberName, MemberRecord>>,
     workspaces: BTreeMap<WorkspaceName, WorkspaceRecord>,
-    teams: Arc<BTreeMap<TeamId, TeamRecord>>,
-    grants: Arc<BTreeMap<GrantKey, GrantRecord>>,
+    teams: Arc<Table<TeamId, TeamRecord>>,
+    grants: Arc<Table<GrantKey, GrantRecord>>,
     catalog: Catalog,
 }
 
@@ -84,7 +86,7 @@ impl World {
             Arc::make_mut(&mut world.instances).insert(record.id.clone(), Arc::new(record));
         }
         let owner = MemberRecord::owner(name("admin"), now());
-        Arc::make_mut(&mut world.members).insert(owner.name.clone(), owner);
+        Arc::make_mut(&mut world.members).insert_mut(owner.name.clone(), owner);
         world
     }
 
@@ -135,16 +137,25 @@ impl World {
     fn done(&mut self, action: Action) -> People {
         let people = self.tried(action).unwrap();
         let members = Arc::make_mut(&mut self.members);
-        people.gone_members.iter().for_each(|m| drop(members.remove(m)));
-        members.extend(people.members.iter().map(|m| (m.name.clone(), m.clone())));
+        people.gone_members.iter().for_each(|m| assert!(members.remove_mut(m)));
+        people
+            .members
+            .iter()
+            .for_each(|m| members.insert_mut(m.name.clone(), m.clone()));
         let teams = Arc::make_mut(&mut self.teams);
-        people.gone_teams.iter().for_each(|t| drop(teams.remove(t)));
-        teams.extend(people.teams.iter().map(|t| (t.id.clone(), t.clone())));
+        people.gone_teams.iter().for_each(|t| assert!(teams.remove_mut(t)));
+        people
+            .teams
+            .iter()
+            .for_each(|t| teams.insert_mut(t.id.clone(), t.clone()));
         let grants = Arc::make_mut(&mut self.grants);
-        people.gone_grants.iter().for_each(|g| drop(grants.remove(g)));
-        grants.extend(people.grants.iter().map(|g| (g.key.clone(), g.clone())));
+        people.gone_grants.iter().for_each(|g| assert!(grants.remove_mut(g)));
+        people
+            .grants
+            .iter()
+            .for_each(|g| grants.insert_mut(g.key.clone(), g.clone()));
         let tokens = Arc::make_mut(&mut self.tokens);
-        people.gone_tokens.iter().for_each(|t| drop(tokens.remove(t)));
+        people.gone_tokens.iter().for_each(|t| assert!(tokens.remove_mut(t)));
         people
     }
 
@@ -171,7 +182,7 @@ impl World {
             edited: None,
         };
         let id = record.id.clone();
-        Arc::make_mut(&mut self.tokens).insert(id.clone(), record);
+        Arc::make_mut(&mut self.tokens).insert_mut(id.clone(), record);
         id
     }
 }

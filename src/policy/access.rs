@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     model::{Grantee, InstanceId, Level, MemberName, Principal, TeamId, TokenId, Who, WorkspaceName},
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord},
 };
 
 /// What lets somebody in who may call an instance.
@@ -30,10 +30,10 @@ type Shared<K, R> = Arc<BTreeMap<K, R>>;
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     pub instances: Shared<InstanceId, Arc<InstanceRecord>>,
-    pub tokens: Shared<TokenId, TokenRecord>,
-    pub members: Shared<MemberName, MemberRecord>,
-    pub teams: Shared<TeamId, TeamRecord>,
-    pub grants: Shared<GrantKey, GrantRecord>,
+    pub tokens: Arc<Table<TokenId, TokenRecord>>,
+    pub members: Arc<Table<MemberName, MemberRecord>>,
+    pub teams: Arc<Table<TeamId, TeamRecord>>,
+    pub grants: Arc<Table<GrantKey, GrantRecord>>,
     pub workspaces: Shared<WorkspaceName, WorkspaceRecord>,
     index: Arc<Index>,
 }
@@ -68,10 +68,10 @@ impl Access {
     pub fn of(
         before: &Access,
         instances: &Shared<InstanceId, Arc<InstanceRecord>>,
-        tokens: &Shared<TokenId, TokenRecord>,
-        members: &Shared<MemberName, MemberRecord>,
-        teams: &Shared<TeamId, TeamRecord>,
-        grants: &Shared<GrantKey, GrantRecord>,
+        tokens: &Arc<Table<TokenId, TokenRecord>>,
+        members: &Arc<Table<MemberName, MemberRecord>>,
+        teams: &Arc<Table<TeamId, TeamRecord>>,
+        grants: &Arc<Table<GrantKey, GrantRecord>>,
         workspaces: &Shared<WorkspaceName, WorkspaceRecord>,
     ) -> Access {
         let same = Arc::ptr_eq(teams, &before.teams) && Arc::ptr_eq(grants, &before.grants);
@@ -183,7 +183,7 @@ impl Access {
 }
 
 impl Index {
-    fn of(teams: &BTreeMap<TeamId, TeamRecord>, grants: &BTreeMap<GrantKey, GrantRecord>) -> Index {
+    fn of(teams: &Table<TeamId, TeamRecord>, grants: &Table<GrantKey, GrantRecord>) -> Index {
         let mut index = Index::default();
         for team in teams.values() {
             for member in &team.members {

@@ -140,10 +140,10 @@ fn access() -> Access {
     Access::of(
         &Access::default(),
         &Arc::new(instances.into()),
-        &Arc::new(tokens.into()),
-        &Arc::new(members),
-        &Arc::new([(eng.id.clone(), eng)].into()),
-        &Arc::new(grants.into()),
+        &Arc::new(tokens.into_iter().collect()),
+        &Arc::new(members.into_iter().collect()),
+        &Arc::new([(eng.id.clone(), eng)].into_iter().collect()),
+        &Arc::new(grants.into_iter().collect()),
         &Default::default(),
     )
 }
@@ -387,7 +387,7 @@ fn a_grant_holds_to_its_second_and_the_widest_counts() {
     let mut grants = (*access.grants).clone();
     let key = (Grantee::Team(both.id.clone()), id.clone());
     grants.get_mut(&key).unwrap().level = Level::Manage;
-    let teams = Arc::new(BTreeMap::from([(both.id.clone(), both)]));
+    let teams = Arc::new([(both.id.clone(), both)].into_iter().collect());
     access = Access::of(
         &access,
         &access.instances,

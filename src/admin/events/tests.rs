@@ -61,7 +61,7 @@ fn access() -> Arc<ArcSwap<Access>> {
         all.insert(record.name.clone(), record);
     }
     let mut access = Access::default();
-    access.members = Arc::new(all);
+    access.members = Arc::new(all.into_iter().collect());
     Arc::new(ArcSwap::from_pointee(access))
 }
 

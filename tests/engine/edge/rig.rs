@@ -581,7 +581,7 @@ fn write_certificate(dir: &Path) {
 /// The facts of a box whose one member, ada, is its owner.
 fn ada_owns() -> Access {
     let ada = MemberRecord::owner(MemberName::parse("ada").unwrap(), jiff::Timestamp::UNIX_EPOCH);
-    let members = Arc::new([(ada.name.clone(), ada)].into());
+    let members = Arc::new([(ada.name.clone(), ada)].into_iter().collect());
     let none = Access::default();
     Access::of(
         &none,
