@@ -53,6 +53,7 @@ fn instance(c: char, desired: Desired) -> Vec<Change> {
         spec: Arc::new(spec),
         failure: None,
         sourced: None,
+        edited: None,
     };
     let token = TokenRecord {
         id: TokenId::parse(&c.to_string().repeat(12)).unwrap(),
@@ -65,6 +66,7 @@ fn instance(c: char, desired: Desired) -> Vec<Change> {
         last_used_from: None,
         scope: TokenScope::All,
         by: None,
+        edited: None,
     };
     vec![Change::PutInstance(Box::new(record)), Change::PutToken(token)]
 }
