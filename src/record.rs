@@ -1,6 +1,6 @@
-//! F1: what the supervisor remembers of instances, workspaces, members, teams, grants and tokens, as values. The store keeps them (in stored types
-//! of its own), admission and planning read them. Holds no value that could be read: environment values are sealed,
-//! tokens are hashes.
+//! F1: what the supervisor remembers of instances, workspaces, members, teams, grants and tokens, as values. The store keeps
+//! them (in stored types of its own), admission and planning read them. Holds no value that could be read: environment
+//! values are sealed, tokens are hashes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::check::{Bytes, absolute, domain};
+use super::check::{Bytes, domain, file};
 use crate::strict_toml::Section;
 
 /// The checked section.
@@ -71,7 +71,7 @@ pub(super) fn read(s: &mut Section<'_>, audit: &mut Audit) {
         to.finish();
     }
     if let Some(mut to) = s.section("file") {
-        audit.file = path(&mut to, "path");
+        audit.file = file(&mut to, "path");
         if audit.file.is_none() {
             to.missing("path", "the absolute path of the file that rows are appended to");
         }
@@ -79,15 +79,9 @@ pub(super) fn read(s: &mut Section<'_>, audit: &mut Audit) {
     }
 }
 
-fn path(s: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
-    let mut path = PathBuf::new();
-    absolute(s, key, &mut path);
-    (!path.as_os_str().is_empty()).then_some(path)
-}
-
 fn syslog(s: &mut Section<'_>) -> Option<Syslog> {
-    let ca_file = path(s, "ca_file");
-    let client = match (path(s, "client_cert"), path(s, "client_key")) {
+    let ca_file = file(s, "ca_file");
+    let client = match (file(s, "client_cert"), file(s, "client_key")) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         _ => {

@@ -99,6 +99,13 @@ pub(super) fn absolute(s: &mut Section<'_>, key: &'static str, place: &mut PathB
     }
 }
 
+/// An absolute path, where there is one.
+pub(super) fn file(s: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    absolute(s, key, &mut path);
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
 fn listen(s: &mut Section<'_>, listen: &mut Listen) {
     const WANT: &str = "an address with a port, such as \"0.0.0.0:443\" or \"[::]:443\"";
     if let Some(a) = s.parsed::<SocketAddr>("https", WANT) {

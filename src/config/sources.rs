@@ -1,8 +1,8 @@
 //! The sections on generic types and on what instances reach: `[allow]`, `[install]`, `[remote]` and `[network]`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use super::{Cidr, CidrError, Config, Install, check::absolute};
+use super::{Cidr, CidrError, Config, Install, check::file};
 use crate::strict_toml::Section;
 
 pub(super) fn read(root: &mut Section<'_>, config: &mut Config) {
@@ -115,12 +115,6 @@ fn networks(s: &mut Section<'_>, section: &str) -> Vec<Cidr> {
         }
     }
     read
-}
-
-fn file(s: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
-    let mut path = PathBuf::new();
-    absolute(s, key, &mut path);
-    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 fn install(s: &mut Section<'_>, install: &mut Install) {

@@ -5,7 +5,7 @@ use crate::{
     api::DiskView,
     link::{LinkStats, stats::BUCKETS_US},
     metrics::{Kind, Text},
-    model::{BoxId, Health, InstanceView, State},
+    model::{BoxId, ForwardStatus, Health, InstanceView, State},
 };
 
 /// A number as a sample's value: exact up to 2^53.
@@ -137,32 +137,31 @@ fn audit(t: &mut Text, parts: &Parts) {
     if forwards.is_empty() {
         return;
     }
-    let name = "berth_audit_forward_up";
-    t.family(
-        name,
-        Kind::Gauge,
-        "Whether rows of the audit can be forwarded to the receiver.",
-    );
-    for f in &forwards {
-        t.sample(name, &[("to", &f.to)], f64::from(u8::from(f.trouble.is_none())));
-    }
-    let name = "berth_audit_forward_behind_rows";
-    t.family(
-        name,
-        Kind::Gauge,
-        "Rows of the audit that were not sent to the receiver yet.",
-    );
-    for f in &forwards {
-        t.sample(name, &[("to", &f.to)], value(f.behind));
-    }
-    let name = "berth_audit_forward_lost_total";
-    t.family(
-        name,
-        Kind::Counter,
-        "Rows of the audit that were removed before they were sent to the receiver.",
-    );
-    for f in &forwards {
-        t.sample(name, &[("to", &f.to)], value(f.lost));
+    let up = |f: &ForwardStatus| u64::from(f.trouble.is_none());
+    for (name, kind, help, of) in [
+        (
+            "berth_audit_forward_up",
+            Kind::Gauge,
+            "Whether rows of the audit can be forwarded to the receiver.",
+            up as fn(&ForwardStatus) -> u64,
+        ),
+        (
+            "berth_audit_forward_behind_rows",
+            Kind::Gauge,
+            "Rows of the audit that were not sent to the receiver yet.",
+            |f| f.behind,
+        ),
+        (
+            "berth_audit_forward_lost_total",
+            Kind::Counter,
+            "Rows of the audit that were removed before they were sent to the receiver.",
+            |f| f.lost,
+        ),
+    ] {
+        t.family(name, kind, help);
+        for f in &forwards {
+            t.sample(name, &[("to", &f.to)], value(of(f)));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Appliance, Ends, INITIALIZE, Instance, wait_for};
+use support::{Appliance, Ends, INITIALIZE, Instance, WEBSOCKET, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -325,21 +325,7 @@ fn one_of_each(a: &Appliance, i: &Instance, desk: &Instance, token: &str) -> Vec
         .to_owned();
     let host = format!("https://vnc-{}.localhost:{}", desk.id, a.https);
     let (origin, cookie) = (format!("Origin: {host}"), format!("Cookie: {cookie}"));
-    let upgrade = [
-        "--http1.1",
-        "-H",
-        "Connection: Upgrade",
-        "-H",
-        "Upgrade: websocket",
-        "-H",
-        "Sec-WebSocket-Version: 13",
-        "-H",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "-H",
-        &origin,
-        "-H",
-        &cookie,
-    ];
+    let upgrade = [&WEBSOCKET[..], &["-H", &origin, "-H", &cookie]].concat();
     let mut control = Stream::ask(a, &format!("{host}/control"), &upgrade);
     control.answers(" 101");
     vec![

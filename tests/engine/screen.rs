@@ -9,26 +9,15 @@ use std::{
 };
 
 use serde_json::json;
-use support::{Answer, Appliance, desktop::link};
+use support::{Answer, Appliance, WEBSOCKET, desktop::link};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 
 /// Asks for a WebSocket as a browser does; the answer's status.
 fn socket(a: &Appliance, url: &str, origin: Option<&str>, cookie: Option<&str>) -> u16 {
     let origin = origin.map(|o| format!("Origin: {o}"));
     let cookie = cookie.map(|c| format!("Cookie: {c}"));
-    let mut args = vec![
-        "--http1.1",
-        "-H",
-        "Connection: Upgrade",
-        "-H",
-        "Upgrade: websocket",
-        "-H",
-        "Sec-WebSocket-Version: 13",
-        "-H",
-        KEY,
-    ];
+    let mut args = WEBSOCKET.to_vec();
     for header in [&origin, &cookie].into_iter().flatten() {
         args.extend(["-H", header]);
     }

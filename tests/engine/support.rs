@@ -696,6 +696,19 @@ impl Appliance {
     }
 }
 
+/// What curl is given to ask for a WebSocket, as a browser does, but for origin and cookie.
+pub const WEBSOCKET: [&str; 9] = [
+    "--http1.1",
+    "-H",
+    "Connection: Upgrade",
+    "-H",
+    "Upgrade: websocket",
+    "-H",
+    "Sec-WebSocket-Version: 13",
+    "-H",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
 pub const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
 
 /// Waits for a condition with a deadline; panics with what was waited for.
