@@ -34,7 +34,8 @@ use segments::{Found, Segments};
 use shared::{FLUSH, Shared, lock};
 
 pub use read::{MAX_TAIL, Query, Reading, Sees};
-pub use shared::{AuditError, OnFull, Settings, WAITING};
+pub use shared::{AuditError, OnFull, Settings};
+pub use spool::WAITING;
 
 /// The way to the audit, for everybody. Cheap to clone.
 #[derive(Clone)]

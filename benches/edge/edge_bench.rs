@@ -2,13 +2,15 @@
 //!
 //! - `backend unix PATH`: listens, for nginx.
 //! - `backend dial PATH COUNT`: dials as an agent does, for the edge.
-//! - `edge DIR PORT own:N|caller`: an edge with one running instance; prints the instance's id and token.
+//! - `edge DIR PORT own:N|caller`: an edge with one running instance; prints the instance's id and token. Whoever dials is its
+//!   agent, and gets the order in the file `ORDER`, where that is set.
+//! - `rows DIR`: the audit alone: 20,000 rows a second for ten seconds, and a million to verify.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
     os::unix::fs::MetadataExt,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use berth::{
@@ -16,7 +18,7 @@ use berth::{
     config::{Limits, Tls},
     edge::{Edge, EdgeConfig, Listeners, Workers},
     link::{LinkEvent, Registry},
-    model::{CallLimit, InstanceId, State, TokenId, User},
+    model::{AuditKind, AuditOutcome, AuditRow, CallLimit, InstanceId, State, TokenId, User},
     tls::{Certificates, Names},
 };
 use tokio::{
@@ -58,6 +60,7 @@ fn main() {
             }
             std::future::pending().await
         }),
+        ["rows", dir] => tokio::runtime::Runtime::new().unwrap().block_on(rows(dir.as_ref())),
         ["edge", dir, port, workers] => {
             let workers = match workers.strip_prefix("own:") {
                 Some(n) => Workers::Own(n.parse().unwrap()),
@@ -99,7 +102,17 @@ async fn edge(dir: &str, port: u16, workers: Workers) {
         }
     });
     let id = InstanceId::from_random([0; 10]);
-    registry.open(&id).await.unwrap().set_state(State::Running, None);
+    let link = registry.open(&id).await.unwrap();
+    link.set_state(State::Running, None);
+    if let Ok(order) = std::env::var("ORDER") {
+        let order = serde_json::from_slice(&std::fs::read(order).unwrap()).unwrap();
+        tokio::spawn(async move {
+            while let Err(e) = link.start(&order).await {
+                eprintln!("the agent does not take its order yet: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
     let tokens = TokenTable::new();
     // A table of realistic size.
     for n in 0..1000u32 {
@@ -162,6 +175,73 @@ fn audit(dir: &std::path::Path) -> Option<berth::audit::Audit> {
         on_full: berth::audit::OnFull::GoOn,
     };
     on.then(|| berth::audit::Audit::open(settings()).unwrap())
+}
+
+/// A row as a call leaves it.
+fn row(n: u64) -> AuditRow<'static> {
+    let mut row = AuditRow::new(jiff::Timestamp::now(), AuditKind::Call, AuditOutcome::Ok);
+    row.member = Some("anna.schmidt".into());
+    row.token = Some("d1kfqm3ez7h2".into());
+    row.via = Some("endpoint".into());
+    row.address = Some("10.20.30.40".into());
+    row.client = Some("claude-code".into());
+    row.workspace = Some("default".into());
+    row.instance = Some("everything-2b7c".into());
+    row.server = Some("everything".into());
+    row.version = Some("2026.11.1".into());
+    row.method = Some("tools/call".into());
+    row.tool = Some("echo".into());
+    row.era = Some("legacy".into());
+    row.grant = Some("team support".into());
+    row.status = Some(200);
+    row.latency_us = Some(400 + n % 200);
+    (row.bytes_in, row.bytes_out) = (Some(107), Some(81));
+    row
+}
+
+/// What the audit can take, and how fast it is verified.
+async fn rows(dir: &std::path::Path) {
+    const PER_SECOND: u64 = 20_000;
+    const TICK: Duration = Duration::from_millis(5);
+    const VERIFIED: u64 = 1_000_000;
+    let audit = audit(dir).unwrap();
+    let (began, mut sent, mut most) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(10) {
+        let due = began.elapsed().as_micros() as u64 * PER_SECOND / 1_000_000;
+        for n in sent..due {
+            audit.append(&row(n));
+        }
+        sent = due;
+        most = most.max(audit.status().waiting);
+        tokio::time::sleep(TICK).await;
+    }
+    let ended = Instant::now();
+    assert!(audit.flush().await);
+    let after = ended.elapsed().as_millis();
+    println!(
+        "{sent} rows at {PER_SECOND} a second: at most {most} waited for the disk; all were there {after} ms after the last"
+    );
+    let before = Instant::now();
+    for n in sent..VERIFIED {
+        audit.append(&row(n));
+        // No faster than the disk.
+        if n % 10_000 == 0 {
+            assert!(audit.flush().await);
+        }
+    }
+    assert!(audit.flush().await);
+    let rate = (VERIFIED - sent) as f64 / before.elapsed().as_secs_f64();
+    println!("as fast as one thread makes them: {rate:.0} rows a second");
+    let before = Instant::now();
+    let verified = audit.verify().await.unwrap();
+    assert!(verified.fault.is_none() && verified.rows >= VERIFIED);
+    println!(
+        "{} rows verified in {:.2} s",
+        verified.rows,
+        before.elapsed().as_secs_f64()
+    );
+    assert_eq!(audit.status().lost, 0);
+    audit.close().await;
 }
 
 /// Answers every request at once with the same bytes. Understands just enough HTTP: a head, and `Content-Length`.

@@ -16,15 +16,13 @@ use tokio::sync::watch;
 use super::{
     chain::Head,
     segments::{self, Checked, Segments},
-    spool::Spool,
+    spool::{Spool, WAITING},
 };
 use crate::{
     model::{AuditFault, AuditHead, AuditKind, AuditOutcome, AuditRow, AuditStatus, AuditVerified, BoxId, hex},
     secret::BoxKey,
 };
 
-/// Rows that the disk takes none of wait in so many bytes at most.
-pub const WAITING: usize = 32 << 20;
 /// How long somebody waits who wants all rows of before to be on the disk.
 pub(super) const FLUSH: Duration = Duration::from_secs(5);
 /// Refusals cost whoever causes them nothing, and must not push the rows of others out: so many rows a second for those of
@@ -97,6 +95,8 @@ pub(super) struct Ring {
     pub(super) spool: Spool,
     /// Rows, lines without numbers and hashes.
     pub(super) batch: Vec<u8>,
+    /// The memory of an earlier batch, for the next one.
+    pub(super) spare: Vec<u8>,
     /// Bytes that are on their way to the disk.
     pub(super) under_way: usize,
     pub(super) n: u64,
@@ -165,6 +165,7 @@ impl Shared {
             ring: Mutex::new(Ring {
                 spool,
                 batch: Vec::new(),
+                spare: Vec::new(),
                 under_way: 0,
                 n: 0,
                 lost: None,
@@ -186,7 +187,7 @@ impl Shared {
 
     /// Appends a row; it is with the kernel when this returns. Its number in this run.
     pub(super) fn append_row(&self, row: &AuditRow<'_>) -> u64 {
-        let mut text = Vec::with_capacity(512);
+        let mut text = Vec::with_capacity(1024);
         // Writing to memory does not fail, and no field of a row can be none of JSON.
         let _ = serde_json::to_writer(&mut text, row);
         self.append(&text, false)

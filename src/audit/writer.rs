@@ -42,8 +42,9 @@ pub(super) fn work(shared: &Arc<Shared>, mut segments: Segments) {
             tend_at = Instant::now() + TEND;
         }
         let Some(batch) = shared.take(tend_at) else { continue };
-        let kept = shared.keep(&mut segments, &batch);
-        if !kept || batch.closing && shared.is_over() {
+        let closing = batch.closing;
+        let kept = shared.keep(&mut segments, batch);
+        if !kept || closing && shared.is_over() {
             shared.end(&segments);
             return;
         }
@@ -76,8 +77,10 @@ impl Shared {
             let waited = self.wake.wait_timeout(ring, wake_at - now);
             ring = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
-        let Ring { spool, batch, .. } = &mut *ring;
-        let (file, rows) = (spool.turn(), std::mem::take(batch));
+        let Ring {
+            spool, batch, spare, ..
+        } = &mut *ring;
+        let (file, rows) = (spool.turn(), std::mem::replace(batch, std::mem::take(spare)));
         ring.urgent = false;
         ring.under_way = rows.len();
         Some(Batch {
@@ -90,7 +93,7 @@ impl Shared {
 
     /// Brings rows to the disk, however long it takes. Only who is to end gives up (`false`): the spool has them for the next
     /// one, and nothing that comes after them may go to the disk before.
-    fn keep(&self, segments: &mut Segments, batch: &Batch) -> bool {
+    fn keep(&self, segments: &mut Segments, mut batch: Batch) -> bool {
         while let Err(e) = segments.append(&batch.rows, Timestamp::now()) {
             let said = format!("the disk takes no rows of the audit: {e}");
             if !self.stuck.swap(true, Relaxed) {
@@ -112,6 +115,10 @@ impl Shared {
                 log::warn!("the spool of the audit is not cleared: {e}");
             }
             ring.under_way = 0;
+            if batch.rows.capacity() <= 2 * BATCH {
+                batch.rows.clear();
+                ring.spare = batch.rows;
+            }
             self.waiting.store(ring.batch.len(), Relaxed);
             ring.lost.take()
         };

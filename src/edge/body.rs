@@ -42,7 +42,7 @@ pub(super) struct Held {
     pub(super) busy: Option<Busy>,
     pub(super) in_flight: Option<stats::InFlight<Shared>>,
     pub(super) link: Option<stats::InFlight<stats::Counters>>,
-    pub(super) trail: Option<Trail>,
+    pub(super) trail: Option<Box<Trail>>,
 }
 
 /// An answer's body.

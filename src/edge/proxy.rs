@@ -54,7 +54,7 @@ pub(super) async fn serve(
     (link, at): (&Arc<Link>, &str),
     (pass, place): (&Pass, CallPlace),
     mut request: Request<Incoming>,
-    (sent, trail): (&mut Bytes, &mut Option<Trail>),
+    (sent, trail): (&mut Bytes, &mut Option<Box<Trail>>),
 ) -> Result<Response<EdgeBody>, Refusal> {
     let edge = &client.permit.edge;
     let token = pass.token();

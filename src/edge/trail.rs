@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 
 use super::{conn::Client, state::Edge};
@@ -27,6 +27,11 @@ use crate::{
 
 /// Longer names of clients are cut, in bytes.
 const CLIENT: usize = 128;
+
+const VERSION: HeaderName = HeaderName::from_static(head::VERSION);
+const SESSION: HeaderName = HeaderName::from_static(head::SESSION);
+const TRACE: HeaderName = HeaderName::from_static("traceparent");
+
 /// What the head of a request says of its client.
 struct Heads {
     agent: Option<HeaderValue>,
@@ -39,9 +44,9 @@ impl Heads {
     fn of(headers: &HeaderMap) -> Heads {
         Heads {
             agent: headers.get(header::USER_AGENT).cloned(),
-            version: headers.get(head::VERSION).cloned(),
-            trace: headers.get("traceparent").cloned(),
-            session: headers.get(head::SESSION).cloned(),
+            version: headers.get(VERSION).cloned(),
+            trace: headers.get(TRACE).cloned(),
+            session: headers.get(SESSION).cloned(),
         }
     }
 
@@ -110,6 +115,8 @@ impl Look {
     }
 }
 
+type Lengths = (Option<u64>, Option<u64>);
+
 /// A request at an instance's endpoint, until its answer has ended.
 pub(super) struct Trail {
     edge: Arc<Edge>,
@@ -144,9 +151,10 @@ impl Trail {
         instance: &InstanceId,
         (method, headers): (&Method, &HeaderMap),
         began: Instant,
-    ) -> Option<Trail> {
+    ) -> Option<Box<Trail>> {
         let edge = &client.permit.edge;
-        Some(Trail {
+        // It is long, and moves with the answer from hand to hand.
+        Some(Box::new(Trail {
             audit: edge.config.audit.clone()?,
             edge: Arc::clone(edge),
             token: Arc::clone(token),
@@ -166,7 +174,7 @@ impl Trail {
             look: Look::Not,
             begun: None,
             over: false,
-        })
+        }))
     }
 
     /// What is sent, all of it.
@@ -186,7 +194,7 @@ impl Trail {
         self.status = Some(status.as_u16());
         self.look = Look::at(headers);
         if let (Some("initialize"), Some(name)) = (self.said.message.method.as_deref(), &self.said.client)
-            && let Some(session) = headers.get(head::SESSION)
+            && let Some(session) = headers.get(SESSION)
         {
             self.edge.clients.insert(session, name);
         }
@@ -202,8 +210,12 @@ impl Trail {
     /// The answer goes on.
     pub(super) fn begun(&mut self) {
         self.passed();
-        let row = self.row(AuditKind::Stream, AuditOutcome::Begun);
-        self.begun = Some(self.audit.append(&row));
+        let n = self.append(
+            (AuditKind::Stream, AuditOutcome::Begun),
+            &self.said.message,
+            self.lengths(),
+        );
+        self.begun = Some(n);
     }
 
     /// The connection is switched to another protocol.
@@ -242,14 +254,10 @@ impl Trail {
         self.passed();
         let outcome = so.unwrap_or_else(|| self.look.outcome(self.status.unwrap_or(0)));
         // A batch is as many calls as it has messages (JSON-RPC 2.0, section 6): a row each.
-        for message in self.said.more.clone() {
-            let mut row = self.row(AuditKind::Call, outcome);
-            self.named(&mut row, &message);
-            (row.bytes_in, row.bytes_out) = (Some(0), Some(0));
-            self.audit.append(&row);
+        for message in &self.said.more {
+            self.append((AuditKind::Call, outcome), message, (Some(0), Some(0)));
         }
-        let row = self.row(AuditKind::Call, outcome);
-        self.audit.append(&row);
+        self.append((AuditKind::Call, outcome), &self.said.message, self.lengths());
     }
 
     /// Takes what was seen of what was sent.
@@ -259,24 +267,29 @@ impl Trail {
         }
     }
 
-    /// What was called.
-    fn named(&self, row: &mut AuditRow<'_>, message: &Message) {
-        row.method = Some(match &message.method {
-            Some(method) => method.clone().into(),
-            None => self.unsaid(),
-        });
-        row.tool = message.called().map(|name| name.to_owned().into());
+    /// The lengths of what was sent and of what was answered, as far as they are known.
+    fn lengths(&self) -> Lengths {
+        (self.bytes_in, Some(self.bytes_out))
     }
 
-    fn row(&self, kind: AuditKind, outcome: AuditOutcome) -> AuditRow<'static> {
+    /// Appends the row of a message. Its number in this run.
+    fn append(&self, (kind, outcome): (AuditKind, AuditOutcome), message: &Message, lengths: Lengths) -> u64 {
         let access = self.edge.config.access.load();
         let principal = self.token.principal();
+        let known = self.heads.session.as_ref().and_then(|s| self.edge.clients.of(s));
         let mut row = AuditRow::new(self.at, kind, outcome).asked_by(principal);
         row.via = Some("endpoint".into());
         row.address = Some(self.address.to_string().into());
-        row.client = client(&self.edge, &self.heads, &self.said);
+        row.client = self
+            .said
+            .client
+            .as_deref()
+            .or(known.as_deref())
+            .or(self.heads.agent())
+            .map(Cow::from);
         on(&mut row, &access, &self.instance);
-        self.named(&mut row, &self.said.message);
+        row.method = Some(message.method.as_deref().unwrap_or_else(|| self.unsaid()).into());
+        row.tool = message.called().map(Cow::from);
         row.era = Some(self.heads.era().into());
         row.grant = Some(match access.basis(principal, &self.instance, self.at) {
             Basis::Owner => "owner".into(),
@@ -285,26 +298,25 @@ impl Trail {
             Basis::Member => "member".into(),
             Basis::Team(team) => format!("team {team}").into(),
         });
-        row.trace = self.heads.trace().map(|t| t.to_owned().into());
+        row.trace = self.heads.trace().map(Cow::from);
         row.code = self.code.map(Cow::from);
         row.status = self.status;
         row.latency_us = Some(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
-        row.bytes_in = self.bytes_in;
-        row.bytes_out = Some(self.bytes_out);
+        (row.bytes_in, row.bytes_out) = lengths;
         row.of = self.begun;
-        row
+        self.audit.append(&row)
     }
 
     /// What stands for a method where no message has one.
-    fn unsaid(&self) -> Cow<'static, str> {
+    fn unsaid(&self) -> &str {
         if self.method != Method::POST {
-            self.method.as_str().to_owned().into()
+            self.method.as_str()
         } else if self.encoded {
-            "encoded".into()
+            "encoded"
         } else if self.said.result || self.said.error {
-            "response".into()
+            "response"
         } else {
-            "POST".into()
+            "POST"
         }
     }
 }
@@ -316,23 +328,12 @@ impl Drop for Trail {
 }
 
 /// Which instance, where it is, and what it runs.
-pub(super) fn on(row: &mut AuditRow<'_>, access: &Access, id: &InstanceId) {
-    row.instance = Some(id.to_string().into());
+pub(super) fn on<'a>(row: &mut AuditRow<'a>, access: &'a Access, id: &'a InstanceId) {
+    row.instance = Some(id.as_str().into());
     if let Some(record) = access.instances.get(id) {
-        row.workspace = Some(record.workspace.to_string().into());
-        row.server = Some(record.type_name().to_string().into());
-        row.version = record.version().map(|v| v.to_owned().into());
-    }
-}
-
-fn client(edge: &Edge, heads: &Heads, said: &Said) -> Option<Cow<'static, str>> {
-    if let Some(name) = &said.client {
-        return Some(name.clone().into());
-    }
-    let known = heads.session.as_ref().and_then(|s| edge.clients.of(s));
-    match known {
-        Some(name) => Some(name.to_string().into()),
-        None => heads.agent().map(|a| a.to_owned().into()),
+        row.workspace = Some(record.workspace.as_str().into());
+        row.server = Some(record.type_name().as_str().into());
+        row.version = record.version().map(Cow::from);
     }
 }
 
@@ -363,7 +364,8 @@ pub(super) fn screen_note(
     row.address = Some(client.permit.address.to_string().into());
     row.action = Some(action.into());
     row.note = note.map(Cow::from);
-    on(&mut row, &edge.config.access.load(), id);
+    let access = edge.config.access.load();
+    on(&mut row, &access, id);
     audit.append(&row);
 }
 
@@ -408,6 +410,10 @@ impl Turned {
         if !told {
             return;
         }
+        let access = edge.config.access.load();
+        // What somebody says who has shown nothing is worth nothing.
+        let said = by.map_or_else(Said::default, |_| Glance::at(sent));
+        let known = by.and_then(|_| edge.clients.of(self.heads.session.as_ref()?));
         let mut row = AuditRow::new(self.at, AuditKind::Refusal, refused(status));
         match by {
             Some(by) => row = row.asked_by(by),
@@ -415,17 +421,18 @@ impl Turned {
         }
         row.via = Some(self.via.into());
         row.address = Some(at.permit.address.to_string().into());
+        row.client = self.heads.agent().map(Cow::from);
         if let Some(id) = &self.instance {
-            on(&mut row, &edge.config.access.load(), id);
-            // What somebody says who has shown nothing is worth nothing.
-            if by.is_some() {
-                let said = Glance::at(sent);
-                row.client = client(edge, &self.heads, &said);
-                row.tool = said.message.called().map(|name| name.to_owned().into());
-                row.method = said.message.method.map(Cow::from);
-            }
+            on(&mut row, &access, id);
+            row.client = said
+                .client
+                .as_deref()
+                .or(known.as_deref())
+                .map(Cow::from)
+                .or(row.client);
+            row.tool = said.message.called().map(Cow::from);
+            row.method = said.message.method.as_deref().map(Cow::from);
         }
-        row.client = row.client.or_else(|| self.heads.agent().map(|a| a.to_owned().into()));
         row.code = Some(code.into());
         row.status = Some(status.as_u16());
         row.latency_us = Some(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));

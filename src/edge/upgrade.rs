@@ -47,7 +47,12 @@ pub(super) fn asked(request: &Request<Incoming>) -> bool {
 }
 
 /// Carries bytes until something ends.
-pub(super) async fn relay(client: Arc<Client>, upgraded: OnUpgrade, switched: Switched, with: (Ends, Option<Trail>)) {
+pub(super) async fn relay(
+    client: Arc<Client>,
+    upgraded: OnUpgrade,
+    switched: Switched,
+    with: (Ends, Option<Box<Trail>>),
+) {
     let (mut ends, mut trail) = with;
     let _busy = client.begin();
     let edge = &client.permit.edge;

@@ -112,10 +112,10 @@ impl Note {
     fn row(&self, kind: AuditKind, outcome: AuditOutcome) -> AuditRow<'static> {
         let mut row = AuditRow::new(self.at, kind, outcome).asked_by(&self.by);
         row.action = Some(self.verb.as_str().into());
-        row.on = Some(self.on.clone().into());
-        row.workspace = self.workspace.clone().map(Into::into);
-        row.instance = self.instance.as_ref().map(|id| id.to_string().into());
-        row
+        row.on = Some(self.on.as_str().into());
+        row.workspace = self.workspace.as_deref().map(Into::into);
+        row.instance = self.instance.as_ref().map(|id| id.as_str().into());
+        row.into_owned()
     }
 }
 

@@ -11,6 +11,8 @@ const WORD: usize = 128;
 const DEPTH: usize = 4;
 /// Messages of a batch that are told apart; the bridge takes no more.
 const BATCH: usize = 256;
+/// How far the end of a string is looked for byte by byte.
+const NEAR: usize = 16;
 /// Longer names of members are none of ours, however they are escaped.
 const NAME: usize = 256;
 
@@ -79,6 +81,36 @@ impl Key {
     }
 }
 
+/// Where in a message we are, of the places that are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Other,
+    Method,
+    /// `params.name`
+    Called,
+    /// `clientInfo.name`, wherever it may stand.
+    Client,
+    Result,
+    Error,
+    IsError,
+}
+
+impl Place {
+    /// By the names of the members that we are in.
+    fn of(path: &[Key]) -> Place {
+        match path {
+            [Key::Method] => Place::Method,
+            [Key::Result] => Place::Result,
+            [Key::Error] => Place::Error,
+            [Key::Params, Key::Name] => Place::Called,
+            [Key::Result, Key::IsError] => Place::IsError,
+            [Key::Params, Key::ClientInfo, Key::Name] => Place::Client,
+            [Key::Params, Key::Meta, Key::MetaClient, Key::Name] => Place::Client,
+            _ => Place::Other,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// Before a member's name, or an element, or behind a value.
@@ -107,6 +139,8 @@ pub struct Glance {
     /// Which of the outermost are objects.
     objects: [bool; DEPTH],
     path: [Key; DEPTH],
+    /// That of the value behind the newest name; elements have none.
+    place: Place,
     word: Vec<u8>,
 }
 
@@ -120,6 +154,7 @@ impl Default for Glance {
             batch: false,
             objects: [false; DEPTH],
             path: [Key::Other; DEPTH],
+            place: Place::Other,
             word: Vec::new(),
         }
     }
@@ -167,7 +202,11 @@ impl Glance {
             self.keep(&bytes[..1]);
             return &bytes[1..];
         }
-        let Some(end) = memchr2(b'"', b'\\', bytes) else {
+        let is_end = |b: &u8| matches!(b, b'"' | b'\\');
+        // Most are names, and too short to begin a search for.
+        let near = bytes.iter().take(NEAR).position(is_end);
+        let end = near.or_else(|| Some(NEAR + memchr2(b'"', b'\\', bytes.get(NEAR..)?)?));
+        let Some(end) = end else {
             self.keep(bytes);
             return &[];
         };
@@ -175,48 +214,64 @@ impl Glance {
             self.escaped = true;
             self.keep(&bytes[..=end]);
         } else {
-            self.keep(&bytes[..end]);
-            self.end_of_text();
+            self.end_of_text(&bytes[..end]);
         }
         &bytes[end + 1..]
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        let most = match self.at {
+    /// So many bytes of a string are kept.
+    fn most(&self) -> usize {
+        match self.at {
             // One more than any of ours has.
             At::Name => NAME + 1,
             At::Word => WORD,
-            _ => return,
-        };
-        let room = most.saturating_sub(self.word.len()).min(bytes.len());
+            _ => 0,
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = self.most().saturating_sub(self.word.len()).min(bytes.len());
         self.word.extend_from_slice(&bytes[..room]);
     }
 
-    fn end_of_text(&mut self) {
+    /// A string ends with these bytes.
+    fn end_of_text(&mut self, last: &[u8]) {
+        if self.word.is_empty() {
+            self.is_text(&last[..last.len().min(self.most())]);
+        } else {
+            self.keep(last);
+            let mut word = std::mem::take(&mut self.word);
+            self.is_text(&word);
+            word.clear();
+            self.word = word;
+        }
+    }
+
+    fn is_text(&mut self, raw: &[u8]) {
         match self.at {
             At::Name => {
-                if let Some(place) = self.depth.checked_sub(1).and_then(|d| self.path.get_mut(d)) {
-                    *place = Key::of(&self.word);
+                self.place = Place::Other;
+                if let Some(path) = self.path.get_mut(..self.depth)
+                    && let Some((name, _)) = path.split_last_mut()
+                {
+                    *name = Key::of(raw);
+                    if *name != Key::Other {
+                        self.place = Place::of(path);
+                    }
                 }
                 self.at = At::Colon;
             }
             At::Word => {
-                let word = word(&self.word);
-                match self.here() {
-                    [Key::Method] => self.said.message.method = word,
-                    [Key::Params, Key::Name] => self.said.message.name = word,
+                let word = word(raw);
+                match self.place {
+                    Place::Method => self.said.message.method = word,
+                    Place::Called => self.said.message.name = word,
                     _ => self.said.client = word,
                 }
                 self.at = At::Between;
             }
             _ => self.at = At::Between,
         }
-        self.word.clear();
-    }
-
-    /// The names of the members that we are in, where all of them are looked at.
-    fn here(&self) -> &[Key] {
-        self.path.get(..self.depth).unwrap_or_default()
     }
 
     /// Of what is deeper than we look it is all the same.
@@ -239,28 +294,24 @@ impl Glance {
                     self.path[self.depth] = Key::Other;
                 }
                 self.depth += 1;
+                self.place = Place::Other;
                 self.at = At::Between;
             }
             b'}' | b']' => {
                 self.depth = self.depth.saturating_sub(1);
+                self.place = Place::Other;
                 self.at = At::Between;
             }
             b'"' if self.at == At::Between && self.in_object() => self.at = At::Name,
             b'"' => {
-                let wanted = matches!(
-                    self.here(),
-                    [Key::Method]
-                        | [Key::Params, Key::Name]
-                        | [Key::Params, Key::ClientInfo, Key::Name]
-                        | [Key::Params, Key::Meta, Key::MetaClient, Key::Name]
-                );
+                let wanted = matches!(self.place, Place::Method | Place::Called | Place::Client);
                 self.value();
                 self.at = if wanted { At::Word } else { At::Text };
             }
             b':' if self.at == At::Colon => self.at = At::Value,
             b' ' | b'\t' | b'\r' | b'\n' | b',' => {}
             _ if self.at == At::Value => {
-                if self.here() == [Key::Result, Key::IsError] && byte == b't' {
+                if self.place == Place::IsError && byte == b't' {
                     self.said.is_error = true;
                 }
                 if byte != b'n' {
@@ -274,9 +325,9 @@ impl Glance {
 
     /// A value begins that is not `null`.
     fn value(&mut self) {
-        match self.here() {
-            [Key::Result] => self.said.result = true,
-            [Key::Error] => self.said.error = true,
+        match self.place {
+            Place::Result => self.said.result = true,
+            Place::Error => self.said.error = true,
             _ => {}
         }
     }

@@ -170,6 +170,22 @@ macro_rules! rows {
                 }
             }
 
+            /// With texts of its own.
+            pub fn into_owned(self) -> AuditRow<'static> {
+                AuditRow {
+                    seq: self.seq,
+                    run: self.run,
+                    n: self.n,
+                    time: self.time,
+                    kind: self.kind,
+                    outcome: self.outcome,
+                    $($text: self.$text.map(|text| text.into_owned().into()),)*
+                    $($number: self.$number,)*
+                    changes: self.changes,
+                    hash: self.hash,
+                }
+            }
+
             /// The value of one of [`Self::COLUMNS`], where the row has one.
             pub fn column(&self, name: &str) -> Option<Cow<'_, str>> {
                 match name {
@@ -242,15 +258,15 @@ rows! {
     }
 }
 
-impl AuditRow<'_> {
+impl<'a> AuditRow<'a> {
     /// Who asked, by which door, with which token, from where.
     #[must_use]
-    pub fn asked_by(mut self, by: &super::Principal) -> Self {
+    pub fn asked_by(mut self, by: &'a super::Principal) -> Self {
         match by.who() {
-            super::Who::Member(name) => self.member = Some(name.to_string().into()),
+            super::Who::Member(name) => self.member = Some(name.as_str().into()),
             _ => self.by = Some(by.name().into()),
         }
-        self.token = by.token().map(|t: &TokenId| t.to_string().into());
+        self.token = by.token().map(|t: &TokenId| t.as_str().into());
         self.via = Some(by.via().as_str().into());
         self.address = by.address().map(|a| a.to_string().into());
         self
