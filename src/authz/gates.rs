@@ -100,12 +100,18 @@ impl Rate {
         })
     }
 
-    /// The TAT after a call at `now`; where that comes too early, by how much.
-    fn after(self, tat: i64, now: i64, share: Share) -> Result<i64, i64> {
+    /// So many calls that come together behind one that was let in are charged as these: there is never time for more.
+    fn together(self, (share, calls): (Share, i64)) -> i64 {
+        calls.min(share.of(self.burst) - 1)
+    }
+
+    /// The TAT after so many calls that come together at `now`; where that is too early, by how much.
+    fn after(self, tat: i64, now: i64, of: (Share, i64)) -> Result<i64, i64> {
         let tat = tat.max(now);
-        match tat - now - self.every * (share.of(self.burst) - 1) {
+        let calls = self.together(of);
+        match tat - now - self.every * (of.0.of(self.burst) - calls) {
             early @ 1.. => Err(early),
-            _ => Ok(tat + self.every),
+            _ => Ok(tat + self.every * calls),
         }
     }
 
@@ -182,21 +188,36 @@ impl Gate {
         }
     }
 
-    /// By how much a call at `now` would come too early.
-    fn early(&self, now: i64, share: Share) -> Option<i64> {
-        self.rate()?.after(self.tat.load(Relaxed), now, share).err()
+    /// By how much so many calls at `now` would come too early.
+    fn early(&self, now: i64, of: (Share, i64)) -> Option<i64> {
+        self.rate()?.after(self.tat.load(Relaxed), now, of).err()
     }
 
-    /// Counts a call; the TAT before and after.
-    fn charge(&self, now: i64, share: Share) -> Result<(i64, i64), i64> {
+    /// Counts so many calls; the TAT before and after.
+    fn charge(&self, now: i64, of: (Share, i64)) -> Result<(i64, i64), i64> {
         let Some(rate) = self.rate() else { return Ok((0, 0)) };
         let mut tat = self.tat.load(Relaxed);
         loop {
-            let after = rate.after(tat, now, share)?;
+            let after = rate.after(tat, now, of)?;
             match self.tat.compare_exchange_weak(tat, after, Relaxed, Relaxed) {
                 Ok(_) => return Ok((tat, after)),
                 Err(other) => tat = other,
             }
+        }
+    }
+
+    /// Counts so many calls that nobody can refuse any more; within a share of a burst, where there is one.
+    fn count(&self, now: i64, calls: i64, within: Option<Share>) {
+        let Some(rate) = self.rate() else { return };
+        let most = within.map_or(i64::MAX, |share| now + rate.every * share.of(rate.burst));
+        let after = |tat: i64| Some((tat.max(now) + rate.every * calls).min(most).max(tat));
+        let _ = self.tat.fetch_update(Relaxed, Relaxed, after);
+    }
+
+    /// Takes back one call that was counted.
+    fn uncount(&self) {
+        if let Some(rate) = self.rate() {
+            self.tat.fetch_sub(rate.every, Relaxed);
         }
     }
 
@@ -216,14 +237,14 @@ impl Gate {
         self.under_way(what).fetch_sub(1, Relaxed);
     }
 
-    /// What a person who asks may use of gates that others pass too.
-    fn ask(&self, what: Use, now: i64) -> Share {
+    /// What a person who asks for so many calls may use of gates that others pass too.
+    fn ask(&self, what: Use, now: i64, calls: i64) -> Share {
         let (under_way, most) = (i64::from(self.under_way(what).load(Relaxed)), self.most(what));
         let many = most > 0 && under_way * MUCH_OF_PLACES > most;
         let fast = self.rate().is_some_and(|rate| {
             let before = self.asked.load(Relaxed).max(now);
             // Two workers that count at the same time may count one: it is no bound. What is counted is over soon.
-            let after = (before + rate.every * MUCH_OF_RATE).min(now + 2 * rate.span());
+            let after = (before + rate.every * calls * MUCH_OF_RATE).min(now + 2 * rate.span());
             self.asked.fetch_max(after, Relaxed);
             after - now > rate.span()
         });
@@ -266,35 +287,70 @@ impl Through {
     /// # Errors
     /// [`Limited`]; no gate has counted it then.
     pub(super) fn enter(self: &Arc<Self>, what: Use, now: i64) -> Result<CallPlace, Limited> {
-        let share = self.person.ask(what, now);
-        let too_fast = |(gate, early): (&Gate, i64)| {
-            let wait = Duration::from_nanos(early.unsigned_abs());
-            Err(Limited::TooFast(gate.whose, wait))
-        };
-        // All are looked at first: who is refused by one is told the longest wait, and charged by none.
+        let share = self.person.ask(what, now, 1);
+        self.look(now, (share, 1))?;
+        let place = self.place(what, share)?;
+        self.charge(now, (share, 1))?;
+        Ok(place)
+    }
+
+    /// Whether so many calls may come now. All gates are looked at: who is refused is told the longest wait.
+    fn look(&self, now: i64, (share, calls): (Share, i64)) -> Result<(), Limited> {
         let early = self
             .gates(share)
-            .filter_map(|(gate, s)| Some((gate, gate.early(now, s)?)));
-        if let Some(longest) = early.max_by_key(|(_, early)| *early) {
-            return too_fast(longest);
+            .filter_map(|(gate, s)| Some((gate, gate.early(now, (s, calls))?)));
+        match early.max_by_key(|(_, early)| *early) {
+            Some((gate, early)) => Err(too_fast(gate, early)),
+            None => Ok(()),
         }
-        let place = self.place(what, share)?;
+    }
+
+    /// Counts so many calls at all gates, or at none.
+    fn charge(&self, now: i64, (share, calls): (Share, i64)) -> Result<(), Limited> {
         let mut charged = [None; GATES];
         let charges = self.gates(share).zip(&mut charged);
         let lost = charges
             .into_iter()
-            .find_map(|((gate, s), step)| match gate.charge(now, s) {
+            .find_map(|((gate, s), step)| match gate.charge(now, (s, calls)) {
                 Ok(charge) => {
                     *step = Some(charge);
                     None
                 }
                 Err(early) => Some((gate, early)),
             });
-        let Some(lost) = lost else { return Ok(place) };
+        let Some((gate, early)) = lost else { return Ok(()) };
         for ((gate, _), charge) in self.gates(share).zip(charged) {
             charge.into_iter().for_each(|charge| gate.refund(charge));
         }
-        too_fast(lost)
+        Err(too_fast(gate, early))
+    }
+
+    fn more(&self, what: Use, now: i64, calls: u16) -> Result<(), Limited> {
+        let calls = i64::from(calls);
+        let share = self.person.ask(what, now, calls);
+        let charged = self
+            .look(now, (share, calls))
+            .and_then(|()| self.charge(now, (share, calls)));
+        if let Err(limited) = charged {
+            // The first is refused with them.
+            self.gates(share).for_each(|(gate, _)| gate.uncount());
+            return Err(limited);
+        }
+        // Whoever makes more than may ever come together waits for all of them.
+        if let Some(rate) = self.person.rate() {
+            let over = calls - rate.together((Share::Whole, calls));
+            self.person.count(now, over, None);
+        }
+        Ok(())
+    }
+
+    fn had_more(&self, what: Use, now: i64, calls: u16) {
+        let calls = i64::from(calls);
+        self.person.ask(what, now, calls);
+        self.person.count(now, calls, None);
+        for gate in &self.shared {
+            gate.count(now, calls, Some(Share::Common));
+        }
     }
 
     fn place(self: &Arc<Self>, what: Use, share: Share) -> Result<CallPlace, Limited> {
@@ -315,11 +371,31 @@ impl Through {
     }
 }
 
+fn too_fast(gate: &Gate, early: i64) -> Limited {
+    Limited::TooFast(gate.whose, Duration::from_nanos(early.unsigned_abs()))
+}
+
 /// A call or a stream that is under way; it ends when it is dropped.
 #[derive(Debug)]
 pub struct CallPlace {
     through: Arc<Through>,
     what: Use,
+}
+
+impl CallPlace {
+    /// It is so many calls more: a batch. Its first was let in, and these may come too fast.
+    ///
+    /// # Errors
+    /// [`Limited`]; no gate has counted any of them then, nor the first.
+    pub fn more(&self, gates: &Gates, calls: u16) -> Result<(), Limited> {
+        self.through.more(self.what, gates.now(), calls)
+    }
+
+    /// It was so many calls more, which have passed already. Whoever made them waits for all of them; what is kept at gates for
+    /// others stays theirs.
+    pub fn had_more(&self, gates: &Gates, calls: u16) {
+        self.through.had_more(self.what, gates.now(), calls);
+    }
 }
 
 impl Drop for CallPlace {

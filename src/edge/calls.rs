@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use super::{respond::Refusal, state::Edge};
 use crate::{
     authz::{CallPlace, Limited, Pass, Use},
+    mcp::glance,
     model::InstanceId,
 };
 
@@ -27,9 +28,20 @@ pub(super) fn enter(
         false => Use::Call,
     };
     let workspace = || edge.config.access.load().workspace_of(to?).cloned();
-    let place = pass.enter(&edge.gates, to, workspace, what);
-    place.map_err(|limited| match limited {
+    pass.enter(&edge.gates, to, workspace, what).map_err(refused)
+}
+
+/// A request that was let in is a batch, whole: each of its messages counts as a call.
+pub(super) fn enter_batch(edge: &Edge, place: &CallPlace, body: &[u8]) -> Result<(), Refusal> {
+    match glance::further(body) {
+        0 => Ok(()),
+        calls => place.more(&edge.gates, calls).map_err(refused),
+    }
+}
+
+fn refused(limited: Limited) -> Refusal {
+    match limited {
         Limited::TooFast(whose, wait) => Refusal::TooFast(whose, wait),
         Limited::TooMany(whose) => Refusal::TooManyAtOnce(whose),
-    })
+    }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::{
     body::{self, Drain, EdgeBody, Ends, Over, until},
-    calls::listens,
+    calls::{self, listens},
     conn::Client,
     passed,
     respond::Refusal,
@@ -88,6 +88,7 @@ pub(super) async fn serve(
             .await?;
         if let Payload::Whole(bytes) = &payload {
             *sent = bytes.clone();
+            calls::enter_batch(edge, &place, bytes)?;
         }
         if let Some(trail) = trail.as_mut() {
             match &mut payload {
@@ -113,6 +114,10 @@ pub(super) async fn serve(
         reply = exchange => reply?,
         () = &mut cut => return Err(Refusal::RevokedToken),
     };
+    let further = trail.as_mut().map_or(0, |t| t.further());
+    if further > 0 {
+        place.had_more(&edge.gates, further);
+    }
     let resumable = listens(&parts.method, &parts.headers);
     let expiry = token.expires_at().map(|at| Box::pin(tokio::time::sleep(until(at))));
     let drain = (resumable || head::is_event_stream(&reply.headers)).then(|| Drain::new(&edge.drain, resumable));

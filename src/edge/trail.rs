@@ -189,6 +189,15 @@ impl Trail {
         Arc::clone(self.passing.insert(Arc::default()))
     }
 
+    /// What was sent in pieces is a batch with so many messages more.
+    pub(super) fn further(&mut self) -> u16 {
+        if self.passing.is_none() {
+            return 0;
+        }
+        self.passed();
+        self.said.further()
+    }
+
     /// The answer's head is there, and all of its body; or (`None`) it goes on.
     pub(super) fn answers(&mut self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) {
         self.status = Some(status.as_u16());

@@ -48,6 +48,13 @@ pub struct Said {
     pub is_error: bool,
 }
 
+impl Said {
+    /// The messages of a batch so far, but for one of them.
+    pub fn further(&self) -> u16 {
+        u16::try_from(self.more.len()).unwrap_or(u16::MAX)
+    }
+}
+
 /// The members that are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
@@ -344,6 +351,15 @@ fn word(raw: &[u8]) -> Option<String> {
         let text = text.get(..text.len().checked_sub(cut)?)?;
         serde_json::from_str(&format!("\"{text}\"")).ok()
     })
+}
+
+/// The messages of a batch, whole, but for one of them. One message is none.
+pub fn further(sent: &[u8]) -> u16 {
+    let begin = sent.iter().find(|b| !b.is_ascii_whitespace());
+    match begin {
+        Some(b'[') => Glance::at(sent).further(),
+        _ => 0,
+    }
 }
 
 /// The same for an answer that may be a stream of events (`text/event-stream`), of which each is a message.

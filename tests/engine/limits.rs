@@ -177,6 +177,39 @@ fn whoever_calls_in_a_loop_starves_nobody() {
 }
 
 #[test]
+fn each_message_of_a_batch_counts() {
+    let a = Appliance::with(Options {
+        extra: "[limits]\nmember_calls_per_second = 5\n".to_owned(),
+        ..Options::default()
+    });
+    // A hundred are twenty seconds' worth. What is too long to be held is counted once it has passed.
+    let padded = LIST.replace(
+        "41",
+        &format!("41,\"params\":{{\"_meta\":{{\"x\":\"{}\"}}}}", "x".repeat(800)),
+    );
+    for message in [LIST, &padded] {
+        let i = a.run("fixture-echo", &[]);
+        let old = INITIALIZE.replace("2025-06-18", "2025-03-26");
+        let opened = a.post(&i.url, &i.token, &old, &[]);
+        assert_eq!(opened.status, 200, "{}", opened.body);
+        let session = Session::opened(&a, &i, &i.token, &opened);
+        let batch = format!("[{}]", [message; 100].join(","));
+        let post = || a.post(&i.url, &i.token, &batch, &["-H", &session.header]);
+        let mut answer = session.call();
+        wait_for("nothing else is counted any more", MINUTE, || {
+            answer = post();
+            answer.status != 429
+        });
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.matches("\"id\":41").count() == 100, "{}", answer.body);
+        let refused = session.call();
+        assert_eq!(refused.status, 429, "{}", refused.body);
+        assert!(seconds(&refused) > 4, "{}", refused.body);
+        a.cli(&["rm", &i.id]);
+    }
+}
+
+#[test]
 fn a_workspace_has_a_bound_of_its_own_that_changes_at_once() {
     let mut a = Appliance::start();
     a.cli(&[

@@ -47,27 +47,32 @@ proptest! {
     #[test]
     fn no_window_has_more_than_a_burst_and_the_rate(
         per_second in 1u32..5000,
-        pauses in proptest::collection::vec(prop_oneof![0i64..1000, 0i64..10_000_000, 0i64..2 * SECOND], 1..200),
+        pauses in proptest::collection::vec(
+            (prop_oneof![0i64..1000, 0i64..10_000_000, 0i64..2 * SECOND], prop_oneof![Just(1i64), 1i64..300]), 1..200,
+        ),
         common: bool,
     ) {
         let share = if common { Share::Common } else { Share::Whole };
         let rate = Rate::of(per_second).unwrap();
         let (mut tat, mut now, mut passed) = (0, 0, Vec::new());
-        for pause in pauses {
+        for (pause, together) in pauses {
             now += pause;
-            match rate.after(tat, now, share) {
+            let of = (share, together);
+            match rate.after(tat, now, of) {
                 Ok(after) => {
                     tat = after;
-                    passed.push(now);
+                    passed.push((now, together.min(share.of(rate.burst) - 1)));
                 }
                 Err(early) => {
-                    prop_assert!(rate.after(tat, now + early, share).is_ok());
-                    prop_assert!(rate.after(tat, now + early - 1, share).is_err());
+                    prop_assert!(rate.after(tat, now + early, of).is_ok());
+                    prop_assert!(rate.after(tat, now + early - 1, of).is_err());
                 }
             }
         }
-        for (n, first) in passed.iter().enumerate() {
-            for (count, last) in (1..).zip(&passed[n..]) {
+        for (n, (first, _)) in passed.iter().enumerate() {
+            let mut count = 0;
+            for (last, together) in &passed[n..] {
+                count += together;
                 let most = share.of(rate.burst) + (last - first) / rate.every;
                 prop_assert!(count <= most, "{count} within {} ns, of {most}", last - first);
             }
@@ -84,7 +89,7 @@ proptest! {
         let (mut tat, mut now) = (0, 0);
         for pause in pauses {
             now += rate.every + pause;
-            tat = rate.after(tat, now, Share::Common).expect("below the rate");
+            tat = rate.after(tat, now, (Share::Common, 1)).expect("below the rate");
         }
     }
 }
@@ -184,6 +189,42 @@ fn streams_take_no_calls_place() {
 }
 
 /// However many call without a pause: whoever calls now and then finds room.
+#[test]
+fn each_message_of_a_batch_is_a_call() {
+    let gates = Gates::new(limit(10, 0), limit(20, 0));
+    let here = instance(1);
+    let ada = way(&gates, "ada", &here);
+    // Forty may come together: one, and twenty-nine more.
+    assert_eq!(calls(&ada, 1, 0), 1);
+    assert_eq!(ada.more(Use::Call, 0, 29), Ok(()));
+    assert_eq!(
+        ada.more(Use::Call, 0, 29),
+        Err(Limited::TooFast(Whose::Member, Duration::from_millis(1900)))
+    );
+    assert_eq!(
+        calls(&ada, 100, 0),
+        11,
+        "what was refused was not counted, nor its first"
+    );
+    // More than may ever come together pass when nothing else does, and are waited for.
+    let far = 10 * SECOND;
+    assert_eq!((calls(&ada, 1, far), ada.more(Use::Call, far, 99)), (1, Ok(())));
+    assert_eq!(
+        ada.enter(Use::Call, far + SECOND).unwrap_err(),
+        Limited::TooFast(Whose::Member, Duration::from_millis(5100))
+    );
+    // What has passed is waited for, and takes others nothing that is kept for them.
+    let there = instance(2);
+    let (bob, eve) = (way(&gates, "bob", &there), way(&gates, "eve", &there));
+    assert_eq!(calls(&bob, 1, far), 1);
+    bob.had_more(Use::Call, far, 250);
+    assert_eq!(
+        bob.enter(Use::Call, far + 20 * SECOND).unwrap_err(),
+        Limited::TooFast(Whose::Member, Duration::from_millis(1200))
+    );
+    assert_eq!(calls(&eve, 100, far), 10, "all that is little");
+}
+
 #[test]
 fn the_last_quarter_is_for_those_who_ask_for_little() {
     let gates = Gates::new(limit(100, 64), limit(50, 16));
