@@ -44,8 +44,8 @@ use crate::{
     docker::EngineError,
     events::Events,
     model::{
-        AuditVerified, CredentialView, GrantView, IdempotencyKey, InstanceId, InstanceView, MemberView, Outcome,
-        Principal, Refusal, Secret, TeamView, TokenView, UsageBy, UsageRow, WorkspaceView,
+        AuditVerified, CredentialView, GrantView, IdempotencyKey, InstanceId, InstanceView, Outcome, Principal, Record,
+        RecordId, Refusal, Secret, TeamView, UsageBy, UsageRow, WorkspaceView,
     },
     policy::{Access, Target, Verb},
     usage,
@@ -88,12 +88,10 @@ pub trait Backend: Send + Sync + 'static {
     fn whoami(&self, by: &Principal) -> Whoami;
     /// Somebody did something with an instance: their grants of it are in use.
     fn uses(&self, by: &Principal, id: &InstanceId);
-    /// All tokens.
-    fn tokens(&self) -> Vec<TokenView>;
+    /// A single record of people's, as everybody may see it who may; none where it is not there.
+    fn record(&self, id: &RecordId) -> Option<Record>;
     /// All workspaces.
     fn workspaces(&self) -> Vec<WorkspaceView>;
-    /// All members.
-    fn members(&self) -> Vec<MemberView>;
     /// All teams.
     fn teams(&self) -> Vec<TeamView>;
     /// All grants.

@@ -13,11 +13,13 @@ mod places;
 mod sessions;
 
 use std::{
-    collections::HashMap,
+    borrow::Borrow,
+    collections::HashSet,
+    hash::{Hash, Hasher},
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicI64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicI64, Ordering, fence},
     },
 };
 
@@ -27,7 +29,7 @@ use subtle::ConstantTimeEq;
 use opened::{Opened, Way};
 
 use crate::model::{
-    INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Secret, TokenId, Who, WorkspaceName,
+    INSTANCE_TOKEN_PREFIX, InstanceId, MEMBER_TOKEN_PREFIX, Principal, Scope, Secret, TokenId, Who, WorkspaceName,
 };
 
 pub use cut::Cut;
@@ -63,8 +65,23 @@ fn new_token(prefix: &str, random: [u8; 32]) -> Secret {
 }
 
 /// The SHA-256 of a token's whole text; all that is ever stored of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct TokenHash([u8; 32]);
+
+/// In constant time.
+impl PartialEq for TokenHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for TokenHash {}
+
+impl Hash for TokenHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.key());
+    }
+}
 
 impl TokenHash {
     /// Hashes a token's text.
@@ -113,10 +130,19 @@ pub struct TokenEntry {
 pub struct Token {
     id: TokenId,
     hash: TokenHash,
-    principal: Principal,
+    who: Who,
+    scope: Scope,
     /// [`NEVER`] where it does not.
     expires_at: AtomicI64,
     last_used: AtomicI64,
+    /// None until it is used: of many tokens few are.
+    in_use: OnceLock<Box<InUse>>,
+}
+
+/// What there is of a token that is used.
+#[derive(Debug)]
+struct InUse {
+    principal: Principal,
     last_from: Mutex<Option<IpAddr>>,
     cut: Cut,
     opened: Opened,
@@ -132,14 +158,32 @@ impl Token {
 
     /// Whoever shows it.
     pub fn principal(&self) -> &Principal {
-        &self.principal
+        &self.in_use().principal
+    }
+
+    fn in_use(&self) -> &InUse {
+        if let Some(in_use) = self.in_use.get() {
+            return in_use;
+        }
+        let in_use = self.in_use.get_or_init(|| {
+            Box::new(InUse {
+                principal: Principal::of_token(self.who.clone(), self.id.clone(), self.scope.clone()),
+                last_from: Mutex::default(),
+                cut: Cut::default(),
+                opened: Opened::default(),
+            })
+        });
+        // Whoever asks policy from here on sees what was taken away before a look that did not find this token in use.
+        fence(Ordering::SeqCst);
+        in_use
     }
 
     /// What it opens there: an instance, or (`None`) the API. Ask for it before you ask policy: what is taken away in
     /// between is cut then.
     pub fn open(self: &Arc<Self>, to: Option<&InstanceId>) -> Pass {
+        let InUse { cut, opened, .. } = self.in_use();
         Pass {
-            way: self.opened.way(to, &self.cut),
+            way: opened.way(to, cut),
             token: Arc::clone(self),
         }
     }
@@ -148,7 +192,7 @@ impl Token {
     /// asker does not cut the answer. It ends with the token.
     pub fn act(self: &Arc<Self>) -> Pass {
         Pass {
-            way: Arc::new(Way::of(self.cut.clone())),
+            way: Arc::new(Way::of(self.in_use().cut.clone())),
             token: Arc::clone(self),
         }
     }
@@ -156,8 +200,9 @@ impl Token {
     /// The same for what of the API looks itself, all the time, at what its asker may: what is taken from them does not cut it.
     /// It ends with the token.
     pub fn watch(self: &Arc<Self>) -> Pass {
+        let InUse { cut, opened, .. } = self.in_use();
         Pass {
-            way: self.opened.watched(&self.cut),
+            way: opened.watched(cut),
             token: Arc::clone(self),
         }
     }
@@ -166,18 +211,28 @@ impl Token {
     fn used(&self, now: i64, from: IpAddr) {
         // Once a second is often enough to know from where.
         if self.last_used.swap(now, Ordering::Relaxed) != now {
-            *self.last_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+            *self.in_use().last_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
         }
     }
 
     /// It is over: all that it has open ends.
     fn end(&self) -> Ended {
-        self.cut.fire();
-        self.opened.end_all()
+        // Whoever has it in hand and opens something with it finds that it is over.
+        let InUse { cut, opened, .. } = self.in_use();
+        cut.fire();
+        opened.end_all()
+    }
+
+    /// Ends what it has open that is to end; its id, and which that was.
+    fn narrow(&self, ends: impl Fn(&Principal, Option<&InstanceId>) -> bool) -> Option<(TokenId, Ended)> {
+        fence(Ordering::SeqCst);
+        let used = self.in_use.get()?;
+        let ended = used.opened.end(|to| ends(&used.principal, to));
+        (!ended.is_empty()).then(|| (self.id.clone(), ended))
     }
 
     fn is_of(&self, instance: &InstanceId) -> bool {
-        matches!(self.principal.who(), Who::Instance(id) if id == instance)
+        matches!(&self.who, Who::Instance(id) if id == instance)
     }
 
     /// Tells it from others in a table of counts; no secret.
@@ -226,7 +281,7 @@ impl Pass {
         workspace: impl Fn() -> Option<WorkspaceName>,
         what: Use,
     ) -> Result<CallPlace, Limited> {
-        let holder = (&self.token.principal, &self.token.id);
+        let holder = (self.token.principal(), &self.token.id);
         let known = self.way.through.get_or_init(|| gates.through(holder, to, workspace()));
         // The way of what was not there when it was opened leads to the API.
         if known.leads(to) {
@@ -253,11 +308,47 @@ pub enum NoToken {
     Expired,
 }
 
+/// A token, looked up by its hash.
+#[derive(Debug)]
+struct ByHash(Arc<Token>);
+
+/// The same, by its id.
+#[derive(Debug)]
+struct ById(Arc<Token>);
+
+macro_rules! looked_up {
+    ($($type:ty, $field:ident: $key:ty;)*) => {$(
+        impl Borrow<$key> for $type {
+            fn borrow(&self) -> &$key {
+                &self.0.$field
+            }
+        }
+
+        impl PartialEq for $type {
+            fn eq(&self, other: &Self) -> bool {
+                self.0.$field == other.0.$field
+            }
+        }
+
+        impl Eq for $type {}
+
+        impl Hash for $type {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.0.$field.hash(state);
+            }
+        }
+    )*};
+}
+
+looked_up! {
+    ByHash, hash: TokenHash;
+    ById, id: TokenId;
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    /// By the first 8 bytes of the hash; two tokens that share them stand in one list.
-    by_hash: [RwLock<HashMap<u64, Vec<Arc<Token>>>>; SHARDS],
-    by_id: RwLock<HashMap<TokenId, Arc<Token>>>,
+    by_hash: [RwLock<HashSet<ByHash>>; SHARDS],
+    by_id: RwLock<HashSet<ById>>,
 }
 
 /// All live tokens. Cheap to clone; clones share one table.
@@ -279,7 +370,7 @@ impl TokenTable {
         TokenTable::default()
     }
 
-    fn shard(&self, hash: &TokenHash) -> &RwLock<HashMap<u64, Vec<Arc<Token>>>> {
+    fn shard(&self, hash: &TokenHash) -> &RwLock<HashSet<ByHash>> {
         &self.0.by_hash[usize::from(hash.0[31]) % SHARDS]
     }
 
@@ -287,32 +378,25 @@ impl TokenTable {
     pub fn insert(&self, entry: TokenEntry) {
         self.remove(&entry.id);
         let token = Arc::new(Token {
-            id: entry.id.clone(),
+            id: entry.id,
             hash: entry.hash,
-            principal: entry.principal,
+            who: entry.principal.who().clone(),
+            scope: entry.principal.scope().clone(),
             expires_at: AtomicI64::new(entry.expires_at.unwrap_or(NEVER)),
             last_used: AtomicI64::new(entry.last_used.unwrap_or(0)),
-            last_from: Mutex::default(),
-            cut: Cut::default(),
-            opened: Opened::default(),
+            in_use: OnceLock::new(),
         });
-        write(&self.0.by_id).insert(entry.id, Arc::clone(&token));
-        write(self.shard(&token.hash))
-            .entry(token.hash.key())
-            .or_default()
-            .push(token);
+        write(&self.0.by_id).insert(ById(Arc::clone(&token)));
+        write(self.shard(&token.hash)).replace(ByHash(token));
     }
 
     /// Revokes a token: refused from now on, its open requests and streams are cut. What those were; none where it was not
     /// there.
     pub fn remove(&self, id: &TokenId) -> Option<Ended> {
-        let token = write(&self.0.by_id).remove(id)?;
+        let ById(token) = write(&self.0.by_id).take(id)?;
         let mut shard = write(self.shard(&token.hash));
-        if let Some(list) = shard.get_mut(&token.hash.key()) {
-            list.retain(|t| t.id != *id);
-            if list.is_empty() {
-                shard.remove(&token.hash.key());
-            }
+        if shard.get(&token.hash).is_some_and(|t| t.0.id == *id) {
+            shard.remove(&token.hash);
         }
         drop(shard);
         Some(token.end())
@@ -320,14 +404,14 @@ impl TokenTable {
 
     /// It expires at this time (Unix seconds), and no later. What it has opened is not cut.
     pub fn shorten(&self, id: &TokenId, expires_at: i64) {
-        if let Some(token) = read(&self.0.by_id).get(id) {
+        if let Some(ById(token)) = read(&self.0.by_id).get(id) {
             token.expires_at.fetch_min(expires_at, Ordering::Relaxed);
         }
     }
 
     /// Cuts the open requests and streams of a token that has expired. Who shows it is told so still.
     pub fn end(&self, id: &TokenId) {
-        if let Some(token) = read(&self.0.by_id).get(id) {
+        if let Some(ById(token)) = read(&self.0.by_id).get(id) {
             token.end();
         }
     }
@@ -336,38 +420,51 @@ impl TokenTable {
     /// Which those were, by token.
     pub fn narrow(&self, ends: impl Fn(&Principal, Option<&InstanceId>) -> bool) -> Vec<(TokenId, Ended)> {
         let by_id = read(&self.0.by_id);
-        let one = |t: &Arc<Token>| {
-            let ended = t.opened.end(|to| ends(&t.principal, to));
-            (!ended.is_empty()).then(|| (t.id.clone(), ended))
-        };
-        by_id.values().filter_map(one).collect()
+        by_id.iter().filter_map(|t| t.0.narrow(&ends)).collect()
+    }
+
+    /// The same of these tokens alone.
+    pub fn narrow_these<'a>(
+        &self,
+        these: impl Iterator<Item = &'a TokenId>,
+        ends: impl Fn(&Principal, Option<&InstanceId>) -> bool,
+    ) -> Vec<(TokenId, Ended)> {
+        let by_id = read(&self.0.by_id);
+        these.filter_map(|id| by_id.get(id)?.0.narrow(&ends)).collect()
     }
 
     /// Notes that whoever showed a token did something with an instance by the API or at its screen. It must be there.
     pub fn note(&self, id: &TokenId, instance: &InstanceId, now: i64) {
-        if let Some(token) = read(&self.0.by_id).get(id) {
-            token.opened.note(instance, now);
+        if let Some(ById(token)) = read(&self.0.by_id).get(id) {
+            token.in_use().opened.note(instance, now);
         }
     }
 
     /// When tokens were last let through to instances: token, instance, Unix seconds.
     pub fn uses(&self) -> Vec<(TokenId, InstanceId, i64)> {
         let by_id = read(&self.0.by_id);
-        let of = |t: &Arc<Token>| {
+        let of = |ById(t): &ById| {
             let id = t.id.clone();
-            let uses = t.opened.uses().into_iter();
+            let uses = t.in_use.get().map(|used| used.opened.uses());
+            let uses = uses.into_iter().flatten();
             uses.map(move |(to, at)| (id.clone(), to, at)).collect::<Vec<_>>()
         };
-        by_id.values().flat_map(of).collect()
+        by_id.iter().flat_map(of).collect()
+    }
+
+    /// When one was last let through to that instance, in Unix seconds.
+    pub fn used(&self, id: &TokenId, instance: &InstanceId) -> Option<i64> {
+        let by_id = read(&self.0.by_id);
+        by_id.get(id)?.0.in_use.get()?.opened.used(instance)
     }
 
     /// Revokes all tokens of an instance, and ends what others have open there; how many were revoked.
     pub fn remove_instance(&self, instance: &InstanceId) -> usize {
         self.narrow(|_, to| to == Some(instance));
         let ids: Vec<TokenId> = read(&self.0.by_id)
-            .values()
-            .filter(|t| t.is_of(instance))
-            .map(|t| t.id.clone())
+            .iter()
+            .filter(|t| t.0.is_of(instance))
+            .map(|t| t.0.id.clone())
             .collect();
         ids.iter().filter(|id| self.remove(id).is_some()).count()
     }
@@ -383,8 +480,7 @@ impl TokenTable {
         let hash = TokenHash::of(text);
         let found = {
             let shard = read(self.shard(&hash));
-            let same = |t: &&Arc<Token>| bool::from(t.hash.0.ct_eq(&hash.0));
-            shard.get(&hash.key()).and_then(|list| list.iter().find(same).cloned())
+            shard.get(&hash).map(|t| Arc::clone(&t.0))
         };
         let token = found.ok_or(NoToken::Unknown)?;
         match token.expires_at() {
@@ -396,9 +492,10 @@ impl TokenTable {
     /// When a token was last let through, in Unix seconds, and from where where that was since the start.
     pub fn last_use(&self, id: &TokenId) -> Option<(i64, Option<IpAddr>)> {
         let by_id = read(&self.0.by_id);
-        let token = by_id.get(id)?;
+        let ById(token) = by_id.get(id)?;
         let at = token.last_used.load(Ordering::Relaxed);
-        let from = *token.last_from.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = token.in_use.get();
+        let from = used.and_then(|used| *used.last_from.lock().unwrap_or_else(PoisonError::into_inner));
         (at > 0).then_some((at, from))
     }
 

@@ -48,7 +48,7 @@ use tokio::{
     time::timeout,
 };
 
-pub use news::{Step, ended};
+pub use news::{Step, ended, next_end};
 pub use ports::{Cut, InstanceUse, Journal, LastUse, NoRandom, Storage, Tokens};
 pub use rows::row;
 
@@ -215,8 +215,7 @@ impl Handle {
             Came::Done => Outcome::Done,
             Came::Token(made) => Outcome::Token(*made),
             Came::Workspace(name) => {
-                let view = self.workspaces().into_iter().find(|w| w.name == name);
-                let view = view.ok_or_else(|| Refusal::NoWorkspace {
+                let view = self.workspace(&name).ok_or_else(|| Refusal::NoWorkspace {
                     name: name.to_string(),
                     known: Vec::new(),
                 })?;

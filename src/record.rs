@@ -2,6 +2,10 @@
 //! them (in stored types of its own), admission and planning read them. Holds no value that could be read: environment
 //! values are sealed, tokens are hashes.
 
+mod roles;
+mod table;
+pub mod tables;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -17,9 +21,8 @@ use crate::{
     },
 };
 
-/// Records by their keys, in their order. A copy shares what is the same in both, so that one costs nothing and a change to it
-/// little, whatever the size: each commit has a copy of its own, and who reads keeps theirs.
-pub type Table<K, R> = rpds::RedBlackTreeMapSync<K, R>;
+pub use roles::Roles;
+pub use table::{Differing, Table};
 
 /// The last change of a record's settings that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub struct Edit {
     pub revision: u64,
     pub at: jiff::Timestamp,
     /// Who asked for it, as the log names them.
-    pub by: String,
+    pub by: Arc<str>,
 }
 
 /// An environment value as it rests on disk: nonce, ciphertext and tag. Only `secret.rs` can open it.
@@ -158,7 +161,7 @@ pub struct MemberRecord {
     /// Of the box, and so of all workspaces.
     pub owner: bool,
     /// What they are in each workspace that they are in.
-    pub workspaces: BTreeMap<WorkspaceName, WorkspaceRole>,
+    pub workspaces: Roles,
     pub created_at: jiff::Timestamp,
     /// Since when they are let in nowhere.
     pub disabled_at: Option<jiff::Timestamp>,
@@ -172,7 +175,7 @@ impl MemberRecord {
         Self {
             name,
             owner: true,
-            workspaces: BTreeMap::new(),
+            workspaces: Roles::default(),
             created_at,
             disabled_at: None,
             edited: None,
@@ -186,12 +189,12 @@ impl MemberRecord {
 
     /// Whether they are an admin of a workspace; an owner is asked for elsewhere.
     pub fn administers(&self, workspace: &WorkspaceName) -> bool {
-        self.workspaces.get(workspace) == Some(&WorkspaceRole::Admin)
+        self.workspaces.get(workspace) == Some(WorkspaceRole::Admin)
     }
 
     /// `owner`, or the highest that they are in a workspace.
     pub fn role(&self) -> Role {
-        let highest = self.workspaces.values().max().copied();
+        let highest = self.workspaces.highest();
         match self.owner {
             true => Role::Owner,
             false => highest.map_or(Role::Member, Role::from),
@@ -221,7 +224,7 @@ pub struct GrantRecord {
     pub until: Option<jiff::Timestamp>,
     pub created_at: jiff::Timestamp,
     /// Who made it.
-    pub by: String,
+    pub by: Arc<str>,
     /// As last flushed.
     pub last_used_at: Option<jiff::Timestamp>,
     /// The last change of its settings; none where nobody has changed them since that is noted.
@@ -248,7 +251,7 @@ pub struct TokenRecord {
     pub id: TokenId,
     pub hash: [u8; 32],
     pub subject: Subject,
-    pub name: String,
+    pub name: Arc<str>,
     pub created_at: jiff::Timestamp,
     pub expires_at: Option<jiff::Timestamp>,
     /// As last flushed; the live value is in the token table.
@@ -258,7 +261,7 @@ pub struct TokenRecord {
     /// How far it reaches; of an instance's token always [`TokenScope::All`].
     pub scope: TokenScope,
     /// Who made it, and so has seen it; none where an older berth did not note it.
-    pub by: Option<String>,
+    pub by: Option<Arc<str>>,
     /// The last change of its settings; none where nobody has changed them since that is noted.
     pub edited: Option<Edit>,
 }

@@ -53,8 +53,8 @@ use teams::Teams;
 use tokens::{ScopedTokens, TokenRows, Tokens};
 use workspaces::{WorkspaceRows, Workspaces};
 
-/// redb's page cache; the whole store of a full box fits.
-const CACHE: usize = 4 << 20;
+/// redb's page cache: the paths to what is changed. The kernel has the rest.
+const CACHE: usize = 2 << 20;
 /// How long a lock may be held by nobody who keeps it: a lock goes with the open file (flock(2)), which each child of
 /// the process that had it shares until it has executed its own program.
 const LOCK_WAIT: Duration = Duration::from_secs(2);

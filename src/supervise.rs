@@ -18,6 +18,7 @@ mod doors;
 mod engine;
 mod events;
 mod exposition;
+mod memory;
 mod meter;
 mod offboard;
 mod screen;
@@ -70,7 +71,7 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 /// Runs the supervisor until SIGTERM or SIGINT. Status 2 when the configuration is wrong, 1 when it cannot run.
 pub fn main(file: Option<&Path>) -> ExitCode {
     systemd::init_log();
-    memory_stays_here();
+    memory::stays_here();
     let config = match read_config(file) {
         Ok(config) => config,
         Err(problems) => {
@@ -97,13 +98,6 @@ pub fn main(file: Option<&Path>) -> ExitCode {
             log::error!("{e:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Secrets pass through this process: its memory must not end in a file.
-fn memory_stays_here() {
-    if let Err(e) = crate::coredump::forbid() {
-        log::warn!("core dumps of the supervisor could not be forbidden: {e}");
     }
 }
 
@@ -470,6 +464,7 @@ fn spawn_ledger(
         removed: config.runtime_dir.join(machine::engine::REMOVED),
         shown,
     });
+    memory::give_back();
     spawned.context("cannot start the store's thread")
 }
 

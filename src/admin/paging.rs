@@ -9,7 +9,8 @@ use super::answers::{AdminResponse, json, pairs};
 use crate::api::{ImageView, TypeView};
 use crate::{
     api::{RequestError, Route},
-    model::{GrantView, Grantee, InstanceView, MemberView, TeamView, TokenView, WorkspaceView},
+    model::{GrantView, Grantee, InstanceView, TeamView, WorkspaceView},
+    record::{MemberRecord, TokenRecord},
 };
 
 /// What a list can be ordered by.
@@ -33,9 +34,9 @@ macro_rules! keyed {
 keyed! {
     TypeView, |t| t.name;
     ImageView, |i| i.name;
-    TokenView, |t| t.id;
+    TokenRecord, |t| t.id;
     WorkspaceView, |w| w.name;
-    MemberView, |m| m.name;
+    MemberRecord, |m| m.name;
     TeamView, |t| format_args!("{}\0{}", t.workspace, t.name);
     InstanceView, |i| i.id;
     GrantView, |g| match &g.to {
@@ -50,13 +51,13 @@ impl<T: Keyed> Keyed for &T {
     }
 }
 
-/// A page of a list, as `limit` and `after` in the query ask for it; all of it without them. `shown` makes of an item what is
-/// answered. The next page is told in `Link` (RFC 8288).
+/// A page of a list, as `limit` and `after` in the query ask for it; all of it without them. `shown` makes of an item
+/// on the page what is answered; none where it is gone meanwhile. The next page is told in `Link` (RFC 8288).
 pub(super) fn page<T: Keyed, S: Serialize>(
     items: impl IntoIterator<Item = T>,
     (route, at): (Route, Option<&str>),
     query: &str,
-    shown: impl Fn(T) -> S,
+    shown: impl Fn(T) -> Option<S>,
 ) -> Result<AdminResponse, RequestError> {
     let asked = pairs(query);
     let mut items: Vec<(String, T)> = items.into_iter().map(|item| (item.key(), item)).collect();
@@ -76,7 +77,7 @@ pub(super) fn page<T: Keyed, S: Serialize>(
         items.truncate(limit);
         Some((limit, BASE64.encode(&items.last()?.0)))
     });
-    let items: Vec<S> = items.into_iter().map(|(_, item)| shown(item)).collect();
+    let items: Vec<S> = items.into_iter().filter_map(|(_, item)| shown(item)).collect();
     let mut answer = json(http::StatusCode::OK, &items);
     if let Some((limit, cursor)) = last {
         let root = if at.is_some() { crate::door::API } else { "" };
@@ -110,7 +111,7 @@ mod tests {
 
     /// What a page holds, and the query of the next.
     async fn asked(items: &[Item], query: &str) -> (Vec<String>, Option<String>) {
-        let answer = page(items, (Route::Tokens, Some("box")), query, |item| item.0).unwrap();
+        let answer = page(items, (Route::Tokens, Some("box")), query, |item| Some(item.0)).unwrap();
         let link = answer
             .headers()
             .get(header::LINK)
@@ -149,7 +150,9 @@ mod tests {
     #[test]
     fn a_cursor_of_somebodys_own_is_refused() {
         for cursor in ["!", "a", "_w"] {
-            let wrong = page([Item("a")], (Route::Tokens, None), &format!("after={cursor}"), |i| i.0);
+            let wrong = page([Item("a")], (Route::Tokens, None), &format!("after={cursor}"), |i| {
+                Some(i.0)
+            });
             let wrong = wrong.expect_err(cursor);
             assert!(matches!(wrong, RequestError::BadParameter { parameter, .. } if parameter == "after"));
         }

@@ -6,10 +6,7 @@ use super::{
 };
 use crate::{
     api::{RequestError, Route, unescaped},
-    model::{
-        GrantView, Grantee, InstanceId, InstanceView, MemberName, Record, RecordId, Refusal, TeamId, TeamView, TokenId,
-        WorkspaceName,
-    },
+    model::{Grantee, InstanceId, InstanceView, MemberName, Record, RecordId, Refusal, TeamId, TokenId, WorkspaceName},
 };
 
 /// The record that the path of a route of records names.
@@ -40,35 +37,15 @@ pub(super) fn named(route: Route, parameters: &[&str], path: &str) -> Result<Rec
 
 /// A record as whoever asks may see it; none where they may not, or it is not there.
 pub(super) fn record<B: Backend>(backend: &B, asker: Asker<'_>, id: &RecordId) -> Option<Record> {
-    match id {
-        RecordId::Instance(id) => {
-            let view = backend.views().get(id)?.clone();
-            asker
-                .sees(&view)
-                .then(|| Record::Instance(addressed(backend.addresses(asker.at).as_ref(), view)))
-        }
-        RecordId::Workspace(name) => {
-            let found = backend.workspaces().into_iter().find(|w| w.name == *name)?;
-            asker.sees(&found).then_some(Record::Workspace(found))
-        }
-        RecordId::Member(name) => {
-            let found = backend.members().into_iter().find(|m| m.name == *name)?;
-            asker.sees(&found).then(|| Record::Member(asker.shown(found)))
-        }
-        RecordId::Team(id) => {
-            let of = |t: &TeamView| t.workspace == id.workspace && t.name == id.name;
-            let found = backend.teams().into_iter().find(of)?;
-            asker.sees(&found).then_some(Record::Team(found))
-        }
-        RecordId::Grant(to, id) => {
-            let of = |g: &GrantView| g.to == *to && g.instance == *id;
-            let found = backend.grants().into_iter().find(of)?;
-            asker.sees(&found).then_some(Record::Grant(found))
-        }
-        RecordId::Token(id) => {
-            let found = backend.tokens().into_iter().find(|t| t.id == *id)?;
-            asker.sees(&found).then_some(Record::Token(found))
-        }
+    match backend.record(id)? {
+        Record::Instance(view) => asker
+            .sees(&view)
+            .then(|| Record::Instance(addressed(backend.addresses(asker.at).as_ref(), view))),
+        Record::Member(view) => asker.sees(&view).then(|| Record::Member(asker.shown(view))),
+        Record::Workspace(view) => asker.sees(&view).then_some(Record::Workspace(view)),
+        Record::Team(view) => asker.sees(&view).then_some(Record::Team(view)),
+        Record::Grant(view) => asker.sees(&view).then_some(Record::Grant(view)),
+        Record::Token(view) => asker.sees(&view).then_some(Record::Token(view)),
     }
 }
 

@@ -20,10 +20,10 @@ use super::{
 use crate::{
     api::{self, Error, RequestError, Route, ScreenRequest, unescaped, unescaped_path},
     model::{
-        Action, EntityTags, Health, InstanceId, InstanceView, Outcome, Principal, Refusal, State, UnknownField,
-        both_of, holds_fields_as_list, other_time, unknown_field,
+        Action, EntityTags, Health, InstanceId, InstanceView, Outcome, Principal, Record, RecordId, Refusal, State,
+        UnknownField, both_of, holds_fields_as_list, other_time, unknown_field,
     },
-    policy::{self, Known, Target, Verb},
+    policy::{self, Known, Reading, Target, Verb},
     writes::{Keyed, Write},
 };
 
@@ -200,36 +200,47 @@ where
             let document = Full::new(Bytes::from_static(api::document().as_bytes()));
             plain(StatusCode::OK, "application/json", document.boxed())
         }
-        Route::Types => page(backend.types().await, list, query, |t| t)?,
-        Route::Images => page(backend.images().await?, list, query, |i| i)?,
+        Route::Types => page(backend.types().await, list, query, Some)?,
+        Route::Images => page(backend.images().await?, list, query, Some)?,
         Route::LoadImages => {
             let archive = BodyDataStream::new(body).map_err(std::io::Error::other);
             load_images(backend, asker, asked, Box::pin(archive)).await?
         }
         Route::Tokens => {
-            let mut tokens = backend.tokens();
-            tokens.retain(|t| asker.sees(t));
-            page(tokens, list, query, |t| t)?
+            // There are many: views are made of those on the page alone.
+            let seen = asker.known.access.tokens.values();
+            let seen = seen.filter(|t| asker.sees(Reading::Token(t.subject.clone())));
+            page(seen, list, query, |t| {
+                match backend.record(&RecordId::Token(t.id.clone())) {
+                    Some(Record::Token(view)) => Some(view),
+                    _ => None,
+                }
+            })?
         }
         Route::Workspaces => {
             let mut workspaces = backend.workspaces();
             workspaces.retain(|w| asker.sees(w));
-            page(workspaces, list, query, |w| w)?
+            page(workspaces, list, query, Some)?
         }
         Route::Members => {
-            let mut members = backend.members();
-            members.retain(|m| asker.sees(m));
-            page(members, list, query, |m| asker.shown(m))?
+            let seen = asker.known.access.members.values();
+            let seen = seen.filter(|m| asker.sees(Reading::Member(m.name.clone())));
+            page(seen, list, query, |m| {
+                match backend.record(&RecordId::Member(m.name.clone())) {
+                    Some(Record::Member(view)) => Some(asker.shown(view)),
+                    _ => None,
+                }
+            })?
         }
         Route::Teams => {
             let mut teams = backend.teams();
             teams.retain(|t| asker.sees(t));
-            page(teams, list, query, |t| t)?
+            page(teams, list, query, Some)?
         }
         Route::Grants => {
             let mut grants = backend.grants();
             grants.retain(|g| asker.sees(g));
-            page(grants, list, query, |g| g)?
+            page(grants, list, query, Some)?
         }
         Route::Token | Route::Workspace | Route::Member | Route::Team | Route::Grant => {
             let id = records::named(route, named, &asked.path)?;
@@ -261,7 +272,7 @@ where
             let views = backend.views();
             let addresses = backend.addresses(asker.at);
             let seen = views.values().filter(|v| asker.sees(*v));
-            page(seen, list, query, |v| addressed(addresses.as_ref(), v.listed()))?
+            page(seen, list, query, |v| Some(addressed(addresses.as_ref(), v.listed())))?
         }
         Route::Instance => {
             let view = addressed(backend.addresses(asker.at).as_ref(), view?);

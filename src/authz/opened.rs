@@ -132,6 +132,12 @@ impl Opened {
         ended
     }
 
+    /// When it was last let through to that instance, Unix seconds.
+    pub(super) fn used(&self, to: &InstanceId) -> Option<i64> {
+        let at = self.ways().instances.get(to)?.last_used.load(Ordering::Relaxed);
+        (at > 0).then_some(at)
+    }
+
     /// When it was last let through to each instance, Unix seconds.
     pub(super) fn uses(&self) -> Vec<(InstanceId, i64)> {
         let ways = self.ways();

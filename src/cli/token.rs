@@ -111,7 +111,7 @@ impl Verbs {
         }
         match ids.is_empty() {
             true => bail!("--scope takes api, or instances separated by commas"),
-            false => Ok(TokenScope::Instances(ids)),
+            false => Ok(TokenScope::Instances(ids.into())),
         }
     }
 

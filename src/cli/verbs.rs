@@ -382,7 +382,10 @@ impl Verbs {
                 let me: Whoami = self.supervisor.get(Route::Whoami.path()).await?;
                 // A member's own, for this instance alone, so that it is theirs and ends with them.
                 let (subject, scope) = match me.member.filter(|_| !me.owner) {
-                    Some(member) => (Subject::Member(member), TokenScope::Instances([view.id.clone()].into())),
+                    Some(member) => (
+                        Subject::Member(member),
+                        TokenScope::Instances(std::sync::Arc::new([view.id.clone()].into())),
+                    ),
                     None => (Subject::Instance(view.id.clone()), TokenScope::All),
                 };
                 let name = Some(format!("connect {}", client.word()));

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::news::{Concerned, News};
-use crate::mcp::sse;
+use crate::{api::EventRecord, mcp::sse};
 
 /// One of the ring.
 #[derive(Debug)]
@@ -18,9 +18,16 @@ pub enum Entry {
 
 impl Entry {
     /// That of a record that changed.
-    pub(super) fn of(news: News) -> Option<Entry> {
+    pub(super) fn of(mut news: News) -> Option<Entry> {
         match serde_json::to_vec(&news.event) {
-            Ok(json) => Some(Entry::News(Box::new(news), sse::line(&json).into())),
+            Ok(json) => {
+                // Of other kinds everybody who may see a record sees it as the JSON has it.
+                let shown_to_each =
+                    |r: &mut EventRecord| matches!(r, EventRecord::Instance(_) | EventRecord::Member(_));
+                news.event.record.take_if(|r| !shown_to_each(r));
+                let line = sse::line(&json).into_boxed_slice();
+                Some(Entry::News(Box::new(news), line.into()))
+            }
             Err(e) => {
                 log::error!("an event of {} cannot be told: {e}", news.event.id);
                 None
@@ -31,8 +38,11 @@ impl Entry {
     /// What it takes of memory, about.
     fn size(&self) -> usize {
         match self {
-            // The record itself is about as long as its JSON.
-            Entry::News(news, json) => 512 + 2 * json.len() + 64 * news.gone_for.len(),
+            // A record is about as long as its JSON.
+            Entry::News(news, json) => {
+                let kept = 1 + usize::from(news.event.record.is_some());
+                512 + kept * json.len() + 64 * news.gone_for.len()
+            }
             Entry::Rights(concerned) => 128 + 64 * concerned.len(),
         }
     }

@@ -154,13 +154,15 @@ fn of_what_is_gone_hear_those_who_could_see_it_and_owners() {
         owner.name = name(text);
         (owner.owner, owner.workspaces) = (
             false,
-            BTreeMap::from([("here".parse().unwrap(), WorkspaceRole::Member)]),
+            [("here".parse().unwrap(), WorkspaceRole::Member)].into_iter().collect(),
         );
         owner.disabled_at = (text == "disabled").then(now);
         members.insert(owner.name.clone(), owner.clone());
     }
-    let mut access = Access::default();
-    access.members = Arc::new(members.into_iter().collect());
+    let access = Access {
+        members: Arc::new(members.into_iter().collect()),
+        ..Access::default()
+    };
     let could = ["could", "disabled", "gone"].map(name).into();
     let news = News::of_gone_instance(&view("aaaaaaaaaa"), could, now());
     let known = Known {

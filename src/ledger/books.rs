@@ -4,10 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    model::{Desired, InstanceId, MemberName, Principal, Subject, TeamId, TokenId, WorkspaceName},
+    model::{Desired, InstanceId, Principal, Subject, TokenId, WorkspaceName},
     plan::exchange::DesiredState,
     policy::Access,
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{
+        Edit, GrantKey, InstanceRecord, TokenRecord, WorkspaceRecord,
+        tables::{Grants, Members, Teams, Tokens},
+    },
     store::{Change, Loaded},
     writes::Answers,
 };
@@ -16,11 +19,11 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Books {
     pub(super) instances: Arc<BTreeMap<InstanceId, Arc<InstanceRecord>>>,
-    pub(super) tokens: Arc<Table<TokenId, TokenRecord>>,
-    pub(super) members: Arc<Table<MemberName, MemberRecord>>,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) members: Arc<Members>,
     pub(super) workspaces: Arc<BTreeMap<WorkspaceName, WorkspaceRecord>>,
-    pub(super) teams: Arc<Table<TeamId, TeamRecord>>,
-    pub(super) grants: Arc<Table<GrantKey, GrantRecord>>,
+    pub(super) teams: Arc<Teams>,
+    pub(super) grants: Arc<Grants>,
     pub(super) answers: Answers,
 }
 
@@ -28,15 +31,37 @@ impl From<Loaded> for Books {
     fn from(loaded: Loaded) -> Self {
         let instances = loaded.instances.into_iter().map(|(id, r)| (id, Arc::new(r)));
         let answers = loaded.answers.into_iter().map(|(id, r)| (id, Arc::new(r)));
+        let members: Members = loaded.members.into_iter().collect();
+        let tokens = loaded.tokens.into_iter().map(|(id, mut token)| {
+            share_token(&members, &mut token);
+            (id, token)
+        });
         Self {
             instances: Arc::new(instances.collect()),
-            tokens: Arc::new(loaded.tokens.into_iter().collect()),
-            members: Arc::new(loaded.members.into_iter().collect()),
+            tokens: Arc::new(tokens.collect()),
+            members: Arc::new(members),
             workspaces: Arc::new(loaded.workspaces),
             teams: Arc::new(loaded.teams.into_iter().collect()),
             grants: Arc::new(loaded.grants.into_iter().collect()),
             answers: Arc::new(answers.collect()),
         }
+    }
+}
+
+/// There are many tokens: what of one names a member is one text with that member's name.
+fn share_token(members: &Members, token: &mut TokenRecord) {
+    if let Subject::Member(name) = &token.subject
+        && let Some((name, _)) = members.get_key_value(name)
+    {
+        token.subject = Subject::Member(name.clone());
+    }
+    token.by = token.by.as_ref().map(|by| members.shared(by));
+    share_edit(members, &mut token.edited);
+}
+
+fn share_edit(members: &Members, edit: &mut Option<Edit>) {
+    if let Some(edit) = edit {
+        edit.by = members.shared(&edit.by);
     }
 }
 
@@ -49,34 +74,34 @@ impl Books {
             }
             Change::RemoveInstance(id) => {
                 Arc::make_mut(&mut self.instances).remove(id);
-                let of = |t: &&TokenRecord| t.subject.is_instance(id);
-                let gone: Vec<TokenId> = self.tokens.values().filter(of).map(|t| t.id.clone()).collect();
+                let of = self.tokens.of(&Subject::Instance(id.clone()));
+                let gone: Vec<TokenId> = of.map(|t| t.id.clone()).collect();
                 for token in gone {
-                    Arc::make_mut(&mut self.tokens).remove_mut(&token);
+                    Arc::make_mut(&mut self.tokens).remove(&token);
                 }
                 let gone: Vec<GrantKey> = self.grants.keys().filter(|(_, of)| of == id).cloned().collect();
                 for grant in gone {
-                    Arc::make_mut(&mut self.grants).remove_mut(&grant);
+                    Arc::make_mut(&mut self.grants).remove(&grant);
                 }
             }
-            Change::PutToken(t) => Arc::make_mut(&mut self.tokens).insert_mut(t.id.clone(), t.clone()),
-            Change::RemoveToken(id) => {
-                Arc::make_mut(&mut self.tokens).remove_mut(id);
+            Change::PutToken(t) => {
+                let mut token = t.clone();
+                share_token(&self.members, &mut token);
+                Arc::make_mut(&mut self.tokens).put(token);
             }
-            Change::PutMember(m) => Arc::make_mut(&mut self.members).insert_mut(m.name.clone(), m.clone()),
-            Change::RemoveMember(name) => {
-                Arc::make_mut(&mut self.members).remove_mut(name);
+            Change::RemoveToken(id) => drop(Arc::make_mut(&mut self.tokens).remove(id)),
+            Change::PutMember(m) => {
+                let mut member = m.clone();
+                share_edit(&self.members, &mut member.edited);
+                Arc::make_mut(&mut self.members).put(member);
             }
+            Change::RemoveMember(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
             Change::PutWorkspace(w) => drop(Arc::make_mut(&mut self.workspaces).insert(w.name.clone(), w.clone())),
             Change::RemoveWorkspace(name) => drop(Arc::make_mut(&mut self.workspaces).remove(name)),
-            Change::PutTeam(t) => Arc::make_mut(&mut self.teams).insert_mut(t.id.clone(), t.clone()),
-            Change::RemoveTeam(id) => {
-                Arc::make_mut(&mut self.teams).remove_mut(id);
-            }
-            Change::PutGrant(g) => Arc::make_mut(&mut self.grants).insert_mut(g.key.clone(), g.clone()),
-            Change::RemoveGrant(key) => {
-                Arc::make_mut(&mut self.grants).remove_mut(key);
-            }
+            Change::PutTeam(t) => Arc::make_mut(&mut self.teams).put(t.clone()),
+            Change::RemoveTeam(id) => drop(Arc::make_mut(&mut self.teams).remove(id)),
+            Change::PutGrant(g) => drop(Arc::make_mut(&mut self.grants).insert(g.key.clone(), g.clone())),
+            Change::RemoveGrant(key) => drop(Arc::make_mut(&mut self.grants).remove(key)),
             Change::PutAnswer(r) => drop(Arc::make_mut(&mut self.answers).insert(r.id, Arc::clone(r))),
             Change::RemoveAnswer(id) => drop(Arc::make_mut(&mut self.answers).remove(id)),
         }
@@ -88,29 +113,31 @@ impl Books {
             version,
             instances: self.instances.clone(),
             workspaces: self.workspaces.clone(),
-            claimed: self.members.values().any(MemberRecord::is_owner),
+            claimed: self.claimed(),
         }
+    }
+
+    fn claimed(&self) -> bool {
+        !self.members.owners().is_empty()
     }
 
     /// Whether both show the reconciler the same.
     pub(super) fn same_desired(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.instances, &other.instances)
             && Arc::ptr_eq(&self.workspaces, &other.workspaces)
-            && Arc::ptr_eq(&self.members, &other.members)
+            && self.claimed() == other.claimed()
     }
 
     /// What policy looks at.
-    pub(super) fn access(&self, before: &Access) -> Access {
-        let Books {
-            instances,
-            tokens,
-            members,
-            teams,
-            grants,
-            workspaces,
-            answers: _,
-        } = self;
-        Access::of(before, instances, tokens, members, teams, grants, workspaces)
+    pub(super) fn access(&self) -> Access {
+        Access {
+            instances: Arc::clone(&self.instances),
+            tokens: Arc::clone(&self.tokens),
+            members: Arc::clone(&self.members),
+            teams: Arc::clone(&self.teams),
+            grants: Arc::clone(&self.grants),
+            workspaces: Arc::clone(&self.workspaces),
+        }
     }
 
     /// Whether policy would look at the same.

@@ -175,7 +175,7 @@ fn instance(r: &InstanceRecord) -> Fields {
 fn token(t: &TokenRecord) -> Fields {
     fields([
         ("of", Some(t.subject.to_string())),
-        ("name", Some(t.name.clone())),
+        ("name", Some(t.name.to_string())),
         (
             "expires",
             Some(t.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())),
@@ -197,7 +197,7 @@ fn member(m: &MemberRecord) -> Fields {
         ("disabled", m.disabled_at.map(|at| at.to_string())),
     ]);
     let roles = m.workspaces.iter();
-    all.extend(roles.map(|(name, role)| (format!("role in {name}"), Role::from(*role).to_string())));
+    all.extend(roles.map(|(name, role)| (format!("role in {name}"), Role::from(role).to_string())));
     all
 }
 

@@ -234,12 +234,12 @@ impl Task {
             id: TokenId::from_random(random()?),
             hash,
             subject: new.subject,
-            name: new.name,
+            name: new.name.into(),
             created_at: jiff::Timestamp::now(),
             expires_at: new.expires_at,
             last_used_at: None,
             last_used_from: None,
-            by: Some(by.name()),
+            by: Some(by.name().into()),
             scope: new.scope,
             edited: None,
         };
@@ -271,10 +271,10 @@ impl Task {
     fn offboarding(&self, books: &Books, member: &MemberName, by: &Principal, known: Known<'_>) -> OffboardingReport {
         // Of what whoever asks may see.
         let sees = |verb, id: &InstanceId| policy::may(known, by, verb, Target::Instance(id)).is_allowed();
-        let tokens = books.tokens.values().filter(|t| t.subject.is_member(member));
+        let tokens = books.tokens.of_member(member);
         let token = |t: &TokenRecord| EndedToken {
             id: t.id.clone(),
-            name: t.name.clone(),
+            name: t.name.to_string(),
             last_used_at: views::token(t, &*self.table).last_used_at,
         };
         let made = |t: &TokenRecord| {
@@ -283,9 +283,12 @@ impl Task {
             theirs.then(|| KnownToken {
                 id: t.id.clone(),
                 instance,
-                name: t.name.clone(),
+                name: t.name.to_string(),
             })
         };
+        let of_instances = books.instances.keys().map(|id| Subject::Instance(id.clone()));
+        let of_instances = of_instances.flat_map(|of| books.tokens.of(&of).filter_map(made).collect::<Vec<_>>());
+        let instance_tokens = of_instances.collect();
         let seen = books.instances.values().filter(|r| sees(Verb::ReadCredentials, &r.id));
         let set_by = |r: &Arc<InstanceRecord>| {
             let (instance, instance_name, workspace) = (r.id.clone(), r.name.clone(), r.workspace.clone());
@@ -305,7 +308,7 @@ impl Task {
             at: known.now,
             by: by.name(),
             tokens: tokens.map(token).collect(),
-            instance_tokens: books.tokens.values().filter_map(made).collect(),
+            instance_tokens,
             cut: Vec::new(),
             mcp_sessions: Vec::new(),
             screen_sessions: 0,

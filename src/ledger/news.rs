@@ -6,8 +6,8 @@
 //! of, shows or hides something for them.
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     model::{CredentialView, InstanceId, MemberName, MemberView, Subject, TeamId, WorkspaceName},
     plan::people::holders,
     policy::{Access, Reading},
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord},
+    record::{Differing, GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord},
 };
 
 /// What a step changes.
@@ -33,41 +33,23 @@ pub struct Step {
     pub gone: Vec<(InstanceId, BTreeSet<MemberName>)>,
 }
 
-/// A key, and its record before and after.
-type Differing<'a, K, R> = (&'a K, Option<&'a R>, Option<&'a R>);
+/// Where two small tables differ, in the order of their keys.
+fn differing<'a, K: Ord, R: PartialEq>(
+    before: &'a BTreeMap<K, R>,
+    after: &'a BTreeMap<K, R>,
+) -> Vec<Differing<'a, K, R>> {
+    let keys: BTreeSet<&K> = before.keys().chain(after.keys()).collect();
+    let both = keys.into_iter().map(|key| (key, before.get(key), after.get(key)));
+    both.filter(|(_, was, is)| was != is).collect()
+}
 
-/// Where two tables differ, in the order of their keys.
-fn differing<'a, K: Ord + 'a, R: 'a, T>(
-    before: &'a Arc<T>,
-    after: &'a Arc<T>,
+/// Of records that were put in anew, those that a list shows otherwise.
+fn unlike<'a, K, R>(
+    all: Vec<Differing<'a, K, R>>,
     same: impl Fn(&R, &R) -> bool,
-) -> Vec<Differing<'a, K, R>>
-where
-    &'a T: IntoIterator<Item = (&'a K, &'a R)>,
-{
-    if Arc::ptr_eq(before, after) {
-        return Vec::new();
-    }
-    let (mut old, mut new) = ((&**before).into_iter().peekable(), (&**after).into_iter().peekable());
-    let mut all = Vec::new();
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return all,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((o, _)), Some((n, _))) => o.cmp(n),
-        };
-        let one = match order {
-            Ordering::Less => old.next().map(|(key, was)| (key, Some(was), None)),
-            Ordering::Greater => new.next().map(|(key, is)| (key, None, Some(is))),
-            Ordering::Equal => {
-                let both = old.next().zip(new.next());
-                both.filter(|((_, was), (_, is))| !same(was, is))
-                    .map(|((key, was), (_, is))| (key, Some(was), Some(is)))
-            }
-        };
-        all.extend(one);
-    }
+) -> impl Iterator<Item = Differing<'a, K, R>> {
+    let differ = move |was: Option<&R>, is: Option<&R>| !was.zip(is).is_some_and(|(was, is)| same(was, is));
+    all.into_iter().filter(move |(_, was, is)| differ(*was, *is))
 }
 
 /// Whether a list shows both alike, but for when it was last used.
@@ -115,6 +97,12 @@ fn change<R>(was: Option<R>, is: bool) -> EventChange {
 /// What stands in one table and not in the other.
 fn either<'a, T: Ord>(one: &'a BTreeSet<T>, other: &'a BTreeSet<T>) -> impl Iterator<Item = &'a T> {
     one.symmetric_difference(other)
+}
+
+/// When the next grant ends, of those that were not there before and of what `next` says of the others.
+pub fn next_end(before: &Access, after: &Access, next: Option<Timestamp>) -> Option<Timestamp> {
+    let new = before.grants.differing(&after.grants).into_iter();
+    new.filter_map(|(_, _, is)| is?.until).chain(next).min()
 }
 
 /// The grants that end after `since` and by `now`, by whom they are of; and when the next one ends.
@@ -220,8 +208,8 @@ impl Looking<'_> {
             let views = r.map(credentials::views).unwrap_or_default();
             views.into_iter().map(|v| (v.key.clone(), v)).collect()
         };
-        let (old, new) = (Arc::new(views(was)), Arc::new(views(is)));
-        for (key, was, is) in differing(&old, &new, |a, b| a == b) {
+        let (old, new) = (views(was), views(is));
+        for (key, was, is) in differing(&old, &new) {
             let named = Named {
                 id: format!("{id} {key}"),
                 name: key.clone(),
@@ -312,11 +300,11 @@ impl Looking<'_> {
     }
 
     fn tell_grants(&mut self, handle: &Handle) {
-        if self.grants.is_empty() {
-            return;
-        }
-        for view in handle.grants_where(|key| self.grants.contains(key)) {
-            let key = (view.to.clone(), view.instance.clone());
+        // One that is about to go with its instance is not shown.
+        for (key, view) in mem::take(&mut self.grants).into_iter().filter_map(|key| {
+            let view = handle.grant(&key).ok()?;
+            Some((key, view))
+        }) {
             let change = change(self.before.grants.get(&key), true);
             self.tell_grant(&key, change, Some(EventRecord::Grant(Box::new(view))));
         }
@@ -333,7 +321,7 @@ impl Looking<'_> {
         let instance = either.subject.instance().cloned();
         let named = Named {
             id: either.id.to_string(),
-            name: either.name.clone(),
+            name: either.name.to_string(),
             workspace: instance
                 .as_ref()
                 .and_then(|id| self.record_of(id))
@@ -359,17 +347,13 @@ impl Looking<'_> {
                 self.tell(what, named(name), Reading::Workspace(name.clone()), None);
             }
         }
-        if self.workspaces.is_empty() {
-            return;
-        }
-        for view in handle.workspaces() {
-            if self.workspaces.contains(&view.name) {
-                let change = change(self.before.workspaces.get(&view.name), true);
-                let named = named(&view.name);
-                let reading = Reading::from(&view);
-                let record = EventRecord::Workspace(Box::new(view));
-                self.tell((EventKind::Workspace, change), named, reading, Some(record));
-            }
+        let changed = mem::take(&mut self.workspaces).into_iter();
+        for view in changed.filter_map(|name| handle.workspace(&name)) {
+            let change = change(self.before.workspaces.get(&view.name), true);
+            let named = named(&view.name);
+            let reading = Reading::from(&view);
+            let record = EventRecord::Workspace(Box::new(view));
+            self.tell((EventKind::Workspace, change), named, reading, Some(record));
         }
     }
 
@@ -381,17 +365,15 @@ impl Looking<'_> {
         }
         Some(Box::new(MemberView {
             role: was.role(),
-            workspaces: was.workspaces.clone(),
+            workspaces: was.workspaces.to_map(),
             teams: self.before.teams_of(&view.name).iter().cloned().collect(),
             ..view.clone()
         }))
     }
 
     fn tell_members(&mut self, handle: &Handle) {
-        if self.members.is_empty() {
-            return;
-        }
-        for view in handle.members_where(|name| self.members.contains(name)) {
+        let changed = mem::take(&mut self.members).into_iter();
+        for view in changed.filter_map(|name| handle.member(&name).ok()) {
             let change = change(self.before.members.get(&view.name), true);
             let named = Named {
                 id: view.name.to_string(),
@@ -423,23 +405,26 @@ impl Handle {
             counted: BTreeSet::new(),
             grants: BTreeSet::new(),
         };
-        let same = |a: &Arc<InstanceRecord>, b: &Arc<InstanceRecord>| Arc::ptr_eq(a, b) || a == b;
-        for (id, was, is) in differing(&before.instances, &after.instances, same) {
-            looking.instance(id, was.map(|r| &**r), is.map(|r| &**r));
+        if !Arc::ptr_eq(&before.instances, &after.instances) {
+            for (id, was, is) in differing(&before.instances, &after.instances) {
+                looking.instance(id, was.map(|r| &**r), is.map(|r| &**r));
+            }
         }
-        for (name, ..) in differing(&before.workspaces, &after.workspaces, |a, b| a == b) {
-            looking.workspaces.insert(name.clone());
+        if !Arc::ptr_eq(&before.workspaces, &after.workspaces) {
+            for (name, ..) in differing(&before.workspaces, &after.workspaces) {
+                looking.workspaces.insert(name.clone());
+            }
         }
-        for (name, was, is) in differing(&before.members, &after.members, |a, b| a == b) {
+        for (name, was, is) in unlike(before.members.differing(&after.members), MemberRecord::eq) {
             looking.member(name, was, is);
         }
-        for (id, was, is) in differing(&before.teams, &after.teams, |a, b| a == b) {
+        for (id, was, is) in unlike(before.teams.differing(&after.teams), TeamRecord::eq) {
             looking.team(id, was, is);
         }
-        for (key, _, is) in differing(&before.grants, &after.grants, same_grant) {
+        for (key, _, is) in unlike(before.grants.differing(&after.grants), same_grant) {
             looking.grant(key, is);
         }
-        for (_, was, is) in differing(&before.tokens, &after.tokens, same_token) {
+        for (_, was, is) in unlike(before.tokens.differing(&after.tokens), same_token) {
             looking.token(was, is, self);
         }
         looking.tell_workspaces(self);

@@ -63,6 +63,8 @@ pub trait Tokens: Send + Sync + 'static {
     fn narrow(&self, members: &BTreeSet<MemberName>, access: &Access) -> Cut;
     /// When it was last let through; none where it was not since the supervisor started.
     fn last_use(&self, id: &TokenId) -> Option<LastUse>;
+    /// When that token was last let through to that instance, Unix seconds.
+    fn used(&self, token: &TokenId, instance: &InstanceId) -> Option<i64>;
     /// When members' tokens were last let through to instances, since the supervisor started.
     fn uses(&self) -> Vec<InstanceUse>;
 }

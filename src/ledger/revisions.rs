@@ -52,7 +52,7 @@ fn note<R: Versioned>(record: &mut R, before: Option<&R>, by: &Principal, at: ji
             Some(Edit {
                 revision: count + 1,
                 at,
-                by: by.name(),
+                by: by.name().into(),
             })
         }
     };
@@ -71,7 +71,7 @@ pub(super) fn check(books: &Books, action: &Action, wanted: Option<&EntityTags>)
     Err(Refusal::Changed {
         etag,
         at: edit.as_ref().map(|e| e.at),
-        by: edit.map(|e| e.by),
+        by: edit.map(|e| e.by.to_string()),
         current: None,
     })
 }

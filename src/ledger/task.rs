@@ -103,7 +103,7 @@ impl Task {
         heartbeat: Arc<AtomicU64>,
     ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
         let books = Books::from(deps.loaded);
-        access.store(Arc::new(books.access(&Access::default())));
+        access.store(Arc::new(books.access()));
         keys.publish(&books.answers);
         for token in books.tokens.values().filter(|t| books.owner_stays(t)) {
             if let Some(principal) = books.principal_of(token) {
@@ -156,7 +156,7 @@ impl Task {
             if Instant::now() >= self.trials_at {
                 self.end_trials().await;
             }
-            let ends = self.end_expired().map_or(TURN, |after| after.min(TURN));
+            let ends = self.end_expired().min(TURN);
             let wake_at = (Instant::now() + ends).min(self.flush_at).min(self.trials_at);
             tokio::select! {
                 request = self.requests.recv() => {
@@ -202,11 +202,10 @@ impl Task {
     /// done, each time that it is tried: nothing is ever done that was not told.
     async fn keep_entries(&mut self, entries: Vec<Entry>) {
         let mut books = self.books.clone();
-        let mut access = (**self.access.load()).clone();
         let mut decided = Vec::with_capacity(entries.len());
         let mut changes = Vec::new();
         for entry in &entries {
-            access = books.access(&access);
+            let access = books.access();
             let one = self.admit(&books, &access, entry);
             if let (Entry::Act(write, _), Ok(one)) = (entry, &one) {
                 self.journal
@@ -267,7 +266,7 @@ impl Task {
         }
         // Before anything is opened or cut by it.
         if !self.books.same_access(&books) {
-            self.access.store(Arc::new(books.access(&self.access.load())));
+            self.access.store(Arc::new(books.access()));
             self.access_changed.send_modify(|n| *n += 1);
         }
         if !Arc::ptr_eq(&self.books.answers, &books.answers) {

@@ -110,6 +110,9 @@ impl Tokens for Table {
     fn last_use(&self, _: &TokenId) -> Option<LastUse> {
         None
     }
+    fn used(&self, _: &TokenId, _: &InstanceId) -> Option<i64> {
+        None
+    }
     fn uses(&self) -> Vec<InstanceUse> {
         Vec::new()
     }
@@ -907,18 +910,17 @@ fn grants_that_end_concern_whose_they_are() {
             level: crate::model::Level::Use,
             until: Some(at(until)),
             created_at: at(0),
-            by: "root".to_owned(),
+            by: "root".into(),
             last_used_at: None,
             edited: None,
         };
         (key, record)
     };
-    let mut access = Access::default();
-    access.grants = Arc::new(
-        [grant("ada", 10), grant("ben", 20), grant("cy", 30)]
-            .into_iter()
-            .collect(),
-    );
+    let grants = [grant("ada", 10), grant("ben", 20), grant("cy", 30)];
+    let access = Access {
+        grants: Arc::new(grants.into_iter().collect()),
+        ..Access::default()
+    };
     let concerns = |concerned: &crate::events::Concerned, name: &str| {
         let by = Principal::member(name.parse().unwrap(), TokenId::from_random([1; 12]), &TokenScope::All);
         concerned.holds(&by)

@@ -7,9 +7,12 @@ use tokio::time::Instant;
 
 use super::{committer::NotKept, task::Task, views};
 use crate::{
-    model::TokenId,
+    model::{MemberName, TokenId},
     plan::people::holders,
-    record::{GrantKey, GrantRecord, Table, TokenRecord},
+    record::{
+        GrantKey, GrantRecord, TokenRecord,
+        tables::{Grants, Tokens},
+    },
     store::Change,
 };
 
@@ -21,15 +24,79 @@ const EXPIRED_KEPT: i64 = 3600;
 const AT_ONCE: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Which tokens and grants were looked at for those that have expired.
+/// Those that end within so long are known by their times; all of them are looked through as often.
+const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+
+/// What ends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    Token(TokenId),
+    Grant(GrantKey),
+}
+
+/// Which tokens and grants were looked at for those that have expired, and which of them expire soon.
 #[derive(Default)]
 pub(super) struct Expiries {
-    tokens: Arc<Table<TokenId, TokenRecord>>,
-    grants: Arc<Table<GrantKey, GrantRecord>>,
+    tokens: Arc<Tokens>,
+    grants: Arc<Grants>,
     /// What had expired by then was ended.
     since: Option<jiff::Timestamp>,
-    /// When the next of them expires.
-    next: Option<jiff::Timestamp>,
+    /// All that expire until `until`, and some that do not any more.
+    soon: BTreeSet<(jiff::Timestamp, Ending)>,
+    until: jiff::Timestamp,
+}
+
+impl Expiries {
+    /// What has expired by now and was not said before: of these tables, which follow those of the last time.
+    pub(super) fn over(&mut self, tokens: &Arc<Tokens>, grants: &Arc<Grants>, now: jiff::Timestamp) -> Over {
+        // After a clock was set back all of them are looked at anew.
+        let since = self.since.filter(|since| *since <= now);
+        let looked = since.is_some() && now < self.until;
+        if !looked {
+            (self.tokens, self.grants) = <_>::default();
+            self.soon.clear();
+            self.until = now.checked_add(AHEAD).unwrap_or(jiff::Timestamp::MAX);
+        }
+        let soon = |at: &jiff::Timestamp| *at <= self.until && since.is_none_or(|since| *at > since);
+        for (id, _, is) in self.tokens.differing(tokens) {
+            let at = is.and_then(|t| t.expires_at).filter(soon);
+            self.soon.extend(at.map(|at| (at, Ending::Token(id.clone()))));
+        }
+        for (key, _, is) in self.grants.differing(grants) {
+            let at = is.and_then(|g| g.until).filter(soon);
+            self.soon.extend(at.map(|at| (at, Ending::Grant(key.clone()))));
+        }
+        (self.tokens, self.grants) = (Arc::clone(tokens), Arc::clone(grants));
+        self.since = Some(now);
+        let mut over = Over::default();
+        while self.soon.first().is_some_and(|(at, _)| *at <= now) {
+            match self.soon.pop_first() {
+                // One that is gone, or was given another time, is none.
+                Some((at, Ending::Token(id))) => {
+                    over.tokens
+                        .extend(tokens.get(&id).filter(|t| t.expires_at == Some(at)).map(|_| id));
+                }
+                Some((at, Ending::Grant(key))) => {
+                    over.grants
+                        .extend(grants.get(&key).filter(|g| g.until == Some(at)).map(|_| key));
+                }
+                None => {}
+            }
+        }
+        over
+    }
+
+    /// When to look again.
+    fn next(&self) -> jiff::Timestamp {
+        self.soon.first().map_or(self.until, |(at, _)| *at)
+    }
+}
+
+/// What has expired.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Over {
+    pub(super) tokens: Vec<TokenId>,
+    pub(super) grants: Vec<GrantKey>,
 }
 
 impl Task {
@@ -57,44 +124,19 @@ impl Task {
     }
 
     /// Ends what tokens and grants have opened that have expired by now; how long until the next one does.
-    pub(super) fn end_expired(&mut self) -> Option<Duration> {
+    pub(super) fn end_expired(&mut self) -> Duration {
         let now = jiff::Timestamp::now();
-        let (seen, books) = (&self.expiries, &self.books);
-        // After a clock was set back all of them are looked at anew.
-        let since = seen.since.filter(|since| *since <= now);
-        let same = Arc::ptr_eq(&seen.tokens, &books.tokens) && Arc::ptr_eq(&seen.grants, &books.grants);
-        if !(same && since.is_some()) || seen.next.is_some_and(|at| at <= now) {
-            let mut next: Option<jiff::Timestamp> = None;
-            // Whether it has expired since it was looked at; else when it is to be looked at.
-            let mut over = |ends: Option<jiff::Timestamp>| match ends {
-                Some(at) if at > now => {
-                    next = Some(next.map_or(at, |next| next.min(at)));
-                    false
-                }
-                Some(at) => since.is_none_or(|since| at > since),
-                None => false,
-            };
-            for token in books.tokens.values() {
-                if over(token.expires_at) {
-                    self.table.end(&token.id);
-                }
-            }
-            let mut narrowed = BTreeSet::new();
-            for grant in books.grants.values().filter(|g| over(g.until)) {
-                narrowed.extend(holders(&books.teams, &grant.key.0));
-            }
-            if !narrowed.is_empty() {
-                self.table.narrow(&narrowed, &self.access.load());
-            }
-            self.expiries = Expiries {
-                tokens: Arc::clone(&books.tokens),
-                grants: Arc::clone(&books.grants),
-                since: Some(now),
-                next,
-            };
+        let over = self.expiries.over(&self.books.tokens, &self.books.grants, now);
+        over.tokens.iter().for_each(|id| self.table.end(id));
+        let narrowed: BTreeSet<MemberName> = over
+            .grants
+            .iter()
+            .flat_map(|(to, _)| holders(&self.books.teams, to))
+            .collect();
+        if !narrowed.is_empty() {
+            self.table.narrow(&narrowed, &self.access.load());
         }
-        let next = self.expiries.next?;
-        Some(Duration::try_from(next.duration_since(now)).unwrap_or_default())
+        Duration::try_from(self.expiries.next().duration_since(now)).unwrap_or_default()
     }
 
     /// The grants that were used since that was kept.
@@ -138,5 +180,92 @@ impl Task {
         }
         log::info!("forgot {tokens} expired tokens and {ended} grants that had ended");
         expired.iter().for_each(|id| drop(self.table.remove(id)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Grantee, InstanceId, Level, Subject, TokenScope};
+
+    fn at(seconds: i64) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn token(n: u8, ends: Option<i64>) -> TokenRecord {
+        TokenRecord {
+            id: TokenId::from_random([n; 12]),
+            hash: [n; 32],
+            subject: Subject::Instance(InstanceId::from_random([1; 10])),
+            name: "t".into(),
+            created_at: at(0),
+            expires_at: ends.map(at),
+            last_used_at: None,
+            last_used_from: None,
+            scope: TokenScope::All,
+            by: None,
+            edited: None,
+        }
+    }
+
+    fn grant(n: u8, ends: Option<i64>) -> GrantRecord {
+        let who = format!("m{n}").parse().unwrap();
+        GrantRecord {
+            key: (Grantee::Member(who), InstanceId::from_random([1; 10])),
+            level: Level::Use,
+            until: ends.map(at),
+            created_at: at(0),
+            by: "root".into(),
+            last_used_at: None,
+            edited: None,
+        }
+    }
+
+    proptest! {
+        /// Whatever is made, changed and removed while time passes, by little and by much, and is set back: what is said to be
+        /// over is what a look at all of them says.
+        #[test]
+        fn what_expires_is_said_once_and_none_is_missed(
+            steps in proptest::collection::vec((-400i64..2000, 0u8..8, proptest::option::weighted(0.8, -300i64..3000), any::<bool>()), 1..60),
+        ) {
+            let (mut expiries, mut now) = (Expiries::default(), 10_000);
+            let (mut tokens, mut grants) = (Arc::<Tokens>::default(), Arc::<Grants>::default());
+            let mut since = None::<i64>;
+            for (passed, n, ends, there) in steps {
+                now += passed;
+                since = since.filter(|since| *since <= now);
+                let ends = ends.map(|ends| now + ends);
+                match there {
+                    true => {
+                        Arc::make_mut(&mut tokens).put(token(n, ends));
+                        let grant = grant(n, ends);
+                        Arc::make_mut(&mut grants).insert(grant.key.clone(), grant);
+                    }
+                    false => {
+                        Arc::make_mut(&mut tokens).remove(&token(n, None).id);
+                        Arc::make_mut(&mut grants).remove(&grant(n, None).key);
+                    }
+                }
+                let over = |ends: Option<jiff::Timestamp>| {
+                    ends.is_some_and(|ends| ends <= at(now) && since.is_none_or(|since| ends > at(since)))
+                };
+                let mut all = Over {
+                    tokens: tokens.values().filter(|t| over(t.expires_at)).map(|t| t.id.clone()).collect(),
+                    grants: grants.values().filter(|g| over(g.until)).map(|g| g.key.clone()).collect(),
+                };
+                let mut said = expiries.over(&tokens, &grants, at(now));
+                let next = expiries.next();
+                let ends = tokens.values().filter_map(|t| t.expires_at).filter(|ends| *ends > at(now)).min();
+                prop_assert!(next > at(now) && ends.is_none_or(|ends| next <= ends), "{next} {ends:?}");
+                for over in [&mut said, &mut all] {
+                    over.tokens.sort();
+                    over.grants.sort();
+                }
+                prop_assert_eq!(said, all);
+                since = Some(now);
+            }
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! Identifiers, parsed once: private fields, fallible constructors, ordered so that plans compare as text.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    hash::{Hash, Hasher},
+    sync::{Arc, LazyLock},
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -26,12 +30,50 @@ fn slug(s: &str, min: usize, max: usize) -> bool {
 /// The texts that [`slug`] takes from 1 to 40 characters, as a regular expression.
 const SLUG: &str = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$";
 
+/// The text of an id of fixed length: there are many, and each lies where it is used. Its characters are ASCII.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Fixed<const N: usize>([u8; N]);
+
+impl<const N: usize> Fixed<N> {
+    /// Of a text that was checked; one of another length would be cut or filled up.
+    fn of(text: &str) -> Self {
+        let mut bytes = [b'a'; N];
+        bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        Self(bytes)
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// As the text, which it can be looked up by.
+impl<const N: usize> Hash for Fixed<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text().hash(state);
+    }
+}
+
+/// The text of a name, which its copies share.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Shared(Arc<str>);
+
+impl Shared {
+    fn of(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 macro_rules! id {
-    ($(#[doc = $doc:literal])+ $name:ident, $what:literal, $rule:literal, $pattern:expr, |$s:ident| $valid:expr) => {
+    ($(#[doc = $doc:literal])+ $name:ident($text:ty), $what:literal, $rule:literal, $pattern:expr, |$s:ident| $valid:expr) => {
         $(#[doc = $doc])+
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name($text);
 
         impl $name {
             /// The texts that [`Self::parse`] takes, as a regular expression (ECMA-262).
@@ -43,7 +85,7 @@ macro_rules! id {
             /// [`ParseError`] with the rule that the text breaks.
             pub fn parse($s: &str) -> Result<Self, ParseError> {
                 if $valid {
-                    Ok(Self($s.to_owned()))
+                    Ok(Self(<$text>::of($s)))
                 } else {
                     Err(ParseError { what: $what, given: $s.chars().take(80).collect(), rule: $rule })
                 }
@@ -51,13 +93,19 @@ macro_rules! id {
 
             /// The text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.text()
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
@@ -77,7 +125,7 @@ macro_rules! id {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
@@ -93,7 +141,7 @@ macro_rules! id {
 
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
     };
@@ -101,51 +149,51 @@ macro_rules! id {
 
 id!(
     /// An instance's id: 10 characters of `a-z2-7`, the first a letter; safe in a hostname label.
-    InstanceId, "instance id", "an id is 10 characters of a-z and 2-7, starting with a letter; `berth list` shows them",
+    InstanceId(Fixed<10>), "instance id", "an id is 10 characters of a-z and 2-7, starting with a letter; `berth list` shows them",
     "^[a-z][a-z2-7]{9}$",
     |s| s.len() == 10 && s.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c)) && s.as_bytes()[0].is_ascii_lowercase()
 );
 id!(
     /// A box's id, made at first start: tells one supervisor's containers from another's.
-    BoxId, "box id", "a box id is 16 hexadecimal digits in lower case",
+    BoxId(Fixed<16>), "box id", "a box id is 16 hexadecimal digits in lower case",
     "^[0-9a-f]{16}$",
     |s| s.len() == 16 && s.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 );
 id!(
     /// A token's public id (the secret itself is stored only as a hash): 12 characters of `a-z2-7`.
-    TokenId, "token id", "a token id is 12 characters of a-z and 2-7; `berth token list` shows them",
+    TokenId(Fixed<12>), "token id", "a token id is 12 characters of a-z and 2-7; `berth token list` shows them",
     "^[a-z2-7]{12}$",
     |s| s.len() == 12 && s.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c))
 );
 id!(
     /// An instance type's name, also the stem of its file.
-    TypeName, "type name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    TypeName(Shared), "type name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
     SLUG,
     |s| slug(s, 1, 40)
 );
 id!(
     /// A workspace's name.
-    WorkspaceName, "workspace name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    WorkspaceName(Shared), "workspace name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
     SLUG,
     |s| slug(s, 1, 40)
 );
 id!(
     /// What a person calls an instance; unique in its workspace.
-    InstanceName, "instance name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    InstanceName(Shared), "instance name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
     SLUG,
     |s| slug(s, 1, 40)
 );
 
 id!(
     /// A member's name; unique on the box. The first one is `admin`, who claimed it.
-    MemberName, "member name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    MemberName(Shared), "member name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
     SLUG,
     |s| slug(s, 1, 40)
 );
 
 id!(
     /// A team's name; unique in its workspace.
-    TeamName, "team name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+    TeamName(Shared), "team name", "use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
     SLUG,
     |s| slug(s, 1, 40)
 );
@@ -161,33 +209,36 @@ pub const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 impl InstanceId {
     /// An id from 10 random bytes; the first maps to a letter.
     pub fn from_random(bytes: [u8; 10]) -> Self {
-        let mut s = String::with_capacity(10);
-        for (i, b) in bytes.iter().enumerate() {
-            let n = if i == 0 { b % 26 } else { b % 32 };
-            s.push(char::from(BASE32[usize::from(n)]));
-        }
-        Self(s)
+        let mut text = bytes.map(|b| BASE32[usize::from(b % 32)]);
+        text[0] = BASE32[usize::from(bytes[0] % 26)];
+        Self(Fixed(text))
     }
 }
 
 impl TokenId {
     /// An id from 12 random bytes.
     pub fn from_random(bytes: [u8; 12]) -> Self {
-        Self(bytes.iter().map(|b| char::from(BASE32[usize::from(b % 32)])).collect())
+        Self(Fixed(bytes.map(|b| BASE32[usize::from(b % 32)])))
     }
 }
 
 impl MemberName {
     /// The administrator's: `admin`.
     pub fn admin() -> Self {
-        Self("admin".to_owned())
+        static ADMIN: LazyLock<MemberName> = LazyLock::new(|| MemberName(Shared::of("admin")));
+        ADMIN.clone()
+    }
+
+    /// The text, shared with this name.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0.0)
     }
 }
 
 impl WorkspaceName {
     /// The workspace that is meant where none is named: `default`.
     pub fn meant() -> &'static Self {
-        static DEFAULT: LazyLock<WorkspaceName> = LazyLock::new(WorkspaceName::default);
+        static DEFAULT: LazyLock<WorkspaceName> = LazyLock::new(|| WorkspaceName(Shared::of("default")));
         &DEFAULT
     }
 }
@@ -195,14 +246,14 @@ impl WorkspaceName {
 /// The workspace that is meant where none is named: `default`.
 impl Default for WorkspaceName {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self::meant().clone()
     }
 }
 
 impl BoxId {
     /// An id from 8 random bytes.
     pub fn from_random(bytes: [u8; 8]) -> Self {
-        Self(super::hex(&bytes))
+        Self(Fixed::of(&super::hex(&bytes)))
     }
 }
 

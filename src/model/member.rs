@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -227,7 +228,7 @@ pub enum TokenScope {
     /// The API, and no instance's endpoint.
     Api,
     /// The endpoints of these instances, and not the API.
-    Instances(BTreeSet<InstanceId>),
+    Instances(Arc<BTreeSet<InstanceId>>),
 }
 
 impl TokenScope {
@@ -250,7 +251,7 @@ impl TokenScope {
 }
 
 /// Whom a token speaks for. As JSON one field: `"instance": ID` or `"member": NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// Opens this instance's endpoints, and nothing else.
@@ -331,7 +332,8 @@ mod tests {
 
     #[test]
     fn a_scope_is_within_another_or_not() {
-        let ids = |n: &[u8]| TokenScope::Instances(n.iter().map(|n| InstanceId::from_random([*n; 10])).collect());
+        let ids =
+            |n: &[u8]| TokenScope::Instances(Arc::new(n.iter().map(|n| InstanceId::from_random([*n; 10])).collect()));
         let (all, api) = (TokenScope::All, TokenScope::Api);
         for (inner, outer, within) in [
             (&all, &all, true),

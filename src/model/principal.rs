@@ -117,20 +117,26 @@ impl Principal {
         let scope = match scope {
             TokenScope::All => Scope::Whole,
             TokenScope::Api => Scope::Api,
-            TokenScope::Instances(ids) => Scope::Endpoints(Arc::new(ids.clone())),
+            TokenScope::Instances(ids) => Scope::Endpoints(Arc::clone(ids)),
+        };
+        Self::of_token(Who::Member(name), token, scope)
+    }
+
+    /// Whoever holds this token, which is of them and reaches so far.
+    pub fn of_token(who: Who, token: TokenId, scope: Scope) -> Self {
+        let via = match who {
+            Who::Member(_) => Via::Api,
+            _ => Via::Endpoint,
         };
         Self {
             token: Some(token),
-            ..Self::new(Who::Member(name), Via::Api, scope)
+            ..Self::new(who, via, scope)
         }
     }
 
     /// Whoever holds this token of an instance.
     pub fn instance(id: InstanceId, token: TokenId) -> Self {
-        Self {
-            token: Some(token),
-            ..Self::new(Who::Instance(id.clone()), Via::Endpoint, Scope::Endpoint(id))
-        }
+        Self::of_token(Who::Instance(id.clone()), token, Scope::Endpoint(id))
     }
 
     /// The same at another door; how far they reach stays.

@@ -14,13 +14,13 @@ use crate::{
     config::Allow,
     model::{
         Action, Counted, Desired, InstanceId, InstanceName, Level, MAX_OVERLAP, MEMBER_TOKEN_DAYS, MemberName, OVERLAP,
-        Principal, REMOTE_SECRET, Refusal, RunRequest, Scope, Secret, Source, Subject, TeamId, TokenId, TokenScope,
-        TypeName, WorkspaceLimits, WorkspaceName,
+        Principal, REMOTE_SECRET, Refusal, RunRequest, Scope, Secret, Source, Subject, TokenId, TokenScope, TypeName,
+        WorkspaceLimits, WorkspaceName,
     },
     policy::Signed,
     record::{
-        GrantKey, GrantRecord, InstanceRecord, Mark, Marks, MemberRecord, Table, TeamRecord, TokenRecord,
-        WorkspaceRecord,
+        InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord,
+        tables::{Grants, Members, Teams, Tokens},
     },
 };
 
@@ -32,11 +32,11 @@ const ENV_TOTAL: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Book<'a> {
     pub instances: &'a BTreeMap<InstanceId, Arc<InstanceRecord>>,
-    pub tokens: &'a Table<TokenId, TokenRecord>,
-    pub members: &'a Table<MemberName, MemberRecord>,
+    pub tokens: &'a Tokens,
+    pub members: &'a Members,
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
-    pub teams: &'a Table<TeamId, TeamRecord>,
-    pub grants: &'a Table<GrantKey, GrantRecord>,
+    pub teams: &'a Teams,
+    pub grants: &'a Grants,
     /// The box cannot set what the kernel holds a workspace to.
     pub fixed_quotas: bool,
     /// What a workspace may use whose record says nothing else.
@@ -171,7 +171,7 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
             scope,
         } => create_token(book, &by, subject, name, (expires_at, never), scope),
         Action::Claim { name } => {
-            if book.members.values().any(MemberRecord::is_owner) {
+            if !book.members.owners().is_empty() {
                 return Err(Refusal::Claimed);
             }
             Ok(Decision::Claim {
@@ -544,7 +544,7 @@ fn rotate_token(book: &Book<'_>, id: TokenId, overlap: u64, by: &Principal) -> R
         ends: ends.map(|ends| old.expires_at.map_or(ends, |at| at.min(ends))),
         new: NewToken {
             subject: old.subject.clone(),
-            name: old.name.clone(),
+            name: old.name.to_string(),
             expires_at: lifetime.and_then(|for_so_long| book.now.checked_add(for_so_long).ok()),
             scope: old.scope.clone(),
         },
@@ -560,8 +560,8 @@ fn counted(subject: &Subject) -> Counted {
 }
 
 fn valid_tokens(book: &Book<'_>, subject: &Subject) -> usize {
-    let valid = |t: &&TokenRecord| t.subject == *subject && t.expires_at.is_none_or(|at| at > book.now);
-    book.tokens.values().filter(valid).count()
+    let valid = |t: &&TokenRecord| t.expires_at.is_none_or(|at| at > book.now);
+    book.tokens.of(subject).filter(valid).count()
 }
 
 /// When a member's token ends that is made now, where nothing else is said.

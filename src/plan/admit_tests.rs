@@ -13,14 +13,17 @@ use crate::{
     catalog::{Catalog, Egress, HealthContract, ImageRef, InstanceType, Mcp, Transport},
     model::{
         Action, BoxId, Desired, InstanceId, InstanceName, MemberName, Processes, Refusal, RunRequest, Secret, Size,
-        Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName,
+        Subject, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName,
     },
     plan::{
         room::{self, Disk},
         spec::{BoxFacts, container_spec},
     },
     policy::Signed,
-    record::{GrantKey, GrantRecord, InstanceRecord, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{
+        InstanceRecord, TokenRecord, WorkspaceRecord,
+        tables::{Grants, Members, Teams, Tokens},
+    },
 };
 
 pub(super) fn a_type(name: &str, image: &str) -> InstanceType {
@@ -62,10 +65,10 @@ const CONFIGURED: WorkspaceLimits = WorkspaceLimits {
     calls_at_once: None,
 };
 
-static NO_TOKENS: LazyLock<Table<TokenId, TokenRecord>> = LazyLock::new(Table::default);
-static NO_MEMBERS: LazyLock<Table<MemberName, MemberRecord>> = LazyLock::new(Table::default);
-static NO_TEAMS: LazyLock<Table<TeamId, TeamRecord>> = LazyLock::new(Table::default);
-static NO_GRANTS: LazyLock<Table<GrantKey, GrantRecord>> = LazyLock::new(Table::default);
+static NO_TOKENS: LazyLock<Tokens> = LazyLock::new(Tokens::default);
+static NO_MEMBERS: LazyLock<Members> = LazyLock::new(Members::default);
+static NO_TEAMS: LazyLock<Teams> = LazyLock::new(Teams::default);
+static NO_GRANTS: LazyLock<Grants> = LazyLock::new(Grants::default);
 static IMAGES: LazyLock<[String; 1]> = LazyLock::new(|| ["berth/*".to_owned()]);
 static ALLOW: LazyLock<crate::config::Allow> = LazyLock::new(Default::default);
 
@@ -278,7 +281,7 @@ proptest! {
     fn admission_agrees_with_the_model(tries in proptest::collection::vec(any_try(), 1..40)) {
         let catalog = catalog();
         let mut instances: BTreeMap<InstanceId, Arc<InstanceRecord>> = BTreeMap::new();
-        let mut tokens = Table::<TokenId, TokenRecord>::default();
+        let mut tokens = Tokens::default();
         let workspaces = workspaces();
         let mut model = Model::default();
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
@@ -322,7 +325,7 @@ proptest! {
                 Ok(Decision::CreateToken(NewToken { subject, name, expires_at, scope })) => {
                     let Try::CreateToken(n) = what else { unreachable!() };
                     let t = TokenRecord {
-                        id: token_id(model.tokens_made), hash: [0; 32], subject, name, created_at: now, expires_at,
+                        id: token_id(model.tokens_made), hash: [0; 32], subject, name: name.into(), created_at: now, expires_at,
                         last_used_at: None, last_used_from: None, by: None, scope,
                         edited: None,
                     };
@@ -330,10 +333,10 @@ proptest! {
                     prop_assume!(model.tokens_made < 32);
                     model.tokens.insert(model.tokens_made, n);
                     model.tokens_made += 1;
-                    tokens.insert_mut(t.id.clone(), t);
+                    tokens.put(t);
                 }
                 Ok(Decision::RevokeToken(t)) => {
-                    tokens.remove_mut(&t);
+                    tokens.remove(&t);
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
                 Ok(Decision::Claim { .. } | Decision::People(_) | Decision::Workspace(_) | Decision::RemoveWorkspace(..) | Decision::RotateToken { .. }) => {
@@ -425,7 +428,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let claim = || Action::Claim {
         name: Some("laptop".into()),
     };
-    let nobody = Table::default();
+    let nobody = Members::default();
     assert_eq!(
         admit(&book(&nobody), signed(create("admin")), id(0)),
         Err(Refusal::Unclaimed)
@@ -436,7 +439,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let in_90_days = jiff::Timestamp::from_second(90 * 86_400).ok();
     assert_eq!(token.expires_at, in_90_days, "nobody said when it ends");
     assert_eq!((member.name.as_str(), token.name.as_str()), ("admin", "laptop"));
-    let members: Table<_, _> = [(member.name.clone(), member)].into_iter().collect();
+    let members: Members = [(member.name.clone(), member)].into_iter().collect();
     assert_eq!(admit(&book(&members), signed(claim()), id(0)), Err(Refusal::Claimed));
     let end = |action| match admit(&book(&members), signed(action), id(0)) {
         Ok(Decision::CreateToken(new)) => Ok(new.expires_at),

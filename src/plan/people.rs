@@ -8,7 +8,7 @@ use crate::{
         Counted, Grantee, InstanceId, Level, MemberName, Principal, Refusal, Role, TeamId, TeamName, TokenId, Who,
         WorkspaceName, WorkspaceRole,
     },
-    record::{GrantKey, GrantRecord, MemberRecord, Table, TeamRecord, TokenRecord},
+    record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, tables::Teams},
 };
 
 /// Members of one box.
@@ -83,7 +83,7 @@ pub(super) fn add(
     if book.members.contains_key(&name) {
         return Err(Refusal::MemberExists { member: name });
     }
-    room(book.members.size(), Counted::Members, MAX_MEMBERS)?;
+    room(book.members.len(), Counted::Members, MAX_MEMBERS)?;
     let mut record = MemberRecord {
         owner: false,
         ..MemberRecord::owner(name, book.now)
@@ -197,20 +197,20 @@ pub(super) fn remove(book: &Book<'_>, name: &MemberName) -> Result<People, Refus
 
 /// The owners go, with all that they had; whoever is something else stays.
 pub(super) fn reset(book: &Book<'_>) -> People {
+    // Those as well who are let in no more.
     let owners = book.members.values().filter(|m| m.owner);
     gone(book, &owners.map(|m| m.name.clone()).collect())
 }
 
 /// Members with their tokens, grants and places in teams.
 pub(super) fn gone(book: &Book<'_>, names: &BTreeSet<MemberName>) -> People {
-    let theirs = |to: &Grantee| matches!(to, Grantee::Member(name) if names.contains(name));
-    let tokens = book.tokens.values();
-    let tokens = tokens.filter(|t| t.subject.member().is_some_and(|m| names.contains(m)));
+    let grants = |name: &MemberName| granted_to(book, &Grantee::Member(name.clone()), |_| true);
+    let tokens = |name: &MemberName| tokens_of(book, name, |_| true);
     let mut people = People::new(Came::Done);
     people.gone_members = names.iter().cloned().collect();
-    people.gone_grants = book.grants.keys().filter(|(to, _)| theirs(to)).cloned().collect();
+    people.gone_grants = names.iter().flat_map(grants).collect();
     people.teams = without(book, names, |_| true);
-    people.gone_tokens = tokens.map(|t| t.id.clone()).collect();
+    people.gone_tokens = names.iter().flat_map(tokens).collect();
     people.narrowed.clone_from(names);
     people
 }
@@ -221,7 +221,7 @@ pub(super) fn add_team(book: &Book<'_>, workspace: WorkspaceName, name: TeamName
     if book.teams.contains_key(&id) {
         return Err(Refusal::TeamExists { team: id });
     }
-    room(book.teams.size(), Counted::Teams, MAX_TEAMS)?;
+    room(book.teams.len(), Counted::Teams, MAX_TEAMS)?;
     let record = TeamRecord {
         id: id.clone(),
         members: BTreeSet::new(),
@@ -339,14 +339,14 @@ pub(super) fn grant(
     let key = (to, instance);
     let before = book.grants.get(&key);
     if before.is_none() {
-        room(book.grants.size(), Counted::Grants, MAX_GRANTS)?;
+        room(book.grants.len(), Counted::Grants, MAX_GRANTS)?;
     }
     let record = GrantRecord {
         key: key.clone(),
         level,
         until,
         created_at: before.map_or(book.now, |g| g.created_at),
-        by: by.name(),
+        by: by.name().into(),
         last_used_at: before.and_then(|g| g.last_used_at),
         edited: None,
     };
@@ -375,7 +375,7 @@ pub(super) fn ungrant(book: &Book<'_>, to: Grantee, instance: InstanceId) -> Res
 }
 
 /// Whom a grant to somebody opens something to.
-pub fn holders(teams: &Table<TeamId, TeamRecord>, to: &Grantee) -> BTreeSet<MemberName> {
+pub fn holders(teams: &Teams, to: &Grantee) -> BTreeSet<MemberName> {
     match to {
         Grantee::Member(name) => BTreeSet::from([name.clone()]),
         Grantee::Team(id) => teams.get(id).map(|t| t.members.clone()).unwrap_or_default(),
@@ -419,7 +419,7 @@ fn not_in(member: &MemberName, workspace: &WorkspaceName) -> Refusal {
 
 /// A box that is claimed keeps an owner who is let in.
 fn another_owner(book: &Book<'_>, than: &MemberName) -> Result<(), Refusal> {
-    match book.members.values().any(|m| m.is_owner() && m.name != *than) {
+    match book.members.owners().iter().any(|owner| owner != than) {
         true => Ok(()),
         false => Err(Refusal::LastOwner { member: than.clone() }),
     }
@@ -433,22 +433,23 @@ fn room(count: usize, what: Counted, limit: usize) -> Result<(), Refusal> {
 }
 
 fn granted_to(book: &Book<'_>, to: &Grantee, at: impl Fn(&InstanceId) -> bool) -> Vec<GrantKey> {
-    let theirs = book.grants.keys().filter(|(who, instance)| who == to && at(instance));
-    theirs.cloned().collect()
+    let theirs = book.grants.to(to).filter(|g| at(&g.key.1));
+    theirs.map(|g| g.key.clone()).collect()
 }
 
 fn tokens_of(book: &Book<'_>, name: &MemberName, of: impl Fn(&TokenRecord) -> bool) -> Vec<TokenId> {
-    let theirs = book.tokens.values().filter(|t| t.subject.is_member(name) && of(t));
+    let theirs = book.tokens.of_member(name).filter(|t| of(t));
     theirs.map(|t| t.id.clone()).collect()
 }
 
 /// The teams that some of these are in, without them.
 fn without(book: &Book<'_>, names: &BTreeSet<MemberName>, of: impl Fn(&TeamRecord) -> bool) -> Vec<TeamRecord> {
-    let theirs = |t: &&TeamRecord| names.iter().any(|name| t.members.contains(name)) && of(t);
+    let theirs: BTreeSet<&TeamId> = names.iter().flat_map(|name| book.teams.of(name)).collect();
     let less = |team: &TeamRecord| {
         let mut team = team.clone();
         team.members.retain(|name| !names.contains(name));
         team
     };
-    book.teams.values().filter(theirs).map(less).collect()
+    let theirs = theirs.into_iter().filter_map(|id| book.teams.get(id));
+    theirs.filter(|t| of(t)).map(less).collect()
 }

@@ -18,7 +18,8 @@ use crate::{
     },
     policy::{Access, Known, Signed, sign},
     record::{
-        GrantKey, GrantRecord, InstanceRecord, Marks, MemberRecord, Table, TeamRecord, TokenRecord, WorkspaceRecord,
+        InstanceRecord, Marks, MemberRecord, TokenRecord, WorkspaceRecord,
+        tables::{Grants, Members, Teams, Tokens},
     },
 };
 
@@ -26,11 +27,11 @@ use crate::{
 #[derive(Default)]
 struct World {
     instances: Arc<BTreeMap<InstanceId, Arc<InstanceRecord>>>,
-    tokens: Arc<Table<TokenId, TokenRecord>>,
-    members: Arc<Table<MemberName, MemberRecord>>,
+    tokens: Arc<Tokens>,
+    members: Arc<Members>,
     workspaces: BTreeMap<WorkspaceName, WorkspaceRecord>,
-    teams: Arc<Table<TeamId, TeamRecord>>,
-    grants: Arc<Table<GrantKey, GrantRecord>>,
+    teams: Arc<Teams>,
+    grants: Arc<Grants>,
     catalog: Catalog,
 }
 
@@ -86,7 +87,7 @@ impl World {
             Arc::make_mut(&mut world.instances).insert(record.id.clone(), Arc::new(record));
         }
         let owner = MemberRecord::owner(name("admin"), now());
-        Arc::make_mut(&mut world.members).insert_mut(owner.name.clone(), owner);
+        Arc::make_mut(&mut world.members).put(owner);
         world
     }
 
@@ -104,16 +105,14 @@ impl World {
     }
 
     fn signed(&self, by: Principal, action: Action) -> Signed<Action> {
-        let none = Access::default();
-        let access = Access::of(
-            &none,
-            &self.instances,
-            &self.tokens,
-            &self.members,
-            &self.teams,
-            &self.grants,
-            &Default::default(),
-        );
+        let access = Access {
+            instances: self.instances.clone(),
+            tokens: self.tokens.clone(),
+            members: self.members.clone(),
+            teams: self.teams.clone(),
+            grants: self.grants.clone(),
+            ..Access::default()
+        };
         let known = Known {
             access: &access,
             now: now(),
@@ -137,25 +136,19 @@ impl World {
     fn done(&mut self, action: Action) -> People {
         let people = self.tried(action).unwrap();
         let members = Arc::make_mut(&mut self.members);
-        people.gone_members.iter().for_each(|m| assert!(members.remove_mut(m)));
-        people
-            .members
-            .iter()
-            .for_each(|m| members.insert_mut(m.name.clone(), m.clone()));
+        people.gone_members.iter().for_each(|m| assert!(members.remove(m)));
+        people.members.iter().for_each(|m| members.put(m.clone()));
         let teams = Arc::make_mut(&mut self.teams);
-        people.gone_teams.iter().for_each(|t| assert!(teams.remove_mut(t)));
-        people
-            .teams
-            .iter()
-            .for_each(|t| teams.insert_mut(t.id.clone(), t.clone()));
+        people.gone_teams.iter().for_each(|t| assert!(teams.remove(t)));
+        people.teams.iter().for_each(|t| teams.put(t.clone()));
         let grants = Arc::make_mut(&mut self.grants);
-        people.gone_grants.iter().for_each(|g| assert!(grants.remove_mut(g)));
-        people
-            .grants
-            .iter()
-            .for_each(|g| grants.insert_mut(g.key.clone(), g.clone()));
+        let gone = people.gone_grants.iter();
+        gone.for_each(|g| assert!(grants.remove(g).is_some()));
+        for grant in &people.grants {
+            grants.insert(grant.key.clone(), grant.clone());
+        }
         let tokens = Arc::make_mut(&mut self.tokens);
-        people.gone_tokens.iter().for_each(|t| assert!(tokens.remove_mut(t)));
+        people.gone_tokens.iter().for_each(|t| assert!(tokens.remove(t)));
         people
     }
 
@@ -172,7 +165,7 @@ impl World {
             id: TokenId::from_random([n; 12]),
             hash: [n; 32],
             subject: Subject::Member(name(of)),
-            name: "t".to_owned(),
+            name: "t".into(),
             created_at: now(),
             expires_at: None,
             last_used_at: None,
@@ -182,7 +175,7 @@ impl World {
             edited: None,
         };
         let id = record.id.clone();
-        Arc::make_mut(&mut self.tokens).insert_mut(id.clone(), record);
+        Arc::make_mut(&mut self.tokens).put(record);
         id
     }
 }
@@ -253,7 +246,7 @@ fn an_owner_stays_who_is_let_in() {
         assert!(world.tried(action).is_ok());
     }
     world.done(demote());
-    assert_eq!(world.members[&admin()].role(), Role::Member);
+    assert_eq!(world.members.get(&admin()).unwrap().role(), Role::Member);
     assert_eq!(
         world.tried(Action::AddMember {
             name: name("bob"),
@@ -297,7 +290,8 @@ fn what_somebody_had_goes_with_them_and_no_more() {
     assert_eq!(left.gone_grants, [(ada(), id(1))]);
     assert_eq!(left.teams.len(), 1);
     assert_eq!(left.teams[0].members, [name("bob")].into());
-    assert_eq!(left.members[0].workspaces, [(ws("there"), WorkspaceRole::Admin)].into());
+    let there = [(ws("there"), WorkspaceRole::Admin)];
+    assert_eq!(left.members[0].workspaces, there.into_iter().collect());
     assert_eq!((left.narrowed, left.gone_tokens.len()), ([name("ada")].into(), 0));
     let bob_elsewhere = world.tried(leave("bob", "there"));
     assert!(matches!(bob_elsewhere, Err(Refusal::NotInWorkspace { .. })));
@@ -394,7 +388,9 @@ fn what_others_made_for_somebody_who_was_less_opens_nothing_of_what_they_become(
     let (own, bosss, owners) = (world.token(1, "bob"), world.token(2, "bob"), world.token(3, "bob"));
     let tokens = Arc::make_mut(&mut world.tokens);
     for (id, by) in [(&own, "bob"), (&bosss, "boss"), (&owners, "admin")] {
-        tokens.get_mut(id).unwrap().by = Some(by.to_owned());
+        let mut token = tokens.get(id).unwrap().clone();
+        token.by = Some(by.into());
+        tokens.put(token);
     }
     let role = |role, workspace: Option<&str>| Action::SetRole {
         member: name("bob"),

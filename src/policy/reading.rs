@@ -60,8 +60,20 @@ impl Reading {
             let by = Principal::member((*name).clone(), token.clone(), &TokenScope::All);
             self.is_open(known, &by)
         };
-        let others = access.members.values().filter(|m| !m.owner).map(|m| &m.name);
-        others.filter(may).cloned().collect()
+        match self {
+            // Of what is a member's, they themselves and admins alone may.
+            Reading::Member(name)
+            | Reading::Token(Subject::Member(name))
+            | Reading::Grant(Grantee::Member(name), _) => {
+                let others = access.members.admins().iter().chain([name]);
+                let owner = |name: &MemberName| access.members.get(name).is_none_or(|m| m.owner);
+                others.filter(|name| !owner(name)).filter(may).cloned().collect()
+            }
+            _ => {
+                let others = access.members.values().filter(|m| !m.owner).map(|m| &m.name);
+                others.filter(may).cloned().collect()
+            }
+        }
     }
 }
 

@@ -104,7 +104,7 @@ fn access() -> Access {
             level,
             until,
             created_at: now(),
-            by: "owner".to_owned(),
+            by: "owner".into(),
             last_used_at: None,
             edited: None,
         };
@@ -121,7 +121,7 @@ fn access() -> Access {
             id: token(n),
             hash: [n; 32],
             subject,
-            name: "t".to_owned(),
+            name: "t".into(),
             created_at: now(),
             expires_at: None,
             last_used_at: None,
@@ -137,15 +137,14 @@ fn access() -> Access {
         of(12, Subject::Member(name("user"))),
         of(13, Subject::Member(name("other"))),
     ];
-    Access::of(
-        &Access::default(),
-        &Arc::new(instances.into()),
-        &Arc::new(tokens.into_iter().collect()),
-        &Arc::new(members.into_iter().collect()),
-        &Arc::new([(eng.id.clone(), eng)].into_iter().collect()),
-        &Arc::new(grants.into_iter().collect()),
-        &Default::default(),
-    )
+    Access {
+        instances: Arc::new(instances.into()),
+        tokens: Arc::new(tokens.into_iter().collect()),
+        members: Arc::new(members.into_iter().collect()),
+        teams: Arc::new([(eng.id.clone(), eng)].into_iter().collect()),
+        grants: Arc::new(grants.into_iter().collect()),
+        ..Access::default()
+    }
 }
 
 fn member(text: &str) -> Principal {
@@ -160,7 +159,7 @@ fn owner() -> Principal {
 fn everybody() -> Vec<(&'static str, Principal)> {
     let of = |n| Principal::instance(instance(n), token(2));
     let scoped = |text: &str, scope| Principal::member(name(text), token(1), &scope);
-    let only = |n| TokenScope::Instances([instance(n)].into());
+    let only = |n| TokenScope::Instances(Arc::new([instance(n)].into()));
     vec![
         ("nobody", Principal::nobody(Via::Api)),
         ("claimant", Principal::nobody(Via::Claim)),
@@ -382,27 +381,65 @@ fn a_grant_holds_to_its_second_and_the_widest_counts() {
     let mut access = access;
     let both = TeamRecord {
         members: [name("of-team"), name("user")].into(),
-        ..access.teams[&team("here/eng")].clone()
+        ..access.teams.get(&team("here/eng")).unwrap().clone()
     };
-    let mut grants = (*access.grants).clone();
     let key = (Grantee::Team(both.id.clone()), id.clone());
-    grants.get_mut(&key).unwrap().level = Level::Manage;
-    let teams = Arc::new([(both.id.clone(), both)].into_iter().collect());
-    access = Access::of(
-        &access,
-        &access.instances,
-        &access.tokens,
-        &access.members,
-        &teams,
-        &Arc::new(grants),
-        &Default::default(),
-    );
+    let mut wider = access.grants.get(&key).unwrap().clone();
+    wider.level = Level::Manage;
+    Arc::make_mut(&mut access.grants).insert(key, wider);
+    Arc::make_mut(&mut access.teams).put(both);
     let known = Known {
         access: &access,
         now: now(),
     };
     assert!(may(known, &member("user"), Verb::Stop, Target::Instance(&id)).is_allowed());
     assert_eq!(access.grants_of(&name("user"), &id).len(), 2);
+}
+
+#[test]
+fn who_may_read_something_are_those_of_all_who_may() {
+    let access = access();
+    let known = Known {
+        access: &access,
+        now: now(),
+    };
+    let teams = ["here/eng"].map(team);
+    let all: Vec<&MemberName> = access.members.keys().collect();
+    let grants = access
+        .grants
+        .keys()
+        .map(|(to, id)| Reading::Grant(to.clone(), id.clone()));
+    let of_members = all.iter().flat_map(|n| {
+        [
+            Reading::Member((*n).clone()),
+            Reading::Token(Subject::Member((*n).clone())),
+        ]
+    });
+    let of_instances = [1, 2, 3].map(instance).into_iter().flat_map(|id| {
+        [
+            Reading::Instance(id.clone()),
+            Reading::Token(Subject::Instance(id.clone())),
+            Reading::Credentials(id),
+        ]
+    });
+    let others = teams
+        .map(Reading::Team)
+        .into_iter()
+        .chain([Reading::Workspace(workspace("here"))]);
+    let mut some = 0;
+    for reading in of_members.chain(of_instances).chain(grants).chain(others) {
+        let may = |name: &&&MemberName| reading.is_open(known, &member(name.as_str()));
+        let owner = |name: &MemberName| access.members.get(name).unwrap().owner;
+        let looked: std::collections::BTreeSet<MemberName> = all
+            .iter()
+            .filter(|n| !owner(n))
+            .filter(may)
+            .map(|n| (*n).clone())
+            .collect();
+        some += looked.len();
+        assert_eq!(reading.members(&access, now()), looked, "{reading:?}");
+    }
+    assert!(some > 20, "{some}");
 }
 
 proptest! {
@@ -430,7 +467,7 @@ proptest! {
         let narrowed = [
             member(who).on_screen(instance(on), control),
             Principal::member(name(who), token(1), &TokenScope::Api),
-            Principal::member(name(who), token(1), &TokenScope::Instances([instance(on)].into())),
+            Principal::member(name(who), token(1), &TokenScope::Instances(Arc::new([instance(on)].into()))),
         ];
         for (_, target) in things.targets(verb) {
             for by in &narrowed {

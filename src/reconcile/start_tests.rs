@@ -169,7 +169,7 @@ async fn tokens_that_expired_long_ago_are_forgotten() {
                 id: TokenId::from_random(bytes),
                 hash: [9; 32],
                 subject: Subject::Instance(id.clone()),
-                name: format!("t{n}").parse().unwrap(),
+                name: format!("t{n}").into(),
                 created_at: jiff::Timestamp::UNIX_EPOCH,
                 expires_at: Some(jiff::Timestamp::from_second(now + expires_in).unwrap()),
                 last_used_at: None,

@@ -437,6 +437,9 @@ impl Tokens for FakeTokens {
             from: None,
         })
     }
+    fn used(&self, _: &TokenId, _: &InstanceId) -> Option<i64> {
+        None
+    }
     fn uses(&self) -> Vec<InstanceUse> {
         Vec::new()
     }

@@ -47,7 +47,7 @@ impl Table for Grants {
             level: level_word(r.level),
             until: r.until,
             created_at: r.created_at,
-            by: r.by.clone(),
+            by: r.by.to_string(),
             last_used_at: r.last_used_at,
             edited: edit_row(r.edited.as_ref()),
         }
@@ -60,7 +60,7 @@ impl Table for Grants {
             level: level(&row.level)?,
             until: row.until,
             created_at: row.created_at,
-            by: row.by,
+            by: row.by.into(),
             last_used_at: row.last_used_at,
             edited: edit(row.edited),
         })

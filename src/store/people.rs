@@ -59,7 +59,7 @@ impl Table for People {
         Person {
             owner: r.owner,
             workspaces: workspaces
-                .map(|(w, role)| (w.to_string(), workspace_role_word(*role)))
+                .map(|(w, role)| (w.to_string(), workspace_role_word(role)))
                 .collect(),
             created_at: r.created_at,
             disabled_at: r.disabled_at,
@@ -141,7 +141,7 @@ pub(super) fn complete(txn: &WriteTransaction) -> Result<bool, StoreError> {
     let workspaces = Rows::<Workspaces>::open(txn)?.scan()?;
     for mut person in rows.people.scan()?.into_values() {
         let before = person.workspaces.len();
-        person.workspaces.retain(|name, _| workspaces.contains_key(name));
+        person.workspaces.retain(|name| workspaces.contains_key(name));
         if person.workspaces.len() != before {
             changed = true;
             rows.put(&person)?;

@@ -2,7 +2,10 @@
 //! its tokens, so that all of somebody's are revoked without a look at everybody's. Both are written together. An older
 //! berth writes the table alone: [`TokenRows::complete`] makes the index true again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use redb::{MultimapTable, MultimapTableDefinition, ReadableMultimapTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -85,12 +88,12 @@ impl<const SCOPED: bool> Table for TokenTable<SCOPED> {
                 model::Subject::Instance(id) => Subject::Instance(id.to_string()),
                 model::Subject::Member(name) => Subject::Member(name.to_string()),
             },
-            name: r.name.clone(),
+            name: r.name.to_string(),
             created_at: r.created_at,
             expires_at: r.expires_at,
             last_used_at: r.last_used_at,
             last_used_from: r.last_used_from.map(|a| a.to_string()),
-            by: r.by.clone(),
+            by: r.by.as_deref().map(str::to_owned),
             scope: match &r.scope {
                 TokenScope::All => None,
                 TokenScope::Api => Some(Scope::Api),
@@ -110,18 +113,18 @@ impl<const SCOPED: bool> Table for TokenTable<SCOPED> {
                 Subject::Instance(id) => model::Subject::Instance(model::InstanceId::parse(&id).map_err(text)?),
                 Subject::Member(name) => model::Subject::Member(model::MemberName::parse(&name).map_err(text)?),
             },
-            name: row.name,
+            name: row.name.into(),
             created_at: row.created_at,
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
             last_used_from: row.last_used_from.map(|a| a.parse().map_err(text)).transpose()?,
-            by: row.by,
+            by: row.by.map(Into::into),
             scope: match row.scope {
                 None => TokenScope::All,
                 Some(Scope::Api) => TokenScope::Api,
                 Some(Scope::Instances(ids)) => {
                     let ids = ids.iter().map(|id| model::InstanceId::parse(id).map_err(text));
-                    TokenScope::Instances(ids.collect::<Result<_, _>>()?)
+                    TokenScope::Instances(Arc::new(ids.collect::<Result<_, _>>()?))
                 }
             },
             edited: edit(row.edited),

@@ -202,7 +202,7 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
     let owner = |text: &str| MemberRecord::owner(name(text), at(0));
     let mut plain = owner("plain");
     plain.owner = false;
-    plain.workspaces = [(WorkspaceName::default(), WorkspaceRole::Admin)].into();
+    plain.workspaces = [(WorkspaceName::default(), WorkspaceRole::Admin)].into_iter().collect();
     let mut away = owner("away");
     away.disabled_at = Some(at(1));
     let a = instance('a');
@@ -217,7 +217,7 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
         level: Level::Manage,
         until: Some(at(9)),
         created_at: at(0),
-        by: "root".to_owned(),
+        by: "root".into(),
         last_used_at: None,
         edited: None,
     };
@@ -227,9 +227,9 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
         grant(Grantee::Team(team.id.clone())),
     ];
     let scoped = TokenRecord {
-        scope: TokenScope::Instances([a.id.clone()].into()),
+        scope: TokenScope::Instances(std::sync::Arc::new([a.id.clone()].into())),
         last_used_from: Some([192, 0, 2, 1].into()),
-        by: Some("admin".to_owned()),
+        by: Some("admin".into()),
         ..member_token()
     };
     let stale = ["gone", "away"].map(|of| TokenRecord {
@@ -251,7 +251,9 @@ fn what_an_older_berth_did_to_the_owners_is_taken_over() {
     changes.extend(stale.iter().cloned().map(Change::PutToken));
     let mut elsewhere = plain.clone();
     elsewhere.name = name("elsewhere");
-    elsewhere.workspaces = [(WorkspaceName::parse("removed").unwrap(), WorkspaceRole::Admin)].into();
+    elsewhere.workspaces = [(WorkspaceName::parse("removed").unwrap(), WorkspaceRole::Admin)]
+        .into_iter()
+        .collect();
     changes.push(Change::PutMember(elsewhere.clone()));
     store.commit(&changes).unwrap();
     let loaded = store.load().unwrap();
@@ -527,7 +529,7 @@ fn a_crash_at_any_write_of_a_migration_loses_nothing() {
 fn a_row_beyond_all_bounds_is_refused() {
     let mut store = Store::open_with(Disk::default().opener(), &box_id()).unwrap();
     let long = TokenRecord {
-        name: "x".repeat(5_000),
+        name: "x".repeat(5_000).into(),
         ..member_token()
     };
     let error = store.commit(&[Change::PutToken(long)]).unwrap_err();

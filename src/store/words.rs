@@ -20,7 +20,7 @@ pub(super) fn edit_row(edit: Option<&record::Edit>) -> Option<Edit> {
     edit.map(|e| Edit {
         revision: e.revision,
         at: e.at,
-        by: e.by.clone(),
+        by: e.by.to_string(),
     })
 }
 
@@ -28,7 +28,7 @@ pub(super) fn edit(row: Option<Edit>) -> Option<record::Edit> {
     row.map(|e| record::Edit {
         revision: e.revision,
         at: e.at,
-        by: e.by,
+        by: e.by.into(),
     })
 }
 

@@ -205,7 +205,8 @@ impl Tokens for RealTokens {
             |by: &Principal, verb, id: &InstanceId| policy::may(known, by, verb, Target::Instance(id)).is_allowed();
         // What the API answers is not known here: whoever still may asks again.
         let ends = |by: &Principal, to: Option<&InstanceId>| theirs(by) && to.is_none_or(|id| !may(by, Verb::Call, id));
-        let ended = self.0.narrow(ends).into_iter();
+        let tokens = members.iter().flat_map(|name| access.tokens.of_member(name));
+        let ended = self.0.narrow_these(tokens.map(|t| &t.id), ends).into_iter();
         let screens = self.1.narrow(|by| match by.scope() {
             Scope::Screen { instance, .. } => theirs(by) && !may(by, Verb::ViewScreen, instance),
             _ => false,
@@ -221,6 +222,10 @@ impl Tokens for RealTokens {
     fn last_use(&self, id: &TokenId) -> Option<LastUse> {
         let (at, from) = self.0.last_use(id)?;
         Some(LastUse { at, from })
+    }
+
+    fn used(&self, token: &TokenId, instance: &InstanceId) -> Option<i64> {
+        self.0.used(token, instance)
     }
 
     fn uses(&self) -> Vec<InstanceUse> {

@@ -38,7 +38,7 @@ use crate::{
     machine,
     model::{
         Action, AuditKind, AuditOutcome, AuditVerified, CredentialView, GrantView, IdempotencyKey, InstanceId,
-        InstanceView, MemberView, Outcome, Principal, Refusal, Secret, State, TeamView, TokenView, TypeName, UsageBy,
+        InstanceView, Outcome, Principal, Record, RecordId, Refusal, Secret, State, TeamView, TypeName, UsageBy,
         UsageRow, Who, WorkspaceView,
     },
     plan::{image, sourced},
@@ -249,12 +249,15 @@ impl Backend for Parts {
         self.ledger.access()
     }
 
-    fn tokens(&self) -> Vec<TokenView> {
-        self.ledger.tokens()
-    }
-
-    fn members(&self) -> Vec<MemberView> {
-        self.ledger.members()
+    fn record(&self, id: &RecordId) -> Option<Record> {
+        Some(match id {
+            RecordId::Instance(id) => Record::Instance(self.views().get(id)?.clone()),
+            RecordId::Workspace(name) => Record::Workspace(self.ledger.workspace(name)?),
+            RecordId::Member(name) => Record::Member(self.ledger.member(name).ok()?),
+            RecordId::Team(id) => Record::Team(self.ledger.team(id).ok()?),
+            RecordId::Grant(to, id) => Record::Grant(self.ledger.grant(&(to.clone(), id.clone())).ok()?),
+            RecordId::Token(id) => Record::Token(self.ledger.token(id)?),
+        })
     }
 
     fn teams(&self) -> Vec<TeamView> {

@@ -37,6 +37,8 @@ pub(super) struct Watcher {
     leaving: BTreeMap<InstanceId, BTreeSet<MemberName>>,
     /// Grants that had ended by then were told of.
     since: Timestamp,
+    /// When the next one ends, of those there were then.
+    next_end: Option<Timestamp>,
 }
 
 impl Watcher {
@@ -50,6 +52,8 @@ impl Watcher {
             events: events.clone(),
             leaving: BTreeMap::new(),
             since: Timestamp::now(),
+            // Not known yet.
+            next_end: Some(Timestamp::MIN),
         }
     }
 
@@ -108,12 +112,16 @@ impl Watcher {
         all.extend(news);
         all.extend(removed);
         all.extend(gone_instances);
+        self.next_end = ledger::next_end(&self.access, &access, self.next_end);
         // After a clock was set back they are told of once more.
-        let (ended, next) = ledger::ended(&access, self.since.min(now), now);
-        concerned.add(ended);
+        if now < self.since || self.next_end.is_some_and(|at| at <= now) {
+            let (ended, next) = ledger::ended(&access, self.since.min(now), now);
+            concerned.add(ended);
+            self.next_end = next;
+        }
         self.events.publish(all, concerned);
         (self.access, self.views, self.since) = (access, views, now);
-        next
+        self.next_end
     }
 
     /// Instances that are shown otherwise than before; those that are gone last.

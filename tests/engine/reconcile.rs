@@ -202,6 +202,9 @@ impl Tokens for NoTokens {
     fn last_use(&self, _: &TokenId) -> Option<berth::ledger::LastUse> {
         None
     }
+    fn used(&self, _: &TokenId, _: &InstanceId) -> Option<i64> {
+        None
+    }
     fn uses(&self) -> Vec<berth::ledger::InstanceUse> {
         Vec::new()
     }

@@ -60,8 +60,10 @@ fn access() -> Arc<ArcSwap<Access>> {
         }
         all.insert(record.name.clone(), record);
     }
-    let mut access = Access::default();
-    access.members = Arc::new(all.into_iter().collect());
+    let access = Access {
+        members: Arc::new(all.into_iter().collect()),
+        ..Access::default()
+    };
     Arc::new(ArcSwap::from_pointee(access))
 }
 
@@ -188,11 +190,9 @@ async fn each_gets_what_they_may_see_as_they_may_see_it() {
     // By what they may at the moment that it leaves.
     events.publish(vec![member("ada")], Concerned::default());
     let mut less = (**access.load()).clone();
-    Arc::make_mut(&mut less.members)
-        .get_mut("boss")
-        .unwrap()
-        .workspaces
-        .clear();
+    let mut boss_of_nothing = less.members.get("boss").unwrap().clone();
+    boss_of_nothing.workspaces.retain(|_| false);
+    Arc::make_mut(&mut less.members).put(boss_of_nothing);
     access.store(Arc::new(less));
     let mut concerned = Concerned::default();
     concerned.member(&"boss".parse().unwrap());
@@ -240,7 +240,9 @@ async fn a_stream_ends_with_its_asker_and_with_the_supervisor() {
     }
     let [owner, ada] = &mut streams;
     let mut less = (**access.load()).clone();
-    Arc::make_mut(&mut less.members).get_mut("ada").unwrap().disabled_at = Some(at());
+    let mut disabled = less.members.get("ada").unwrap().clone();
+    disabled.disabled_at = Some(at());
+    Arc::make_mut(&mut less.members).put(disabled);
     access.store(Arc::new(less));
     events.publish(vec![member("ada")], Concerned::default());
     assert_eq!(ada.next().await, None);

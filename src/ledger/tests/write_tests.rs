@@ -72,7 +72,7 @@ async fn of_two_writes_for_one_version_one_is_done_and_the_other_sees_it() {
     };
     assert_eq!((etag, by.as_deref()), (Some(now.clone()), Some("root")));
     assert!(now != version && at.is_some());
-    assert!(!bench.ledger.access().members[&member("ada")].owner);
+    assert!(!bench.ledger.access().members.get(&member("ada")).unwrap().owner);
     // Whoever has seen that may change it again, and a weak tag is nobody's.
     bench
         .writes(for_version(role(Role::Owner), &now))

@@ -582,14 +582,8 @@ fn write_certificate(dir: &Path) {
 fn ada_owns() -> Access {
     let ada = MemberRecord::owner(MemberName::parse("ada").unwrap(), jiff::Timestamp::UNIX_EPOCH);
     let members = Arc::new([(ada.name.clone(), ada)].into_iter().collect());
-    let none = Access::default();
-    Access::of(
-        &none,
-        &none.instances,
-        &none.tokens,
-        &members,
-        &none.teams,
-        &none.grants,
-        &Default::default(),
-    )
+    Access {
+        members,
+        ..Access::default()
+    }
 }
