@@ -72,7 +72,8 @@ pub(super) struct Task {
     journal: Arc<dyn Journal>,
     /// What policy looks at: of the same books as are durable.
     pub(super) access: Arc<ArcSwap<Access>>,
-    /// Rises with each of them.
+    /// Which of them it is, and which one others were told of.
+    accesses: u64,
     access_changed: watch::Sender<u64>,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) images: Vec<String>,
@@ -119,6 +120,7 @@ impl Task {
             table: deps.tokens,
             journal: deps.journal,
             access,
+            accesses: 0,
             access_changed,
             catalog: deps.catalog,
             images: deps.images,
@@ -267,7 +269,7 @@ impl Task {
         // Before anything is opened or cut by it.
         if !self.books.same_access(&books) {
             self.access.store(Arc::new(books.access()));
-            self.access_changed.send_modify(|n| *n += 1);
+            self.accesses += 1;
         }
         if !Arc::ptr_eq(&self.books.answers, &books.answers) {
             self.keys.publish(&books.answers);
@@ -304,7 +306,11 @@ impl Task {
         }
     }
 
-    fn publish(&self) {
+    /// Tells others of what was made durable and done. Not before: what looks by itself at what its asker may would end
+    /// before it is counted among what was cut.
+    pub(super) fn publish(&self) {
+        self.access_changed
+            .send_if_modified(|n| std::mem::replace(n, self.accesses) != self.accesses);
         self.desired.send_if_modified(|d| {
             let news = d.version != self.version;
             if news {

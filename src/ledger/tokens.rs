@@ -156,7 +156,9 @@ impl Task {
     pub(super) async fn make(&mut self, changes: Vec<Change>) -> Result<(), NotKept> {
         let mut books = self.books.clone();
         changes.iter().for_each(|change| books.make(change));
-        self.commit(books, changes).await
+        self.commit(books, changes).await?;
+        self.publish();
+        Ok(())
     }
 
     async fn purge(&mut self, now: i64) {
