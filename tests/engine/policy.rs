@@ -406,8 +406,8 @@ fn every_route_and_every_action_answers_as_the_table_says() {
     a.cli(&["grant", "add", "user", &i.id]);
     a.cli(&["grant", "add", "manager", &i.id, "--manage"]);
     a.cli(&["grant", "add", "team:here/eng", &i.id]);
-    let soon = (jiff::Timestamp::now() + Duration::from_secs(10)).to_string();
-    a.cli(&["grant", "add", "ended", &i.id, "--manage", "--until", &soon]);
+    let soon = jiff::Timestamp::now() + Duration::from_secs(10);
+    a.cli(&["grant", "add", "ended", &i.id, "--manage", "--until", &soon.to_string()]);
     a.cli(&["member", "disable", "disabled"]);
     let asker = Asker {
         a: &a,
@@ -415,16 +415,17 @@ fn every_route_and_every_action_answers_as_the_table_says() {
     };
     let ask = |who: &str, request: &Request| asker.ask(shown[who].as_deref(), request);
     let read = ("GET", format!("/api/v1/instances/{}", i.id), None);
-    wait_for("the grant has ended", MINUTE, || ask("ended", &read).status == 404);
+    // Whoever asks at that moment is cut off, rightly.
+    wait_for("the grant has ended", MINUTE, || jiff::Timestamp::now() > soon);
+    assert_eq!(ask("ended", &read).status, 404);
     // A token that has expired, and one that never was.
-    let soon = json!({ "action": "create_token", "member": "admin",
-        "expires_at": (jiff::Timestamp::now() + Duration::from_secs(10)).to_string() });
+    let soon = jiff::Timestamp::now() + Duration::from_secs(10);
+    let short = json!({ "action": "create_token", "member": "admin", "expires_at": soon.to_string() });
     let act = |body: Value| ("POST", "/api/v1/actions".to_owned(), Some(body));
-    let expired = secret(&ask("owner", &act(soon)).json());
+    let expired = secret(&ask("owner", &act(short)).json());
     let status = ("GET", "/api/v1/status".to_owned(), None);
-    wait_for("the token has expired", MINUTE, || {
-        asker.ask(Some(&expired), &status).status == 401
-    });
+    wait_for("the token has expired", MINUTE, || jiff::Timestamp::now() > soon);
+    assert_eq!(asker.ask(Some(&expired), &status).status, 401);
 
     let tokens = a.json(&["token", "list"]);
     let of_instance = tokens
