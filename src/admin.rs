@@ -117,6 +117,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The addresses of instances for somebody who asked at this `host[:port]`; none where everybody has the same, which
     /// views have.
     fn addresses(&self, at: Option<&str>) -> Option<Addresses>;
+    /// The box's `host[:port]` for somebody who asked at this one.
+    fn host(&self, at: Option<&str>) -> String;
     /// What changes on the box.
     fn events(&self) -> &Events;
     /// The images that are on the box.

@@ -27,6 +27,7 @@ mod news;
 mod ports;
 mod revisions;
 mod rows;
+mod sign_ins;
 mod task;
 mod tokens;
 mod views;
@@ -51,17 +52,21 @@ use tokio::{
 pub use news::{Step, ended, next_end};
 pub use ports::{Cut, InstanceUse, Journal, LastUse, NoRandom, Storage, Tokens};
 pub use rows::row;
+pub use sign_ins::AccountError;
 
 use crate::{
     catalog::Catalog,
     config::Allow,
     model::{
         Action, BoxId, InstanceId, MemberName, Offboarded, OffboardingReport, Outcome, Principal, Refusal, Secret,
-        TeamId, TokenCreated, WorkspaceLimits, WorkspaceName,
+        SignInLink, TeamId, TokenCreated, WorkspaceLimits, WorkspaceName,
     },
-    plan::exchange::{DesiredState, Report, Shown},
+    plan::{
+        exchange::{DesiredState, Report, Shown},
+        sign_in::{AccountChange, AccountDenial},
+    },
     policy::{self, Access, Denial, Known, Signed},
-    record::GrantKey,
+    record::{GrantKey, SignInRecord, Table},
     secret::BoxKey,
     store::Loaded,
     writes::{Answers, Keyed, Keys, Write},
@@ -103,6 +108,8 @@ pub struct Deps {
 enum Request {
     Act(Box<Write>, oneshot::Sender<Result<Kept, Refusal>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    /// What people change of how they sign in.
+    Account(Box<(Principal, AccountChange)>, oneshot::Sender<Result<Kept, Refusal>>),
     /// What was answered to a request with an idempotency key.
     Keep(Box<(Keyed, Secret)>, oneshot::Sender<Result<(), Refusal>>),
     Shutdown(oneshot::Sender<()>),
@@ -128,6 +135,9 @@ enum Came {
     Disabled(Box<OffboardingReport>),
     Team(TeamId),
     Grant(GrantKey),
+    SignInLink(Box<SignInLink>),
+    /// Nothing was changed of how somebody signs in.
+    Denied(AccountDenial),
     Done,
 }
 
@@ -145,7 +155,11 @@ pub struct Handle {
     install_bytes: u64,
     heartbeat: Arc<AtomicU64>,
     keys: Arc<Keys>,
+    sign_ins: Arc<ArcSwap<SignIns>>,
 }
+
+/// How members sign in, for whoever looks at what one shows.
+type SignIns = Table<MemberName, SignInRecord>;
 
 /// Fills the token table and starts the task. The task ends only after [`Handle::shutdown`]; that it ends otherwise is for
 /// the assembly to notice.
@@ -160,7 +174,8 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (access, tokens) = (Arc::<ArcSwap<Access>>::default(), deps.tokens.clone());
     let (changes, access_changed) = watch::channel(0);
     let keys = Arc::new(Keys::new(Answers::default(), deps.key.clone()));
-    let shared = (access.clone(), changes, keys.clone());
+    let sign_ins = Arc::<ArcSwap<SignIns>>::default();
+    let shared = (access.clone(), changes, keys.clone(), sign_ins.clone());
     let (task, desired) = task::Task::build(deps, shared, asked, heartbeat.clone())?;
     let handle = Handle {
         requests,
@@ -173,6 +188,7 @@ pub fn spawn(deps: Deps) -> std::io::Result<(Handle, JoinHandle<()>)> {
         install_bytes,
         heartbeat,
         keys,
+        sign_ins,
     };
     Ok((handle, tokio::spawn(task.run())))
 }
@@ -213,6 +229,9 @@ impl Handle {
         let seen = seen.map_err(|_| Refusal::Stopping)?;
         let outcome = match kept.what {
             Came::Done => Outcome::Done,
+            Came::SignInLink(link) => Outcome::SignInLink(*link),
+            // It answers no action.
+            Came::Denied(why) => return Err(Refusal::fault(why)),
             Came::Token(made) => Outcome::Token(*made),
             Came::Workspace(name) => {
                 let view = self.workspace(&name).ok_or_else(|| Refusal::NoWorkspace {

@@ -6,7 +6,7 @@
 //! | floor | modules | may do |
 //! | --- | --- | --- |
 //! | F0 | [`model`], [`api`] | plain types: no I/O, no async |
-//! | F1 | [`strict_toml`], [`config`], [`catalog`], [`claim`], [`record`], [`versions`], [`policy`], [`plan`], [`door`], [`mcp`], [`hardening`], [`site`], [`tty`], [`session`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
+//! | F1 | [`strict_toml`], [`config`], [`catalog`], [`claim`], [`record`], [`versions`], [`policy`], [`plan`], [`door`], [`mcp`], [`hardening`], [`site`], [`tty`], [`session`], [`sign_in`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`audit`], [`usage`], [`forward`], [`replace`], [`authz`], [`deploy_log`], [`docker`], [`link`], [`load`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`], [`budget`], [`translator`], [`events`], [`writes`] | one outside system each, or one table that tasks share |
 //! | F3 | [`ledger`], [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`], [`rights`], [`budget`] and [`translator`] only |
@@ -58,6 +58,7 @@ pub mod screen;
 pub mod secret;
 pub mod session;
 pub mod shell;
+pub mod sign_in;
 pub mod site;
 pub mod store;
 pub mod strict_toml;

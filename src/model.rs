@@ -19,6 +19,7 @@ mod principal;
 mod record;
 mod refusal;
 mod secret;
+mod sign_in;
 mod source;
 mod time;
 mod usage;
@@ -62,6 +63,7 @@ pub use record::{Record, RecordId};
 pub(crate) use refusal::coded;
 pub use refusal::{Allowed, Counted, Refusal, Runs};
 pub use secret::Secret;
+pub use sign_in::{NewAccount, PassphraseHash, SIGN_IN_LINK_DAYS, SignIn, SignInLink};
 pub use source::{
     HttpPlace, ImageSource, MAX_REMOTE_HEADERS, PackageSource, REMOTE_SECRET, RemoteAuth, RemoteSource, RemoteUrlError,
     Resolved, Source, check_remote_url, split_package,

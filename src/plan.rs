@@ -22,6 +22,7 @@ pub mod people;
 pub mod quota;
 pub mod restart;
 pub mod room;
+pub mod sign_in;
 pub mod sourced;
 pub mod spec;
 pub mod subnet;

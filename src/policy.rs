@@ -170,7 +170,10 @@ fn member_may(Known { access, now }: Known<'_>, member: &MemberRecord, verb: Ver
             }
             Verb::ReadAudit => *other == member.name,
             Verb::ReadToken | Verb::CreateToken => *other == member.name || access.governs(member, other),
-            Verb::DisableMember | Verb::EnableMember | Verb::RemoveMember => access.governs(member, other),
+            Verb::ChangeSignIn => *other == member.name,
+            Verb::DisableMember | Verb::EnableMember | Verb::RemoveMember | Verb::InviteMember | Verb::ResetSignIn => {
+                access.governs(member, other)
+            }
             _ => false,
         },
         Target::Token(id) => match access.tokens.get(id).map(|t| &t.subject) {

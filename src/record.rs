@@ -16,8 +16,9 @@ use std::{
 use crate::{
     catalog::InstanceType,
     model::{
-        Allowlist, Desired, Grantee, InstanceId, InstanceName, Level, MemberName, Network, Processes, Resolved, Role,
-        Size, Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceRole,
+        Allowlist, Desired, Grantee, InstanceId, InstanceName, Level, MemberName, Network, PassphraseHash, Processes,
+        Resolved, Role, SignIn, Size, Source, Subject, TeamId, TokenId, TokenScope, TypeName, WorkspaceLimits,
+        WorkspaceName, WorkspaceRole,
     },
 };
 
@@ -200,6 +201,61 @@ impl MemberRecord {
             false => highest.map_or(Role::Member, Role::from),
         }
     }
+}
+
+/// How a member signs in with a browser. Whoever has none cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignInRecord {
+    pub member: MemberName,
+    /// When that member was made: somebody who gets the name later has nothing of it.
+    pub since: jiff::Timestamp,
+    /// Rises with each passphrase and each reset: what was shown of an earlier one counts for nothing.
+    pub epoch: u64,
+    pub passphrase: Option<PassphraseHash>,
+    pub totp: Option<TotpRecord>,
+    /// SHA-256 of the recovery codes that were not used.
+    pub recovery: BTreeSet<[u8; 32]>,
+    pub link: Option<LinkRecord>,
+}
+
+impl SignInRecord {
+    /// Of a member who has nothing yet.
+    pub fn none(member: &MemberRecord) -> Self {
+        Self {
+            member: member.name.clone(),
+            since: member.created_at,
+            epoch: 0,
+            passphrase: None,
+            totp: None,
+            recovery: BTreeSet::new(),
+            link: None,
+        }
+    }
+
+    /// As it is shown.
+    pub fn state(&self, now: jiff::Timestamp) -> SignIn {
+        match (&self.passphrase, &self.totp, &self.link) {
+            (Some(_), Some(_), _) => SignIn::TwoSteps,
+            (Some(_), None, _) => SignIn::Passphrase,
+            (None, _, Some(link)) if link.expires_at > now => SignIn::Invited,
+            (None, ..) => SignIn::None,
+        }
+    }
+}
+
+/// The second step of a sign-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TotpRecord {
+    pub secret: Sealed,
+    /// The step of the last code that was used; none up to it is taken.
+    pub last: u64,
+}
+
+/// A link that sets a passphrase. The secret is not here, only its SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkRecord {
+    pub hash: [u8; 32],
+    pub expires_at: jiff::Timestamp,
 }
 
 /// A group of members of one workspace, who are granted things together.

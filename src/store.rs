@@ -3,7 +3,7 @@
 //! guessing, never holds a secret in the clear. Calls block for as long as the disk does: call them from a thread
 //! that may.
 //!
-//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `allowlists`, `teams`, `grants`, `answers`), which says how its rows lie on disk; `table` has what all of
+//! A table is a file here (`instances`, `tokens`, `people`, `members`, `workspaces`, `allowlists`, `teams`, `grants`, `answers`, `sign_ins`), which says how its rows lie on disk; `table` has what all of
 //! them do alike, `migrate` the rule by which older and newer berths share a file.
 
 mod allowlists;
@@ -16,6 +16,7 @@ mod meta;
 mod migrate;
 mod people;
 mod revoked;
+mod sign_ins;
 mod sourced;
 mod table;
 mod teams;
@@ -37,8 +38,8 @@ use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend
 use crate::{
     model::{BoxId, InstanceId, MemberName, Subject, TeamId, TokenId, WorkspaceName},
     record::{
-        AnswerId, AnswerRecord, GrantKey, GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord,
-        WorkspaceRecord,
+        AnswerId, AnswerRecord, GrantKey, GrantRecord, InstanceRecord, MemberRecord, SignInRecord, TeamRecord,
+        TokenRecord, WorkspaceRecord,
     },
 };
 use allowlists::Allowlists;
@@ -48,6 +49,7 @@ use instances::Instances;
 use meta::Version;
 use people::{People, PeopleRows};
 use revoked::Revoked;
+use sign_ins::SignIns;
 use table::Rows;
 use teams::Teams;
 use tokens::{ScopedTokens, TokenRows, Tokens};
@@ -118,7 +120,7 @@ pub enum Change {
     PutToken(TokenRecord),
     RemoveToken(TokenId),
     PutMember(MemberRecord),
-    /// The member alone: their tokens are changes of their own.
+    /// The member, and how they sign in: their tokens are changes of their own.
     RemoveMember(MemberName),
     PutWorkspace(WorkspaceRecord),
     RemoveWorkspace(WorkspaceName),
@@ -129,6 +131,7 @@ pub enum Change {
     RemoveGrant(GrantKey),
     PutAnswer(Arc<AnswerRecord>),
     RemoveAnswer(AnswerId),
+    PutSignIn(Box<SignInRecord>),
 }
 
 /// Everything that the store holds.
@@ -142,6 +145,7 @@ pub struct Loaded {
     pub teams: BTreeMap<TeamId, TeamRecord>,
     pub grants: BTreeMap<GrantKey, GrantRecord>,
     pub answers: BTreeMap<AnswerId, AnswerRecord>,
+    pub sign_ins: BTreeMap<MemberName, SignInRecord>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -245,6 +249,7 @@ impl Store {
             teams: table::load::<Teams>(&txn)?,
             grants: table::load::<Grants>(&txn)?,
             answers: table::load::<Answers>(&txn)?,
+            sign_ins: table::load::<SignIns>(&txn)?,
         };
         loaded.tokens.extend(table::load::<ScopedTokens>(&txn)?);
         for (name, (_, allow)) in table::load::<Allowlists>(&txn)? {
@@ -309,7 +314,8 @@ fn complete(db: &Database, fresh_box: &BoxId) -> Result<(), StoreError> {
     Rows::<Answers>::open(&txn)?;
     let tokens = TokenRows::open(&txn)?.complete()?;
     let workspaces = workspaces::complete(&txn)?;
-    let completed = people::complete(&txn)? | tokens | workspaces;
+    let people = people::complete(&txn)?;
+    let completed = sign_ins::complete(&txn)? | people | tokens | workspaces;
     if !migrated && !completed {
         return txn.abort().map_err(failed("leave the store as it is"));
     }
@@ -348,6 +354,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
     let mut teams = Rows::<Teams>::open(txn)?;
     let mut grants = Rows::<Grants>::open(txn)?;
     let mut answers = Rows::<Answers>::open(txn)?;
+    let mut sign_ins = Rows::<SignIns>::open(txn)?;
     for change in changes {
         match change {
             Change::PutInstance(r) => instances.put(r)?,
@@ -365,7 +372,10 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
                 gone.push(id.to_string());
             }
             Change::PutMember(r) => people.put(r)?,
-            Change::RemoveMember(name) => people.delete(name)?,
+            Change::RemoveMember(name) => {
+                people.delete(name)?;
+                sign_ins.delete(name)?;
+            }
             Change::PutWorkspace(r) => workspaces.put(r)?,
             Change::RemoveWorkspace(name) => workspaces.delete(name)?,
             Change::PutTeam(r) => teams.put(r)?,
@@ -374,6 +384,7 @@ fn apply(txn: &redb::WriteTransaction, changes: &[Change]) -> Result<Vec<String>
             Change::RemoveGrant(key) => drop(grants.delete(key)?),
             Change::PutAnswer(r) => answers.put(r)?,
             Change::RemoveAnswer(id) => drop(answers.delete(id)?),
+            Change::PutSignIn(r) => sign_ins.put(r)?,
         }
     }
     Ok(gone)

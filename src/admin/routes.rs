@@ -20,8 +20,8 @@ use super::{
 use crate::{
     api::{self, Error, RequestError, Route, ScreenRequest, unescaped, unescaped_path},
     model::{
-        Action, EntityTags, Health, InstanceId, InstanceView, Outcome, Principal, Record, RecordId, Refusal, State,
-        UnknownField, both_of, holds_fields_as_list, other_time, unknown_field,
+        Action, EntityTags, Health, InstanceId, InstanceView, Outcome, Principal, Record, RecordId, Refusal, Secret,
+        SignInLink, State, UnknownField, both_of, holds_fields_as_list, other_time, unknown_field,
     },
     policy::{self, Known, Reading, Target, Verb},
     writes::{Keyed, Write},
@@ -420,6 +420,10 @@ fn outcome_shown<B: Backend>(backend: &B, asker: Asker<'_>, outcome: Outcome) ->
             json(StatusCode::OK, &Outcome::Instance(Box::new(view)))
         }
         Outcome::Member(member) => json(StatusCode::OK, &Outcome::Member(asker.shown(member))),
+        Outcome::SignInLink(link) => {
+            let url = Secret::new(format!("https://{}{}", backend.host(asker.at), link.url.expose()));
+            json(StatusCode::OK, &Outcome::SignInLink(SignInLink { url, ..link }))
+        }
         outcome => json(StatusCode::OK, &outcome),
     }
 }

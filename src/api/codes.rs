@@ -100,6 +100,7 @@ codes! {
     409 {
         "changed" "The record was changed meanwhile",
         "claimed" "The box is claimed already",
+        "has-sign-in" "The member can sign in already",
         "key-in-use" "The first request with the key is under way",
         "last-owner" "The box keeps an owner who is let in",
         "member-disabled" "The member is disabled",

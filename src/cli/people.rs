@@ -81,6 +81,8 @@ impl Verbs {
             MemberVerb::Enable { name } => {
                 self.shown_member(&self.act_on_member(&Action::EnableMember { name }).await?)
             }
+            MemberVerb::Invite { name } => self.link(&Action::InviteMember { name }).await,
+            MemberVerb::ResetSignIn { name } => self.link(&Action::ResetSignIn { name }).await,
             MemberVerb::Rm { name } => {
                 self.supervisor
                     .act(&Action::RemoveMember { name: name.clone() })
@@ -269,6 +271,23 @@ impl Verbs {
         }
     }
 
+    /// Shows a link that sets a passphrase.
+    async fn link(&self, action: &Action) -> Result<()> {
+        let link = match self.supervisor.act(action).await? {
+            Outcome::SignInLink(link) => link,
+            other => return Err(unexpected(&other)),
+        };
+        if self.json {
+            return print::json(&link);
+        }
+        print::out(&format!(
+            "{}\n\nGive this link to {}. It is shown only now, works once, and ends {}.\n",
+            link.url.expose(),
+            link.member,
+            print::short(link.expires_at)
+        ))
+    }
+
     fn shown_member(&self, m: &MemberView) -> Result<()> {
         if self.json {
             return print::json(m);
@@ -279,6 +298,7 @@ impl Verbs {
             ("role", state(m)),
             ("workspaces", workspaces(m)),
             ("teams", listed(&teams)),
+            ("sign-in", m.sign_in.as_str().to_owned()),
             ("tokens", m.tokens.to_string()),
             ("created", print::short(m.created_at)),
             ("last used", m.last_used_at.map_or("never".into(), print::short)),
@@ -471,6 +491,7 @@ mod tests {
                 created_at: report.at,
                 etag: crate::model::Etag::default(),
                 disabled_at: Some(report.at),
+                sign_in: crate::model::SignIn::None,
                 tokens: 0,
                 last_used_at: None,
             },

@@ -78,6 +78,9 @@ pub(super) fn of_refusal(refusal: &Refusal) -> String {
         Refusal::WiderScope => format!("{refusal}; give --scope api, or use a token that was made without --scope"),
         Refusal::LastOwner { .. } => format!("{refusal} with `berth member set NAME --role owner`"),
         Refusal::MemberDisabled { member } => format!("{refusal} with `berth member enable {member}`"),
+        Refusal::HasSignIn { member } => format!(
+            "{member} signs in with a passphrase already; if they have lost it, reset it with `berth member reset-sign-in {member}`"
+        ),
         Refusal::NotInWorkspace { member, workspace } => {
             format!("{refusal} with `berth member set {member} --role member --workspace {workspace}`")
         }

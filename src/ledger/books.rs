@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    model::{Desired, InstanceId, Principal, Subject, TokenId, WorkspaceName},
+    model::{Desired, InstanceId, MemberName, Principal, Subject, TokenId, WorkspaceName},
     plan::exchange::DesiredState,
     policy::Access,
     record::{
-        Edit, GrantKey, InstanceRecord, TokenRecord, WorkspaceRecord,
+        Edit, GrantKey, InstanceRecord, SignInRecord, Table, TokenRecord, WorkspaceRecord,
         tables::{Grants, Members, Teams, Tokens},
     },
     store::{Change, Loaded},
@@ -25,6 +25,7 @@ pub(super) struct Books {
     pub(super) teams: Arc<Teams>,
     pub(super) grants: Arc<Grants>,
     pub(super) answers: Answers,
+    pub(super) sign_ins: Arc<Table<MemberName, SignInRecord>>,
 }
 
 impl From<Loaded> for Books {
@@ -44,6 +45,7 @@ impl From<Loaded> for Books {
             teams: Arc::new(loaded.teams.into_iter().collect()),
             grants: Arc::new(loaded.grants.into_iter().collect()),
             answers: Arc::new(answers.collect()),
+            sign_ins: Arc::new(loaded.sign_ins.into_iter().collect()),
         }
     }
 }
@@ -95,7 +97,12 @@ impl Books {
                 share_edit(&self.members, &mut member.edited);
                 Arc::make_mut(&mut self.members).put(member);
             }
-            Change::RemoveMember(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
+            Change::RemoveMember(name) => {
+                Arc::make_mut(&mut self.members).remove(name);
+                if self.sign_ins.contains_key(name) {
+                    Arc::make_mut(&mut self.sign_ins).remove(name);
+                }
+            }
             Change::PutWorkspace(w) => drop(Arc::make_mut(&mut self.workspaces).insert(w.name.clone(), w.clone())),
             Change::RemoveWorkspace(name) => drop(Arc::make_mut(&mut self.workspaces).remove(name)),
             Change::PutTeam(t) => Arc::make_mut(&mut self.teams).put(t.clone()),
@@ -104,6 +111,7 @@ impl Books {
             Change::RemoveGrant(key) => drop(Arc::make_mut(&mut self.grants).remove(key)),
             Change::PutAnswer(r) => drop(Arc::make_mut(&mut self.answers).insert(r.id, Arc::clone(r))),
             Change::RemoveAnswer(id) => drop(Arc::make_mut(&mut self.answers).remove(id)),
+            Change::PutSignIn(r) => drop(Arc::make_mut(&mut self.sign_ins).insert(r.member.clone(), (**r).clone())),
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::books::Books;
 use crate::{
     model::{AuditChange, Level, Role, TokenScope, WorkspaceLimits},
-    record::{GrantRecord, InstanceRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
+    record::{GrantRecord, InstanceRecord, MemberRecord, SignInRecord, TeamRecord, TokenRecord, WorkspaceRecord},
     store::Change,
 };
 
@@ -76,6 +76,21 @@ fn one(books: &Books, change: &Change) -> Vec<AuditChange> {
             differ(format!("member {}", m.name), before, Some(member(m)))
         }
         Change::RemoveMember(name) => differ(format!("member {name}"), books.members.get(name).map(member), None),
+        Change::PutSignIn(r) => {
+            let before = books.sign_ins.get(&r.member);
+            let of = format!("sign-in of member {}", r.member);
+            let mut all = differ(of.clone(), before.map(sign_in), Some(sign_in(r)));
+            let (old, new) = (before.and_then(|b| b.passphrase.as_ref()), r.passphrase.as_ref());
+            if old.is_some() && new.is_some() && old != new {
+                all.push(AuditChange {
+                    of,
+                    field: Some("passphrase".into()),
+                    from: Some("set".into()),
+                    to: Some("set anew".into()),
+                });
+            }
+            all
+        }
         Change::PutWorkspace(w) => {
             let before = books.workspaces.get(&w.name).map(workspace);
             differ(format!("workspace {}", w.name), before, Some(workspace(w)))
@@ -199,6 +214,18 @@ fn member(m: &MemberRecord) -> Fields {
     let roles = m.workspaces.iter();
     all.extend(roles.map(|(name, role)| (format!("role in {name}"), Role::from(role).to_string())));
     all
+}
+
+fn sign_in(r: &SignInRecord) -> Fields {
+    fields([
+        ("passphrase", r.passphrase.as_ref().map(|_| "set".to_owned())),
+        ("second step", r.totp.as_ref().map(|_| "set".to_owned())),
+        (
+            "recovery codes",
+            Some(r.recovery.len()).filter(|n| *n > 0).map(|n| n.to_string()),
+        ),
+        ("link until", r.link.as_ref().map(|l| l.expires_at.to_string())),
+    ])
 }
 
 fn workspace(w: &WorkspaceRecord) -> Fields {

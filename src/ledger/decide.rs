@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Came, answers, books::Books, ports::Cut, revisions, task::Task, views};
+use super::{Came, answers, books::Books, ports::Cut, revisions, sign_ins, task::Task, views};
 use crate::{
     model::{
         Action, Desired, EndedToken, InstanceId, KnownCredential, KnownToken, MemberName, OffboardingReport, Principal,
@@ -47,6 +47,8 @@ pub(super) enum Then {
     CloseAll(InstanceId),
     /// These members may do less than before.
     Narrow(BTreeSet<MemberName>),
+    /// Sessions of this member end.
+    SignOut(MemberName),
     /// The instance's volume can be emptied without the engine, or (false) it is gone.
     Removed(Box<InstanceRecord>, bool),
     /// An instance shall be something else.
@@ -99,6 +101,7 @@ impl Task {
             workspaces: &books.workspaces,
             teams: &books.teams,
             grants: &books.grants,
+            sign_ins: &books.sign_ins,
             fixed_quotas: self.shown.borrow().fixed_quotas,
             configured: &self.workspace,
             catalog: &catalog,
@@ -145,9 +148,17 @@ impl Task {
                 }
                 Ok(made)
             }
-            Decision::Claim { member, token, before } => {
+            Decision::Claim {
+                member,
+                token,
+                sign_in,
+                before,
+            } => {
                 let mut decided = of_people(*before, Vec::new());
+                decided.came = Came::Member(member.name.clone());
                 decided.changes.push(Change::PutMember(member));
+                decided.changes.extend(sign_in.map(Change::PutSignIn));
+                let Some(token) = token else { return Ok(decided) };
                 let made = self.token(token, &by)?;
                 decided.changes.extend(made.changes);
                 decided.then.extend(made.then);
@@ -159,10 +170,12 @@ impl Task {
             Decision::People(people) => {
                 let mut decided = of_people(*people, Vec::new());
                 if let Some(report) = disabled {
+                    decided.then.push(Then::SignOut(report.member.clone()));
                     decided.came = Came::Disabled(Box::new(report));
                 }
                 Ok(decided)
             }
+            Decision::SignInLink { record, reset } => sign_ins::link(*record, reset, now),
             Decision::Workspace(record) => Ok(Decided {
                 came: Came::Workspace(record.name.clone()),
                 changes: vec![Change::PutWorkspace(record)],
@@ -250,6 +263,7 @@ impl Task {
     pub(super) fn follow(&self, then: Then) -> Cut {
         match then {
             Then::Close(id) => return self.table.remove(&id),
+            Then::SignOut(member) => return self.table.sign_out(&member),
             Then::Narrow(members) => return self.table.narrow(&members, &self.access.load()),
             Then::Open(token) => match self.books.principal_of(&token) {
                 Some(principal) => self.table.insert(&token, principal),
@@ -338,6 +352,7 @@ fn update(record: Box<InstanceRecord>) -> Decided {
 /// What an action on people comes to, beside other changes.
 fn of_people(people: People, mut changes: Vec<Change>) -> Decided {
     let mut then: Vec<Then> = people.gone_tokens.iter().cloned().map(Then::Close).collect();
+    then.extend(people.gone_members.iter().cloned().map(Then::SignOut));
     if !people.narrowed.is_empty() {
         then.push(Then::Narrow(people.narrowed));
     }

@@ -61,6 +61,9 @@ pub trait Tokens: Send + Sync + 'static {
     fn end(&self, id: &TokenId);
     /// These members may do less than before: of what they have open, that is cut which policy no longer allows.
     fn narrow(&self, members: &BTreeSet<MemberName>, access: &Access) -> Cut;
+    /// How this member signs in is another by now, or they are let in no longer: every session of theirs ends that no token
+    /// stands behind.
+    fn sign_out(&self, member: &MemberName) -> Cut;
     /// When it was last let through; none where it was not since the supervisor started.
     fn last_use(&self, id: &TokenId) -> Option<LastUse>;
     /// When that token was last let through to that instance, Unix seconds.

@@ -38,7 +38,8 @@ pub(super) fn count(books: &Books, decided: &mut Decided, by: &Principal, now: j
             | Change::RemoveTeam(_)
             | Change::RemoveGrant(_)
             | Change::PutAnswer(_)
-            | Change::RemoveAnswer(_) => {}
+            | Change::RemoveAnswer(_)
+            | Change::PutSignIn(_) => {}
         }
     }
 }

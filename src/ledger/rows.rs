@@ -24,7 +24,7 @@ impl Note {
         Self::about(action.by(), verb, target, access)
     }
 
-    fn about(by: &Principal, verb: Verb, target: Target<'_>, access: &Access) -> Self {
+    pub(super) fn about(by: &Principal, verb: Verb, target: Target<'_>, access: &Access) -> Self {
         let instance = match target {
             Target::Instance(id) | Target::Grant(_, id) => Some(id.clone()),
             Target::Token(id) => access.tokens.get(id).and_then(|t| t.subject.instance()).cloned(),
@@ -72,11 +72,13 @@ impl Note {
             Came::Token(made) => made.view.id.as_str(),
             Came::Workspace(name) if self.verb == Verb::AddWorkspace => name.as_str(),
             Came::Member(name) => name.as_str(),
+            Came::SignInLink(link) => link.member.as_str(),
             Came::Disabled(_)
             | Came::Instance(_, None)
             | Came::Workspace(_)
             | Came::Team(_)
             | Came::Grant(_)
+            | Came::Denied(_)
             | Came::Done => "",
         };
         let token = self.by.token().map_or("", TokenId::as_str);

@@ -16,12 +16,13 @@ use tokio::{
 };
 
 use super::{
-    Deps, Kept, Request, answers,
+    Deps, Kept, Request, SignIns, answers,
     books::Books,
     committer::{Committer, NotKept},
     decide::{Decided, of_report},
     ports::{Cut, Journal, Tokens},
     rows::Note,
+    sign_ins,
     tokens::Expiries,
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
     model::{Action, BoxId, Desired, InstanceId, Principal, Refusal, Secret, WorkspaceLimits},
     plan::{
         exchange::{DesiredState, Report, Shown},
+        sign_in::AccountChange,
         spec::resource_name,
         trial::TRIAL_SECONDS,
     },
@@ -61,6 +63,7 @@ enum Entry {
     /// Nobody waits for what the ledger itself asks for.
     Act(Box<Write>, Option<oneshot::Sender<Result<Kept, Refusal>>>),
     Report(Report, oneshot::Sender<Result<(), Refusal>>),
+    Account(Box<(Principal, AccountChange)>, oneshot::Sender<Result<Kept, Refusal>>),
     Keep(Box<(Keyed, Secret)>, oneshot::Sender<Result<(), Refusal>>),
 }
 
@@ -94,18 +97,28 @@ pub(super) struct Task {
     trials_at: Instant,
     pub(super) expiries: Expiries,
     pub(super) keys: Arc<Keys>,
+    sign_ins: Arc<ArcSwap<SignIns>>,
 }
+
+/// What others read of it, or hear from it.
+type Shared = (
+    Arc<ArcSwap<Access>>,
+    watch::Sender<u64>,
+    Arc<Keys>,
+    Arc<ArcSwap<SignIns>>,
+);
 
 impl Task {
     pub(super) fn build(
         deps: Deps,
-        (access, access_changed, keys): (Arc<ArcSwap<Access>>, watch::Sender<u64>, Arc<Keys>),
+        (access, access_changed, keys, sign_ins): Shared,
         requests: mpsc::Receiver<Request>,
         heartbeat: Arc<AtomicU64>,
     ) -> std::io::Result<(Self, watch::Receiver<DesiredState>)> {
         let books = Books::from(deps.loaded);
         access.store(Arc::new(books.access()));
         keys.publish(&books.answers);
+        sign_ins.store(books.sign_ins.clone());
         for token in books.tokens.values().filter(|t| books.owner_stays(t)) {
             if let Some(principal) = books.principal_of(token) {
                 deps.tokens.insert(token, principal);
@@ -142,6 +155,7 @@ impl Task {
             trials_at: Instant::now(),
             expiries: Expiries::default(),
             keys,
+            sign_ins,
         };
         for record in task.books.instances.values().filter(|r| r.desired == Desired::Removed) {
             task.note_removed(record, true);
@@ -183,6 +197,7 @@ impl Task {
             taken += 1;
             match request {
                 Request::Act(action, reply) => entries.push(Entry::Act(action, Some(reply))),
+                Request::Account(change, reply) => entries.push(Entry::Account(change, reply)),
                 Request::Report(report, reply) => entries.push(Entry::Report(report, reply)),
                 Request::Keep(answer, reply) => entries.push(Entry::Keep(answer, reply)),
                 Request::Shutdown(reply) => {
@@ -212,6 +227,9 @@ impl Task {
             if let (Entry::Act(write, _), Ok(one)) = (entry, &one) {
                 self.journal
                     .append(&Note::of(&write.action, &access).begins(&books, &one.changes));
+            }
+            if let (Entry::Account(asked, _), Ok(one)) = (entry, &one) {
+                sign_ins::told(&*self.journal, (&books, &access), asked, &one.changes);
             }
             for change in one.iter().flat_map(|d| &d.changes) {
                 books.make(change);
@@ -251,6 +269,7 @@ impl Task {
         match entry {
             Entry::Act(write, _) => self.decide(books, access, write),
             Entry::Report(report, _) => Ok(of_report(books, report.clone())),
+            Entry::Account(asked, _) => Ok(sign_ins::changed(books, &asked.1, jiff::Timestamp::now())),
             Entry::Keep(kept, _) => {
                 let ((keyed, answer), now) = (&**kept, jiff::Timestamp::now());
                 answers::answered(books, keyed, answer, (&self.keys, now))
@@ -273,6 +292,9 @@ impl Task {
         }
         if !Arc::ptr_eq(&self.books.answers, &books.answers) {
             self.keys.publish(&books.answers);
+        }
+        if !Arc::ptr_eq(&self.books.sign_ins, &books.sign_ins) {
+            self.sign_ins.store(books.sign_ins.clone());
         }
         self.books = books;
         Ok(())
@@ -337,6 +359,7 @@ impl Task {
                 }
             }
             Entry::Report(_, reply) => drop(reply.send(answer.map(drop))),
+            Entry::Account(_, reply) => drop(reply.send(answer)),
             Entry::Keep(kept, reply) => {
                 drop(kept);
                 drop(reply.send(answer.map(drop)));

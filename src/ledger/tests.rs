@@ -85,7 +85,12 @@ impl Storage for OnDisk {
 }
 
 #[derive(Default)]
-struct Table(Mutex<BTreeSet<TokenId>>, Mutex<Vec<TokenId>>, Mutex<Vec<MemberName>>);
+struct Table(
+    Mutex<BTreeSet<TokenId>>,
+    Mutex<Vec<TokenId>>,
+    Mutex<Vec<MemberName>>,
+    Mutex<Vec<MemberName>>,
+);
 
 impl Tokens for Table {
     fn mint(&self, _: &Subject) -> Result<(Secret, [u8; 32]), NoRandom> {
@@ -105,6 +110,10 @@ impl Tokens for Table {
     }
     fn narrow(&self, members: &BTreeSet<MemberName>, _: &Access) -> Cut {
         self.2.lock().unwrap().extend(members.iter().cloned());
+        Cut::default()
+    }
+    fn sign_out(&self, member: &MemberName) -> Cut {
+        self.3.lock().unwrap().push(member.clone());
         Cut::default()
     }
     fn last_use(&self, _: &TokenId) -> Option<LastUse> {
@@ -448,7 +457,13 @@ async fn what_was_answered_is_what_a_killed_supervisor_leaves() {
         })
         .await
         .unwrap();
-    bench.act(Action::Claim { name: None }).await.unwrap();
+    bench
+        .act(Action::Claim {
+            name: None,
+            account: None,
+        })
+        .await
+        .unwrap();
     bench.act(Action::Stop { id: a.clone() }).await.unwrap();
     bench
         .act(Action::SetCredential {
@@ -526,7 +541,13 @@ async fn what_waits_for_the_disk_is_committed_together_and_answered_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_asked_with_a_token_that_is_revoked_meanwhile_is_refused() {
     let bench = start();
-    let Ok(Outcome::Token(made)) = bench.act(Action::Claim { name: None }).await else {
+    let Ok(Outcome::Token(made)) = bench
+        .act(Action::Claim {
+            name: None,
+            account: None,
+        })
+        .await
+    else {
         panic!("not claimed");
     };
     let token = made.view.id;
@@ -935,3 +956,80 @@ fn grants_that_end_concern_whose_they_are() {
 }
 
 mod write_tests;
+
+#[tokio::test]
+async fn links_and_accounts_are_one_commit_each_and_told_without_secrets() {
+    let bench = start();
+    let ada = MemberName::parse("ada").unwrap();
+    let claim = Action::Claim {
+        name: None,
+        account: Some(Box::new(crate::model::NewAccount {
+            member: ada.clone(),
+            passphrase: hashed(1),
+        })),
+    };
+    let nobody = Principal::nobody(crate::model::Via::Claim);
+    let signed = bench.ledger.sign(nobody, claim).unwrap();
+    let Ok(Outcome::Member(claimed)) = bench.ledger.submit(signed).await else {
+        panic!("claimed")
+    };
+    assert_eq!(
+        (claimed.role, claimed.sign_in),
+        (crate::model::Role::Owner, crate::model::SignIn::Passphrase)
+    );
+    assert!(bench.ledger.tokens().is_empty(), "a browser needs none");
+    let signed_out = std::mem::take(&mut *bench.table.3.lock().unwrap());
+    assert_eq!(signed_out, [ada], "whoever had the name before");
+
+    let add = Action::AddMember {
+        name: MemberName::parse("grace").unwrap(),
+        role: crate::model::Role::Member,
+        workspace: None,
+    };
+    bench.act(add).await.unwrap();
+    let grace = MemberName::parse("grace").unwrap();
+    let invite = || Action::InviteMember { name: grace.clone() };
+    let Ok(Outcome::SignInLink(link)) = bench.act(invite()).await else {
+        panic!("a link")
+    };
+    let secret = link.url.expose().rsplit('.').next().unwrap().to_owned();
+    let hash = crate::plan::sign_in::link_hash(&secret);
+    assert_eq!(bench.ledger.link_of(&hash), Some(grace.clone()));
+    let redeem = || AccountChange::Redeem {
+        link: hash,
+        passphrase: hashed(2),
+    };
+    let by = || Principal::signed_in(grace.clone());
+    // Two at one time: one of them has it.
+    let (one, two) = tokio::join!(
+        bench.ledger.change_account(by(), redeem()),
+        bench.ledger.change_account(by(), redeem())
+    );
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    assert_eq!(bench.ledger.link_of(&hash), None);
+    let refused = bench.act(invite()).await;
+    assert_eq!(refused, Err(Refusal::HasSignIn { member: grace.clone() }));
+    assert!(bench.table.3.lock().unwrap().is_empty());
+    bench.act(Action::ResetSignIn { name: grace.clone() }).await.unwrap();
+    assert!(bench.table.3.lock().unwrap().contains(&grace), "her sessions end");
+    assert_eq!(bench.ledger.sign_in(&grace).unwrap().passphrase, None);
+    bench.act(Action::DisableMember { name: grace.clone() }).await.unwrap();
+    assert_eq!(bench.ledger.sign_in(&grace), None);
+    assert_eq!(bench.table.3.lock().unwrap().len(), 2);
+    let told = format!("{:?}", bench.told.0.lock().unwrap());
+    assert!(
+        told.contains("change-sign-in") && told.contains("reset-sign-in"),
+        "{told}"
+    );
+    assert!(!told.contains(&secret) && !told.contains(&crate::model::hex(&[2; 32])));
+}
+
+fn hashed(n: u8) -> crate::model::PassphraseHash {
+    crate::model::PassphraseHash {
+        memory: 8,
+        passes: 1,
+        lanes: 1,
+        salt: [n; 16],
+        hash: [n; 32],
+    }
+}

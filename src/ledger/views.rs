@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Handle, ports::Tokens};
+use super::{Handle, SignIns, ports::Tokens};
 use crate::{
     model::{
-        CredentialView, GrantView, InstanceId, MemberName, MemberView, Refusal, TeamId, TeamView, TokenId, TokenView,
-        WorkspaceName, WorkspaceView,
+        CredentialView, GrantView, InstanceId, MemberName, MemberView, Refusal, SignIn, TeamId, TeamView, TokenId,
+        TokenView, WorkspaceName, WorkspaceView,
     },
-    plan::{people::holders, room::promised_to, workspace::counts},
+    plan::{people::holders, room::promised_to, sign_in, workspace::counts},
     policy::Access,
     record::{GrantKey, GrantRecord, MemberRecord, TeamRecord, TokenRecord, WorkspaceRecord},
     versions::Versioned,
@@ -52,7 +52,12 @@ pub(super) fn team(t: &TeamRecord) -> TeamView {
 }
 
 /// A member, with their tokens that are valid then.
-fn member(access: &Access, m: &MemberRecord, table: &dyn Tokens, now: jiff::Timestamp) -> MemberView {
+fn member(
+    access: &Access,
+    m: &MemberRecord,
+    (table, sign_ins): (&dyn Tokens, &SignIns),
+    now: jiff::Timestamp,
+) -> MemberView {
     let (mut tokens, mut last_used_at) = (0, None);
     for record in access.tokens.of_member(&m.name) {
         tokens += usize::from(record.expires_at.is_none_or(|at| at > now));
@@ -66,6 +71,7 @@ fn member(access: &Access, m: &MemberRecord, table: &dyn Tokens, now: jiff::Time
         created_at: m.created_at,
         etag: m.etag(),
         disabled_at: m.disabled_at,
+        sign_in: sign_in::known(sign_ins, m).map_or(SignIn::None, |r| r.state(now)),
         tokens,
         last_used_at,
     }
@@ -190,7 +196,7 @@ impl Handle {
     pub fn member(&self, name: &MemberName) -> Result<MemberView, Refusal> {
         let (access, now) = (self.access.load(), jiff::Timestamp::now());
         let found = access.members.get(name);
-        let view = found.map(|m| member(&access, m, &*self.tokens, now));
+        let view = found.map(|m| member(&access, m, (&*self.tokens, &self.sign_ins()), now));
         view.ok_or_else(|| Refusal::NoMember { member: name.clone() })
     }
 

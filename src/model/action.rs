@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Allowlist, Etag, GrantView, Grantee, InstanceId, InstanceName, InstanceView, MemberName, MemberView, Network,
-    Offboarded, Processes, Role, Secret, Size, Source, Subject, TeamName, TeamView, TokenId, TokenScope, TypeName,
-    WorkspaceLimits, WorkspaceName, WorkspaceView, date_time,
+    NewAccount, Offboarded, Processes, Role, Secret, SignInLink, Size, Source, Subject, TeamName, TeamView, TokenId,
+    TokenScope, TypeName, WorkspaceLimits, WorkspaceName, WorkspaceView, date_time,
 };
 
 /// A member's token ends so many days after it was made, where nothing else is said.
@@ -66,6 +66,9 @@ pub enum Action {
     Claim {
         /// What the token is for.
         name: Option<String>,
+        /// With a browser: the account, which takes the place of the token. It comes from no client.
+        #[serde(skip)]
+        account: Option<Box<NewAccount>>,
     },
     /// Removes every owner with all their tokens: the box is unclaimed then. Only on the box itself.
     ResetAdmin,
@@ -160,6 +163,14 @@ pub enum Action {
     RemoveMember {
         name: MemberName,
     },
+    /// Makes a link by which a member who cannot sign in yet sets a passphrase; an earlier one of theirs ends.
+    InviteMember {
+        name: MemberName,
+    },
+    /// Takes a member's passphrase and second step away, ends their sessions, and makes such a link.
+    ResetSignIn {
+        name: MemberName,
+    },
     /// Makes a team.
     AddTeam {
         /// Default: `default`.
@@ -206,7 +217,7 @@ pub enum Action {
 }
 
 /// The fields of each action, beside `action`.
-pub const ACTION_FIELDS: [(&str, &[&str]); 31] = [
+pub const ACTION_FIELDS: [(&str, &[&str]); 33] = [
     (
         "run",
         &[
@@ -251,6 +262,8 @@ pub const ACTION_FIELDS: [(&str, &[&str]); 31] = [
     ("disable_member", &["name"]),
     ("enable_member", &["name"]),
     ("remove_member", &["name"]),
+    ("invite_member", &["name"]),
+    ("reset_sign_in", &["name"]),
     ("add_team", &["workspace", "name"]),
     ("remove_team", &["workspace", "name"]),
     ("join_team", &["workspace", "name", "member"]),
@@ -455,6 +468,8 @@ pub enum Outcome {
     Member(MemberView),
     /// A member who was disabled.
     Offboarded(Box<Offboarded>),
+    /// A link that sets a passphrase; this once.
+    SignInLink(SignInLink),
     Team(TeamView),
     Grant(GrantView),
     /// Nothing to show (removal accepted, token revoked).
@@ -632,7 +647,10 @@ mod tests {
             Action::Start { id: id.clone() },
             Action::Recreate { id: id.clone() },
             Action::Remove { id: id.clone() },
-            Action::Claim { name: name() },
+            Action::Claim {
+                name: name(),
+                account: None,
+            },
             Action::ResetAdmin,
             Action::RotateToken {
                 id: TokenId::from_random([1; 12]),
@@ -740,7 +758,9 @@ mod tests {
             },
             Action::DisableMember { name: name.clone() },
             Action::EnableMember { name: name.clone() },
-            Action::RemoveMember { name },
+            Action::RemoveMember { name: name.clone() },
+            Action::InviteMember { name: name.clone() },
+            Action::ResetSignIn { name },
             Action::AddTeam {
                 workspace: workspace.clone(),
                 name: team.clone(),

@@ -9,7 +9,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{Etag, InstanceId, InstanceName, MemberName, ParseError, TeamName, WorkspaceName};
+use super::{Etag, InstanceId, InstanceName, MemberName, ParseError, SignIn, TeamName, WorkspaceName};
 
 /// What a member is: of the box, or of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -179,6 +179,9 @@ pub struct MemberView {
     pub etag: Etag,
     /// Since when they are let in nowhere.
     pub disabled_at: Option<jiff::Timestamp>,
+    /// How they sign in with a browser.
+    #[serde(default)]
+    pub sign_in: SignIn,
     /// Their tokens that are valid.
     pub tokens: usize,
     pub last_used_at: Option<jiff::Timestamp>,

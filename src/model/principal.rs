@@ -41,6 +41,8 @@ pub enum Via {
     Socket,
     /// The box's page at `/`.
     Page,
+    /// The console.
+    Console,
     /// `/api/claim`. Who comes through has shown the code or the key of the claim, or changes nothing.
     Claim,
     /// Below `/api/`.
@@ -58,6 +60,7 @@ impl Via {
             Via::Internal => "internal",
             Via::Socket => "socket",
             Via::Page => "page",
+            Via::Console => "console",
             Via::Claim => "claim",
             Via::Api => "api",
             Via::Endpoint => "endpoint",
@@ -132,6 +135,11 @@ impl Principal {
             token: Some(token),
             ..Self::new(who, via, scope)
         }
+    }
+
+    /// A member who has signed in to the console.
+    pub fn signed_in(name: MemberName) -> Self {
+        Self::new(Who::Member(name), Via::Console, Scope::Whole)
     }
 
     /// Whoever holds this token of an instance.

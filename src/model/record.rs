@@ -52,11 +52,13 @@ impl Action {
             Action::AddGrant { to, instance, .. } | Action::RemoveGrant { to, instance } => {
                 RecordId::Grant(to.clone(), instance.clone())
             }
-            // A trial is an instance of its own, and a new token changes nothing of whoever it is of.
+            // A trial is an instance of its own; a new token, and how somebody signs in, changes nothing of their record.
             Action::Run(_)
             | Action::Try { .. }
             | Action::CreateToken { .. }
             | Action::Claim { .. }
+            | Action::InviteMember { .. }
+            | Action::ResetSignIn { .. }
             | Action::ResetAdmin
             | Action::AddWorkspace { .. }
             | Action::AddMember { .. }

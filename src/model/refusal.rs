@@ -156,6 +156,8 @@ coded! {
         "last-owner" LastOwner { member: MemberName },
         #[error("{member} is disabled: enable them first")]
         "member-disabled" MemberDisabled { member: MemberName },
+        #[error("{member} signs in with a passphrase already; reset their sign-in if they have lost it")]
+        "has-sign-in" HasSignIn { member: MemberName },
         #[error("{member} is not in the workspace {workspace}: give them a role in it first")]
         "not-in-workspace" NotInWorkspace { member: MemberName, workspace: WorkspaceName },
         #[error("{member} is not in the team {team}")]

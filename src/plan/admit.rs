@@ -7,7 +7,7 @@ use super::{
     credentials, image, order,
     people::{self, People},
     room::{self, Disk},
-    sourced, trial, workspace,
+    sign_in, sourced, trial, workspace,
 };
 use crate::{
     catalog::{Catalog, InstanceType, Kind, check_env_key},
@@ -19,7 +19,7 @@ use crate::{
     },
     policy::Signed,
     record::{
-        InstanceRecord, Mark, Marks, MemberRecord, TokenRecord, WorkspaceRecord,
+        InstanceRecord, Mark, Marks, MemberRecord, SignInRecord, Table, TokenRecord, WorkspaceRecord,
         tables::{Grants, Members, Teams, Tokens},
     },
 };
@@ -37,6 +37,7 @@ pub struct Book<'a> {
     pub workspaces: &'a BTreeMap<WorkspaceName, WorkspaceRecord>,
     pub teams: &'a Teams,
     pub grants: &'a Grants,
+    pub sign_ins: &'a Table<MemberName, SignInRecord>,
     /// The box cannot set what the kernel holds a workspace to.
     pub fixed_quotas: bool,
     /// What a workspace may use whose record says nothing else.
@@ -81,10 +82,11 @@ pub enum Decision {
         ends: Option<jiff::Timestamp>,
         new: NewToken,
     },
-    /// The administrator, and the first token of theirs.
+    /// The administrator, and how they come in: by the first token of theirs, or by a passphrase.
     Claim {
         member: MemberRecord,
-        token: NewToken,
+        token: Option<NewToken>,
+        sign_in: Option<Box<SignInRecord>>,
         /// What whoever had that name before loses.
         before: Box<People>,
     },
@@ -94,6 +96,11 @@ pub enum Decision {
     RemoveWorkspace(WorkspaceName, Box<People>),
     /// Members, teams and grants.
     People(Box<People>),
+    /// How a member signs in, with a link whose secret is still to be drawn; whether it took something away.
+    SignInLink {
+        record: Box<SignInRecord>,
+        reset: bool,
+    },
     /// It already is as asked.
     Already(InstanceId),
 }
@@ -170,21 +177,15 @@ fn decide(book: &Book<'_>, action: Signed<Action>, fresh: InstanceId) -> Result<
             never,
             scope,
         } => create_token(book, &by, subject, name, (expires_at, never), scope),
-        Action::Claim { name } => {
-            if !book.members.owners().is_empty() {
-                return Err(Refusal::Claimed);
-            }
-            Ok(Decision::Claim {
-                member: MemberRecord::owner(MemberName::admin(), book.now),
-                token: NewToken {
-                    subject: Subject::Member(MemberName::admin()),
-                    name: token_name(name, "claim")?,
-                    expires_at: member_token_end(book.now),
-                    scope: TokenScope::All,
-                },
-                before: Box::new(people::gone(book, &[MemberName::admin()].into())),
-            })
-        }
+        Action::Claim { name, account } => sign_in::claim(book, name, account.map(|a| *a)),
+        Action::InviteMember { name } => sign_in::invite(book, &name).map(|record| Decision::SignInLink {
+            record: Box::new(record),
+            reset: false,
+        }),
+        Action::ResetSignIn { name } => sign_in::reset(book, &name).map(|record| Decision::SignInLink {
+            record: Box::new(record),
+            reset: true,
+        }),
         Action::ResetAdmin => Ok(of_people(Ok(people::reset(book)))?),
         Action::Pin { id, pinned } => trial::pin(book, &id, pinned),
         Action::Try { id, version } => trial::begin(book, &id, version, fresh),
@@ -565,12 +566,12 @@ fn valid_tokens(book: &Book<'_>, subject: &Subject) -> usize {
 }
 
 /// When a member's token ends that is made now, where nothing else is said.
-fn member_token_end(now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+pub(super) fn member_token_end(now: jiff::Timestamp) -> Option<jiff::Timestamp> {
     now.checked_add(jiff::SignedDuration::from_hours(24 * MEMBER_TOKEN_DAYS))
         .ok()
 }
 
-fn token_name(name: Option<String>, default: &str) -> Result<String, Refusal> {
+pub(super) fn token_name(name: Option<String>, default: &str) -> Result<String, Refusal> {
     let name = name.unwrap_or_else(|| default.to_owned());
     if name.is_empty() || name.len() > 80 || name.chars().any(char::is_control) {
         return Err(Refusal::BadTokenName);

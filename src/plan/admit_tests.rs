@@ -21,7 +21,7 @@ use crate::{
     },
     policy::Signed,
     record::{
-        InstanceRecord, TokenRecord, WorkspaceRecord,
+        InstanceRecord, SignInRecord, Table, TokenRecord, WorkspaceRecord,
         tables::{Grants, Members, Teams, Tokens},
     },
 };
@@ -69,6 +69,7 @@ static NO_TOKENS: LazyLock<Tokens> = LazyLock::new(Tokens::default);
 static NO_MEMBERS: LazyLock<Members> = LazyLock::new(Members::default);
 static NO_TEAMS: LazyLock<Teams> = LazyLock::new(Teams::default);
 static NO_GRANTS: LazyLock<Grants> = LazyLock::new(Grants::default);
+static NO_SIGN_INS: LazyLock<Table<MemberName, SignInRecord>> = LazyLock::new(Table::default);
 static IMAGES: LazyLock<[String; 1]> = LazyLock::new(|| ["berth/*".to_owned()]);
 static ALLOW: LazyLock<crate::config::Allow> = LazyLock::new(Default::default);
 
@@ -85,6 +86,7 @@ fn book<'a>(
         workspaces,
         teams: &NO_TEAMS,
         grants: &NO_GRANTS,
+        sign_ins: &NO_SIGN_INS,
         fixed_quotas: false,
         configured: &CONFIGURED,
         catalog,
@@ -339,7 +341,7 @@ proptest! {
                     tokens.remove(&t);
                     model.tokens.retain(|n, _| token_id(*n) != t);
                 }
-                Ok(Decision::Claim { .. } | Decision::People(_) | Decision::Workspace(_) | Decision::RemoveWorkspace(..) | Decision::RotateToken { .. }) => {
+                Ok(Decision::Claim { .. } | Decision::People(_) | Decision::Workspace(_) | Decision::RemoveWorkspace(..) | Decision::RotateToken { .. } | Decision::SignInLink { .. }) => {
                     unreachable!("not tried here")
                 }
                 Ok(Decision::Already(_) | Decision::Credential { .. }) | Err(_) => {}
@@ -427,6 +429,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     };
     let claim = || Action::Claim {
         name: Some("laptop".into()),
+        account: None,
     };
     let nobody = Members::default();
     assert_eq!(
@@ -436,6 +439,7 @@ fn a_box_is_claimed_once_and_members_have_tokens_then() {
     let Ok(Decision::Claim { member, token, .. }) = admit(&book(&nobody), signed(claim()), id(0)) else {
         panic!("refused")
     };
+    let token = token.unwrap();
     let in_90_days = jiff::Timestamp::from_second(90 * 86_400).ok();
     assert_eq!(token.expires_at, in_90_days, "nobody said when it ends");
     assert_eq!((member.name.as_str(), token.name.as_str()), ("admin", "laptop"));

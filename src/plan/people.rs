@@ -77,19 +77,28 @@ pub(super) fn add(
     role: Role,
     workspace: Option<WorkspaceName>,
 ) -> Result<People, Refusal> {
-    if RESERVED.contains(&name.as_str()) || (name == MemberName::admin() && role != Role::Owner) {
+    if name == MemberName::admin() && role != Role::Owner {
         return Err(Refusal::ReservedName { member: name });
     }
-    if book.members.contains_key(&name) {
-        return Err(Refusal::MemberExists { member: name });
-    }
-    room(book.members.len(), Counted::Members, MAX_MEMBERS)?;
+    check_new(book, &name)?;
     let mut record = MemberRecord {
         owner: false,
         ..MemberRecord::owner(name, book.now)
     };
     give(book, &mut record, role, workspace)?;
     Ok(People::member(record))
+}
+
+/// Whether somebody who is new may be called so.
+pub(super) fn check_new(book: &Book<'_>, name: &MemberName) -> Result<(), Refusal> {
+    let member = || name.clone();
+    if RESERVED.contains(&name.as_str()) {
+        return Err(Refusal::ReservedName { member: member() });
+    }
+    if book.members.contains_key(name) {
+        return Err(Refusal::MemberExists { member: member() });
+    }
+    room(book.members.len(), Counted::Members, MAX_MEMBERS)
 }
 
 pub(super) fn set_role(

@@ -444,7 +444,13 @@ fn nobody_waits_under_the_name_of_whoever_claims_the_box() {
     assert_eq!(reset.gone_members, [name("ada")]);
     let Ok(Decision::Claim { before, .. }) = admit(
         &world.book(),
-        world.signed(Principal::root(), Action::Claim { name: None }),
+        world.signed(
+            Principal::root(),
+            Action::Claim {
+                name: None,
+                account: None,
+            },
+        ),
         id(9),
     ) else {
         panic!("refused")

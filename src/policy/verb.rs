@@ -103,6 +103,12 @@ verbs! {
     DisableMember = "disable-member" Member,
     EnableMember = "enable-member" Member,
     RemoveMember = "remove-member" Member,
+    /// To make a link by which somebody sets their first passphrase.
+    InviteMember = "invite-member" Member,
+    /// To take somebody's passphrase away, and make such a link.
+    ResetSignIn = "reset-sign-in" Member,
+    /// One's own passphrase, second step and sessions.
+    ChangeSignIn = "change-sign-in" Member,
     ReadTeam = "read-team" Team,
     AddTeam = "add-team" Team,
     RemoveTeam = "remove-team" Team,
@@ -178,6 +184,8 @@ pub fn asked(action: &Action) -> (Verb, Target<'_>) {
         Action::DisableMember { name } => (Verb::DisableMember, Target::Member(name)),
         Action::EnableMember { name } => (Verb::EnableMember, Target::Member(name)),
         Action::RemoveMember { name } => (Verb::RemoveMember, Target::Member(name)),
+        Action::InviteMember { name } => (Verb::InviteMember, Target::Member(name)),
+        Action::ResetSignIn { name } => (Verb::ResetSignIn, Target::Member(name)),
         Action::AddTeam { workspace, name } => (Verb::AddTeam, Target::Team(workspace, name)),
         Action::RemoveTeam { workspace, name } => (Verb::RemoveTeam, Target::Team(workspace, name)),
         Action::JoinTeam { workspace, name, .. } => (Verb::JoinTeam, Target::Team(workspace, name)),

@@ -431,6 +431,9 @@ impl Tokens for FakeTokens {
     fn narrow(&self, _: &BTreeSet<MemberName>, _: &Access) -> Cut {
         Cut::default()
     }
+    fn sign_out(&self, _: &MemberName) -> Cut {
+        Cut::default()
+    }
     fn last_use(&self, _: &TokenId) -> Option<LastUse> {
         Some(LastUse {
             at: 1_790_000_000,

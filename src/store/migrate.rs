@@ -22,6 +22,7 @@
 //! | 2.2 | `workspaces` |
 //! | 2.3 | `people`, `teams`, `grants`, `scoped_tokens`, `allowlists` |
 //! | 2.4 | `answers`; records have their last change |
+//! | 2.5 | `sign_ins` |
 
 mod v1;
 mod v2;
@@ -35,7 +36,7 @@ use super::{
 use crate::model::BoxId;
 
 /// The version that this berth writes. It opens every one of this schema, and those of lower schemas.
-pub(super) const CURRENT: Version = Version { schema: 2, revision: 4 };
+pub(super) const CURRENT: Version = Version { schema: 2, revision: 5 };
 
 /// Brings a store of this version (0.0: an empty file) to [`CURRENT`]; whether there was anything to do.
 pub(super) fn run(txn: &WriteTransaction, from: Version, fresh_box: &BoxId) -> Result<bool, StoreError> {

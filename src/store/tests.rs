@@ -484,3 +484,58 @@ fn a_real_full_disk_refuses_and_then_serves_again() {
     let again = Store::open(at.path(), &box_id()).unwrap().load().unwrap();
     assert_eq!(again.instances.into_keys().collect::<Vec<_>>(), kept);
 }
+
+/// How somebody signs in stays with them, goes with them, and is nobody's whom an older berth made anew.
+#[test]
+fn how_members_sign_in_comes_and_goes_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = MemberRecord::owner(MemberName::admin(), jiff::Timestamp::UNIX_EPOCH);
+    let record = SignInRecord {
+        epoch: 3,
+        passphrase: Some(model::PassphraseHash {
+            memory: 19456,
+            passes: 2,
+            lanes: 1,
+            salt: [1; 16],
+            hash: [2; 32],
+        }),
+        totp: Some(crate::record::TotpRecord {
+            secret: Sealed(vec![3; 40]),
+            last: 7,
+        }),
+        recovery: [[4; 32], [5; 32]].into(),
+        link: Some(crate::record::LinkRecord {
+            hash: [6; 32],
+            expires_at: jiff::Timestamp::UNIX_EPOCH,
+        }),
+        ..SignInRecord::none(&member)
+    };
+    let put = [
+        Change::PutMember(member.clone()),
+        Change::PutSignIn(Box::new(record.clone())),
+    ];
+    let open = || Store::open(dir.path(), &BoxId::from_random([1; 8])).unwrap();
+    let mut store = open();
+    store.commit(&put).unwrap();
+    drop(store);
+    let mut store = open();
+    assert_eq!(store.load().unwrap().sign_ins[&member.name], record);
+    store.commit(&[Change::RemoveMember(member.name.clone())]).unwrap();
+    assert!(store.load().unwrap().sign_ins.is_empty());
+    // As an older berth does it, which knows no such table.
+    store.commit(&put).unwrap();
+    let txn = store.db().unwrap().begin_write().unwrap();
+    let anew = format!(
+        r#"{{"owner":true,"created_at":"{}"}}"#,
+        jiff::Timestamp::from_second(9).unwrap()
+    );
+    put_raw(&txn, "people", "admin", anew.as_bytes());
+    let anew = format!(
+        r#"{{"role":"owner","created_at":"{}"}}"#,
+        jiff::Timestamp::from_second(9).unwrap()
+    );
+    put_raw(&txn, "members", "admin", anew.as_bytes());
+    txn.commit().unwrap();
+    drop(store);
+    assert!(open().load().unwrap().sign_ins.is_empty());
+}

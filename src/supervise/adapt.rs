@@ -219,6 +219,14 @@ impl Tokens for RealTokens {
         }
     }
 
+    fn sign_out(&self, member: &MemberName) -> Cut {
+        let theirs = |by: &Principal| by.token().is_none() && *by.who() == Who::Member(member.clone());
+        Cut {
+            screens: self.1.narrow(theirs),
+            ..Cut::default()
+        }
+    }
+
     fn last_use(&self, id: &TokenId) -> Option<LastUse> {
         let (at, from) = self.0.last_use(id)?;
         Some(LastUse { at, from })

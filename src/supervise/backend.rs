@@ -88,14 +88,6 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The `host[:port]` to give to whoever asked at `at`: that very one where it is the box's.
-    fn host(&self, at: Option<&str>) -> String {
-        match (self.router.domain(), at.filter(|a| self.router.knows(a))) {
-            (None, Some(at)) => at.to_ascii_lowercase(),
-            _ => addresses::host(&self.router),
-        }
-    }
-
     /// Whether the images of a type are here, before anything is made of it.
     async fn check_images(&self, type_name: &TypeName) -> Result<(), Refusal> {
         let catalog = self.catalog.load_full();
@@ -385,6 +377,13 @@ impl Backend for Parts {
         let (router, host) = (Arc::clone(&self.router), self.host(at));
         let none = router.domain().is_none();
         none.then(|| Box::new(move |id: &InstanceId| router.endpoints(id, &host)) as Addresses)
+    }
+
+    fn host(&self, at: Option<&str>) -> String {
+        match (self.router.domain(), at.filter(|a| self.router.knows(a))) {
+            (None, Some(at)) => at.to_ascii_lowercase(),
+            _ => addresses::host(&self.router),
+        }
     }
 
     fn events(&self) -> &Events {

@@ -154,7 +154,7 @@ impl Claims {
             Tried::Wrong if by_key => return Err(Refusal::WrongKey),
             Tried::Wrong => return Err(Refusal::WrongCode),
         }
-        let signed = parts.ledger.sign(by, Action::Claim { name })?;
+        let signed = parts.ledger.sign(by, Action::Claim { name, account: None })?;
         parts.submit(signed.into()).await
     }
 }

@@ -288,6 +288,16 @@ fn actions(about: &About) -> Vec<(Verb, &'static str, Value)> {
             json!({ "action": "enable_member", "name": member }),
         ),
         (
+            Verb::InviteMember,
+            "user",
+            json!({ "action": "invite_member", "name": member }),
+        ),
+        (
+            Verb::ResetSignIn,
+            "user",
+            json!({ "action": "reset_sign_in", "name": member }),
+        ),
+        (
             Verb::DisableMember,
             "nobody",
             json!({ "action": "disable_member", "name": "nobody" }),

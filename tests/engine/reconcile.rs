@@ -199,6 +199,9 @@ impl Tokens for NoTokens {
     fn narrow(&self, _: &BTreeSet<berth::model::MemberName>, _: &berth::policy::Access) -> berth::ledger::Cut {
         berth::ledger::Cut::default()
     }
+    fn sign_out(&self, _: &berth::model::MemberName) -> berth::ledger::Cut {
+        berth::ledger::Cut::default()
+    }
     fn last_use(&self, _: &TokenId) -> Option<berth::ledger::LastUse> {
         None
     }

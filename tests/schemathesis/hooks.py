@@ -15,6 +15,7 @@ SPARE = "spare"
 # What would end what is kept: each takes what it is about from its fields.
 ENDING = {
     "disable_member",
+    "reset_sign_in",
     "recreate",
     "remove",
     "remove_member",
@@ -39,7 +40,7 @@ def there(action):
         fields["id"] = TOKEN
     elif action != "remove":
         fields["id"] = INSTANCE
-    if action in {"disable_member", "enable_member", "join_team", "leave_team"}:
+    if action in {"disable_member", "enable_member", "invite_member", "join_team", "leave_team", "reset_sign_in"}:
         fields["name"] = SPARE
     if action in {"set_quota", "set_allowlist"}:
         fields["workspace"] = SPARE

@@ -63,6 +63,10 @@ pub(in crate::cli) enum MemberVerb {
     },
     /// Let a member in again; they need a new token
     Enable { name: MemberName },
+    /// Make a link by which a member sets a passphrase for the console. It works once, within three days
+    Invite { name: MemberName },
+    /// Take a member's passphrase and second step away, end their sessions, and make such a link
+    ResetSignIn { name: MemberName },
     /// Remove a member, with their tokens, roles and grants
     Rm { name: MemberName },
 }
