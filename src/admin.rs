@@ -3,7 +3,7 @@
 //!
 //! The routes are a table, [`crate::api::Route`].
 //!
-//! Over the network alone, for everybody: `GET /` (a page), `GET /api/claim` ([`Hello`]), `POST /api/claim`
+//! Over the network alone, for everybody: `GET /api/claim` ([`Hello`]), `POST /api/claim`
 //! ([`Claiming`] in, [`Outcome`] out). On the box alone: the claim code in [`Status`], and [`crate::model::Action::ResetAdmin`].
 //!
 //! Errors are problems of RFC 9457 ([`crate::api::Problem`]), with a row in [`crate::api::CODES`] each. This module decides
@@ -17,7 +17,6 @@ mod conditions;
 mod events;
 mod idempotent;
 mod listen;
-mod page;
 mod paging;
 mod records;
 mod routes;
@@ -35,7 +34,6 @@ use tokio::sync::{mpsc, watch};
 pub use answers::AdminResponse;
 pub use asker::Addresses;
 pub use listen::{AdminError, bind, serve};
-pub use page::PageFacts;
 pub use routes::verb;
 
 use crate::{
@@ -156,8 +154,6 @@ pub trait Backend: Send + Sync + 'static {
     fn hello(&self) -> Result<Hello, Refusal>;
     /// Claims the box for whoever asks, if they may.
     fn claim(&self, claiming: Claiming, by: Principal) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
-    /// What the page shows.
-    fn page(&self) -> PageFacts;
 }
 
 /// Answers a member's request that came over the network; `path` as on the admin socket.
@@ -193,9 +189,4 @@ where
 /// What is answered while nothing stands behind the API.
 pub fn starting() -> AdminResponse {
     answers::failed(RequestError::Starting)
-}
-
-/// The page at `/`, for somebody who came by this `host[:port]`.
-pub fn front_page<B: Backend>(backend: &B, authority: &str) -> AdminResponse {
-    page::answer(&backend.page(), authority)
 }

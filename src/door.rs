@@ -14,7 +14,8 @@
 //! | `{domain}`, `app.{domain}` | `/{id}/sse` | the same |
 //! | `vnc-{id}.{domain}` | any | the instance's screen |
 //! | `{domain}`, `app.{domain}` | `/vnc/{id}/…` | the same |
-//! | any other | `/` | the box's page |
+//! | any other | `/`, `/sign-in`, `/account`, … | the console |
+//! | the same | `/assets/…`, `/csp-reports` | what its pages are made of, and what browsers report of them |
 //! | the same | `/api/claim`, `/api/…` | claiming, the HTTP API |
 //!
 //! An address in the host's place stands for the domain: that is how a box without DNS is reached, and no page of
@@ -30,5 +31,6 @@ mod table;
 pub use host::{HostError, authority, is_private};
 pub use router::{Nowhere, Router};
 pub use table::{
-    API, Auth, Bounds, Door, Errors, Handler, Host, Methods, Most, Origins, Path, Place, Row, SCREEN_COOKIE, errors_at,
+    API, Auth, Bounds, CONSOLE_COOKIE, Door, Errors, Handler, Host, Methods, Most, Origins, Path, Place, Row,
+    SCREEN_COOKIE, errors_at,
 };

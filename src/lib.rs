@@ -8,7 +8,7 @@
 //! | F0 | [`model`], [`api`] | plain types: no I/O, no async |
 //! | F1 | [`strict_toml`], [`config`], [`catalog`], [`claim`], [`record`], [`versions`], [`policy`], [`plan`], [`door`], [`mcp`], [`hardening`], [`site`], [`tty`], [`session`], [`sign_in`], [`screen`], [`clients`], [`import`], [`escape`] | decisions: text or values in, values out |
 //! | F2 | [`store`], [`audit`], [`usage`], [`forward`], [`replace`], [`authz`], [`deploy_log`], [`docker`], [`link`], [`load`], [`secret`], [`tls`], [`cgroup`], [`coredump`], [`rights`], [`sched`], [`metrics`], [`systemd`], [`machine`], [`resolve`], [`remote`], [`output`], [`firewall`], [`budget`], [`translator`], [`events`], [`writes`] | one outside system each, or one table that tasks share |
-//! | F3 | [`ledger`], [`reconcile`], [`edge`], [`admin`], [`packages`] | one task family each; they meet by channels and handles only |
+//! | F3 | [`ledger`], [`reconcile`], [`edge`], [`admin`], [`console`], [`packages`] | one task family each; they meet by channels and handles only |
 //! | F3 | [`agent`] | process 1 in a container; uses [`model`], [`mcp`], [`sched`], [`coredump`], [`rights`], [`budget`] and [`translator`] only |
 //! | F3 | [`shell`] | an MCP server of ours, in a container; uses nothing else here |
 //! | F4 | [`supervise`], [`cli`] | assembly |
@@ -25,6 +25,7 @@ pub mod claim;
 pub mod cli;
 pub mod clients;
 pub mod config;
+pub mod console;
 pub mod coredump;
 pub mod deploy_log;
 pub mod docker;

@@ -15,7 +15,7 @@ use ring::{
 };
 
 use crate::{
-    model::{InstanceId, Refusal, Secret},
+    model::{InstanceId, MemberName, Refusal, Secret},
     record::{AnswerId, Sealed},
     replace::{self, Durable},
 };
@@ -187,6 +187,38 @@ impl BoxKey {
         self.open_with(answer_aad(id), ANSWER, sealed)
     }
 
+    /// Seals the secret of a member's second step.
+    ///
+    /// # Errors
+    /// As [`BoxKey::seal`].
+    pub fn seal_totp(&self, member: &MemberName, value: &Secret) -> Result<Sealed, SecretError> {
+        self.seal_with(member_aad(TOTP, member), TOTP, value)
+    }
+
+    /// Opens what [`BoxKey::seal_totp`] sealed for the same member.
+    ///
+    /// # Errors
+    /// [`SecretError::Open`] for anything else.
+    pub fn open_totp(&self, member: &MemberName, sealed: &Sealed) -> Result<Secret, SecretError> {
+        self.open_with(member_aad(TOTP, member), TOTP, sealed)
+    }
+
+    /// Seals what a browser shows that a member has signed in with.
+    ///
+    /// # Errors
+    /// As [`BoxKey::seal`].
+    pub fn seal_device(&self, member: &MemberName, value: &Secret) -> Result<Sealed, SecretError> {
+        self.seal_with(member_aad(DEVICE, member), DEVICE, value)
+    }
+
+    /// Opens what [`BoxKey::seal_device`] sealed for the same member.
+    ///
+    /// # Errors
+    /// [`SecretError::Open`] for anything else.
+    pub fn open_device(&self, member: &MemberName, sealed: &Sealed) -> Result<Secret, SecretError> {
+        self.open_with(member_aad(DEVICE, member), DEVICE, sealed)
+    }
+
     fn seal_with(&self, aad: Aad<Vec<u8>>, name: &str, value: &Secret) -> Result<Sealed, SecretError> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| SecretError::Random)?;
@@ -280,6 +312,14 @@ const ANSWER: &str = "an answer";
 
 fn answer_aad(id: &AnswerId) -> Aad<Vec<u8>> {
     Aad::from([b"berth answer 1\0".as_slice(), id].concat())
+}
+
+/// What of a member is sealed, as errors call it.
+const TOTP: &str = "a second step";
+const DEVICE: &str = "a known browser";
+
+fn member_aad(what: &str, member: &MemberName) -> Aad<Vec<u8>> {
+    Aad::from([b"berth member 1\0", what.as_bytes(), b"\0", member.as_str().as_bytes()].concat())
 }
 
 #[cfg(test)]

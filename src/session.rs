@@ -1,11 +1,15 @@
 //! F1: sessions of people in browsers, one kind for whatever they open: tickets, which a link carries and which open it once;
-//! the sessions that they are exchanged for; the cookies that those are kept by. What a session reaches, its principal's
-//! scope says, and `policy` judges it as it does a token. Pure but for what it remembers; secrets are kept as SHA-256 only,
-//! and everything has an end.
+//! the sessions that they are exchanged for, or that a sign-in begins; the cookies that those are kept by. What a session
+//! reaches, its principal's scope says, and `policy` judges it as it does a token. Pure but for what it remembers; secrets are
+//! kept as SHA-256 only, and everything has an end.
 //!
 //! ```text
 //! link ──► ticket ──opened once, within 5 min──► session (cookie) ──8 h, or with whoever it is of──► gone
+//! sign-in ─────────────────────────────────────► session (cookie) ──12 h, an hour without use, signed out, or with its member──► gone
 //! ```
+//!
+//! All of it is in memory alone and ends with the supervisor: what lets somebody in is then neither on the disk nor in a backup,
+//! and to end a session takes no commit. Whoever was signed in signs in again after an update.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +19,14 @@ use crate::model::{Principal, hex};
 
 /// How long a link can be opened, in seconds.
 pub const TICKET_LIFE: u64 = 5 * 60;
-/// How long a session lasts at most, in seconds.
+/// How long a session that a ticket opened lasts at most, in seconds.
 pub const LIFE: u64 = 8 * 3600;
+/// How long somebody stays signed in at most, and how long without asking for anything, in seconds (NIST SP 800-63B section
+/// 2.2.3: within 24 hours and one hour).
+pub const SIGNED_IN: u64 = 12 * 3600;
+pub const IDLE: u64 = 3600;
+/// How long a browser that has signed in is known, in seconds.
+pub const KNOWN: u64 = 90 * 24 * 3600;
 /// Tickets that wait, and sessions that last, at most. Past it the oldest of whoever has most gives way.
 const MAX_TICKETS: usize = 256;
 const MAX_SESSIONS: usize = 1024;
@@ -30,8 +40,35 @@ pub struct Session {
     pub number: u64,
     /// Who, and how far they reach.
     pub by: Principal,
-    /// Unix seconds.
+    /// Unix seconds, as all times here.
+    pub began_at: u64,
     pub ends_at: u64,
+    /// It ends as well when nobody has used it for so many seconds.
+    pub idle: Option<u64>,
+    /// The browser, as it calls itself.
+    pub agent: String,
+}
+
+/// A session as its member sees it in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub session: Session,
+    pub seen_at: u64,
+}
+
+#[derive(Debug)]
+struct Live {
+    session: Session,
+    seen_at: u64,
+}
+
+impl Live {
+    /// How many seconds it lasts at least; none where it has ended.
+    fn left(&self, now: u64) -> Option<u64> {
+        let idle = self.session.idle.map(|idle| self.seen_at + idle);
+        let end = idle.map_or(self.session.ends_at, |idle| idle.min(self.session.ends_at));
+        end.checked_sub(now).filter(|left| *left > 0)
+    }
 }
 
 type Hash = [u8; 32];
@@ -40,7 +77,7 @@ type Hash = [u8; 32];
 #[derive(Debug, Default)]
 pub struct Sessions {
     tickets: BTreeMap<Hash, (Principal, u64)>,
-    sessions: BTreeMap<Hash, Session>,
+    sessions: BTreeMap<Hash, Live>,
     next: u64,
 }
 
@@ -68,39 +105,80 @@ impl Sessions {
         if !may(&by) {
             return None;
         }
-        make_room(&mut self.sessions, MAX_SESSIONS, |s| (s.by.name(), s.ends_at));
-        self.next += 1;
         let session = Session {
-            number: self.next,
+            number: 0,
             by,
+            began_at: now,
             ends_at: now + LIFE,
+            idle: None,
+            agent: String::new(),
         };
+        Some(self.begin(session, random, now))
+    }
+
+    /// Begins a session, whose secret is made from 32 random bytes; its number is given here.
+    pub fn begin(&mut self, session: Session, random: [u8; 32], now: u64) -> (String, Session) {
+        self.sweep(now);
+        make_room(&mut self.sessions, MAX_SESSIONS, |l| {
+            (l.session.by.name(), l.session.ends_at)
+        });
+        self.next += 1;
+        let number = self.next;
+        let session = Session { number, ..session };
         let secret = hex(&random);
-        self.sessions.insert(hash(&secret), session.clone());
-        Some((secret, session))
+        let live = Live {
+            session: session.clone(),
+            seen_at: now,
+        };
+        self.sessions.insert(hash(&secret), live);
+        (secret, session)
     }
 
-    /// The session that a cookie's secret stands for, if it has not ended.
-    pub fn find(&self, secret: &str, now: u64) -> Option<&Session> {
-        self.sessions.get(&hash(secret)).filter(|s| s.ends_at > now)
+    /// The session that a cookie's secret stands for, if it has not ended; it is in use.
+    pub fn find(&mut self, secret: &str, now: u64) -> Option<&Session> {
+        let live = self.sessions.get_mut(&hash(secret)).filter(|l| l.left(now).is_some())?;
+        live.seen_at = live.seen_at.max(now);
+        Some(&live.session)
     }
 
-    /// Whether the session of this number has not ended.
-    pub fn lasts(&self, number: u64, now: u64) -> bool {
-        self.sessions.values().any(|s| s.number == number && s.ends_at > now)
+    /// For how many seconds the session of this number lasts at least; none where it has ended.
+    pub fn left(&self, number: u64, now: u64) -> Option<u64> {
+        let of = |l: &&Live| l.session.number == number;
+        self.sessions.values().find(of).and_then(|l| l.left(now))
+    }
+
+    /// The sessions of these, by when they began.
+    pub fn list(&self, theirs: impl Fn(&Principal) -> bool, now: u64) -> Vec<Listed> {
+        let all = self.sessions.values();
+        let live = all.filter(|l| l.left(now).is_some() && theirs(&l.session.by));
+        let mut list: Vec<Listed> = live
+            .map(|l| Listed {
+                session: l.session.clone(),
+                seen_at: l.seen_at,
+            })
+            .collect();
+        list.sort_by_key(|l| l.session.number);
+        list
+    }
+
+    /// Ends sessions, tickets aside; how many there were.
+    pub fn end_sessions(&mut self, gone: impl Fn(&Session) -> bool) -> usize {
+        let before = self.sessions.len();
+        self.sessions.retain(|_, l| !gone(&l.session));
+        before - self.sessions.len()
     }
 
     /// Ends the sessions of whoever is `gone`, and takes back their tickets. How many there were of both.
     pub fn end(&mut self, gone: impl Fn(&Principal) -> bool) -> usize {
         let before = self.tickets.len() + self.sessions.len();
         self.tickets.retain(|_, (by, _)| !gone(by));
-        self.sessions.retain(|_, s| !gone(&s.by));
+        self.sessions.retain(|_, l| !gone(&l.session.by));
         before - self.tickets.len() - self.sessions.len()
     }
 
     fn sweep(&mut self, now: u64) {
         self.tickets.retain(|_, (_, end)| *end > now);
-        self.sessions.retain(|_, s| s.ends_at > now);
+        self.sessions.retain(|_, l| l.left(now).is_some());
     }
 }
 
@@ -153,10 +231,15 @@ impl Cookie {
         &self.path
     }
 
-    /// The `Set-Cookie` that keeps this secret.
-    pub fn set(&self, secret: &str) -> String {
+    /// The `Set-Cookie` that keeps this secret for so many seconds.
+    pub fn set(&self, secret: &str, life: u64) -> String {
         let Cookie { name, path } = self;
-        format!("{name}={secret}; Path={path}; Max-Age={LIFE}; Secure; HttpOnly; SameSite=Strict")
+        format!("{name}={secret}; Path={path}; Max-Age={life}; Secure; HttpOnly; SameSite=Strict")
+    }
+
+    /// The `Set-Cookie` that takes it away.
+    pub fn unset(&self) -> String {
+        self.set("", 0)
     }
 
     /// The secret, by the `Cookie` lines of a request.
@@ -203,10 +286,10 @@ mod tests {
         assert_eq!(session.by, ada);
         assert_eq!(s.open(&t, on(1), [9; 32], 1001), None, "once");
         assert_eq!(s.find(&cookie, 1001), Some(&session));
-        assert!(s.lasts(session.number, 1001));
+        assert_eq!(s.left(session.number, 1001), Some(LIFE - 1001 + 1000 + TICKET_LIFE - 1));
         assert_eq!(s.find(&t, 1001), None, "a ticket is no cookie");
         assert_eq!(s.find(&cookie, session.ends_at), None, "it ends");
-        assert!(!s.lasts(session.number, session.ends_at));
+        assert_eq!(s.left(session.number, session.ends_at), None);
         let late = s.ticket([10; 32], ada.clone(), 1000);
         assert_eq!(s.open(&late, on(1), [9; 32], 1000 + TICKET_LIFE), None);
         let wrong = s.ticket([11; 32], ada, 1000);
@@ -230,7 +313,7 @@ mod tests {
         let gone = |by: &Principal| by.token() == person("ada").token();
         assert!(s.end(gone) > 0);
         assert_eq!(s.find(&ada.0, 1), None);
-        assert!(!s.lasts(ada.1.number, 1));
+        assert_eq!(s.left(ada.1.number, 1), None);
         assert_eq!(s.open(&waiting, on(1), [4; 32], 1), None, "and her tickets");
         assert_eq!(s.find(&eve.0, 1), Some(&eve.1));
         assert_eq!(s.end(gone), 0);
@@ -265,13 +348,44 @@ mod tests {
     }
 
     #[test]
+    fn who_is_signed_in_is_so_while_they_use_it_and_a_day_at_most() {
+        let mut s = Sessions::default();
+        let ada = Principal::signed_in(MemberName::parse("ada").unwrap());
+        let of_ada = |by: &Principal| by.name() == "ada";
+        let mut begin = |n: u8| {
+            let session = Session {
+                number: 0,
+                by: ada.clone(),
+                began_at: 0,
+                ends_at: SIGNED_IN,
+                idle: Some(IDLE),
+                agent: "x".into(),
+            };
+            let begun = s.begin(session, [n; 32], 0);
+            (begun.0, begun.1.number)
+        };
+        let (used, idle) = (begin(1), begin(2));
+        assert_eq!(s.list(of_ada, 0).len(), 2);
+        for now in (0..SIGNED_IN).step_by(IDLE as usize - 1) {
+            assert!(s.find(&used.0, now).is_some(), "{now}");
+        }
+        assert_eq!(s.find(&idle.0, IDLE), None);
+        assert_eq!(s.left(idle.1, IDLE - 1), Some(1));
+        assert_eq!(s.list(of_ada, IDLE).len(), 1);
+        assert_eq!(s.find(&used.0, SIGNED_IN), None, "however much it is used");
+        let others = |keep: u64| move |s: &Session| s.number != keep;
+        assert_eq!(s.end_sessions(others(used.1)), 1);
+        assert_eq!(s.end(of_ada), 1);
+    }
+
+    #[test]
     fn cookies_are_strict_and_found_among_others() {
         let (host, path) = (Cookie::of_host("screen"), Cookie::of_path("screen-x", "/vnc/x/".into()));
         for (cookie, begins) in [
             (&host, "__Host-berth-screen=s; Path=/; "),
             (&path, "__Secure-berth-screen-x=s; Path=/vnc/x/; "),
         ] {
-            let set = cookie.set("s");
+            let set = cookie.set("s", LIFE);
             assert!(set.starts_with(begins), "{set}");
             assert!(
                 set.ends_with("; Max-Age=28800; Secure; HttpOnly; SameSite=Strict"),

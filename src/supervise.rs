@@ -12,6 +12,7 @@ mod adapt;
 mod addresses;
 mod backend;
 mod call_limits;
+mod console;
 mod descriptors;
 mod doctor;
 mod doors;
@@ -370,6 +371,7 @@ impl Built {
             links,
             edge,
             sessions,
+            console: Arc::default(),
             tokens,
             audit: audit.clone(),
             forwards: self.forwards.clone(),
@@ -402,9 +404,8 @@ impl Built {
             usage.run().await;
             "usage"
         });
-        let forwards = self.forwards;
         tasks.spawn(async move {
-            forwards.run().await;
+            self.forwards.run().await;
             "forwards"
         });
         tasks.spawn(async move {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     model::{Principal, TokenId},
-    session::{Session, Sessions},
+    session::{Listed, Session, Sessions},
 };
 
 /// There are no random bytes to make a secret of.
@@ -74,6 +74,36 @@ impl SessionTable {
         self.sessions().find(secret, now()).cloned()
     }
 
+    /// Begins a session that [`Session`] describes but for its number, where it may `still` begin when it is its turn; with the
+    /// secret for its cookie.
+    ///
+    /// # Errors
+    /// [`NoSecret`].
+    pub fn begin(
+        &self,
+        session: impl FnOnce(u64) -> Session,
+        still: impl FnOnce() -> bool,
+    ) -> Result<Option<(String, Session)>, NoSecret> {
+        let (random, now) = (random()?, now());
+        // Whoever ends all of somebody's waits for it: by then it is known whether it may.
+        let mut sessions = self.sessions();
+        Ok(still().then(|| sessions.begin(session(now), random, now)))
+    }
+
+    /// The sessions of these.
+    pub fn list(&self, theirs: impl Fn(&Principal) -> bool) -> Vec<Listed> {
+        self.sessions().list(theirs, now())
+    }
+
+    /// Ends these sessions; how many there were.
+    pub fn end(&self, gone: impl Fn(&Session) -> bool) -> usize {
+        let ended = self.sessions().end_sessions(gone);
+        if ended > 0 {
+            self.0.ended.send_replace(());
+        }
+        ended
+    }
+
     /// The token is revoked, with its member perhaps: sessions that were opened by it end now, with all that hangs on them.
     /// How many there were, with links that nobody has followed yet.
     pub fn end_with_token(&self, id: &TokenId) -> usize {
@@ -91,15 +121,14 @@ impl SessionTable {
 
     /// Returns when a session ends.
     pub fn ended(&self, session: &Session) -> impl Future<Output = ()> + Send + use<> {
-        let (table, number, ends_at) = (self.clone(), session.number, session.ends_at);
+        let (table, number) = (self.clone(), session.number);
         let mut bell = self.0.ended.subscribe();
         async move {
             loop {
-                let now = now();
-                if !table.sessions().lasts(number, now) {
+                let Some(left) = table.sessions().left(number, now()) else {
                     return;
-                }
-                let left = Duration::from_secs(ends_at.saturating_sub(now));
+                };
+                let left = Duration::from_secs(left);
                 tokio::select! {
                     _ = bell.changed() => {}
                     () = tokio::time::sleep(left) => {}

@@ -290,7 +290,7 @@ mod tests {
             ("example.org", "/mcp/mcp", Err(Nowhere::Path)),
             ("example.org", "/mcp/../.berth", Err(Nowhere::Path)),
             ("example.org", "/mcp", Err(Nowhere::Path)),
-            ("example.org", "/", own(Door::Page)),
+            ("example.org", "/", own(Door::Console)),
             ("vnc-abcdefghij.example.org", "/any/thing", screen(0)),
             ("Vnc-Abcdefghij.example.org:8443", "/", screen(0)),
             ("example.org", "/vnc/abcdefghij/", screen(15)),
@@ -311,7 +311,7 @@ mod tests {
             ("example.org", "/api/claim", own(Door::Claim)),
             ("app.example.org", "/api/v1/status", own(Door::Api)),
             ("192.0.2.7:8443", "/api/v1/status", own(Door::Api)),
-            ("box.lan", "/", own(Door::Page)),
+            ("box.lan", "/", own(Door::Console)),
             ("box.lan", "/api/v1/status", own(Door::Api)),
             ("box.lan", "/mcp/abcdefghij", Err(Nowhere::Host)),
             ("mcp-abcdefghij.example.org", "/api/claim", Err(Nowhere::Path)),
@@ -348,7 +348,7 @@ mod tests {
             ("boxlocal", "/mcp/abcdefghij", Err(Nowhere::Host)),
             ("box.lan", "/mcp/abcdefghij", Err(Nowhere::Host)),
             ("mcp-abcdefghij.box.local", "/mcp", Err(Nowhere::Path)),
-            ("box.lan", "/", own(Door::Page)),
+            ("box.lan", "/", own(Door::Console)),
         ] {
             assert_eq!(r.find(host, path), want, "{host} {path}");
         }

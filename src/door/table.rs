@@ -136,6 +136,9 @@ pub enum Origins {
     Callers,
     /// The box's own.
     Ours,
+    /// What changes something is asked by a page of the very host that is asked, which says so itself. What is only read may be
+    /// led to from anywhere.
+    Host,
     /// The door's handler says.
     Handlers,
 }
@@ -258,6 +261,8 @@ impl Row {
 
 /// What keeps a session of a screen.
 pub const SCREEN_COOKIE: &str = "screen";
+/// What keeps a session of the console.
+pub const CONSOLE_COOKIE: &str = "console";
 
 const ENDPOINT: Row = Row {
     at: &[],
@@ -316,11 +321,39 @@ doors! {
         handler: Handler::Screen,
         ..OWN
     },
-    /// The box's page, for everybody.
-    Page: Row {
-        at: &[(Host::Any, Path::Is("/"))],
+    /// The console's pages. Whoever has no session is shown how to get one.
+    Console: Row {
+        at: &[
+            (Host::Any, Path::Is("/")),
+            (Host::Any, Path::Is("/claim")),
+            (Host::Any, Path::Is("/set-passphrase")),
+            (Host::Any, Path::Below("/sign-in")),
+            (Host::Any, Path::Is("/sign-out")),
+            (Host::Any, Path::Below("/account")),
+            (Host::Any, Path::Below("/people")),
+        ],
+        methods: Methods::Only(&["GET", "HEAD", "POST"]),
+        origins: Origins::Host,
+        auth: &[Auth::Session(CONSOLE_COOKIE), Auth::Nobody(Via::Console)],
+        bounds: Bounds { body: Most::Fixed(16 * 1024), answer: None },
+        ..OWN
+    },
+    /// What pages are made of, for everybody.
+    Assets: Row {
+        at: &[(Host::Any, Path::Below("/assets/"))],
+        origins: Origins::Host,
         auth: &[Auth::Nobody(Via::Page)],
         verb: Verb::SeePage,
+        ..OWN
+    },
+    /// Where browsers report what a page was not allowed to do (CSP level 3). They say so without a page's origin.
+    Reports: Row {
+        at: &[(Host::Any, Path::Is("/csp-reports"))],
+        methods: Methods::Only(&["POST"]),
+        origins: Origins::Handlers,
+        auth: &[Auth::Nobody(Via::Page)],
+        verb: Verb::SeePage,
+        bounds: Bounds { body: Most::Fixed(8 * 1024), answer: None },
         ..OWN
     },
     /// Claiming, for everybody: wherever it comes from, only a wrong one is slowed down.
@@ -467,9 +500,18 @@ mod tests {
     fn only_these_doors_are_open_to_everybody() {
         let open = |d: &&Door| d.row().auth.iter().any(|a| matches!(a, Auth::Nobody(_)));
         let open: Vec<&Door> = Door::ALL.iter().filter(open).collect();
-        assert_eq!(open, [&Door::Screen, &Door::Page, &Door::Claim]);
+        assert_eq!(
+            open,
+            [
+                &Door::Screen,
+                &Door::Console,
+                &Door::Assets,
+                &Door::Reports,
+                &Door::Claim
+            ]
+        );
         let unclaimed: Vec<&Door> = Door::ALL.iter().filter(|d| d.row().unclaimed).collect();
-        assert_eq!(unclaimed, [&Door::Page, &Door::Claim]);
+        assert_eq!(unclaimed, [&Door::Console, &Door::Assets, &Door::Reports, &Door::Claim]);
     }
 
     #[test]
@@ -478,7 +520,9 @@ mod tests {
         for (door, method, path, most) in [
             (Door::Mcp, "POST", "/mcp", 8 << 20),
             (Door::Screen, "GET", "/", 0),
-            (Door::Page, "GET", "/", 0),
+            (Door::Console, "POST", "/sign-in", 16 << 10),
+            (Door::Assets, "GET", "/assets/x", 0),
+            (Door::Reports, "POST", "/csp-reports", 8 << 10),
             (Door::Claim, "POST", "/api/claim", 4096),
             (Door::Api, "POST", "/api/v1/actions", 1 << 20),
             (Door::Api, "GET", "/api/v1/images", 1 << 20),
@@ -512,7 +556,7 @@ mod tests {
     #[test]
     fn methods_are_those_of_the_door_or_of_the_route() {
         let known = |door: Door, path| door.methods(path).known().collect::<Vec<_>>().join(", ");
-        assert_eq!(known(Door::Page, "/"), "GET, HEAD");
+        assert_eq!(known(Door::Console, "/"), "GET, HEAD, POST");
         assert_eq!(known(Door::Mcp, "/mcp"), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         assert_eq!(known(Door::Api, "/api/v1/actions"), "POST");
         assert_eq!(known(Door::Api, "/api/v1/images"), "GET, HEAD, POST");
@@ -546,7 +590,9 @@ mod tests {
         for (door, known, unknown) in [
             (Door::Mcp, "GET POST DELETE PUT OPTIONS BREW", "CONNECT TRACE"),
             (Door::Screen, "GET", "HEAD POST OPTIONS"),
-            (Door::Page, "GET HEAD", "POST OPTIONS"),
+            (Door::Console, "GET HEAD POST", "PUT OPTIONS"),
+            (Door::Assets, "GET HEAD", "POST OPTIONS"),
+            (Door::Reports, "POST", "GET HEAD OPTIONS"),
             (Door::Claim, "GET POST", "HEAD PUT OPTIONS"),
             (Door::Api, "GET HEAD POST PUT DELETE", "CONNECT TRACE OPTIONS"),
         ] {

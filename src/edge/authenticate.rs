@@ -51,13 +51,21 @@ impl Shown {
 }
 
 /// Whether the pages that a request names may ask at such a door.
-pub(super) fn check_origin(edge: &Edge, row: &Row, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
+pub(super) fn check_origin(
+    edge: &Edge,
+    row: &Row,
+    (method, headers): (&Method, &HeaderMap),
+    authority: &str,
+) -> Result<(), Refusal> {
     let may = |origin: &str| match row.origins {
         Origins::Callers => cors::may_call(edge, origin, authority),
         // Pages of other sites that may call instances have no business here.
         Origins::Ours => edge.router.origin_is_ours(origin, authority),
-        Origins::Handlers => true,
+        Origins::Host | Origins::Handlers => true,
     };
+    if row.origins == Origins::Host && session::needs_own_page(method.as_str()) {
+        return own_page(edge, headers, authority);
+    }
     let mut origins = headers.get_all(header::ORIGIN).iter();
     if origins.all(|o| o.to_str().is_ok_and(may)) {
         Ok(())
@@ -103,6 +111,9 @@ pub(super) fn authenticate(
     Err(Refusal::NoToken.into())
 }
 
+/// Which site's page makes a browser ask.
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// Whether a request is made by a page of the very host that it names, and says so.
 pub(super) fn own_page(edge: &Edge, headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
@@ -110,7 +121,12 @@ pub(super) fn own_page(edge: &Edge, headers: &HeaderMap, authority: &str) -> Res
     if origins.next().is_some() || !edge.router.origin_is_the_hosts(origin, authority) {
         return Err(Refusal::Origin);
     }
-    Ok(())
+    // Where a browser says whose page asks (Fetch Metadata), it has to say the same.
+    let mut sites = headers.get_all(FETCH_SITE).iter();
+    match sites.all(|site| site == "same-origin") {
+        true => Ok(()),
+        false => Err(Refusal::Origin),
+    }
 }
 
 /// The session that the request's cookie keeps, where its principal may come in.

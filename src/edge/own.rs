@@ -42,7 +42,10 @@ pub(super) async fn serve(
     let (parts, incoming) = incoming.into_parts();
     let (resumable, head_only) = (parts.method == Method::GET, parts.method == Method::HEAD);
     let http2 = parts.version == Version::HTTP_2;
+    // What is asked of a page may end the session itself; it is judged when it is done.
+    let ends_itself = entry.door == Door::Console && !resumable && !head_only;
     let (mut cut, expires_at, over) = match &entry.shown {
+        Shown::Session(_) if ends_itself => (Over::Never, None, Refusal::SessionOver),
         Shown::Token(pass) => {
             let cut = Over::of(pass).ok_or(Refusal::RevokedToken)?;
             (cut, pass.token().expires_at(), Refusal::RevokedToken)
@@ -53,7 +56,7 @@ pub(super) async fn serve(
         }
         Shown::Nothing(_) => (Over::Never, None, Refusal::NoToken),
     };
-    let short = matches!(cut, Over::Never);
+    let short = matches!(entry.shown, Shown::Nothing(_));
     let sent = ClientBody::new(client, &parts.headers, incoming);
     let answer = tokio::select! {
         biased;
@@ -107,6 +110,10 @@ async fn exchange(
         door: entry.door,
         authority: entry.authority,
         by: entry.shown.principal().seen_at(from),
+        session: match entry.shown {
+            Shown::Session(session) => Some(session),
+            Shown::Token(_) | Shown::Nothing(_) => None,
+        },
         request: Request::from_parts(parts, body),
     };
     let until = match (bounds.answer, &streamed) {

@@ -175,7 +175,7 @@ fn admit(
     }
     let (authority, place) = found.as_ref().map_err(|refusal| *refusal)?;
     let row = place.door.row();
-    let origin = check_origin(edge, row, headers, authority);
+    let origin = check_origin(edge, row, (method, headers), authority);
     if row.origins == Origins::Callers && origin.is_ok() && cors::is_preflight(method, headers) {
         return Ok(Admitted::Preflight);
     }

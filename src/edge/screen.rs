@@ -35,6 +35,7 @@ use super::{
 use crate::{
     door::{Place, SCREEN_COOKIE},
     model::{AuditKind, InstanceId, Principal},
+    session::LIFE,
 };
 
 /// A request for a screen, by its door.
@@ -110,6 +111,6 @@ impl Entry {
         );
         trail::screen(client, &session.by, &self.id, (AuditKind::SignIn, "open-screen-link"));
         let cookie = self.place.cookie(SCREEN_COOKIE, path);
-        Ok(page::opened(cookie.path(), &cookie.set(&secret)))
+        Ok(page::opened(cookie.path(), &cookie.set(&secret, LIFE)))
     }
 }

@@ -1,4 +1,4 @@
-//! What the box serves of its own, besides instances: the page at `/`, claiming, and the admin API for members. The edge
+//! What the box serves of its own, besides instances: the console, claiming, and the admin API for members. The edge
 //! guards these doors (hosts, `Origin`, tokens, limits, time) and knows nothing of what is behind: a [`BoxService`] answers,
 //! which the assembly hands over.
 
@@ -15,7 +15,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 
-use crate::{door::Door, model::Principal};
+use crate::{door::Door, model::Principal, session::Session};
 
 /// An answer's body.
 pub type OwnBody = BoxBody<Bytes, Infallible>;
@@ -27,6 +27,8 @@ pub struct OwnRequest {
     /// The host, and the port where it was named, that the client used.
     pub authority: String,
     pub by: Principal,
+    /// The session that was shown.
+    pub session: Option<Session>,
     pub request: Request<Sent>,
 }
 
@@ -100,7 +102,7 @@ impl Body for Sent {
 
 /// What is behind the doors.
 pub trait BoxService: Send + Sync + 'static {
-    /// Whether the box serves nothing yet but the page and claiming.
+    /// Whether the box serves nothing yet but claiming, and the pages for it.
     fn locked(&self) -> bool;
     /// Answers. 401 means that a claim was wrong, and counts against the client's address.
     fn answer<'a>(&'a self, asked: OwnRequest) -> BoxFuture<'a, Response<OwnBody>>;

@@ -39,7 +39,7 @@ pub enum Via {
     Internal,
     /// The admin socket.
     Socket,
-    /// The box's page at `/`.
+    /// What the box shows everybody.
     Page,
     /// The console.
     Console,

@@ -18,7 +18,7 @@ use super::{
     tools,
 };
 use crate::{
-    admin::{Addresses, Archive, Backend, LogQuery, PageFacts},
+    admin::{Addresses, Archive, Backend, LogQuery},
     api::{
         BoxStatus, Claiming, DiskView, Doctored, Hello, ImageView, ScreenLink, ScreenRequest, Status, TypeView, Whoami,
     },
@@ -26,6 +26,7 @@ use crate::{
     authz::{SessionTable, TokenTable},
     catalog::{Catalog, Egress, InstanceType, Transport},
     config::Allow,
+    console::Console,
     deploy_log::Deploys,
     docker::{Docker, EngineError},
     door::Router,
@@ -70,6 +71,7 @@ pub(super) struct Parts {
     pub(super) links: Registry,
     pub(super) edge: EdgeHandle,
     pub(super) sessions: SessionTable,
+    pub(super) console: Arc<Console>,
     pub(super) tokens: TokenTable,
     pub(super) audit: Audit,
     pub(super) forwards: Forwards,
@@ -493,17 +495,6 @@ impl Backend for Parts {
             self.audit.append_refusal(row, false);
         }
         claimed
-    }
-
-    fn page(&self) -> PageFacts {
-        let snapshot = self.reconcile.snapshot();
-        PageFacts {
-            claimed: snapshot.claimed,
-            key: self.claims.config.public_key.is_some(),
-            ready: snapshot.engine.is_none(),
-            fingerprint: tls::colons(&self.certificates.anchor()),
-            own_ca: self.certificates.ca_pem().is_some(),
-        }
     }
 }
 

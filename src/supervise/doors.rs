@@ -1,4 +1,4 @@
-//! What is behind the edge's own doors: the admin API's routes, claiming, the page. Work runs on the supervisor's
+//! What is behind the edge's own doors: the admin API's routes, claiming, the console. Work runs on the supervisor's
 //! runtime, so that a log or a wait never keeps an edge worker from its connections.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -14,6 +14,7 @@ use crate::{
     api::{Claiming, Hello},
     claim::{ClaimState, Tried},
     config,
+    console::{self, Asker},
     door::{API, Door},
     edge::{BoxService, OwnBody, OwnRequest},
     model::{Action, Outcome, Principal, Refusal},
@@ -53,7 +54,10 @@ impl BoxService for Doors {
     fn answer<'a>(&'a self, asked: OwnRequest) -> BoxFuture<'a, Response<OwnBody>> {
         Box::pin(async move {
             let Some(parts) = self.parts.get().and_then(Weak::upgrade) else {
-                return admin::starting();
+                return match asked.door {
+                    Door::Console => console::starting(),
+                    _ => admin::starting(),
+                };
             };
             // A set, not a bare handle: whoever stops waiting for the answer ends the work.
             let mut work = JoinSet::new();
@@ -70,7 +74,16 @@ async fn answer(parts: Arc<Parts>, asked: OwnRequest) -> Response<OwnBody> {
     match asked.door {
         // The edge answers there itself.
         Door::Mcp | Door::Sse | Door::Screen => admin::starting(),
-        Door::Page => admin::front_page(&*parts, &asked.authority),
+        Door::Console => {
+            let asker = Asker {
+                by: asked.by,
+                session: asked.session,
+                authority: asked.authority,
+            };
+            console::answer((&parts.console, &*parts), asker, asked.request).await
+        }
+        Door::Assets => console::asset(asked.request.uri().path()),
+        Door::Reports => console::report(&parts.console, asked.request).await,
         Door::Claim => admin::claiming(&*parts, asked.request, asked.by).await,
         Door::Api => {
             let path = asked.request.uri().path().to_owned();
@@ -124,6 +137,11 @@ impl Claims {
         self.started.elapsed().as_secs()
     }
 
+    /// Looks at a claim code; a right one stays until somebody has claimed the box by it.
+    pub(super) fn try_code(&self, code: &str) -> Tried {
+        self.state().try_code(code)
+    }
+
     pub(super) fn hello(&self, parts: &Parts) -> Result<Hello, Refusal> {
         let nonce = self.state().nonce(self.now(), random()?);
         Ok(Hello {
@@ -138,7 +156,7 @@ impl Claims {
 
     pub(super) async fn claim(&self, parts: &Parts, by: Principal, claiming: Claiming) -> Result<Outcome, Refusal> {
         let (tried, by_key, name) = match claiming {
-            Claiming::Code { code, name } => (self.state().try_code(code.expose()), false, name),
+            Claiming::Code { code, name } => (self.try_code(code.expose()), false, name),
             Claiming::Key { nonce, signature, name } => {
                 let key = self.config.public_key.as_ref().ok_or(Refusal::NoKey)?;
                 let decode = |text: &str| BASE64.decode(text).unwrap_or_default();

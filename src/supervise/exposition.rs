@@ -70,6 +70,12 @@ pub(super) async fn text(parts: &Parts) -> String {
     }
     t.family("berth_event_streams", Kind::Gauge, "Streams of events that are open.")
         .sample("berth_event_streams", &[], value(parts.events.open() as u64));
+    let help = "Reports of browsers that a page of the console was not allowed something.";
+    t.family("berth_console_reports_total", Kind::Counter, help).sample(
+        "berth_console_reports_total",
+        &[],
+        value(parts.console.reports()),
+    );
     t.family("berth_instances", Kind::Gauge, "Instances by state.");
     for state in State::ALL {
         let n = views.values().filter(|v| v.state == state).count();

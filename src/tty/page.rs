@@ -85,7 +85,10 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     }
     match &f.claim {
         Claim::Unknown => {}
-        Claim::Code(code) => row("claim code", format!("{}   (for berth login; works once)", code)),
+        Claim::Code(code) => row(
+            "claim code",
+            format!("{}   (for a browser or berth login; works once)", code),
+        ),
         Claim::Key => row("claim", "with the key in the site file".into()),
         Claim::Done => row("claim", "done: this box has an administrator".into()),
     }
@@ -127,6 +130,6 @@ pub fn page(f: &Facts, dialog: &Dialog, said: &[String], typed: &str) -> Vec<Str
     out.push(String::new());
     out.extend(said.iter().map(|l| format!("  {}", l)));
     out.push(format!("  {}{typed}", dialog.prompt()));
-    // A console obeys control characters; no fact, problem or answer may hold one.
+    // A console acts on control characters; no fact, problem or answer may hold one.
     out.iter().map(|l| escape::line(l).into_owned()).collect()
 }

@@ -328,6 +328,11 @@ fn people() {
     assert!(follow("docs/people.md") > 14);
 }
 
+#[test]
+fn console() {
+    assert!(follow("docs/console.md") > 2);
+}
+
 /// A page with commands that no test above follows, a list that names what no page has, a test that is not there.
 #[test]
 fn no_command_is_forgotten() {
@@ -340,6 +345,7 @@ fn no_command_is_forgotten() {
         "docs/import.md",
         "docs/operations.md",
         "docs/people.md",
+        "docs/console.md",
         "docs/audit.md",
     ];
     let mut used = BTreeSet::new();

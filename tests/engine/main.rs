@@ -22,6 +22,7 @@ mod canary;
 mod catalog;
 mod clients;
 mod conformance;
+mod console;
 mod contracts;
 mod credentials;
 mod desktop;

@@ -192,7 +192,7 @@ fn what_can_be_read_has_a_head_and_another_method_is_told_which_there_are() {
         ("GET", "/api/v1/actions", "POST"),
         ("PUT", "/api/v1/images", "GET, HEAD, POST"),
         ("OPTIONS", "/api/v1/whoami", "GET, HEAD"),
-        ("POST", "/", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD, POST"),
     ] {
         let answer = ask(&a, token, path, &["-X", method]);
         assert_eq!(

@@ -76,6 +76,14 @@ const does = {
   },
   type: async ({ page, text }) => (await page.keyboard.type(text, { delay: 15 }), {}),
   press: async ({ page, key }) => (await page.keyboard.press(key), {}),
+  // The same page on another screen, and for somebody who likes it dark.
+  async emulate({ page, width, height, dark }) {
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme: dark ? "dark" : "light" });
+    return {};
+  },
+  go: async ({ page, url }) => ({ status: (await page.goto(url))?.status() }),
+  picture: async ({ page }) => ({ value: (await page.screenshot({ fullPage: true })).toString("base64") }),
   shot: async ({ page, file }) => (await page.screenshot({ path: file }), {}),
   errors: async ({ page }) => ({ value: page.errors }),
   offline: async ({ name, on }) => (await sessions.get(name).setOffline(on), {}),

@@ -169,14 +169,19 @@ async fn a_body_past_its_doors_bound_is_refused_whatever_the_door_says() {
 }
 
 #[tokio::test]
-async fn whoever_shows_nothing_gets_the_page_and_a_claim_alone() {
+async fn whoever_shows_nothing_gets_pages_and_a_claim_alone() {
     let rig = Rig::with_front(Arc::new(Echo)).await;
     for http2 in [false, true] {
         let mut client = rig.client("localhost", http2).await;
         for (method, path, status) in [
             (Method::GET, "/", 200),
             (Method::HEAD, "/", 200),
-            (Method::POST, "/", 405),
+            // No page of this host asks.
+            (Method::POST, "/", 403),
+            (Method::POST, "/sign-in", 403),
+            (Method::PUT, "/", 405),
+            (Method::POST, "/csp-reports", 200),
+            (Method::GET, "/csp-reports", 405),
             (Method::POST, "/api/claim", 401),
             (Method::GET, "/api/v1/status", 401),
             (Method::OPTIONS, "/api/v1/status", 405),
