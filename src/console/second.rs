@@ -93,7 +93,14 @@ fn shown<B: Backend>(asked: &Asked<'_, B>, member: &MemberName, codes: Vec<(Secr
 
 /// Takes it away.
 pub(super) async fn unset<B: Backend>(asked: &Asked<'_, B>, who: (MemberName, Session), form: &Form) -> Answer {
-    changed(asked, who, form, Own::UnsetTotp, "The second step is off.").await
+    let record = match shown_again(asked, &who, form).await {
+        Ok(record) => record,
+        Err(why) => return account::refused(asked, who, &why).await,
+    };
+    match change(asked, &record, Own::UnsetTotp).await {
+        Ok(()) => account::page(asked, who, StatusCode::OK, Told::done("The second step is off.")),
+        Err(why) => account::refused(asked, who, &why).await,
+    }
 }
 
 /// Makes other recovery codes.
@@ -110,23 +117,6 @@ pub(super) async fn recovery<B: Backend>(asked: &Asked<'_, B>, who: (MemberName,
     let what = Own::Recovery(codes.iter().map(|(_, hash)| *hash).collect());
     match change(asked, &record, what).await {
         Ok(()) => shown(asked, &who.0, codes),
-        Err(why) => account::refused(asked, who, &why).await,
-    }
-}
-
-async fn changed<B: Backend>(
-    asked: &Asked<'_, B>,
-    who: (MemberName, Session),
-    form: &Form,
-    what: Own,
-    done: &'static str,
-) -> Answer {
-    let record = match shown_again(asked, &who, form).await {
-        Ok(record) => record,
-        Err(why) => return account::refused(asked, who, &why).await,
-    };
-    match change(asked, &record, what).await {
-        Ok(()) => account::page(asked, who, StatusCode::OK, Told::done(done)),
         Err(why) => account::refused(asked, who, &why).await,
     }
 }

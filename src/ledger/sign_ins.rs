@@ -93,12 +93,9 @@ impl Handle {
 
     /// Whose link this is, while it works.
     pub fn link_of(&self, hash: &[u8; 32]) -> Option<MemberName> {
-        let (access, now) = (self.access.load(), jiff::Timestamp::now());
-        let opens = |l: &LinkRecord| l.hash == *hash && l.expires_at > now;
-        let sign_ins = self.sign_ins.load();
-        let mut all = sign_ins.values().filter(|r| r.link.as_ref().is_some_and(opens));
-        let member = access.member(&all.next()?.member)?;
-        sign_in::known(&sign_ins, member).map(|r| r.member)
+        let (access, sign_ins) = (self.access.load(), self.sign_ins.load());
+        let record = sign_in::by_link(&access.members, &sign_ins, hash, jiff::Timestamp::now());
+        record.map(|r| r.member)
     }
 
     /// Changes how somebody signs in, for whoever has shown that they may. Durable when it returns Ok, which says whose.

@@ -46,6 +46,28 @@ pub fn known(sign_ins: &Table<MemberName, SignInRecord>, member: &MemberRecord) 
     record.filter(|r| r.since == member.created_at).cloned()
 }
 
+/// How a member signs in who is not disabled.
+fn let_in(
+    members: &Table<MemberName, MemberRecord>,
+    sign_ins: &Table<MemberName, SignInRecord>,
+    name: &MemberName,
+) -> Option<SignInRecord> {
+    let member = members.get(name).filter(|m| m.disabled_at.is_none())?;
+    known(sign_ins, member)
+}
+
+/// How whoever has the link of this hash signs in, while it works.
+pub fn by_link(
+    members: &Table<MemberName, MemberRecord>,
+    sign_ins: &Table<MemberName, SignInRecord>,
+    hash: &[u8; 32],
+    now: Timestamp,
+) -> Option<SignInRecord> {
+    let opens = |l: &LinkRecord| l.hash == *hash && l.expires_at > now;
+    let mut all = sign_ins.values().filter(|r| r.link.as_ref().is_some_and(opens));
+    let_in(members, sign_ins, &all.next()?.member)
+}
+
 /// Makes the owner of a box that has none, with a passphrase or else with a token.
 pub(super) fn claim(book: &Book<'_>, name: Option<String>, account: Option<NewAccount>) -> Result<Decision, Refusal> {
     if !book.members.owners().is_empty() {
@@ -144,15 +166,9 @@ pub fn change(
     change: &AccountChange,
     now: Timestamp,
 ) -> Result<SignInRecord, AccountDenial> {
-    let there = |name: &MemberName| {
-        let member = members.get(name).filter(|m| m.disabled_at.is_none())?;
-        known(sign_ins, member)
-    };
     let (member, epoch, what) = match change {
         AccountChange::Redeem { link, passphrase } => {
-            let opens = |l: &LinkRecord| l.hash == *link && l.expires_at > now;
-            let mut all = sign_ins.values().filter(|r| r.link.as_ref().is_some_and(opens));
-            let record = all.next().and_then(|r| there(&r.member)).ok_or(AccountDenial::NoLink)?;
+            let record = by_link(members, sign_ins, link, now).ok_or(AccountDenial::NoLink)?;
             return Ok(SignInRecord {
                 passphrase: Some(passphrase.clone()),
                 epoch: record.epoch + 1,
@@ -162,7 +178,7 @@ pub fn change(
         }
         AccountChange::Own { member, epoch, what } => (member, *epoch, what),
     };
-    let mut record = there(member)
+    let mut record = let_in(members, sign_ins, member)
         .filter(|r| r.epoch == epoch)
         .ok_or(AccountDenial::Changed)?;
     match what {
